@@ -1,0 +1,28 @@
+"""pixel4d_ros: one camera image in, a moving 3D scene out (Pixel-to-4D, arXiv 2601.00678)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixel4d_ros.camera import Camera, CameraPath
+    from pixel4d_ros.forecaster import Forecast, Forecaster
+    from pixel4d_ros.scene import DynamicGaussians
+
+_HOMES = {
+    "Camera": "pixel4d_ros.camera",
+    "CameraPath": "pixel4d_ros.camera",
+    "DynamicGaussians": "pixel4d_ros.scene",
+    "Forecast": "pixel4d_ros.forecaster",
+    "Forecaster": "pixel4d_ros.forecaster",
+}
+__all__ = ["Camera", "CameraPath", "DynamicGaussians", "Forecast", "Forecaster"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that tools which need only message types or logs do not pay for importing torch.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

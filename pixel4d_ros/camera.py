@@ -1,0 +1,133 @@
+"""Pinhole cameras and camera paths in time (numpy, float64)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
+
+
+def check_intrinsics(K: ArrayLike) -> FloatArray:
+    """Return K as (3, 3) float64 pixels, or raise ValueError with the cause and the cure."""
+    K = np.asarray(K, np.float64)
+    if K.shape != (3, 3):
+        raise ValueError(f"intrinsics K must be 3x3, got shape {K.shape}: pass the matrix, e.g. np.reshape(info.k, (3, 3))")
+    if not np.isfinite(K).all():
+        raise ValueError("intrinsics K contain NaN or Inf: check the camera's calibration")
+    if K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise ValueError(f"focal lengths must be positive, got fx={K[0, 0]:g}, fy={K[1, 1]:g}: the camera is not calibrated")
+    return K
+
+
+def check_poses(poses: ArrayLike) -> FloatArray:
+    """Return rigid transforms (T, 4, 4) as float64, or raise ValueError with the cause and the cure."""
+    poses = np.asarray(poses, np.float64)
+    if poses.ndim != 3 or poses.shape[1:] != (4, 4):
+        raise ValueError(f"camera poses must have shape (T, 4, 4), got {poses.shape}")
+    if not np.isfinite(poses).all():
+        raise ValueError("camera poses contain NaN or Inf: check the trajectory and the odometry")
+    R = poses[:, :3, :3]
+    if len(poses) and np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max() > 1e-3:
+        raise ValueError("camera poses are not rigid: their rotation part must be orthonormal (normalise the quaternions)")
+    return poses
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: K (3, 3) in pixels, pixel centres at integers; image size in pixels."""
+
+    K: FloatArray
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "K", check_intrinsics(self.K))
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same camera with its image resampled to width x height pixels."""
+        sx, sy = width / self.width, height / self.height
+        # Pixel centres at integers: the image's corner is at (-0.5, -0.5).
+        scale = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
+        return Camera(scale @ self.K, width, height)
+
+    def shifted(self, left: int, top: int, width: int, height: int) -> Camera:
+        """The camera of the window whose upper left pixel is (left, top); negative offsets pad."""
+        K = self.K.copy()
+        K[0, 2] -= left
+        K[1, 2] -= top
+        return Camera(K, width, height)
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Camera poses over time: times (T,) seconds after the source image, increasing; poses (T, 4, 4) T_source_camera."""
+
+    times: FloatArray
+    poses: FloatArray
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.times, np.float64)
+        poses = check_poses(self.poses)
+        if times.ndim != 1 or len(times) != len(poses):
+            raise ValueError(f"a camera path needs one time per pose, got {times.shape} times and {len(poses)} poses")
+        if len(times) == 0:
+            raise ValueError("the camera path is empty: it needs at least one pose")
+        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise ValueError("the times of a camera path must be finite and strictly increasing")
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "poses", poses)
+
+    @staticmethod
+    def still() -> CameraPath:
+        """A camera that stays where the source image was taken."""
+        return CameraPath(np.zeros(1), np.eye(4)[None])
+
+    @staticmethod
+    def constant_twist(linear: ArrayLike, angular: ArrayLike, horizon: float, step: float = 0.1) -> CameraPath:
+        """Constant body twist in the camera's frame: linear (3,) m/s and angular (3,) rad/s, for horizon seconds.
+
+        Each step moves along the chord of the arc at its mid orientation, exact to third order in angular * step.
+        """
+        linear, angular = np.asarray(linear, np.float64), np.asarray(angular, np.float64)
+        times = np.linspace(0, horizon, max(2, int(np.ceil(horizon / step)) + 1))
+        dt = times[1]
+        increment = np.eye(4)
+        increment[:3, :3] = rotation_matrix(angular * dt)
+        increment[:3, 3] = rotation_matrix(angular * dt / 2) @ linear * dt
+        poses = [np.eye(4)]
+        for _ in times[1:]:
+            poses.append(poses[-1] @ increment)
+        return CameraPath(times, np.stack(poses))
+
+    def at(self, times: ArrayLike) -> FloatArray:
+        """Poses (n, 4, 4) at times (n,): slerp and linear translation between poses, constant twist beyond the ends.
+
+        A path of one pose stands still.
+        """
+        times = np.atleast_1d(np.asarray(times, np.float64))
+        if len(self.times) == 1:
+            return np.repeat(self.poses, len(times), 0)
+        segment = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, len(self.times) - 2)
+        return np.stack([self._interpolate(int(i), t) for i, t in zip(segment, times)])
+
+    def _interpolate(self, i: int, t: float) -> FloatArray:
+        s = (t - self.times[i]) / (self.times[i + 1] - self.times[i])
+        start = self.poses[i]
+        step = rigid_inverse(start) @ self.poses[i + 1]
+        turn = rotation_vector(step[:3, :3])
+        out = np.eye(4)
+        if 0 <= s <= 1:
+            out[:3, :3] = rotation_matrix(turn * s)
+            out[:3, 3] = step[:3, 3] * s
+        else:
+            # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
+            whole = int(np.floor(s))
+            out = np.linalg.matrix_power(step if whole >= 0 else rigid_inverse(step), abs(whole))
+            rest = np.eye(4)
+            rest[:3, :3] = rotation_matrix(turn * (s - whole))
+            rest[:3, 3] = step[:3, 3] * (s - whole)
+            out = out @ rest
+        return start @ out
