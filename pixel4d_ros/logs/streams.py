@@ -1,0 +1,163 @@
+"""Which topics of a log are the camera, its calibration and depth, the odometry, the plan and the transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pixel4d_ros.logs.reader import LogError, LogReader, Topic
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+ODOMETRY = "nav_msgs/msg/Odometry"
+PATH = "nav_msgs/msg/Path"
+TF = "tf2_msgs/msg/TFMessage"
+
+# Words in the names of image topics that are no pictures.
+NOT_PICTURES = ("depth", "disparity", "label", "mask", "semantic", "segmentation", "confidence", "theora", "forecast")
+TRANSPORTS = ("compressed", "compressedDepth")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The topics of a log that pixel4d uses; None where the log has none."""
+
+    image: Topic
+    camera_info: Topic | None
+    depth: Topic | None
+    right_image: Topic | None
+    right_camera_info: Topic | None
+    odometry: Topic | None
+    path: Topic | None
+    tf: Topic | None
+    tf_static: Topic | None
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the images are sensor_msgs/CompressedImage."""
+        return self.image.type == COMPRESSED_IMAGE
+
+    @property
+    def image_base(self) -> str:
+        """The image topic without its transport: what a node with image_transport is remapped to."""
+        return base_name(self.image.name)
+
+
+def pick_streams(log: LogReader, camera: str | None = None) -> Streams:
+    """The streams of a log. Of several cameras the most plausible: with a CameraInfo, left or front, the first by name.
+
+    camera names another one: an image topic, or the namespace of one. Raises LogError when there is no such image.
+    """
+    topics = [topic for topic in log.topics.values() if topic.count]
+    pictures = [t for t in topics if is_picture(t)]
+    image = _named(log, pictures, camera) if camera else _most_plausible(log, pictures)
+    right = next((t for t in pictures if t.name != image.name and t.name == _to_the_right(image.name)), None)
+    infos = _of_type(topics, CAMERA_INFO)
+    return Streams(
+        image=image,
+        camera_info=_camera_info(image, infos),
+        depth=_depth(image, topics),
+        right_image=right,
+        right_camera_info=_camera_info(right, infos) if right else None,
+        odometry=_preferred(_of_type(topics, ODOMETRY), ("odometry", "odom")),
+        path=_preferred(_of_type(topics, PATH), ("planned", "plan", "trajectory")),
+        tf=_preferred([t for t in _of_type(topics, TF) if not t.name.endswith("static")], ("tf",)),
+        tf_static=_preferred([t for t in _of_type(topics, TF) if t.name.endswith("static")], ("tf_static",)),
+    )
+
+
+def is_picture(topic: Topic) -> bool:
+    """Whether a topic holds camera images, and not depth, labels and the like."""
+    return topic.type in (IMAGE, COMPRESSED_IMAGE) and not any(word in topic.name.lower() for word in NOT_PICTURES)
+
+
+def base_name(image_topic: str) -> str:
+    """The image topic's name without the transport: "/a/image_raw/compressed" -> "/a/image_raw"."""
+    parent, _, last = image_topic.rpartition("/")
+    return parent if last in TRANSPORTS and parent else image_topic
+
+
+def namespace(image_topic: str) -> str:
+    """The camera's namespace: "/a/image_raw/compressed" -> "/a"."""
+    return base_name(image_topic).rpartition("/")[0]
+
+
+def _of_type(topics: Iterable[Topic], type_name: str) -> list[Topic]:
+    return [topic for topic in topics if topic.type == type_name]
+
+
+def _most_plausible(log: LogReader, pictures: list[Topic]) -> Topic:
+    if not pictures:
+        others = ", ".join(f"{t.name} ({t.type})" for t in log.topics.values()) or "none"
+        raise LogError(
+            f"{log.path} holds no camera images (sensor_msgs Image or CompressedImage); its topics are {others}"
+        )
+    infos = _of_type(log.topics.values(), CAMERA_INFO)
+
+    def badness(topic: Topic) -> tuple:
+        name = topic.name.lower()
+        return (
+            _camera_info(topic, infos) is None,
+            any(word in name for word in ("right", "rear", "back", "side", "debug", "infra")),
+            not any(word in name for word in ("left", "front")),
+            not any(word in name for word in ("color", "rgb", "rect")),
+            topic.type != IMAGE,
+            topic.name,
+        )
+
+    return min(pictures, key=badness)
+
+
+def _named(log: LogReader, pictures: list[Topic], camera: str) -> Topic:
+    wanted = "/" + camera.strip("/")
+    if wanted in log.topics and log.topics[wanted].type not in (IMAGE, COMPRESSED_IMAGE):
+        raise LogError(
+            f"{log.path}: topic {wanted} has the type {log.topics[wanted].type}, which is no image type:"
+            f" choose one of {', '.join(t.name for t in pictures) or 'no image topics at all'}"
+        )
+    if wanted in log.topics:
+        return log.topics[wanted]
+    for topic in sorted(pictures, key=lambda t: (t.type != IMAGE, t.name)):
+        if wanted in (base_name(topic.name), namespace(topic.name)):
+            return topic
+    choice = ", ".join(t.name for t in pictures) or "none"
+    raise LogError(f"{log.path} has no camera {camera}: its image topics are {choice}")
+
+
+def _camera_info(image: Topic, infos: list[Topic]) -> Topic | None:
+    """The CameraInfo beside the image or in the nearest namespace above it; the only one of the log otherwise."""
+    prefix = base_name(image.name)
+    by_name = {info.name: info for info in infos}
+    while prefix:
+        if prefix + "/camera_info" in by_name:
+            return by_name[prefix + "/camera_info"]
+        prefix = prefix.rpartition("/")[0]
+    return infos[0] if len(infos) == 1 else by_name.get("/camera_info")
+
+
+def _depth(image: Topic, topics: list[Topic]) -> Topic | None:
+    """Depth in this camera's pixels: within its namespace, or beside it and named as registered to it."""
+    own = namespace(image.name) + "/"
+    beside = own.rstrip("/").rpartition("/")[0] + "/"
+    for topic in sorted(topics, key=lambda t: (t.type != IMAGE, t.name)):
+        if topic.type not in (IMAGE, COMPRESSED_IMAGE) or "depth" not in topic.name.lower():
+            continue
+        registered = "aligned" in topic.name or "registered" in topic.name
+        if topic.name.startswith(own) or (registered and topic.name.startswith(beside)):
+            return topic
+    return None
+
+
+def _to_the_right(name: str) -> str:
+    return name.replace("left", "right").replace("Left", "Right")
+
+
+def _preferred(topics: list[Topic], words: tuple[str, ...]) -> Topic | None:
+    """The topic whose name holds the first of the words, then the one with the most messages."""
+
+    def rank(topic: Topic) -> tuple:
+        held = [i for i, word in enumerate(words) if word in topic.name.lower()]
+        return (held[0] if held else len(words), -topic.count, topic.name)
+
+    return min(topics, key=rank, default=None)

@@ -1,0 +1,71 @@
+"""ROS message types without ROS: what the installed `rosbags` knows of Jazzy, plus the definitions a log brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+# Old names of types that ROS 2 knows under another one.
+RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
+IDL_SEPARATOR = "=" * 80 + "\n"
+HEADER = "std_msgs/msg/Header"
+
+
+@lru_cache(maxsize=1)
+def jazzy_types() -> Typestore:
+    """All message types of ROS 2 Jazzy; shared, never register anything in it."""
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
+    """A new store of (type name, definition) pairs and, for every other name, Jazzy's types.
+
+    A log's own definition goes before Jazzy's, because its bytes were written with it. Definitions that cannot be
+    parsed are left out: their types stay unknown unless Jazzy has them.
+    """
+    own = {}
+    for name, definition in definitions:
+        try:
+            own.update(parse_definition(name, definition))
+        except TypesysError:
+            continue
+    store = get_typestore(Stores.EMPTY)
+    store.register({**jazzy_types().fielddefs, **own})
+    return store
+
+
+def parse_definition(name: str, definition: MessageDefinition) -> dict:
+    """The parsed fields of a type and of those it contains; empty without a text. Raises TypesysError."""
+    if definition.format == MessageDefinitionFormat.MSG:
+        return get_types_from_msg(definition.data, name)
+    if definition.format == MessageDefinitionFormat.IDL:
+        texts = [definition.data]
+        if definition.data.startswith(IDL_SEPARATOR + "IDL: "):
+            texts = [part.split("\n", 1)[1] for part in definition.data.split(IDL_SEPARATOR)[1:]]
+        return {key: value for text in texts for key, value in get_types_from_idl(text).items()}
+    return {}
+
+
+def ros2_types(ros1: Typestore) -> Typestore:
+    """The store that messages of a rosbag1 are converted to: Jazzy's types, and the bag's own where Jazzy has none."""
+    jazzy = jazzy_types().fielddefs
+    store = get_typestore(Stores.EMPTY)
+    store.register({**{name: fields for name, fields in ros1.fielddefs.items() if name not in jazzy}, **jazzy})
+    return store
+
+
+def ros1_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
+    """The types of a rosbag1, which always brings its definitions along."""
+    store = get_typestore(Stores.EMPTY)
+    own = {}
+    for name, definition in definitions:
+        try:
+            own.update(parse_definition(name, definition))
+        except TypesysError:
+            continue
+    store.register(own)
+    return store
