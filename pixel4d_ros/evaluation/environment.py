@@ -1,0 +1,71 @@
+"""On what a measurement was made: versions, processor, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a reader needs to judge timings."""
+
+    package: str
+    python: str
+    torch: str
+    system: str
+    processor: str
+    cores: int  # that this process may use
+    gpu: str | None
+    ros_distro: str | None
+
+
+def environment() -> Environment:
+    """This process's environment."""
+    return Environment(
+        package=package_version(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        system=f"{platform.system()} {platform.release()}",
+        processor=processor_name(),
+        cores=available_cores(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        ros_distro=os.environ.get("ROS_DISTRO"),
+    )
+
+
+def package_version() -> str:
+    """The installed version of pixel4d_ros; of a plain checkout, the version in its package.xml."""
+    try:
+        return metadata.version("pixel4d_ros")
+    except metadata.PackageNotFoundError:
+        manifest = Path(__file__).parents[2] / "package.xml"
+        text = manifest.read_text() if manifest.is_file() else ""
+        return text.partition("<version>")[2].partition("</version>")[0] or "unknown version"
+
+
+def device_name(device: torch.device) -> str:
+    """A device for people: the GPU's name, or the processor's and how many cores are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({processor_name()}, {available_cores()} cores)"
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's model name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,107 @@
+"""Image and depth metrics on numpy arrays; images are RGB, uint8 0..255 or float 0..1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[Any]  # (H, W, 3) uint8 0..255 or floating point 0..1
+
+# Given to identical images, so that means stay finite; one wrong grey level in 400x120 pixels is 99.7 dB.
+PSNR_CEILING = 100.0
+SSIM_SIGMA = 1.5
+SSIM_RADIUS = 5  # 3.5 sigma, the support that scikit-image and the SSIM authors' 11x11 window have
+
+
+def psnr(image: Image, truth: Image, mask: NDArray[np.bool_] | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of two images of one size, over the pixels of mask (H, W) when given.
+
+    Identical images give PSNR_CEILING; an empty mask gives NaN. Raises ValueError when sizes or types differ.
+    """
+    peak = _peak(image, truth)
+    error = image.astype(np.float64) - truth.astype(np.float64)
+    if mask is not None:
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"the mask's size {mask.shape} is not the images' size {image.shape[:2]}")
+        error = error[mask]
+        if error.size == 0:
+            return float("nan")
+    mse = float(np.mean(np.square(error)))
+    return PSNR_CEILING if mse == 0 else min(PSNR_CEILING, 10 * float(np.log10(peak * peak / mse)))
+
+
+def ssim(image: Image, truth: Image) -> float:
+    """Mean structural similarity of two images of one size, averaged over the channels.
+
+    Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004: Gaussian
+    window of sigma 1.5, population covariance, the border of half a window left out. Equals scikit-image's
+    structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
+    Raises ValueError when sizes or types differ or the images are smaller than the 11x11 window.
+    """
+    peak = _peak(image, truth)
+    if min(image.shape[:2]) < 2 * SSIM_RADIUS + 1:
+        raise ValueError(f"SSIM needs images of at least 11x11 pixels, got {image.shape[1]}x{image.shape[0]}")
+    x, y = image.astype(np.float64), truth.astype(np.float64)
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variance_x = _window_mean(x * x) - mean_x * mean_x
+    variance_y = _window_mean(y * y) - mean_y * mean_y
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
+    return float(similarity[SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean())
+
+
+def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = 2 * SSIM_RADIUS + 1
+    return np.asarray(cv2.GaussianBlur(image, (size, size), SSIM_SIGMA, borderType=cv2.BORDER_REFLECT), np.float64)
+
+
+def _peak(image: Image, truth: Image) -> float:
+    if image.shape != truth.shape:
+        raise ValueError(f"images of different size cannot be compared: {image.shape} and {truth.shape}")
+    if image.dtype != truth.dtype:
+        raise ValueError(f"images of different type cannot be compared: {image.dtype} and {truth.dtype}")
+    return 255.0 if image.dtype == np.uint8 else 1.0
+
+
+@dataclass(frozen=True)
+class DepthErrors:
+    """Errors of one depth map over the pixels where the sensor has a value."""
+
+    abs_rel: float  # mean of |predicted - true| / true
+    delta1: float  # share of pixels with max(predicted / true, true / predicted) < 1.25
+    pixels: int
+
+
+def valid_depth(predicted: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where (H, W) both depth maps hold a finite, positive value."""
+    if predicted.shape != truth.shape:
+        raise ValueError(f"depth maps of different size cannot be compared: {predicted.shape} and {truth.shape}")
+    return np.isfinite(predicted) & np.isfinite(truth) & (predicted > 0) & (truth > 0)
+
+
+def depth_ratio(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Median over the valid pixels of predicted / true depth; NaN when no pixel is valid."""
+    valid = valid_depth(predicted, truth)
+    return float(np.median(predicted[valid] / truth[valid])) if valid.any() else float("nan")
+
+
+def depth_errors(predicted: NDArray[Any], truth: NDArray[Any], median_scaled: bool = False) -> DepthErrors | None:
+    """Errors of predicted against true depth (H, W), both in metres along z, 0 where unknown; None without any pixel.
+
+    median_scaled first gives the prediction the median of the truth, the usual protocol for depth without a metric scale
+    (T. Zhou et al., "Unsupervised learning of depth and ego-motion from video", CVPR 2017).
+    """
+    valid = valid_depth(predicted, truth)
+    if not valid.any():
+        return None
+    p, t = predicted[valid].astype(np.float64), truth[valid].astype(np.float64)
+    if median_scaled:
+        p = p * (np.median(t) / np.median(p))
+    ratio = np.maximum(p / t, t / p)
+    return DepthErrors(float(np.mean(np.abs(p - t) / t)), float(np.mean(ratio < 1.25)), int(valid.sum()))

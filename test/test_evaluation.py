@@ -1,0 +1,257 @@
+"""Metrics against scikit-image; the benchmark with forecasters whose scores are known beforehand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.evaluation import command
+from pixel4d_ros.evaluation.benchmark import evaluate, score_source
+from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
+from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, clip_windows, find_sequences, resized
+from pixel4d_ros.evaluation.summary import best_sample, bootstrap, summarise
+from pixel4d_ros.evaluation.tables import describe
+from pixel4d_ros.scene import DynamicGaussians
+
+RANDOM = np.random.default_rng(7)
+
+
+def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
+    return np.clip(image + RANDOM.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
+
+
+def drive(frames: int = 20, size: tuple[int, int] = (48, 32), interval: float = 0.1) -> Clip:
+    """A camera that goes forward at 10 m/s through noise, all of it 8 m away."""
+    images = RANDOM.integers(0, 256, (frames, size[1], size[0], 3), dtype=np.uint8)
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, 2, 3] = np.arange(frames)
+    K = np.array([[40.0, 0, 23.5], [0, 40, 15.5], [0, 0, 1]])
+    depth = np.full(images.shape[:3], 8, np.float32)
+    return Clip("drive", images, K, poses, np.float64(100) + interval * np.arange(frames), depth)
+
+
+def moving_scene() -> DynamicGaussians:
+    ones, zeros = torch.ones(2, 3), torch.zeros(2, 3)
+    quaternions = torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1)
+    return DynamicGaussians(
+        ones, quaternions, ones, torch.ones(2), ones, ones, ones, ones, zeros, torch.tensor([0, 1]), torch.zeros(2, 3)
+    )
+
+
+@dataclass
+class Repeater:
+    """A forecaster that repeats the source image, adds noise per sample, and predicts a constant depth."""
+
+    depth: float = 8.0
+    noise: tuple[float, ...] = (0.0,)
+    rendered: list[tuple[DynamicGaussians, np.ndarray]] = field(default_factory=list)
+    weights_hash: str = "0" * 64
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def forecast(self, image: np.ndarray, K: Any, path: Any, times: Any, num_samples: int = 1, seed: int = 0) -> Any:
+        self.image = image
+        frames = np.stack([[noisy(image, self.noise[k]) for _ in times] for k in range(num_samples)])
+        depth = np.full(frames.shape[:4], self.depth, np.float32)
+        return SimpleNamespace(frames=frames, depth=depth, scene=moving_scene())
+
+    def render(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, K: Any, size: Any) -> np.ndarray:
+        self.rendered.append((scene, poses))
+        return np.stack([self.image for _ in times])
+
+
+def test_psnr_and_ssim_agree_with_scikit_image() -> None:
+    for sigma in (2, 20, 80):
+        a = noisy(np.full((40, 60, 3), 128), 50)
+        b = noisy(a, sigma)
+        expected = structural_similarity(
+            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2
+        )
+        assert ssim(a, b) == pytest.approx(expected, abs=1e-4)
+        assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-4)
+        x, y = (a / 255).astype(np.float32), (b / 255).astype(np.float32)
+        assert ssim(x, y) == pytest.approx(expected, abs=1e-4)
+        assert psnr(x, y) == pytest.approx(psnr(a, b), abs=1e-4)
+
+
+def test_masked_psnr_sees_only_the_mask() -> None:
+    a = np.full((20, 20, 3), 100, np.uint8)
+    b = a.copy()
+    b[:10] = 110
+    mask = np.zeros((20, 20), bool)
+    mask[:10] = True
+    assert psnr(a, b, mask) == pytest.approx(20 * np.log10(255 / 10))
+    assert psnr(a, b, ~mask) == PSNR_CEILING
+    assert np.isnan(psnr(a, b, np.zeros_like(mask)))
+    with pytest.raises(ValueError, match="mask"):
+        psnr(a, b, mask[:5])
+
+
+def test_images_that_cannot_be_compared_are_refused() -> None:
+    a = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(ValueError, match="different size"):
+        psnr(a, a[:10])
+    with pytest.raises(ValueError, match="different type"):
+        ssim(a, a.astype(np.float32))
+    with pytest.raises(ValueError, match="11x11"):
+        ssim(a[:8], a[:8])
+
+
+@given(st.floats(0.3, 3.0))
+@settings(max_examples=20, deadline=None)
+def test_depth_errors_of_a_scaled_truth(scale: float) -> None:
+    truth = np.array([[2.0, 5, 10], [20, 0, 40]])
+    errors, aligned = depth_errors(scale * truth, truth), depth_errors(scale * truth, truth, median_scaled=True)
+    assert errors is not None and aligned is not None
+    assert errors.pixels == 5
+    assert errors.abs_rel == pytest.approx(abs(scale - 1), abs=1e-9)
+    assert errors.delta1 == (1.0 if max(scale, 1 / scale) < 1.25 else 0.0)
+    assert aligned.abs_rel == pytest.approx(0, abs=1e-9) and aligned.delta1 == 1
+
+
+def test_depth_errors_without_sensor_values_are_none() -> None:
+    assert depth_errors(np.ones((2, 2)), np.zeros((2, 2))) is None
+
+
+def test_sequences_step_over_lost_frames_and_decimate_fast_cameras() -> None:
+    times = np.delete(0.1035 * np.arange(40), 20)  # KITTI's real rate, one frame lost
+    sequences = find_sequences(times, 14, 0.1)
+    starts = [int(s[0]) for s in sequences]
+    assert starts == [*range(7), *range(20, 26)]
+    assert all(len(s) == 14 and np.ptp(np.diff(times[s])) < 1e-9 for s in sequences)
+    fast = find_sequences(np.arange(90) / 30, 14, 0.1)
+    assert list(fast[0]) == list(range(0, 42, 3)) and len(fast) == 90 - 39
+
+
+def test_short_logs_use_what_there_is_and_hopeless_ones_say_so() -> None:
+    (only,) = find_sequences(0.1 * np.arange(5), 14, 0.1)
+    assert list(only) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="at least 2 images"):
+        find_sequences(np.zeros(1), 14, 0.1)
+    with pytest.raises(ValueError, match="--step"):
+        find_sequences(np.arange(9.0), 14, 0.1)
+
+
+def test_the_default_stride_gives_about_twenty_sources() -> None:
+    times = 0.1 * np.arange(801)
+    assert 15 <= len(choose_sequences(times, Protocol())) <= 25
+    assert len(choose_sequences(times, Protocol(stride=1))) == 801 - 13
+    assert [int(s[0]) for s in choose_sequences(times[:30], Protocol(stride=4))] == [0, 4, 8, 12, 16]
+
+
+def test_bad_protocols_are_refused() -> None:
+    bad: list[dict[str, Any]] = [{"frames": 1}, {"step": 0}, {"stride": 0}, {"samples": 0}, {"size": (4, 4)}]
+    for arguments in bad:
+        with pytest.raises(ValueError, match=f"--{next(iter(arguments))}"):
+            Protocol(**arguments)
+
+
+def test_resizing_keeps_rays_and_sparse_depth() -> None:
+    clip = resized(drive(3), (24, 16))
+    assert clip.images.shape == (3, 16, 24, 3) and clip.depth is not None and clip.depth.shape == (3, 16, 24)
+    assert set(np.unique(clip.depth)) == {8}
+    np.testing.assert_allclose(clip.K, np.array([[20, 0, 11.5], [0, 20, 7.5], [0, 0, 1]]))
+
+
+def test_repeating_the_image_gains_exactly_nothing() -> None:
+    protocol = Protocol(stride=2)
+    scores = list(evaluate(Repeater(), clip_windows(drive(), protocol), protocol))
+    result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
+    assert result.sources == 4 and result.frames == 14 and len(result.steps) == 14
+    assert result.gain.mean == 0 and result.gain.low == 0 and result.ssim_gain.mean == 0
+    assert result.frame0_psnr.mean == PSNR_CEILING and result.frame0_ssim.mean == pytest.approx(1)
+    assert 5 < result.psnr.mean < 12  # two independent noise images
+    assert result.depth is not None and result.depth.abs_rel.mean == 0 and result.depth.delta1.mean == 1
+
+
+def test_depth_off_by_a_factor_is_only_a_metric_error() -> None:
+    protocol = Protocol()
+    score = score_source(Repeater(depth=12), next(clip_windows(drive(), protocol)), protocol)
+    assert score is not None and score.depth is not None and score.scaled_depth is not None
+    assert score.depth.abs_rel == pytest.approx(0.5) and score.depth.delta1 == 0
+    assert score.scaled_depth.abs_rel == pytest.approx(0)
+
+
+def test_best_of_k_is_one_future_per_video() -> None:
+    clip = replace(drive(), images=np.repeat(drive(1).images, 20, 0))
+    protocol = Protocol(samples=3)
+    forecaster = Repeater(noise=(30.0, 10.0, 50.0))
+    scores = list(evaluate(forecaster, clip_windows(clip, protocol), protocol))
+    result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
+    assert {best_sample(s) for s in scores} == {1}
+    assert result.psnr_best is not None and result.psnr_mean is not None
+    assert result.psnr.mean < result.psnr_best.mean and result.psnr_mean.mean < result.psnr_best.mean
+    assert result.steps[5].psnr_best == pytest.approx(np.mean([s.psnr[1, 5] for s in scores]))
+    assert "best of 3" in describe(result)
+
+
+def test_static_switches_the_motion_off_and_nothing_else() -> None:
+    forecaster = Repeater()
+    protocol = Protocol(static=True)
+    score = score_source(forecaster, next(clip_windows(drive(), protocol)), protocol)
+    ((scene, poses),) = forecaster.rendered
+    assert all(not getattr(scene, name).any() for name in ("velocities", "accelerations", "angular_velocities"))
+    assert torch.equal(scene.means, moving_scene().means)
+    np.testing.assert_allclose(poses[:, 2, 3], np.arange(14))
+    assert score is not None and score.scale == 1
+
+
+def test_align_scale_multiplies_the_camera_path() -> None:
+    forecaster = Repeater(depth=4)  # half of the sensor's
+    protocol = Protocol(align_scale=True)
+    clip = drive()
+    score = score_source(forecaster, next(clip_windows(clip, protocol)), protocol)
+    assert score is not None and score.scale == pytest.approx(0.5)
+    np.testing.assert_allclose(forecaster.rendered[0][1][:, 2, 3], 0.5 * np.arange(14))
+    assert clip.depth is not None
+    clip = replace(clip, depth=np.concatenate([np.zeros_like(clip.depth[:1]), clip.depth[1:]]))
+    result = command.evaluate_clip(forecaster, clip, replace(protocol, stride=1), "drive")  # type: ignore[arg-type]
+    assert result.sources == 6 and result.notes == ("1 source images without sensor depth were left out",)
+    with pytest.raises(ValueError, match="--align-scale"):
+        command.evaluate_clip(forecaster, replace(clip, depth=None), protocol, "drive")  # type: ignore[arg-type]
+
+
+def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
+    values = RANDOM.normal(3, 1, 50)
+    interval = bootstrap(values)
+    assert interval == bootstrap(values) and interval != bootstrap(values, seed=1)
+    assert interval.low is not None and interval.high is not None
+    assert interval.low < interval.mean < interval.high
+    # The percentile interval of a mean is close to the normal one: +- 1.96 standard errors.
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(50), rel=0.15)
+    assert bootstrap([2.0]).low is None
+    with pytest.raises(ValueError, match="no source"):
+        bootstrap([])
+
+
+def test_the_command_prints_a_table_and_writes_all_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    driving_log = SimpleNamespace(read_clip=lambda path, camera=None: drive(6))
+    forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda weights, device: Repeater()))
+    monkeypatch.setitem(__import__("sys").modules, "pixel4d_ros.datasets.driving_log", driving_log)  # type: ignore[arg-type]
+    monkeypatch.setitem(__import__("sys").modules, "pixel4d_ros.forecaster", forecaster)  # type: ignore[arg-type]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(["drive.mcap", "--size", "32x24", "--json"])) == 0
+    out = capsys.readouterr()
+    numbers = json.loads(out.out)
+    assert numbers["size"] == [32, 24] and numbers["frames"] == 6 and numbers["gain"]["mean"] == 0
+    assert "6 were used" in out.err and "gain, dB" in out.err
+    path = tmp_path / "numbers.json"
+    assert command.run(parser.parse_args(["drive.mcap", "--markdown", "--json", str(path)])) == 0
+    assert "| +0.10 s |" in capsys.readouterr().out
+    assert json.loads(path.read_text())["protocol"]["frames"] == 14
+    with pytest.raises(SystemExit):
+        parser.parse_args(["drive.mcap", "--size", "big"])
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err
