@@ -1,0 +1,131 @@
+"""Writing driving logs: one MCAP file that `ros2 bag play`, Foxglove and LogReader open.
+
+`rosbags` writes it, the library that reads logs too; it makes a rosbag2 folder, of which the one .mcap file is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from pixel4d_ros.logs.reader import LogError
+from pixel4d_ros.logs.types import jazzy_types
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FOREVER = QosTime(9223372036, 854775807)
+
+
+class LogWriter:
+    """`with LogWriter(path) as log: log.write("/odometry", stamp_ns, message)`; the file appears when it is complete.
+
+    Messages are dataclasses of `jazzy_types().types`, or CDR bytes on topics that were added with their type. An
+    existing file is replaced at the end. Chunks are compressed with zstd. Leaving with an exception other than
+    KeyboardInterrupt writes nothing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.suffix != ".mcap":
+            raise LogError(
+                f"cannot write {self.path}: logs are written as MCAP, name it {self.path.with_suffix('.mcap')}"
+            )
+        if self.path.is_dir():
+            raise LogError(f"cannot write {self.path}: it is a folder; remove it or choose another name")
+        self.counts: dict[str, int] = {}
+        self._topics: dict[str, tuple[Connection, Typestore]] = {}
+        self._folder = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            # The inner folder has the file's name, because the metadata inside the MCAP tells it.
+            self._writer = Writer(self._folder / self.path.stem, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            self._writer.open()
+        except OSError as error:
+            raise LogError(
+                f"cannot write {self.path}: {error.strerror}; choose a folder that can be written"
+            ) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self._writer.close()
+                written = self._folder / self.path.stem / self.path.name
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+                written.replace(self.path)
+            else:
+                self._writer.abort()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add_topic(
+        self, name: str, type_name: str, definition: str | None = None, transient_local: bool | None = None
+    ) -> None:
+        """Announce a topic. definition: the message's .msg text with those it contains (None: Jazzy's).
+
+        transient_local: late subscribers get the last messages; None: when the topic is a tf_static.
+        Raises LogError when the type is unknown or its definition cannot be parsed.
+        """
+        if name in self._topics:
+            return
+        types = _types_of(type_name, definition)
+        keep = name.endswith("tf_static") if transient_local is None else transient_local
+        connection = self._writer.add_connection(
+            name, type_name, typestore=types, offered_qos_profiles=[_quality(transient_local=keep)]
+        )
+        self._topics[name] = connection, types
+        self.counts[name] = 0
+
+    def write(self, topic: str, time_ns: int, message: Any) -> None:
+        """Append a message, a dataclass or CDR bytes, logged at time_ns."""
+        is_bytes = isinstance(message, (bytes, bytearray, memoryview))
+        if topic not in self._topics:
+            if is_bytes:
+                raise LogError(f"cannot write bytes to {topic}: its type is unknown, add_topic comes first")
+            self.add_topic(topic, message.__msgtype__)
+        connection, types = self._topics[topic]
+        data = message if is_bytes else types.serialize_cdr(message, connection.msgtype)
+        self._writer.write(connection, time_ns, data)
+        self.counts[topic] += 1
+
+
+def _types_of(name: str, definition: str | None) -> Typestore:
+    if definition is None:
+        if name not in jazzy_types().fielddefs:
+            raise LogError(f"message type {name} is unknown: pass its definition (the text of its .msg file)")
+        return jazzy_types()
+    try:
+        own = get_types_from_msg(definition, name)
+        store = get_typestore(Stores.EMPTY)
+        store.register(own)
+    except TypesysError as error:
+        raise LogError(f"the definition of {name} cannot be parsed: {error}") from error
+    return store
+
+
+def _quality(transient_local: bool) -> Qos:
+    durability = QosDurability.TRANSIENT_LOCAL if transient_local else QosDurability.VOLATILE
+    return Qos(
+        QosHistory.KEEP_LAST,
+        100 if transient_local else 10,
+        QosReliability.RELIABLE,
+        durability,
+        FOREVER,
+        FOREVER,
+        QosLiveliness.AUTOMATIC,
+        FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )
