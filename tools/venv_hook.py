@@ -49,7 +49,8 @@ def library_folders(prefixes: List[str]) -> List[str]:
     """The lib folders of the prefixes, and those that the wheels brought for the libraries of other projects."""
     site_packages = os.path.join(sys.prefix, "lib", PYTHON, "site-packages")
     vendored = sorted(name for name in os.listdir(site_packages) if name.startswith("ros_") and name.endswith(".libs"))
-    return [os.path.join(prefix, "lib") for prefix in prefixes] + [os.path.join(site_packages, name) for name in vendored]
+    own = [os.path.join(prefix, "lib") for prefix in prefixes]
+    return own + [os.path.join(site_packages, name) for name in vendored]
 
 
 def install_hook() -> None:

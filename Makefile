@@ -1,0 +1,26 @@
+# Everything is set up on first use; `make` alone lists the commands.
+PYTHON ?= python3
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help:  ## this list
+	@echo "pixel4d_ros: one camera image in, a moving 3D scene and its forecast video out"; echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@echo; echo "Options of setup: PYTHON=python3.12, ROS=/opt/ros/jazzy, TORCH=a version or wheel file for pip"
+
+setup:  ## virtual environment, ROS 2 Jazzy, packages, colcon build (seconds when done before)
+	@$(PYTHON) tools/setup_environment.py $(if $(ROS),--ros "$(ROS)") $(if $(TORCH),--torch "$(TORCH)")
+
+demo: setup  ## forecast a replayed driving log: out/demo/report.html (LOG=path for your own)
+	@source ./env.sh && pixel4d demo --out out/demo $(if $(LOG),--log "$(LOG)")
+
+test: setup  ## all tests (ARGS="-k camera" for some)
+	@source ./env.sh && python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@source ./env.sh && ruff check . && ruff format --check . && mypy
+
+clean:  ## remove all that setup, tests and demo made
+	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pixel4d_ros test tools -name __pycache__ -type d -prune -exec rm -rf {} +
