@@ -64,7 +64,10 @@ def _converted(pixels: NDArray, code: int) -> NDArray[np.uint8]:
 
 
 def decode_depth(message: Any) -> NDArray[np.float32]:
-    """Depth (H, W) in metres, 0 where unknown, of an Image (16UC1 mm, 32FC1 m), a compressed png, or compressedDepth."""
+    """Depth (H, W) in metres, 0 where unknown: of an Image (16UC1 mm, 32FC1 m), a compressed png or compressedDepth.
+
+    Raises ValueError: unknown encoding, wrong size, damaged.
+    """
     if not hasattr(message, "format"):
         if message.encoding not in ("16UC1", "mono16", "32FC1"):
             raise ValueError(f"depth encoding {message.encoding!r} is not supported: use 16UC1 (mm) or 32FC1 (m)")

@@ -100,7 +100,7 @@ class Frames:
             if at in mounts:
                 return track, rigid_inverse(up) @ mounts[at]
         warnings.warn(
-            f"no tf_static from {base} to {camera_frame or 'the camera'}: the camera is taken to look forward from there",
+            f"no tf_static from {base} to {camera_frame or 'the camera'}: it is taken to look forward from there",
             stacklevel=2,
         )
         return track, FORWARD_OPTICAL

@@ -1,4 +1,4 @@
-"""ROS message types without ROS: what the installed `rosbags` knows of Jazzy, plus the definitions a log brings along."""
+"""ROS message types without ROS: what `rosbags` knows of Jazzy, plus the definitions that a log brings along."""
 
 from __future__ import annotations
 

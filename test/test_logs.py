@@ -1,0 +1,296 @@
+"""Reading and writing logs in every format, and what is said of logs that cannot be used."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shared_path
+from log_samples import (
+    START,
+    compressed_message,
+    entries,
+    image_message,
+    picture,
+    write_mcap,
+    write_rosbag1,
+    write_rosbag2,
+)
+from rosbags.rosbag2 import StoragePlugin
+
+from pixel4d_ros.logs.images import decode_depth, decode_image
+from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.streams import pick_streams
+from pixel4d_ros.logs.types import jazzy_types
+from pixel4d_ros.logs.writer import LogWriter
+
+FORMATS = ("mcap", "rosbag2_sqlite3", "rosbag2_mcap", "db3", "rosbag1")
+IMAGE = "/camera/left/image_raw"
+
+
+def sample(folder: Path, kind: str) -> Path:
+    if kind == "mcap":
+        return write_mcap(folder / "drive.mcap", entries())
+    if kind == "rosbag1":
+        return write_rosbag1(folder / "drive.bag")
+    if kind == "rosbag2_mcap":
+        return write_rosbag2(folder / "drive", list(entries()), StoragePlugin.MCAP)
+    bag = write_rosbag2(folder / "drive", list(entries()), StoragePlugin.SQLITE3)
+    return bag / "drive.db3" if kind == "db3" else bag
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_reads_the_same(tmp_path: Path, kind: str) -> None:
+    expected = list(entries())
+    with LogReader(sample(tmp_path, kind)) as log:
+        assert {name: t.count for name, t in log.topics.items()} == {
+            name: sum(e.topic == name for e in expected) for name in {e.topic for e in expected}
+        }
+        assert log.start_ns == min(e.time_ns for e in expected)
+        messages = list(log.messages())
+        raw = list(log.raw([IMAGE]))
+        info = next(log.messages(["/camera/left/camera_info"])).message
+        late = [m.time_ns for m in log.messages([IMAGE], start_ns=START + 300_000_000)]
+    assert [m.time_ns for m in messages] == sorted(e.time_ns for e in expected)
+    assert info.k[0] == 30.0
+    assert info.width == 32
+    assert late == [START + i * 100_000_000 for i in (3, 4, 5)]
+    types = jazzy_types()
+    for i, (m, r) in enumerate(zip((m for m in messages if m.topic == IMAGE), raw, strict=True)):
+        np.testing.assert_array_equal(decode_image(m.message), picture(i))
+        assert r.type == "sensor_msgs/msg/Image"
+        assert types.deserialize_cdr(r.data, r.type).header.frame_id == "camera"
+
+
+def test_writer_round_trip_of_bytes_is_exact(tmp_path: Path) -> None:
+    with LogReader(sample(tmp_path, "mcap")) as log:
+        before = list(log.raw())
+        with LogWriter(tmp_path / "copy.mcap") as copy:
+            for topic in log.topics.values():
+                copy.add_topic(topic.name, topic.type, log.definition(topic.type))
+            for m in before:
+                copy.write(m.topic, m.time_ns, m.data)
+    with LogReader(tmp_path / "copy.mcap") as log:
+        assert list(log.raw()) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.mcap", "drive.mcap"]  # nothing else is left behind
+
+
+def test_an_interrupted_recording_is_complete_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(path: Path, reason: BaseException) -> None:
+        with LogWriter(path) as log:
+            first = next(iter(entries()))
+            log.write(first.topic, first.time_ns, first.message)
+            raise reason
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(tmp_path / "interrupted.mcap", KeyboardInterrupt())
+    assert len(read_all(tmp_path / "interrupted.mcap")) == 1
+    with pytest.raises(ZeroDivisionError):
+        interrupt(tmp_path / "failed.mcap", ZeroDivisionError())
+    assert [p.name for p in tmp_path.iterdir()] == ["interrupted.mcap"]
+
+
+def test_writer_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"written as MCAP, name it .*out\.mcap"):
+        LogWriter(tmp_path / "out.db3")
+    with LogWriter(tmp_path / "out.mcap") as log:
+        with pytest.raises(LogError, match="some_msgs/msg/Thing is unknown"):
+            log.add_topic("/thing", "some_msgs/msg/Thing")
+        with pytest.raises(LogError, match="add_topic comes first"):
+            log.write("/thing", 0, b"\0\1\0\0")
+
+
+def test_own_message_types_come_with_their_definition(tmp_path: Path) -> None:
+    path = tmp_path / "own.mcap"
+    with LogWriter(path) as log:
+        log.add_topic("/own", "my_msgs/msg/Speed", "float64 speed\nstring unit\n")
+        log.write("/own", START, bytes.fromhex("00010000") + np.float64(3.5).tobytes() + b"\4\0\0\0m/s\0")
+    with LogReader(path) as log:
+        message = next(log.messages()).message
+    assert (message.speed, message.unit) == (3.5, "m/s")
+
+
+def read_all(path: Path) -> list:
+    with LogReader(path) as log:
+        return list(log.messages())
+
+
+def damaged(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "rosbag1"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_truncated_logs_say_so(tmp_path: Path, kind: str, share: float) -> None:
+    whole = sample(tmp_path, kind)
+    content = whole.read_bytes()
+    cut = damaged(tmp_path / f"cut{whole.suffix}", content[: int(len(content) * share)])
+    with pytest.raises(LogError, match=rf"cut\{whole.suffix} is (truncated or damaged|not a log)") as caught:
+        read_all(cut)
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_in_the_middle_is_found_while_reading(tmp_path: Path) -> None:
+    whole = sample(tmp_path, "mcap").read_bytes()
+    zstd_frame = whole.index(bytes.fromhex("28b52ffd"))
+    broken = damaged(tmp_path / "broken.mcap", whole[:zstd_frame] + bytes(50) + whole[zstd_frame + 50 :])
+    with LogReader(broken) as log:  # the index is whole
+        assert IMAGE in log.topics
+        with pytest.raises(LogError, match=r"broken\.mcap is truncated or damaged"):
+            list(log.messages())
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".bag"])
+def test_empty_and_foreign_files(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(LogError, match="is empty"), LogReader(damaged(tmp_path / f"a{suffix}", b"")):
+        pass
+    text = b"This is a letter to a friend, not a log. " * 50
+    with pytest.raises(LogError, match=rf"b\{suffix} is (not a log|truncated or damaged)"):
+        read_all(damaged(tmp_path / f"b{suffix}", text))
+
+
+def test_paths_that_are_no_logs(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="does not exist: check the path"):
+        LogReader(tmp_path / "nothing.mcap")
+    with pytest.raises(LogError, match=r"no metadata\.yaml: pass the folder"):
+        LogReader(tmp_path)
+    with pytest.raises(LogError, match="is not a driving log"):
+        LogReader(damaged(tmp_path / "picture.png", b"png"))
+    sample(tmp_path, "mcap")
+    with pytest.raises(LogError, match=r"pass a file in it, e\.g\. .*drive\.mcap"):
+        LogReader(tmp_path)
+    with LogReader(tmp_path / "drive") as log:  # the suffix may be left out
+        assert log.path.name == "drive.mcap"
+
+
+def test_a_log_without_messages(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "none.mcap") as log:
+        log.add_topic("/odometry", "nav_msgs/msg/Odometry")
+    with pytest.raises(LogError, match="holds no messages"), LogReader(tmp_path / "none.mcap"):
+        pass
+
+
+def test_streams_of_the_sample(tmp_path: Path) -> None:
+    with LogReader(write_mcap(tmp_path / "a.mcap", entries(compressed=True, path=True))) as log:
+        streams = pick_streams(log)
+    assert streams.image.name == "/camera/left/image_raw/compressed"
+    assert streams.compressed
+    assert streams.image_base == IMAGE
+    assert streams.camera_info
+    assert streams.camera_info.name == "/camera/left/camera_info"
+    assert streams.depth
+    assert streams.depth.name == "/camera/left/depth"
+    assert streams.odometry
+    assert streams.path
+    assert streams.tf_static
+    assert streams.tf is None
+    assert streams.right_image is None
+
+
+def test_the_left_or_front_camera_is_chosen_and_can_be_overruled(tmp_path: Path) -> None:
+    t = jazzy_types().types
+    with LogWriter(tmp_path / "cameras.mcap") as out:
+        for i, name in enumerate(("/rear/image_raw", "/a/image_raw", "/front/image_raw", "/front/depth/image_raw")):
+            out.write(name, START + i, image_message(t, START + i, picture(i)))
+        out.write("/front/image_raw/compressed", START + 9, compressed_message(t, START + 9, picture(1)))
+    with LogReader(tmp_path / "cameras.mcap") as log:
+        assert pick_streams(log).image.name == "/front/image_raw"
+        assert pick_streams(log, "/rear").image.name == "/rear/image_raw"
+        assert pick_streams(log, "a/image_raw").image.name == "/a/image_raw"
+        assert pick_streams(log, "/front/image_raw/compressed").compressed
+        with pytest.raises(LogError, match=r"no camera /left: its image topics are /rear/image_raw, .*"):
+            pick_streams(log, "/left")
+
+
+def test_a_log_without_images(tmp_path: Path) -> None:
+    items = [e for e in entries() if "image" not in e.topic]
+    said = r"blind\.mcap holds no camera images .*/odometry \(nav_msgs/msg/Odometry\)"
+    with LogReader(write_mcap(tmp_path / "blind.mcap", items)) as log, pytest.raises(LogError, match=said):
+        pick_streams(log)
+
+
+def test_unknown_types_are_skipped_unless_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "strange"
+    write_rosbag2(path, list(entries()), StoragePlugin.SQLITE3)
+    import sqlite3
+
+    # A recorder of before Iron stores no definitions: only types that Jazzy has can be read.
+    with sqlite3.connect(path / "strange.db3") as db:
+        db.execute("UPDATE topics SET type = 'vendor_msgs/msg/Frame' WHERE name = '/camera/left/depth'")
+        db.execute("DELETE FROM message_definitions")
+    with LogReader(path / "strange.db3") as log:
+        assert {m.topic for m in log.messages()} == set(log.topics) - {"/camera/left/depth"}
+        assert pick_streams(log).image.name == IMAGE
+        with pytest.raises(LogError, match=r"/camera/left/depth has the unknown type vendor_msgs/msg/Frame"):
+            next(log.messages(["/camera/left/depth"]))
+        with pytest.raises(
+            LogError, match=r"vendor_msgs/msg/Frame, which is no image type: choose one of /camera/left/im"
+        ):
+            pick_streams(log, "/camera/left/depth")
+
+
+def test_image_encodings() -> None:
+    t = jazzy_types().types
+    rgb = picture(3)
+    h, w = rgb.shape[:2]
+
+    def message(encoding: str, pixels: np.ndarray, pad: int = 0, big: int = 0) -> object:
+        rows = pixels.reshape(h, -1).view(np.uint8)
+        rows = np.pad(rows, ((0, 0), (0, pad)), constant_values=77)
+        head = image_message(t, START, rgb).header
+        return t["sensor_msgs/msg/Image"](head, h, w, encoding, big, rows.shape[1], rows.reshape(-1))
+
+    for encoding, code in (("bgr8", cv2.COLOR_RGB2BGR), ("rgba8", cv2.COLOR_RGB2RGBA), ("bgra8", cv2.COLOR_RGB2BGRA)):
+        for pad in (0, 5):
+            np.testing.assert_array_equal(decode_image(message(encoding, cv2.cvtColor(rgb, code), pad)), rgb)
+    grey = rgb[..., 0]
+    np.testing.assert_array_equal(decode_image(message("mono8", grey))[..., 2], grey)
+    np.testing.assert_array_equal(decode_image(message("mono16", grey.astype(np.uint16) * 256))[..., 1], grey)
+    np.testing.assert_array_equal(
+        decode_image(message("mono16", (grey.astype(np.uint16) * 256).astype(">u2"), big=1))[..., 1], grey
+    )
+    mosaic = np.where(np.add.outer(np.arange(h) % 2, np.arange(w) % 2) == 1, 120, 0).astype(np.uint8)
+    mosaic[::2, ::2] = 240  # red first: rggb, with blue 0
+    centre = decode_image(message("bayer_rggb8", mosaic))[h // 2, w // 2]
+    np.testing.assert_array_equal(centre, [240, 120, 0])
+    with pytest.raises(ValueError, match="encoding 'mystery' is not supported"):
+        decode_image(message("mystery", rgb))
+    short = message("rgb8", rgb)
+    short.data = short.data[:-1]
+    with pytest.raises(ValueError, match="step must be at least 96"):
+        decode_image(short)
+    torn = compressed_message(t, START, rgb)
+    torn.data = torn.data[:10]
+    with pytest.raises(ValueError, match="cannot be decoded: it is damaged"):
+        decode_image(torn)
+    torn.data = torn.data[:0]
+    with pytest.raises(ValueError, match="cannot be decoded: it is damaged"):
+        decode_image(torn)
+
+
+def test_depth_encodings() -> None:
+    t = jazzy_types().types
+    head = image_message(t, START, picture(0)).header
+    metres = np.array([[1.5, np.nan], [0.0, 2.25]], np.float32)
+    float_image = t["sensor_msgs/msg/Image"](head, 2, 2, "32FC1", 0, 8, metres.view(np.uint8).reshape(-1))
+    np.testing.assert_array_equal(decode_depth(float_image), [[1.5, 0], [0, 2.25]])
+    png = cv2.imencode(".png", np.array([[1500, 0], [65000, 2250]], np.uint16))[1].reshape(-1)
+    compressed = t["sensor_msgs/msg/CompressedImage"](head, "16UC1; png compressed", png)
+    np.testing.assert_allclose(decode_depth(compressed), [[1.5, 0], [65, 2.25]], rtol=1e-6)
+    prefix = np.concatenate([np.zeros(4, np.uint8), np.array([1000.0, 10.0], "<f4").view(np.uint8)])
+    inverse = t["sensor_msgs/msg/CompressedImage"](head, "32FC1; compressedDepth png", np.concatenate([prefix, png]))
+    np.testing.assert_allclose(decode_depth(inverse)[1, 1], 1000 / (2250 - 10), rtol=1e-6)
+
+
+def test_opening_a_long_log_reads_only_its_index() -> None:
+    path = shared_path("logs/train/kitti_odom03.mcap")
+    start = time.perf_counter()
+    with LogReader(path) as log:
+        first = next(log.messages([pick_streams(log).image.name]))
+    assert time.perf_counter() - start < 2
+    assert decode_image(first.message).shape == (256, 832, 3)
+    assert log.topics["/odometry"].count == 801
