@@ -1,0 +1,206 @@
+"""Logs as clips: poses, depth and stereo as they were written, and real drives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import shared_path
+from log_samples import (
+    SPEED,
+    START,
+    TURN,
+    Entry,
+    base_pose,
+    camera_info,
+    entries,
+    header,
+    image_message,
+    picture,
+    tf_message,
+    write_mcap,
+    write_rosbag1,
+)
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.logs.reader import LogError
+from pixel4d_ros.logs.types import jazzy_types
+from pixel4d_ros.rotations import rigid, rigid_inverse
+
+T = jazzy_types().types
+MOUNT = rigid([0.5, -0.5, 0.5, -0.5], [2.0, 0.5, 1.0])  # as in log_samples: looks ahead
+
+
+def expected_poses(frames: int) -> np.ndarray:
+    poses = []
+    for i in range(frames):
+        position, yaw = base_pose(START + i * 100_000_000)
+        poses.append(rigid([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)], position) @ MOUNT)
+    return np.stack(poses)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_poses_are_interpolated_to_the_images(tmp_path: Path, compressed: bool) -> None:
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", entries(compressed=compressed)))
+    assert clip.name == "a"
+    np.testing.assert_allclose(clip.times, START * 1e-9 + np.arange(6) * 0.1, atol=1e-6)
+    np.testing.assert_allclose(clip.poses, expected_poses(6), atol=1e-4)
+    np.testing.assert_array_equal(clip.images, np.stack([picture(i) for i in range(6)]))
+    np.testing.assert_array_equal(clip.K, [[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1]])
+    assert clip.stereo is None
+
+
+def test_rosbag1_gives_the_same_clip(tmp_path: Path) -> None:
+    a, b = read_clip(write_mcap(tmp_path / "a.mcap", entries())), read_clip(write_rosbag1(tmp_path / "b.bag"))
+    for name in ("images", "K", "poses", "times", "depth"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_depth_is_that_of_the_nearest_stamp(tmp_path: Path) -> None:
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", entries()))
+    assert clip.depth is not None
+    np.testing.assert_array_equal(clip.depth[:, 0], 0)
+    np.testing.assert_allclose(clip.depth[:, 5, 5], 1 + np.arange(6) * 0.001, rtol=1e-6)
+    sparse = [e for e in entries() if "depth" not in e.topic or e.time_ns < START + 150_000_000]
+    gaps = read_clip(write_mcap(tmp_path / "gaps.mcap", sparse)).depth
+    assert gaps is not None
+    assert (gaps[:2, 1:] > 0).all()
+    assert not gaps[2:].any()
+
+
+def test_part_of_a_log(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "a.mcap", entries())
+    whole, part = read_clip(path), read_clip(path, start=2, count=3)
+    for name in ("images", "poses", "times", "depth"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[2:5])
+    with pytest.raises(LogError, match="has no image 6: it holds 6"):
+        read_clip(path, start=6)
+
+
+def test_poses_from_tf_alone(tmp_path: Path) -> None:
+    items = [e for e in entries() if e.topic != "/odometry"]
+    for i in range(-1, 7):
+        stamp = START + i * 100_000_000
+        (x, y, z), yaw = base_pose(stamp)
+        edge = ("map", "base_link", (x, y, z), (float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))))
+        items.append(Entry("/tf", stamp, tf_message(T, [edge], stamp)))
+    clip = read_clip(write_mcap(tmp_path / "tf.mcap", sorted(items, key=lambda e: e.time_ns)))
+    np.testing.assert_allclose(clip.poses, expected_poses(6), atol=1e-6)
+
+
+def test_poses_from_a_path_alone(tmp_path: Path) -> None:
+    items = [e for e in entries(path=True, odometry=False) if e.topic != "/odometry"]
+    clip = read_clip(write_mcap(tmp_path / "path.mcap", items))
+    np.testing.assert_allclose(clip.poses, expected_poses(6), atol=1e-6)
+
+
+def test_frames_outside_the_odometry_are_left_out(tmp_path: Path) -> None:
+    items = [e for e in entries(12) if e.topic != "/odometry" or e.time_ns < START + 500_000_000]
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", items))
+    assert 6 <= len(clip) <= 8  # up to 0.2 s beyond the last pose
+    np.testing.assert_allclose(clip.poses[-1, 0, 3], expected_poses(len(clip))[-1, 0, 3], atol=SPEED * 0.01)
+
+
+def test_stereo_from_the_right_camera(tmp_path: Path) -> None:
+    items = []
+    for e in entries():
+        items.append(e)
+        if e.topic == "/tf_static":
+            right = tf_message(T, [("base_link", "right_camera", (2.0, 0.0, 1.0), (0.5, -0.5, 0.5, -0.5))])
+            items.append(replace(e, message=right))
+        if e.topic == "/camera/left/image_raw":
+            late = e.time_ns + 3_000_000
+            image = image_message(T, late, picture(20))
+            image.header = header(T, late, "right_camera")
+            items.append(Entry("/camera/right/image_raw", late, image))
+            items.append(Entry("/camera/right/camera_info", late, camera_info(T, late, focal=31.0)))
+    clip = read_clip(write_mcap(tmp_path / "stereo.mcap", sorted(items, key=lambda e: e.time_ns)))
+    assert clip.stereo is not None
+    assert clip.stereo.K[0, 0] == 31
+    between = rigid_inverse(clip.poses[0]) @ clip.stereo.poses[0]
+    # 0.5 m to the right, and 3 ms later, in which the car goes on and turns a little.
+    np.testing.assert_allclose(between[:3, 3], [0.5, 0, SPEED * 0.003], atol=TURN * 0.003 + 1e-3)
+    del items[-3:]
+    incomplete = read_clip(write_mcap(tmp_path / "mono.mcap", [e for e in items if e.time_ns < START + 502_000_000]))
+    assert incomplete.stereo is None
+
+
+def test_logs_without_what_a_clip_needs(tmp_path: Path) -> None:
+    def without(name: str, *topics: str) -> Path:
+        return write_mcap(tmp_path / name, [e for e in entries() if e.topic not in topics])
+
+    with pytest.raises(LogError, match=r"no CameraInfo for /camera/left/image_raw: record"):
+        read_clip(without("a.mcap", "/camera/left/camera_info"))
+    with pytest.raises(LogError, match=r"b\.mcap: the log has no odometry, no tf of the camera and no Path"):
+        read_clip(without("b.mcap", "/odometry"))
+    with pytest.warns(UserWarning, match="no tf_static from base_link to camera"):
+        ahead = read_clip(without("c.mcap", "/tf_static"))
+    np.testing.assert_allclose(ahead.poses[0, :3, 2], [1, 0, 0], atol=1e-2)  # the optical axis is the base's x
+    uncalibrated = [
+        replace(e, message=camera_info(T, e.time_ns, focal=0.0)) if e.topic.endswith("camera_info") else e
+        for e in entries()
+    ]
+    with pytest.raises(LogError, match=r"/camera/left/camera_info: focal lengths must be positive, got fx=0"):
+        read_clip(write_mcap(tmp_path / "d.mcap", uncalibrated))
+
+
+def test_invalid_poses_are_left_out_and_counted(tmp_path: Path) -> None:
+    items = list(entries())
+    for e in items[6:9]:
+        if e.topic == "/odometry":
+            e.message.pose.pose.position.x = float("nan")
+    with pytest.warns(UserWarning, match=r"messages left out, /odometry: a pose holds NaN, Inf"):
+        clip = read_clip(write_mcap(tmp_path / "nan.mcap", items))
+    assert np.isfinite(clip.poses).all()
+
+
+REAL = {  # images (T, H, W), path in m, share of pixels with depth, stereo
+    "train/kitti_0005": (154, 120, 400, 69, True, True),
+    "train/kitti_0095": (268, 256, 832, 258, False, False),
+    "train/indoor_corridor": (63, 312, 416, 14, True, False),
+    "val/kitti_0002": (77, 120, 400, 82, True, True),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_logs(name: str) -> None:
+    clip = read_clip(shared_path(f"logs/{name}.mcap"))
+    frames, height, width, metres, depth, stereo = REAL[name]
+    assert clip.images.shape == (frames, height, width, 3)
+    assert np.linalg.norm(np.diff(clip.poses[:, :3, 3], axis=0), axis=1).sum() == pytest.approx(metres, abs=1)
+    assert (clip.depth is not None) == depth
+    assert (clip.stereo is not None) == stereo
+    if clip.stereo is not None:
+        baseline = (rigid_inverse(clip.poses) @ clip.stereo.poses)[:, :3, 3]
+        np.testing.assert_allclose(baseline, np.tile([0.533, 0, 0], (frames, 1)), atol=0.01)
+    if clip.depth is not None:
+        moved, still = colour_errors(clip)
+        assert moved < 0.6 * still
+
+
+def colour_errors(clip: Clip) -> tuple[float, float]:
+    """Mean colour error of frames carried into the next but one by depth and poses, and of leaving them in place."""
+    moved, still = [], []
+    assert clip.depth is not None
+    for i in range(0, len(clip) - 2, len(clip) // 4):
+        v, u = np.nonzero(clip.depth[i])
+        points = np.linalg.inv(clip.K) @ np.stack([u, v, np.ones_like(u)]) * clip.depth[i][v, u]
+        to = rigid_inverse(clip.poses[i + 2]) @ clip.poses[i]
+        x, y, z = clip.K @ (to[:3, :3] @ points + to[:3, 3:])
+        x, y = np.rint(x / z).astype(int), np.rint(y / z).astype(int)
+        height, width = clip.depth.shape[1:]
+        seen = (z > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        here = clip.images[i][v, u][seen].astype(float)
+        moved.append(np.abs(here - clip.images[i + 2][y[seen], x[seen]]).mean())
+        still.append(np.abs(here - clip.images[i + 2][v[seen], u[seen]]).mean())
+    return float(np.mean(moved)), float(np.mean(still))
+
+
+def test_reading_logs_needs_no_ros() -> None:
+    code = "import sys; sys.modules['rclpy'] = None; import pixel4d_ros.datasets.driving_log, pixel4d_ros.logs.writer"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
