@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -59,13 +60,14 @@ class Repeater:
     weights_hash: str = "0" * 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def forecast(self, image: np.ndarray, K: Any, path: Any, times: Any, num_samples: int = 1, seed: int = 0) -> Any:
+    def forecast(self, image: np.ndarray, *given: Any, num_samples: int, seed: int) -> Any:
+        times = given[2]  # after K and path
         self.image = image
         frames = np.stack([[noisy(image, self.noise[k]) for _ in times] for k in range(num_samples)])
         depth = np.full(frames.shape[:4], self.depth, np.float32)
         return SimpleNamespace(frames=frames, depth=depth, scene=moving_scene())
 
-    def render(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, K: Any, size: Any) -> np.ndarray:
+    def render(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, *_camera: Any) -> np.ndarray:
         self.rendered.append((scene, poses))
         return np.stack([self.image for _ in times])
 
@@ -112,11 +114,13 @@ def test_images_that_cannot_be_compared_are_refused() -> None:
 def test_depth_errors_of_a_scaled_truth(scale: float) -> None:
     truth = np.array([[2.0, 5, 10], [20, 0, 40]])
     errors, aligned = depth_errors(scale * truth, truth), depth_errors(scale * truth, truth, median_scaled=True)
-    assert errors is not None and aligned is not None
+    assert errors is not None
+    assert aligned is not None
     assert errors.pixels == 5
     assert errors.abs_rel == pytest.approx(abs(scale - 1), abs=1e-9)
     assert errors.delta1 == (1.0 if max(scale, 1 / scale) < 1.25 else 0.0)
-    assert aligned.abs_rel == pytest.approx(0, abs=1e-9) and aligned.delta1 == 1
+    assert aligned.abs_rel == pytest.approx(0, abs=1e-9)
+    assert aligned.delta1 == 1
 
 
 def test_depth_errors_without_sensor_values_are_none() -> None:
@@ -130,7 +134,8 @@ def test_sequences_step_over_lost_frames_and_decimate_fast_cameras() -> None:
     assert starts == [*range(7), *range(20, 26)]
     assert all(len(s) == 14 and np.ptp(np.diff(times[s])) < 1e-9 for s in sequences)
     fast = find_sequences(np.arange(90) / 30, 14, 0.1)
-    assert list(fast[0]) == list(range(0, 42, 3)) and len(fast) == 90 - 39
+    assert list(fast[0]) == list(range(0, 42, 3))
+    assert len(fast) == 90 - 39
 
 
 def test_short_logs_use_what_there_is_and_hopeless_ones_say_so() -> None:
@@ -158,7 +163,9 @@ def test_bad_protocols_are_refused() -> None:
 
 def test_resizing_keeps_rays_and_sparse_depth() -> None:
     clip = resized(drive(3), (24, 16))
-    assert clip.images.shape == (3, 16, 24, 3) and clip.depth is not None and clip.depth.shape == (3, 16, 24)
+    assert clip.images.shape == (3, 16, 24, 3)
+    assert clip.depth is not None
+    assert clip.depth.shape == (3, 16, 24)
     assert set(np.unique(clip.depth)) == {8}
     np.testing.assert_allclose(clip.K, np.array([[20, 0, 11.5], [0, 20, 7.5], [0, 0, 1]]))
 
@@ -167,18 +174,28 @@ def test_repeating_the_image_gains_exactly_nothing() -> None:
     protocol = Protocol(stride=2)
     scores = list(evaluate(Repeater(), clip_windows(drive(), protocol), protocol))
     result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
-    assert result.sources == 4 and result.frames == 14 and len(result.steps) == 14
-    assert result.gain.mean == 0 and result.gain.low == 0 and result.ssim_gain.mean == 0
-    assert result.frame0_psnr.mean == PSNR_CEILING and result.frame0_ssim.mean == pytest.approx(1)
+    assert result.sources == 4
+    assert result.frames == 14
+    assert len(result.steps) == 14
+    assert result.gain.mean == 0
+    assert result.gain.low == 0
+    assert result.ssim_gain.mean == 0
+    assert result.frame0_psnr.mean == PSNR_CEILING
+    assert result.frame0_ssim.mean == pytest.approx(1)
     assert 5 < result.psnr.mean < 12  # two independent noise images
-    assert result.depth is not None and result.depth.abs_rel.mean == 0 and result.depth.delta1.mean == 1
+    assert result.depth is not None
+    assert result.depth.abs_rel.mean == 0
+    assert result.depth.delta1.mean == 1
 
 
 def test_depth_off_by_a_factor_is_only_a_metric_error() -> None:
     protocol = Protocol()
     score = score_source(Repeater(depth=12), next(clip_windows(drive(), protocol)), protocol)
-    assert score is not None and score.depth is not None and score.scaled_depth is not None
-    assert score.depth.abs_rel == pytest.approx(0.5) and score.depth.delta1 == 0
+    assert score is not None
+    assert score.depth is not None
+    assert score.scaled_depth is not None
+    assert score.depth.abs_rel == pytest.approx(0.5)
+    assert score.depth.delta1 == 0
     assert score.scaled_depth.abs_rel == pytest.approx(0)
 
 
@@ -189,8 +206,10 @@ def test_best_of_k_is_one_future_per_video() -> None:
     scores = list(evaluate(forecaster, clip_windows(clip, protocol), protocol))
     result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
     assert {best_sample(s) for s in scores} == {1}
-    assert result.psnr_best is not None and result.psnr_mean is not None
-    assert result.psnr.mean < result.psnr_best.mean and result.psnr_mean.mean < result.psnr_best.mean
+    assert result.psnr_best is not None
+    assert result.psnr_mean is not None
+    assert result.psnr.mean < result.psnr_best.mean
+    assert result.psnr_mean.mean < result.psnr_best.mean
     assert result.steps[5].psnr_best == pytest.approx(np.mean([s.psnr[1, 5] for s in scores]))
     assert "best of 3" in describe(result)
 
@@ -203,7 +222,8 @@ def test_static_switches_the_motion_off_and_nothing_else() -> None:
     assert all(not getattr(scene, name).any() for name in ("velocities", "accelerations", "angular_velocities"))
     assert torch.equal(scene.means, moving_scene().means)
     np.testing.assert_allclose(poses[:, 2, 3], np.arange(14))
-    assert score is not None and score.scale == 1
+    assert score is not None
+    assert score.scale == 1
 
 
 def test_align_scale_multiplies_the_camera_path() -> None:
@@ -211,12 +231,14 @@ def test_align_scale_multiplies_the_camera_path() -> None:
     protocol = Protocol(align_scale=True)
     clip = drive()
     score = score_source(forecaster, next(clip_windows(clip, protocol)), protocol)
-    assert score is not None and score.scale == pytest.approx(0.5)
+    assert score is not None
+    assert score.scale == pytest.approx(0.5)
     np.testing.assert_allclose(forecaster.rendered[0][1][:, 2, 3], 0.5 * np.arange(14))
     assert clip.depth is not None
     clip = replace(clip, depth=np.concatenate([np.zeros_like(clip.depth[:1]), clip.depth[1:]]))
     result = command.evaluate_clip(forecaster, clip, replace(protocol, stride=1), "drive")  # type: ignore[arg-type]
-    assert result.sources == 6 and result.notes == ("1 source images without sensor depth were left out",)
+    assert result.sources == 6
+    assert result.notes == ("1 source images without sensor depth were left out",)
     with pytest.raises(ValueError, match="--align-scale"):
         command.evaluate_clip(forecaster, replace(clip, depth=None), protocol, "drive")  # type: ignore[arg-type]
 
@@ -224,8 +246,10 @@ def test_align_scale_multiplies_the_camera_path() -> None:
 def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
     values = RANDOM.normal(3, 1, 50)
     interval = bootstrap(values)
-    assert interval == bootstrap(values) and interval != bootstrap(values, seed=1)
-    assert interval.low is not None and interval.high is not None
+    assert interval == bootstrap(values)
+    assert interval != bootstrap(values, seed=1)
+    assert interval.low is not None
+    assert interval.high is not None
     assert interval.low < interval.mean < interval.high
     # The percentile interval of a mean is close to the normal one: +- 1.96 standard errors.
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(50), rel=0.15)
@@ -237,17 +261,20 @@ def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
 def test_the_command_prints_a_table_and_writes_all_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    driving_log = SimpleNamespace(read_clip=lambda path, camera=None: drive(6))
-    forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda weights, device: Repeater()))
-    monkeypatch.setitem(__import__("sys").modules, "pixel4d_ros.datasets.driving_log", driving_log)  # type: ignore[arg-type]
-    monkeypatch.setitem(__import__("sys").modules, "pixel4d_ros.forecaster", forecaster)  # type: ignore[arg-type]
+    driving_log = SimpleNamespace(read_clip=lambda *_, **__: drive(6))
+    forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.driving_log", driving_log)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)  # type: ignore[arg-type]
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     assert command.run(parser.parse_args(["drive.mcap", "--size", "32x24", "--json"])) == 0
     out = capsys.readouterr()
     numbers = json.loads(out.out)
-    assert numbers["size"] == [32, 24] and numbers["frames"] == 6 and numbers["gain"]["mean"] == 0
-    assert "6 were used" in out.err and "gain, dB" in out.err
+    assert numbers["size"] == [32, 24]
+    assert numbers["frames"] == 6
+    assert numbers["gain"]["mean"] == 0
+    assert "6 were used" in out.err
+    assert "gain, dB" in out.err
     path = tmp_path / "numbers.json"
     assert command.run(parser.parse_args(["drive.mcap", "--markdown", "--json", str(path)])) == 0
     assert "| +0.10 s |" in capsys.readouterr().out

@@ -83,7 +83,8 @@ def evaluate_clip(forecaster: Forecaster, clip: Clip, protocol: Protocol, name: 
     notes = []
     if len(sequences[0]) < protocol.frames:
         notes.append(
-            f"the log has no {protocol.frames} frames in a row, about {protocol.step:g} s apart: {len(sequences[0])} were used"
+            f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
+            f" {len(sequences[0])} were used"
         )
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
     scores = list(evaluate(forecaster, windows, protocol))

@@ -61,7 +61,8 @@ def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[n
     length = min(frames, int(follows.max()) + 1)
     if length < 2:
         raise ValueError(
-            f"no two images are {step:g} s apart (the log has one every {interval:.3g} s): set --step to a multiple of that"
+            f"no two images are {step:g} s apart, the log has one every {interval:.3g} s:"
+            " set --step to a multiple of that"
         )
     return [i + every * np.arange(length) for i in np.flatnonzero(follows >= length - 1)]
 

@@ -1,0 +1,135 @@
+"""H.264 videos, and the picture that shows a forecast beside what really happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.evaluation.compare import Comparison, Picture
+from pixel4d_ros.evaluation.protocol import resize_image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MARGIN = 16
+PANEL_WIDTH = 640
+CAPTION = 30  # height of a line of text, pixels
+BACKGROUND, WHITE, GREY = (22, 24, 29), (240, 240, 240), (150, 155, 165)
+BLUE, ORANGE = (90, 160, 255), (255, 170, 80)  # the forecast's and the truth's colour in report and video
+
+
+class VideoWriter:
+    """`with VideoWriter(path, fps) as video: video.add(frame)`: MP4, H.264, yuv420p, which every player shows.
+
+    Frames are RGB (H, W, 3) uint8 of one size; an odd size loses its last row or column, since yuv420p needs even ones.
+    The file appears with the first frame.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path, self.fps = Path(path), fps
+        self.frames = 0
+        self._size = (0, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.frames:
+            self._stream.close()
+
+    def add(self, frame: Picture) -> None:
+        """Append a frame."""
+        height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+        if not self.frames:
+            self._open((width, height))
+        if self._size != (width, height):
+            raise ValueError(f"a video has one size: it is {self._size[0]}x{self._size[1]}, the frame {width}x{height}")
+        self._stream.send(np.ascontiguousarray(frame[:height, :width]))
+        self.frames += 1
+
+    def _open(self, size: tuple[int, int]) -> None:
+        import imageio_ffmpeg
+
+        self._size = size
+        self._stream = imageio_ffmpeg.write_frames(
+            str(self.path),
+            size,
+            fps=self.fps,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            quality=None,
+            macro_block_size=2,
+            output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
+            ffmpeg_log_level="error",
+        )
+        self._stream.send(None)
+
+
+def add_comparison(video: VideoWriter, comparison: Comparison, title: str, seconds: float, hold: int = 5) -> None:
+    """Play one forecast beside the truth, then hold its last frame; seconds: the source image's time in the log."""
+    last = max(i for i, image in enumerate(comparison.truth) if image is not None)
+    for i in [*range(last + 1), *[last] * hold]:
+        video.add(side_by_side(comparison, i, title, seconds))
+
+
+def side_by_side(comparison: Comparison, i: int, title: str, seconds: float) -> Picture:
+    """Frame i of a forecast (left) and what really happened (right), below the image that it was made from."""
+    height, width = comparison.source.shape[:2]
+    panel = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * height / width / 2))
+    small = (PANEL_WIDTH // 2, 2 * round(panel[1] / 4))
+    top = MARGIN + CAPTION
+    middle = top + small[1] + MARGIN + CAPTION
+    canvas = np.full((middle + panel[1] + MARGIN, 2 * PANEL_WIDTH + 3 * MARGIN, 3), BACKGROUND, np.uint8)
+    left, right = MARGIN, 2 * MARGIN + PANEL_WIDTH
+    _write(canvas, f"the one image it sees, t = {seconds:.2f} s", (left, top), GREY)
+    _paste(canvas, comparison.source, (left, top), small)
+    _write(canvas, f"forecast, {comparison.times[i]:+.2f} s", (left, middle), BLUE)
+    _paste(canvas, comparison.forecast[i], (left, middle), panel)
+    _write(canvas, f"what really happened, t = {seconds + comparison.times[i]:.2f} s", (right, middle), ORANGE)
+    truth = comparison.truth[i]
+    if truth is None:
+        _write(canvas, "the log has no image of this time", (right, middle + panel[1] // 2), GREY)
+    else:
+        _paste(canvas, truth, (right, middle), panel)
+    _legend(canvas, comparison, i, title, (left + small[0] + MARGIN, top))
+    return canvas
+
+
+def _legend(canvas: Picture, comparison: Comparison, i: int, title: str, corner: tuple[int, int]) -> None:
+    """Title, time bar and the PSNR of this frame, to the right of the source image."""
+    x, y = corner
+    end = canvas.shape[1] - MARGIN
+    _write(canvas, title, (x, y), WHITE)
+    bar = y + 14
+    cv2.line(canvas, (x, bar), (end, bar), (60, 64, 72), 6, cv2.LINE_AA)
+    share = comparison.times[i] / max(comparison.times[-1], 1e-9)
+    cv2.line(canvas, (x, bar), (x + round(share * (end - x)), bar), BLUE, 6, cv2.LINE_AA)
+    _write(canvas, f"{comparison.times[i]:+.2f} s of {comparison.times[-1]:.2f} s", (x, bar + 2 * CAPTION - 16), WHITE)
+    if i and np.isfinite(comparison.psnr[i]):
+        _write(canvas, f"PSNR {comparison.psnr[i]:.1f} dB", (x, bar + 3 * CAPTION - 16), BLUE)
+        repeat = f"repeating the image: {comparison.repeat_psnr[i]:.1f} dB"
+        _write(canvas, repeat, (x + 200, bar + 3 * CAPTION - 16), GREY)
+
+
+def _write(canvas: Picture, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+    cv2.putText(canvas, text, (corner[0], corner[1] - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
+
+
+def _paste(canvas: Picture, image: Picture, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    x, y = corner
+    canvas[y : y + size[1], x : x + size[0]] = resize_image(image, size)
+
+
+def encode_jpeg(image: Picture, max_width: int = 640, quality: int = 88) -> bytes:
+    """An image as JPEG, made smaller when it is wider than max_width."""
+    if image.shape[1] > max_width:
+        image = resize_image(image, (max_width, round(image.shape[0] * max_width / image.shape[1])))
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} could not be encoded as JPEG")
+    encoded: NDArray[np.uint8] = data
+    return encoded.tobytes()
