@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.rotations import (
     axis_angle_to_quaternion,
     matrix_to_quaternion,
@@ -35,12 +36,23 @@ class Motion:
 MOTION_FIELDS = tuple(f.name for f in fields(Motion))
 
 
+def moved_gaussians(
+    means: Tensor, quaternions: Tensor, centroids: Tensor, motion: Motion, t: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means (..., N, 3) and quaternions (..., N, 4) after t seconds (a number, or a tensor that broadcasts over (..., N, 3)).
+
+    theta(t) = w t + a_w t^2 / 2, x(t) = c + R(theta)(x0 - c) + v t + a t^2 / 2, R_i(t) = R(theta) R_i(0).
+    """
+    turn = axis_angle_to_quaternion(motion.angular_velocities * t + 0.5 * motion.angular_accelerations * t * t)
+    shift = motion.velocities * t + 0.5 * motion.accelerations * t * t
+    return centroids + quaternion_rotate(turn, means - centroids) + shift, quaternion_multiply(turn, quaternions)
+
+
 @dataclass(frozen=True)
 class DynamicGaussians:
     """N Gaussians and M moving objects in the optical frame of the source camera at the source image's stamp (t = 0).
 
-    Kinematics (Pixel-to-4D, arXiv 2601.00678): theta(t) = w t + a_w t^2 / 2 and
-    x(t) = c + R(theta)(x0 - c) + v t + a t^2 / 2. All Gaussians of one object share the same motion.
+    Kinematics as in Pixel-to-4D (arXiv 2601.00678), see moved_gaussians. All Gaussians of one object share the same motion.
     `futures` holds every sampled motion; the motion fields are those of the selected sample.
     """
 
@@ -56,10 +68,14 @@ class DynamicGaussians:
     object_ids: Tensor  # (N,) int64: 0 = static background, 1..M = moving objects
     centroids: Tensor  # (M + 1, 3) rotation centres, metres
     futures: tuple[Motion, ...] = ()
+    observed: Tensor | None = None  # (N,) float 0..1: seen in the source image (1) or guessed (0); None = all seen
+    camera: Camera | None = None  # the source image's
 
     def __post_init__(self) -> None:
         n = len(self.means)
         for name, width in _WIDTHS.items():
+            if getattr(self, name) is None:
+                continue
             shape = tuple(getattr(self, name).shape)
             if shape != ((n, width) if width else (n,)):
                 raise ValueError(f"{name} must have shape {(n, width) if width else (n,)}, got {shape}")
@@ -68,6 +84,10 @@ class DynamicGaussians:
 
     def __len__(self) -> int:
         return len(self.means)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
     @property
     def motion(self) -> Motion:
@@ -90,18 +110,19 @@ class DynamicGaussians:
 
         at(s).at(t) equals at(s + t) as long as each object's angular velocity and acceleration share an axis.
         """
-        moved = tuple(replace(self, futures=(), **_motion_dict(m)).at(t).motion for m in self.futures)
-        c = self.centroids[self.object_ids]
+        futures = tuple(replace(self, futures=(), **_motion_dict(m)).at(t).motion for m in self.futures)
+        means, quaternions = moved_gaussians(
+            self.means, self.quaternions, self.centroids[self.object_ids], self.motion, t
+        )
         shift = self.velocities * t + 0.5 * self.accelerations * t * t
-        turn = axis_angle_to_quaternion(self.angular_velocities * t + 0.5 * self.angular_accelerations * t * t)
         return replace(
             self,
-            means=c + quaternion_rotate(turn, self.means - c) + shift,
-            quaternions=quaternion_multiply(turn, self.quaternions),
+            means=means,
+            quaternions=quaternions,
             velocities=self.velocities + self.accelerations * t,
             angular_velocities=self.angular_velocities + self.angular_accelerations * t,
             centroids=self.centroids + self._per_object(shift),
-            futures=moved,
+            futures=futures,
         )
 
     def _per_object(self, values: Tensor) -> Tensor:
@@ -131,22 +152,25 @@ class DynamicGaussians:
 
     def select(self, keep: Tensor) -> DynamicGaussians:
         """Only the Gaussians where keep (N,) is true, or at the indices keep; objects and centroids stay as they are."""
-        per_gaussian = {name: getattr(self, name)[keep] for name in _WIDTHS}
+        per_gaussian = {name: getattr(self, name)[keep] for name in _WIDTHS if getattr(self, name) is not None}
         futures = tuple(Motion(**{k: v[keep] for k, v in _motion_dict(m).items()}) for m in self.futures)
         return replace(self, **per_gaussian, futures=futures)
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """The scene on another device."""
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "futures"}
+        tensors = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         futures = tuple(Motion(**{k: v.to(device) for k, v in _motion_dict(m).items()}) for m in self.futures)
-        return DynamicGaussians(**tensors, futures=futures)
+        return replace(self, **tensors, futures=futures)
 
     def save(self, path: str | Path) -> None:
         """Write everything, sampled futures included, to a safetensors file."""
-        tensors = {f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self) if f.name != "futures"}
+        tensors = self._tensors()
         for k, motion in enumerate(self.futures):
-            tensors |= {f"futures.{k}.{name}": v.cpu().clone() for name, v in _motion_dict(motion).items()}
-        save_file({k: v.clone() for k, v in tensors.items()}, str(path), metadata={"format": "pixel4d_scene"})
+            tensors |= {f"futures.{k}.{name}": v for name, v in _motion_dict(motion).items()}
+        if self.camera is not None:
+            tensors["camera"] = torch.tensor([*self.camera.K.ravel(), self.camera.width, self.camera.height])
+        # Cloned, because safetensors refuses tensors that share memory, as the selected sample and its future do.
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, str(path))
 
     @staticmethod
     def load(path: str | Path) -> DynamicGaussians:
@@ -156,7 +180,9 @@ class DynamicGaussians:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             count = 1 + max((int(k.split(".")[1]) for k in tensors if k.startswith("futures.")), default=-1)
             futures = tuple(Motion(*(tensors.pop(f"futures.{k}.{n}") for n in MOTION_FIELDS)) for k in range(count))
-            return DynamicGaussians(**tensors, futures=futures)
+            source = tensors.pop("camera", None)
+            camera = None if source is None else Camera(source[:9].numpy().reshape(3, 3), int(source[9]), int(source[10]))
+            return DynamicGaussians(**tensors, futures=futures, camera=camera)
         except (SafetensorError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a scene written by DynamicGaussians.save: {error}") from error
 
@@ -186,6 +212,7 @@ _WIDTHS = {
     "colors": 3,
     **dict.fromkeys(MOTION_FIELDS, 3),
     "object_ids": 0,
+    "observed": 0,
 }
 
 

@@ -1,0 +1,194 @@
+"""Forecaster: the only door to the algorithm. An image, its intrinsics and a camera path in, a forecast out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pixel4d_ros.camera import Camera, CameraPath, check_poses
+from pixel4d_ros.predictor import Predictor, WeightsError
+from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.scene import DynamicGaussians
+
+__all__ = ["DeviceError", "Forecast", "Forecaster", "WeightsError"]
+
+VIEWS_PER_CALL = 28  # rendered at once: bounds memory
+MIN_SIDE = 32  # pixels
+
+
+class DeviceError(RuntimeError):
+    """The device asked for is not there, or its memory is too small; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the camera will see: S sampled futures of T frames."""
+
+    times: FloatArray  # (T,) s after the source image
+    T_source_camera: FloatArray  # (T, 4, 4)
+    frames: NDArray[np.uint8]  # (S, T, H, W, 3) RGB; sample 0 is the most likely future
+    depth: NDArray[np.float32]  # (S, T, H, W) metres
+    uncertainty: NDArray[np.float32]  # (T, H, W) 0..1: standard deviation of the colours over the samples
+    confidence: NDArray[np.float32]  # (S, T) 0..1: share of each frame that the source image showed
+    scene: DynamicGaussians  # on the forecaster's device
+
+
+class Forecaster:
+    """The method in three steps: predict a moving scene, move it, render it along the path."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.device = predictor.device
+        self.weights_hash = predictor.weights_hash
+
+    @staticmethod
+    def load(weights: str | Path | None = None, device: str = "auto") -> Forecaster:
+        """Load weights (None: the shipped ones) onto a device ("auto": CUDA if there is one). Raises WeightsError, DeviceError."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            chosen = torch.device(device)
+        except RuntimeError as error:
+            raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(f"device {device} asked for, but torch sees no CUDA GPU: use device auto or cpu")
+        with _memory_errors(chosen):
+            return Forecaster(Predictor.load(weights, chosen))
+
+    def predict(self, image: ArrayLike, K: ArrayLike, num_samples: int = 1, seed: int = 0) -> DynamicGaussians:
+        """Image (H, W, 3) uint8 RGB and intrinsics K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
+
+        Raises ValueError for a bad image or K, DeviceError when the device's memory does not suffice.
+        """
+        pixels = check_image(image)
+        camera = Camera(np.asarray(K, np.float64), pixels.shape[1], pixels.shape[0])
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        with _memory_errors(self.device):
+            tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255
+            return self.predictor.predict(tensor, camera, num_samples, seed)
+
+    @torch.inference_mode()
+    def render(
+        self,
+        scene: DynamicGaussians,
+        T_source_camera: ArrayLike,
+        times: ArrayLike,
+        K: ArrayLike | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Frames (T, H, W, 3) uint8 of the scene at times (T,), seen from T_source_camera (T, 4, 4).
+
+        K (3, 3) and size (width, height) default to the source camera's; K alone keeps the source's size, size alone
+        resamples the source's view.
+        """
+        if scene.camera is None and (K is None or size is None):
+            raise ValueError("this scene does not know its source camera: give K and size")
+        if K is None:
+            assert scene.camera is not None
+            K = (scene.camera if size is None else scene.camera.resized(*size)).K
+        if size is None:
+            assert scene.camera is not None
+            size = (scene.camera.width, scene.camera.height)
+        return np.concatenate([_to_bytes(rgb) for rgb, _, _ in self._views(scene, T_source_camera, times, K, size)])
+
+    @torch.inference_mode()
+    def forecast(
+        self,
+        image: ArrayLike,
+        K: ArrayLike,
+        path: CameraPath,
+        times: ArrayLike,
+        num_samples: int = 1,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> Forecast:
+        """Forecast what the camera will see along the path at times (T,) seconds after the image.
+
+        size (width, height) of the frames; None: the image's. Raises as predict does.
+        """
+        scene = self.predict(image, K, num_samples, seed)
+        height, width = np.shape(image)[:2]
+        camera = Camera(np.asarray(K, np.float64), width, height).resized(*(size or (width, height)))
+        poses = path.at(times)
+        frames, depth, confidence = [], [], []
+        for k in range(num_samples):
+            views = list(self._views(scene.sample(k), poses, times, camera.K, (camera.width, camera.height)))
+            frames.append(np.concatenate([_to_bytes(rgb) for rgb, _, _ in views]))
+            depth.append(np.concatenate([d.cpu().numpy() for _, d, _ in views]))
+            confidence.append(np.concatenate([c.mean((1, 2)).cpu().numpy() for _, _, c in views]))
+        stacked = np.stack(frames)
+        spread = stacked.std(0, dtype=np.float32).mean(-1) / 255 if num_samples > 1 else np.zeros(stacked.shape[1:4])
+        return Forecast(
+            np.asarray(times, np.float64),
+            poses,
+            stacked,
+            np.stack(depth),
+            spread.astype(np.float32),
+            np.stack(confidence).clip(0, 1),
+            scene,
+        )
+
+    def _views(
+        self,
+        scene: DynamicGaussians,
+        T_source_camera: ArrayLike,
+        times: ArrayLike,
+        K: ArrayLike,
+        size: tuple[int, int],
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Colours (V, H, W, 3), depth and share seen before (V, H, W), some views at a time."""
+        times = np.atleast_1d(np.asarray(times, np.float64))
+        T = torch.from_numpy(rigid_inverse(check_poses(T_source_camera))).float().to(self.device)
+        intrinsics = torch.from_numpy(Camera(np.asarray(K), *size).K).float().to(self.device)
+        observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
+        features = torch.cat((scene.colors, observed[:, None]), 1)
+        for start in range(0, len(times), VIEWS_PER_CALL):
+            moved = [scene.at(float(t)) for t in times[start : start + VIEWS_PER_CALL]]
+            v = len(moved)
+            with _memory_errors(self.device):
+                view = rasterize(
+                    torch.stack([m.means for m in moved]),
+                    torch.stack([m.quaternions for m in moved]),
+                    scene.scales.expand(v, -1, -1),
+                    scene.opacities.expand(v, -1),
+                    features.expand(v, -1, -1),
+                    T[start : start + v],
+                    intrinsics.expand(v, 3, 3),
+                    size,
+                )
+            yield view.features[..., :3], view.depth, view.features[..., 3]
+
+
+def check_image(image: ArrayLike) -> NDArray[np.uint8]:
+    """Return an image as contiguous (H, W, 3) uint8, or raise ValueError with the cause and the cure."""
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"the image must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        raise ValueError(f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}")
+    return np.ascontiguousarray(pixels)
+
+
+def _to_bytes(rgb: Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels
+
+
+@contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise DeviceError(
+            f"not enough memory on {device}: use smaller images, fewer steps or samples, or device cpu"
+        ) from error

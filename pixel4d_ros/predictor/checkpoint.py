@@ -1,0 +1,74 @@
+"""Weights on disk: one safetensors file, fp16, whose metadata says what it is. Never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixel4d_ros.predictor.network import Network
+
+FORMAT = "pixel4d_network_1"
+SHIPPED = "pixel4d.safetensors"
+
+
+class WeightsError(ValueError):
+    """Weights are missing, damaged, or belong to another network; the message says which, and what to do."""
+
+
+def shipped_weights() -> Path:
+    """The weights that come with the package: in the source tree, the pip package, or the ROS installation."""
+    package = Path(__file__).resolve().parent.parent
+    candidates = [package.parent / "weights", package / "weights"]
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    candidates += [Path(prefix) / "share" / "pixel4d_ros" / "weights" for prefix in prefixes if prefix]
+    for folder in candidates:
+        if (folder / SHIPPED).is_file():
+            return folder / SHIPPED
+    raise WeightsError(
+        f"the shipped weights {SHIPPED} were not found in {', '.join(map(str, candidates))}: "
+        "reinstall the package, or name a weights file"
+    )
+
+
+def save_weights(network: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a network's weights as fp16 safetensors."""
+    tensors = {name: _to_half(t).cpu().contiguous() for name, t in network.state_dict().items()}
+    save_file(tensors, str(path), metadata={"format": FORMAT, **(metadata or {})})
+
+
+def load_weights(network: Network, path: str | Path) -> str:
+    """Fill a network from a weights file and return the file's sha256. Raises WeightsError."""
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} does not exist: give the path of a .safetensors file")
+    try:
+        with safe_open(str(path), "pt") as file:
+            kind = (file.metadata() or {}).get("format")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"weights file {path} is damaged or not safetensors ({error}): copy or download it again") from error
+    if kind != FORMAT:
+        raise WeightsError(f"weights file {path} holds {kind or 'unknown tensors'}, but this version needs {FORMAT}")
+    wanted = network.state_dict()
+    wrong = sorted(n for n in wanted.keys() | tensors.keys() if _shape(wanted.get(n)) != _shape(tensors.get(n)))
+    if wrong:
+        raise WeightsError(f"weights file {path} belongs to another network: {len(wrong)} tensors differ, {wrong[0]} first")
+    broken = [n for n, t in tensors.items() if not torch.isfinite(t).all()]
+    if broken:
+        raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")
+    network.load_state_dict(tensors)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _to_half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)

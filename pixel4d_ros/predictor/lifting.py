@@ -1,0 +1,222 @@
+"""Lifting: per-pixel maps -> layers of Gaussians, batched and differentiable.
+
+Three layers: the visible one at the image's own resolution and colours, on the surface that the depth map describes; a hidden
+one behind it, seen once something moves away; and a sky shell around everything, so that no view has holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, reflect_pad, resize
+from pixel4d_ros.predictor.network import PixelMaps
+from pixel4d_ros.rotations import matrix_to_quaternion
+
+MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
+SHELL_DEPTH = 400.0  # canonical metres
+SHELL_CELL = 8  # canvas pixels per Gaussian of the shell
+SHELL_MARGIN = 0.5  # of the canvas, on each side
+MAX_SLANT = 25.0  # longest axis over pixel footprint: road seen at a grazing angle, but not depth edges
+SHARPEN = 0.5  # undoes the blur of overlapping Gaussians in the source view
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Gaussians of B images, N each, without their motion; units as in DynamicGaussians."""
+
+    means: Tensor  # (B, N, 3)
+    quaternions: Tensor  # (B, N, 4)
+    scales: Tensor  # (B, N, 3)
+    opacities: Tensor  # (B, N)
+    colors: Tensor  # (B, N, 3)
+    observed: Tensor  # (B, N)
+
+
+def decode_depth(logit: Tensor) -> Tensor:
+    """Canonical depth between the limits; the logit is linear in log depth, so that relative errors count alike."""
+    low, high = torch.log(torch.tensor(MIN_DEPTH)).item(), torch.log(torch.tensor(MAX_DEPTH)).item()
+    return torch.exp(low + (high - low) * torch.sigmoid(logit))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The visible layer's pixel grid: the image (or a smaller copy) with its padding, as a camera."""
+
+    camera: Camera  # of the padded grid
+    inner: Camera  # of the image within it
+    left: int
+    top: int
+
+    @staticmethod
+    def of(source: Camera, canvas: Canvas) -> Grid:
+        """Grid of a source camera; its padding covers the same view as the canvas's."""
+        shrink = min(1.0, (MAX_VISIBLE_PIXELS / (source.width * source.height)) ** 0.5)
+        inner = source.resized(round(source.width * shrink), round(source.height * shrink))
+        sx, sy = inner.width / canvas.inner.width, inner.height / canvas.inner.height
+        left, top = int(canvas.left * sx), int(canvas.top * sy)
+        right = int((canvas.width - canvas.left - canvas.inner.width) * sx)
+        bottom = int((canvas.height - canvas.top - canvas.inner.height) * sy)
+        return Grid(
+            inner.shifted(-left, -top, inner.width + left + right, inner.height + top + bottom), inner, left, top
+        )
+
+    def sample(self, maps: Tensor, canvas: Canvas) -> Tensor:
+        """Canvas maps (B, C, h, w) of any resolution -> values at this grid's pixels (B, C, H, W), bilinear."""
+        if maps.shape[-2:] == (self.camera.height, self.camera.width):
+            return maps
+        grid = self._places(canvas, maps.device).expand(len(maps), -1, -1, -1)
+        return F.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def sample_nearest(self, labels: Tensor, canvas: Canvas) -> Tensor:
+        """Canvas labels (h, w) -> labels at this grid's pixels (H, W)."""
+        grid = self._places(canvas, labels.device)
+        sampled = F.grid_sample(labels[None, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+        return sampled[0, 0].to(labels.dtype)
+
+    def _places(self, canvas: Canvas, device: torch.device) -> Tensor:
+        """Where this grid's pixels lie on the canvas (1, H, W, 2), from -1 to 1 as grid_sample wants them."""
+        x = torch.arange(self.camera.width, device=device, dtype=torch.float32)
+        y = torch.arange(self.camera.height, device=device, dtype=torch.float32)
+        gx = ((x + 0.5 - self.left) * (canvas.inner.width / self.inner.width) + canvas.left) / canvas.width * 2 - 1
+        gy = ((y + 0.5 - self.top) * (canvas.inner.height / self.inner.height) + canvas.top) / canvas.height * 2 - 1
+        return torch.stack(torch.meshgrid(gx, gy, indexing="xy"), -1)[None]
+
+    def draw(self, image: Tensor) -> Tensor:
+        """Image (B, 3, H, W) -> the grid's colours, reflected beyond the borders."""
+        inner, camera = resize(image, self.inner.width, self.inner.height), self.camera
+        right, bottom = camera.width - self.left - self.inner.width, camera.height - self.top - self.inner.height
+        return reflect_pad(inner, self.left, right, self.top, bottom)
+
+    def inside(self, device: torch.device) -> Tensor:
+        """(H, W) float: 1 where the camera saw, 0 in the padding."""
+        mask = torch.zeros(self.camera.height, self.camera.width, device=device)
+        mask[self.top : self.top + self.inner.height, self.left : self.left + self.inner.width] = 1
+        return mask
+
+
+def visible_layer(
+    maps: PixelMaps, image: Tensor, K: Tensor, grid: Grid, canvas: Canvas, depth_scale: Tensor, widen: float = 1.0
+) -> Layer:
+    """One Gaussian per pixel of the grid.
+
+    image (B, 3, H, W) float; K (B, 3, 3) of the grid's cameras; depth_scale (B,) metres per canonical metre; widen
+    multiplies the sizes (training starts wide, so that a wrong depth still finds its gradient).
+    """
+    inverse = grid.sample(1 / decode_depth(maps.static["depth"]), canvas) / depth_scale[:, None, None, None]
+    names = ("size", "opacity", "border_color")
+    size, opacity, border = grid.sample(torch.cat([maps.static[n] for n in names], 1), canvas).split((1, 1, 3), 1)
+    inside = grid.inside(image.device)
+    colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)
+    pixels = (0.4 + 0.4 * torch.sigmoid(size[:, 0])) * widen
+    means, quaternions, scales = surface_gaussians(inverse[:, 0], K, pixels)
+    return Layer(
+        means,
+        quaternions,
+        scales,
+        torch.sigmoid(opacity).flatten(1),
+        colors.clamp(0, 1).flatten(2).transpose(1, 2),
+        inside.flatten().expand(len(image), -1),
+    )
+
+
+def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor, widen: float = 1.0) -> Layer:
+    """One Gaussian per canvas pixel, behind the farthest visible surface around it.
+
+    drawn (B, 3, H, W): the canvas; K (B, 3, 3) of the canvas cameras.
+    """
+    nearest_behind = F.max_pool2d(decode_depth(maps.static["depth"]), 9, 1, 4)
+    depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=SHELL_DEPTH * 0.9)
+    inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
+    colors = F.avg_pool2d(drawn, 5, 1, 2, count_include_pad=False) + 0.5 * torch.tanh(maps.static["hidden_color"])
+    pixels = torch.full_like(inverse, 0.8 * widen)
+    means, quaternions, scales = surface_gaussians(inverse, K, pixels)
+    return Layer(
+        means,
+        quaternions,
+        scales,
+        torch.sigmoid(maps.static["hidden_opacity"]).flatten(1),
+        colors.clamp(0, 1).flatten(2).transpose(1, 2),
+        torch.zeros_like(inverse).flatten(1),
+    )
+
+
+def shell_layer(drawn: Tensor, K: Tensor, depth_scale: Tensor) -> Layer:
+    """A coarse, opaque wall of blurred colours far behind everything, wider than the canvas."""
+    colors = F.avg_pool2d(drawn, SHELL_CELL)
+    margin_y, margin_x = (int(n * SHELL_MARGIN) for n in colors.shape[-2:])
+    colors = reflect_pad(colors, margin_x, margin_x, margin_y, margin_y)
+    K = K.clone()
+    K[:, :2] /= SHELL_CELL
+    K[:, 0, 2] += margin_x + 0.5 / SHELL_CELL - 0.5
+    K[:, 1, 2] += margin_y + 0.5 / SHELL_CELL - 0.5
+    inverse = (1 / (SHELL_DEPTH * depth_scale))[:, None, None].expand(-1, *colors.shape[-2:])
+    means, quaternions, scales = surface_gaussians(inverse, K, torch.full_like(inverse, 0.8))
+    n = means.shape[1]
+    opacities = torch.full((len(drawn), n), 0.999, device=drawn.device)
+    return Layer(means, quaternions, scales, opacities, colors.flatten(2).transpose(1, 2), torch.zeros_like(opacities))
+
+
+def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gaussians that tile the surface of an inverse depth map: means, quaternions, scales (B, H * W, ...).
+
+    inverse (B, H, W) 1/m; K (B, 3, 3); pixels (B, H, W): standard deviation in pixels of the source view. Their two long
+    axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so that a road
+    seen at a grazing angle stays closed when the camera drives over it.
+    """
+    height, width = inverse.shape[-2:]
+    fx, fy = K[:, 0, 0, None, None], K[:, 1, 1, None, None]
+    x = ((torch.arange(width, device=K.device) - K[:, 0, 2, None]) / K[:, 0, 0, None])[:, None, :].expand_as(inverse)
+    y = ((torch.arange(height, device=K.device) - K[:, 1, 2, None]) / K[:, 1, 1, None])[:, :, None].expand_as(inverse)
+    rays = torch.stack((x, y, torch.ones_like(x)), -1)
+    depth = 1 / inverse
+    means = rays * depth[..., None]
+    with torch.no_grad():
+        # Tangents in units of the depth: d(ray / inverse) * inverse. Only sizes carry gradient here, not slopes.
+        limit = MAX_SLANT / torch.sqrt(fx * fy)
+        slope_u = (_inner_difference(inverse, 2) / inverse).clamp(-limit, limit)
+        slope_v = (_inner_difference(inverse, 1) / inverse).clamp(-limit, limit)
+        tangent_u = -rays * slope_u[..., None]
+        tangent_v = -rays * slope_v[..., None]
+        tangent_u[..., 0] += 1 / fx
+        tangent_v[..., 1] += 1 / fy
+        axes, lengths = _principal_axes(tangent_u, tangent_v)
+        quaternions = matrix_to_quaternion(axes)
+    scales = lengths * (depth * pixels)[..., None]
+    return means.flatten(1, 2), quaternions.flatten(1, 2), scales.flatten(1, 2)
+
+
+def _inner_difference(values: Tensor, dim: int) -> Tensor:
+    """Per-pixel slope along dim: the smaller of the two one-sided differences, so that depth edges do not stretch (minmod)."""
+    step = values.diff(dim=dim)
+    first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
+    before, after = torch.cat((first, step), dim), torch.cat((step, last), dim)
+    smaller = torch.where(before.abs() < after.abs(), before, after)
+    return torch.where(before * after > 0, smaller, torch.zeros_like(smaller))
+
+
+def _principal_axes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Axes (..., 3, 3; columns) and lengths (..., 3) of the ellipse spanned by u and v (..., 3), with a thin normal."""
+    a, b, c = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
+    angle = 0.5 * torch.atan2(2 * b, a - c)[..., None]
+    long = torch.cos(angle) * u + torch.sin(angle) * v
+    short = -torch.sin(angle) * u + torch.cos(angle) * v
+    long_length, short_length = long.norm(dim=-1), short.norm(dim=-1)
+    e1, e2 = long / long_length[..., None], short / short_length[..., None]
+    normal_length = 0.1 * torch.minimum(long_length, short_length)
+    axes = torch.stack((e1, e2, torch.linalg.cross(e1, e2, dim=-1)), -1)
+    return axes, torch.stack((long_length, short_length, normal_length), -1)
+
+
+def sharpened(image: Tensor) -> Tensor:
+    """Colours that, blurred by the overlap of neighbouring Gaussians, look like the image: one unsharp step. (B, 3, H, W)"""
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
+    channels = image.shape[1]
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    blurred = F.conv2d(padded, kernel.view(1, 1, 1, 3).repeat(channels, 1, 1, 1), groups=channels)
+    blurred = F.conv2d(blurred, kernel.view(1, 1, 3, 1).repeat(channels, 1, 1, 1), groups=channels)
+    return image + SHARPEN * (image - blurred)

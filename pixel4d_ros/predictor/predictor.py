@@ -1,0 +1,127 @@
+"""Predictor: image and intrinsics -> DynamicGaussians, in one network pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.predictor.canvas import Canvas, resize
+from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
+from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
+from pixel4d_ros.predictor.network import Network, PixelMaps, canvas_rays, latent_shape
+from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_means, object_motion
+from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.scene import DynamicGaussians, Motion
+
+COLOR_STEPS = 2  # rounds of matching the rendered source view to the image
+
+
+class Predictor:
+    """A trained network and what turns its maps into a scene."""
+
+    def __init__(self, network: Network, device: torch.device, weights_hash: str = "") -> None:
+        self.device = device
+        self.weights_hash = weights_hash
+        self.network = network.to(device).eval()
+
+    @staticmethod
+    def load(weights: str | Path | None, device: torch.device) -> Predictor:
+        """Load weights (None: the shipped ones). Raises WeightsError."""
+        network = Network()
+        weights_hash = load_weights(network, weights or shipped_weights())
+        return Predictor(network, device, weights_hash)
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor, camera: Camera, num_samples: int, seed: int) -> DynamicGaussians:
+        """Image (3, H, W) float 0..1 on the device -> a scene with num_samples futures; sample 0 is the prior's mode."""
+        canvas = Canvas.of(camera)
+        grid = Grid.of(camera, canvas)
+        drawn = canvas.draw(image[None])
+        maps = self._run(drawn, canvas, self._latents(canvas, num_samples, seed))
+        scale = torch.full((1,), canvas.depth_scale, device=self.device)
+        grid_K, canvas_K = self._intrinsics(grid.camera), self._intrinsics(canvas.camera)
+        visible = visible_layer(maps, image[None], grid_K, grid, canvas, scale)
+        hidden = hidden_layer(maps, drawn, canvas_K, scale)
+        shell = shell_layer(drawn, canvas_K, scale)
+        scene = _assemble((visible, hidden, shell), *_group(maps, visible, grid, canvas, scale))
+        return replace(_match_colors(scene, image, grid), camera=camera)
+
+    def _latents(self, canvas: Canvas, num_samples: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(1, num_samples, *latent_shape(canvas.width, canvas.height), generator=generator)
+        z[:, 0] = 0
+        return z.to(self.device)
+
+    def _run(self, drawn: Tensor, canvas: Canvas, z: Tensor) -> PixelMaps:
+        inside = torch.zeros_like(drawn[:, :1])
+        inside[..., canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 1
+        rays = canvas_rays(self._intrinsics(canvas.camera), canvas.width, canvas.height)
+        return self.network(drawn, inside, rays, z)[0]
+
+    def _intrinsics(self, camera: Camera) -> Tensor:
+        return torch.tensor(camera.K, dtype=torch.float32, device=self.device)[None]
+
+
+def _group(
+    maps: PixelMaps, visible: Layer, grid: Grid, canvas: Canvas, scale: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Object ids of the visible Gaussians, object centroids (M + 1, 3), and per sample the objects' motion (M + 1, 4, 3)."""
+    objects = find_objects(maps.static["mobility"][0, 0], maps.objects["center"][0, 0], maps.objects["offset"][0])
+    fine = grid.sample_nearest(objects.ids, canvas)
+    ids = fine.flatten()
+    # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.
+    weights = visible.observed[0] * visible.opacities[0] * (ids > 0)
+    centroids = object_means(visible.means[0], ids, objects.count, weights)
+    motion = decode_motion(maps.motion, scale)[0]
+    futures = []
+    for sample in motion:
+        dense = grid.sample(sample.flatten(0, 1)[None], canvas)[0].flatten(1).T
+        futures.append(object_means(dense, ids, objects.count, weights).view(-1, 4, 3))
+    return ids, centroids, futures
+
+
+def _assemble(layers: tuple[Layer, ...], ids: Tensor, centroids: Tensor, futures: list[Tensor]) -> DynamicGaussians:
+    count = sum(layer.means.shape[1] for layer in layers)
+    all_ids = torch.zeros(count, dtype=torch.long, device=ids.device)
+    all_ids[: len(ids)] = ids
+    motions = tuple(object_motion(future, all_ids) for future in futures)
+    first: Motion = motions[0]
+    return DynamicGaussians(
+        *(torch.cat([getattr(layer, name)[0] for layer in layers]) for name in _LAYER_FIELDS),
+        first.velocities,
+        first.accelerations,
+        first.angular_velocities,
+        first.angular_accelerations,
+        all_ids,
+        centroids,
+        futures=motions,
+        observed=torch.cat([layer.observed[0] for layer in layers]),
+    )
+
+
+_LAYER_FIELDS = ("means", "quaternions", "scales", "opacities", "colors")
+
+
+def _match_colors(scene: DynamicGaussians, image: Tensor, grid: Grid) -> DynamicGaussians:
+    """Adjust the visible colours until the source view shows the image: overlapping Gaussians blur, so they must be sharper.
+
+    A fixed-point iteration (van Cittert deconvolution): add to each pixel's Gaussian what its pixel lacks.
+    """
+    inner = grid.inner
+    target = resize(image[None], inner.width, inner.height)[0].permute(1, 2, 0)
+    rows = slice(grid.top, grid.top + inner.height)
+    columns = slice(grid.left, grid.left + inner.width)
+    visible = grid.camera.height * grid.camera.width
+    K = torch.tensor(inner.K, dtype=torch.float32, device=image.device)[None]
+    colors = scene.colors.clone()
+    pixels = colors[:visible].view(grid.camera.height, grid.camera.width, 3)
+    for _ in range(COLOR_STEPS):
+        views = (scene.means, scene.quaternions, scene.scales, scene.opacities, colors)
+        eye = torch.eye(4, device=image.device)[None]
+        rendered = rasterize(*(v[None] for v in views), eye, K, (inner.width, inner.height)).features[0]
+        pixels[rows, columns] = (pixels[rows, columns] + target - rendered).clamp(0, 1)
+    return replace(scene, colors=colors)

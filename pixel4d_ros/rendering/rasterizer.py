@@ -1,0 +1,68 @@
+"""One door to the rasterizers, which all compute the same image.
+
+Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each projected
+covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front to back by the
+depth of their means until the transmittance would fall to 1e-4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Smaller than the usual 0.3, which would blur the first frame: our Gaussians already overlap their neighbours.
+EPS2D = 0.05
+NEAR = 0.2  # metres: nearer Gaussians are not drawn
+MAX_ALPHA = 0.999
+MIN_ALPHA = 1 / 255
+MIN_TRANSMITTANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """V rendered views."""
+
+    features: Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
+    depth: Tensor  # (V, H, W) expected depth of what is seen, metres; 0 where nothing is
+    alpha: Tensor  # (V, H, W) 0..1
+
+
+def rasterize(
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    T_camera_world: Tensor,
+    K: Tensor,
+    size: tuple[int, int],
+) -> Rendering:
+    """Render V views, each of its own N Gaussians (of one moving scene at V times, say).
+
+    means (V, N, 3), quaternions (V, N, 4) wxyz unit, scales (V, N, 3), opacities (V, N), features (V, N, C),
+    T_camera_world (V, 4, 4), K (V, 3, 3) with pixel centres at integers, size (width, height). Expanded (stride 0) tensors
+    are welcome. On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where gradients are wanted
+    or numba is not installed.
+    """
+    arguments = (means, quaternions, scales, opacities, features, T_camera_world, K, size)
+    if means.is_cuda:
+        from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat
+
+        return rasterize_gsplat(*arguments)
+    wants_gradient = torch.is_grad_enabled() and any(a.requires_grad for a in arguments[:7])
+    if not wants_gradient and numba_available():
+        from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
+
+        return rasterize_numba(*arguments)
+    from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
+
+    return rasterize_torch(*arguments)
+
+
+def numba_available() -> bool:
+    """Whether the compiled CPU kernel can be used (the extra `cpu`)."""
+    from importlib.util import find_spec
+
+    return find_spec("numba") is not None

@@ -1,0 +1,38 @@
+"""Batch: source images, target views and what is known of the scenes, as tensors on the training device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples of V views each; view 0 is the source itself. Images are H x W pixels, float 0..1."""
+
+    images: Tensor  # (B, V, 3, H, W)
+    K: Tensor  # (B, V, 3, 3)
+    T_source_camera: Tensor  # (B, V, 4, 4)
+    times: Tensor  # (B, V) seconds after the source
+    depth: Tensor  # (B, H, W) metres in the source view; 0 where unknown, inf for sky
+    object_ids: Tensor  # (B, H, W) int64: 0 static, 1..M moving; -1 where unknown
+    motions: Tensor  # (B, M + 1, 4, 3) v, a, w, a_w at the source; zero where unknown
+    centroids: Tensor  # (B, M + 1, 3)
+    later: Tensor  # (B, 3, H, W) a later frame, for the posterior
+
+    @staticmethod
+    def join(batches: list[Batch]) -> Batch:
+        """One batch of several; objects are padded to the largest count."""
+        most = max(b.motions.shape[1] for b in batches)
+
+        def padded(tensor: Tensor) -> Tensor:
+            extra = tensor.new_zeros(len(tensor), most - tensor.shape[1], *tensor.shape[2:])
+            return torch.cat((tensor, extra), 1)
+
+        joined = {}
+        for f in fields(Batch):
+            parts = [getattr(b, f.name) for b in batches]
+            joined[f.name] = torch.cat([padded(p) for p in parts] if f.name in ("motions", "centroids") else parts)
+        return Batch(**joined)
