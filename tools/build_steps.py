@@ -39,7 +39,7 @@ def source_state(repository: Path) -> str:
     return "\n".join(contents + names)
 
 
-def patch_wheels(progress: Progress, venv: Path) -> None:
+def patch_wheels(venv: Path, progress: Progress) -> None:
     """Let the CMake files in the ROS wheels name this machine's include folders."""
     progress.run([venv / "bin" / "python", Path(__file__).parent / "patch_ros_cmake.py"])
 
@@ -58,7 +58,7 @@ def build_environment(repository: Path, ros_prefix: Path | None) -> dict[str, st
     return environment
 
 
-def build_package(progress: Progress, repository: Path, ros_prefix: Path | None) -> None:
+def build_package(repository: Path, ros_prefix: Path | None, progress: Progress) -> None:
     """colcon build with symlinks; folders left by another Python or another checkout are cleared first."""
     clear_stale_build(repository)
     python = repository / ".venv" / "bin" / "python"
@@ -91,8 +91,10 @@ def clear_stale_build(repository: Path) -> None:
             path.unlink()
 
 
-def link_package(repository: Path, site_packages: Path, ros_prefix: Path | None) -> None:
+def link_package(repository: Path, ros_prefix: Path | None, progress: Progress) -> None:
     """The start-up hook (venv_hook.py says what it does), the command `pixel4d`, and for env.sh the ROS prefix."""
+    site_packages = next((repository / ".venv" / "lib").glob("python3.*")) / "site-packages"
+    progress.detail = str(site_packages)
     shutil.copyfile(repository / "tools" / "venv_hook.py", site_packages / "_pixel4d_ros_hook.py")
     (site_packages / "pixel4d_ros.pth").write_text("import _pixel4d_ros_hook\n")
     command = repository / ".venv" / "bin" / "pixel4d"

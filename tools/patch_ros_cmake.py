@@ -2,7 +2,7 @@
 
 The wheels were built in a container, and the exported targets `<package>__rosidl_generator_py` still name that
 container's folders for Python.h and numpy. CMake refuses such a target ("includes non-existent path"), so before the
-first colcon build they are replaced by the folders of the interpreter that runs this script: `python patch_ros_cmake.py`.
+first colcon build they are replaced by the folders of the interpreter that runs this script.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def patch_tree(share: Path, python_include: str, numpy_include: str) -> list[Pat
 
 
 def main() -> None:
-    import numpy
+    import numpy as np
 
     share = Path(sys.prefix) / "share"
-    changed = patch_tree(share, sysconfig.get_path("include"), numpy.get_include())
+    changed = patch_tree(share, sysconfig.get_path("include"), np.get_include())
     print(f"{len(changed)} CMake files under {share} now name this machine's include folders")
 
 

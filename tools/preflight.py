@@ -27,9 +27,8 @@ KNOWN_ERRORS = [
         "No build of this package fits this Python and processor, or the package index cannot be reached.",
     ),
     (
-        r"Temporary failure in name resolution|Failed to establish a new connection|Connection (reset|refused)|"
-        r"Read timed out|CERTIFICATE_VERIFY_FAILED|ProxyError",
-        "The package index cannot be reached: look at the network and at pip's proxy settings, then run make setup again.",
+        r"Temporary failure in name resolution|Failed to establish a new connection|ProxyError|Read timed out",
+        "The package index cannot be reached: look at the network and pip's proxy settings, then run make setup again.",
     ),
     (r"do not match the hashes", "A download was damaged: run make setup again (pip cache purge where it stays so)."),
     (r"[Pp]ermission denied", "Files here belong to another user: run setup as the owner of this checkout."),

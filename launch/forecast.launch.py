@@ -1,0 +1,112 @@
+"""Starts the forecast node, and if asked a driving log to feed it and RViz to look at it.
+
+ros2 launch pixel4d_ros forecast.launch.py image_topic:=/camera/image_raw camera_info_topic:=/camera/camera_info
+ros2 launch pixel4d_ros forecast.launch.py --show-args
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+
+NODE = "forecast_node"
+SWITCH = ["true", "false"]
+
+
+def arguments() -> list[DeclareLaunchArgument]:
+    """The launch arguments. Those that set a parameter of the node leave the value of the YAML file when empty."""
+    parameters = str(Path(get_package_share_directory("pixel4d_ros")) / "config" / "forecast.yaml")
+    declare = DeclareLaunchArgument
+    return [
+        declare("namespace", default_value="", description="Namespace of the node and its topics."),
+        declare("params_file", default_value=parameters, description="YAML file with the node's parameters."),
+        declare("use_sim_time", default_value="false", choices=SWITCH, description="Take the time from /clock."),
+        declare("log_level", default_value="info", description="debug, info, warn, error, or logger:=level."),
+        declare("autostart", default_value="true", choices=SWITCH, description="Configure and activate at the start."),
+        declare("image_topic", default_value="image", description="Camera images."),
+        declare("camera_info_topic", default_value="camera_info", description="Calibration of the camera."),
+        declare("trajectory_topic", default_value="trajectory", description="The planned path."),
+        declare("odometry_topic", default_value="odometry", description="Pose and speed of the vehicle."),
+        declare("image_transport", default_value="", choices=["", "raw", "compressed"], description="Type of images."),
+        declare("weights", default_value="", description="Weights file (.safetensors)."),
+        declare("device", default_value="", description="auto, cpu, cuda or cuda:N."),
+        declare("rviz", default_value="false", choices=SWITCH, description="Open RViz with config/forecast.rviz."),
+        declare("bag", default_value="", description="A log to play, with /clock, as soon as the node is active."),
+        declare("bag_rate", default_value="1.0", description="Speed of the log: 1.0 is real time."),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*arguments(), OpaqueFunction(function=_actions)])
+
+
+def _actions(context: LaunchContext) -> list[Action]:
+    """What is started, once the arguments have their values."""
+    values = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
+    sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
+    node = _forecast_node(values, sim_time)
+    actions: list[Action] = []
+    if values["bag"]:
+        # Loading the weights takes seconds: the log waits for the node, so that none of its images is missed.
+        player = ExecuteProcess(cmd=_player(values["bag"], values["bag_rate"]), name="player", output="screen")
+        actions.append(
+            RegisterEventHandler(
+                OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
+            )
+        )
+    actions.append(node)
+    if values["rviz"] == "true":
+        config = str(_rviz_config(values))
+        actions.append(
+            Node(package="rviz2", executable="rviz2", arguments=["-d", config], parameters=[{"use_sim_time": sim_time}])
+        )
+    return actions
+
+
+def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
+    overrides: dict[str, Any] = {"use_sim_time": sim_time, "autostart": values["autostart"] == "true"}
+    overrides |= {name: values[name] for name in ("image_transport", "weights", "device") if values[name]}
+    topics = ("image", "camera_info", "trajectory", "odometry")
+    return LifecycleNode(
+        package="pixel4d_ros",
+        executable=NODE,
+        name=NODE,
+        namespace=values["namespace"],
+        parameters=[values["params_file"], overrides],
+        remappings=[(topic, values[f"{topic}_topic"]) for topic in topics],
+        arguments=["--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        emulate_tty=True,
+    )
+
+
+def _player(bag: str, rate: str) -> list[str]:
+    """The command that plays a log: `ros2 bag play`, or the package's own where that is absent or the log is ROS 1's."""
+    if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
+        return ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
+    replay = Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay"
+    return [str(replay), bag, "--clock", "--rate", rate]
+
+
+def _rviz_config(values: dict[str, str]) -> Path:
+    """A copy of config/forecast.rviz that names the topics of this launch."""
+    text = (Path(get_package_share_directory("pixel4d_ros")) / "config" / "forecast.rviz").read_text()
+    namespace = "/" + values["namespace"].strip("/") if values["namespace"].strip("/") else ""
+    for topic in ("image", "trajectory"):
+        name = values[f"{topic}_topic"]
+        text = text.replace(f"Value: /{topic}\n", f"Value: {name if name.startswith('/') else f'{namespace}/{name}'}\n")
+    text = text.replace(f"Value: /{NODE}/", f"Value: {namespace}/{NODE}/")
+    with tempfile.NamedTemporaryFile("w", prefix="forecast_", suffix=".rviz", delete=False) as copy:
+        copy.write(text)
+    return Path(copy.name)
