@@ -70,6 +70,9 @@ class Truth:
     def __init__(self, log: LogReader, topic: str) -> None:
         self.log, self.topic = log, topic
         stamps = [stamp for stamp, _ in islice(image_messages(log, topic), 50)]
+        if not stamps:
+            raise LogError(f"{log.path}: {topic} holds no images")
+        self.first_stamp = stamps[0]  # ns
         # Half the camera's period, within bounds: less loses frames of a 9.7 Hz camera, more compares other moments.
         self.slack_ns = int(np.clip(half_period(np.array(stamps, np.int64)), MIN_SLACK_NS, MAX_SLACK_NS))
         self._floor = -1

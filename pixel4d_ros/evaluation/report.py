@@ -1,0 +1,231 @@
+"""The report of a replayed log: recorded forecasts against what really happened, as video, JSON and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pixel4d_ros.evaluation.compare import Comparison, compare
+from pixel4d_ros.evaluation.environment import Environment, environment
+from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
+from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
+from pixel4d_ros.evaluation.summary import Interval, bootstrap
+from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
+from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.streams import pick_streams
+from pixel4d_ros.rotations import FloatArray
+
+MAX_SCORED = 100  # forecasts that are scored, evenly spread over a long recording
+MAX_PLAYED = 20  # forecasts that the video plays
+STRIPS = 4  # forecasts whose pictures the page shows
+STRIP_TIMES = (0.5, 1.3)  # s after the source image
+
+
+@dataclass(frozen=True)
+class HorizonStep:
+    """Means over all forecasts for one time after the source image; NaN becomes None in JSON."""
+
+    time: float  # s
+    count: int  # forecasts for which the log shows this time
+    psnr: float
+    repeat_psnr: float
+    ssim: float
+    repeat_ssim: float
+    confidence: float  # mean share of the frame that the source image showed
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one forecast as JPEG: the source image, then (time, forecast, truth) for some times."""
+
+    seconds: float  # of the source image, since the log's first
+    source: bytes
+    pairs: tuple[tuple[float, bytes, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All numbers of a replay. Means are over the frames after frame 0, of sample 0."""
+
+    log: str
+    recording: str
+    forecasts: int  # source images
+    scored: int
+    samples: int
+    size: tuple[int, int]  # (width, height) pixels of the forecast
+    frame0_psnr: Interval | None
+    psnr: Interval | None
+    repeat_psnr: Interval | None
+    gain: Interval | None
+    ssim: Interval | None
+    repeat_ssim: Interval | None
+    steps: tuple[HorizonStep, ...]
+    node: NodeRecord
+    environment: Environment
+    strips: tuple[Strip, ...] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: no pictures, None for what is unknown."""
+        values = asdict(self)
+        del values["strips"], values["node"]["ages"]
+        return _without_nan(values)
+
+
+@dataclass
+class _Findings:
+    """What one pass over a recording collects; pictures only of those forecasts that are shown."""
+
+    received: list[tuple[int, int]] = field(default_factory=list)  # stamp and time of recording, ns
+    scores: list[FloatArray] = field(default_factory=list)  # (5, T): psnr, ssim, repeat psnr, repeat ssim, confidence
+    times: FloatArray = field(default_factory=lambda: np.zeros(0))
+    strips: list[Strip] = field(default_factory=list)
+    samples: int = 1
+    size: tuple[int, int] = (0, 0)
+
+
+def write_report(log: Path, recorded: Path, out: Path, camera: str | None = None) -> dict[str, Any]:
+    """Compare the forecasts in `recorded` with `log` and write forecast.mp4, report.json and report.html into out.
+
+    camera: the log's image topic that the node was given (None: the one that pick_streams chooses). Returns the
+    contents of report.json. Raises LogError when one of the two cannot be read, or they do not belong together.
+    """
+    from pixel4d_ros.evaluation.report_page import page
+
+    out.mkdir(parents=True, exist_ok=True)
+    with LogReader(log) as source, LogReader(recorded) as record:
+        truth = Truth(source, pick_streams(source, camera).image.name)
+        video_path = out / "forecast.mp4"
+        with VideoWriter(video_path, fps=10) as video:
+            findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast")
+        if not findings.scores:
+            raise LogError(
+                f"no forecast in {recorded} was made from an image of {log}: their stamps differ; "
+                "pass the log that was replayed"
+            )
+        node = read_node_record(record, findings.received)
+    report = _summarise(findings, node, source.path.stem, record.path.name)
+    numbers = report.as_dict()
+    (out / "report.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    (out / "report.html").write_text(page(report, video_path), encoding="utf-8")
+    return numbers
+
+
+def _collect(record: LogReader, truth: Truth, video: VideoWriter, title: str) -> _Findings:
+    found = _Findings()
+    topic = forecast_topic(record)
+    total = record.topics[topic].count
+    for forecast in tqdm(read_forecasts(record, topic), "report", total, unit="forecast", leave=False):
+        found.samples = max(found.samples, forecast.sample_count)
+        if forecast.sample_index != 0:
+            continue
+        index = len(found.received)
+        found.received.append((forecast.stamp, forecast.recorded))
+        sources = math.ceil(total / found.samples)
+        if index % math.ceil(sources / MAX_SCORED):
+            continue
+        comparison = compare(forecast, truth)
+        if comparison is None:
+            continue
+        _add_scores(found, comparison)
+        later = [image for image in comparison.truth[1:] if image is not None]
+        if later and index % math.ceil(sources / MAX_PLAYED) == 0:
+            seconds = 1e-9 * (forecast.stamp - truth.first_stamp)
+            add_comparison(video, comparison, title, seconds)
+            if comparison.is_complete:
+                found.strips.append(_strip(comparison, seconds))
+    return found
+
+
+def _add_scores(found: _Findings, comparison: Comparison) -> None:
+    confidence = comparison.confidence
+    if len(confidence) != len(comparison.times):
+        confidence = np.full(len(comparison.times), np.nan, np.float32)
+    rows = (comparison.psnr, comparison.ssim, comparison.repeat_psnr, comparison.repeat_ssim, confidence)
+    if found.scores and len(comparison.times) != len(found.times):
+        warnings.warn(
+            f"a forecast of {len(comparison.times)} frames among those of {len(found.times)} is left out", stacklevel=2
+        )
+        return
+    found.times = comparison.times
+    found.size = comparison.source.shape[1], comparison.source.shape[0]
+    found.scores.append(np.stack(rows).astype(np.float64))
+
+
+def _strip(comparison: Comparison, seconds: float) -> Strip:
+    pairs = []
+    for i in dict.fromkeys(comparison.step_at(t) for t in STRIP_TIMES):
+        real = comparison.truth[i]
+        if real is not None:
+            pairs.append((float(comparison.times[i]), encode_jpeg(comparison.forecast[i]), encode_jpeg(real)))
+    return Strip(seconds, encode_jpeg(comparison.source), tuple(pairs))
+
+
+def _summarise(found: _Findings, node: NodeRecord, log: str, recording: str) -> Report:
+    scores = np.stack(found.scores)  # (n, 5, T)
+    later = scores[:, :, 1:]
+
+    def over(value: Callable[[np.ndarray], np.ndarray]) -> Interval | None:
+        per_source = _nanmean(value(later), -1)
+        known = per_source[np.isfinite(per_source)]
+        return bootstrap(known) if known.size else None
+
+    frame0 = scores[:, 0, 0]
+    chosen = np.unique(np.linspace(0, len(found.strips) - 1, min(STRIPS, len(found.strips))).round().astype(int))
+    return Report(
+        log=log,
+        recording=recording,
+        forecasts=len(found.received),
+        scored=len(scores),
+        samples=found.samples,
+        size=found.size,
+        frame0_psnr=bootstrap(frame0[np.isfinite(frame0)]) if np.isfinite(frame0).any() else None,
+        psnr=over(lambda s: s[:, 0]),
+        repeat_psnr=over(lambda s: s[:, 2]),
+        gain=over(lambda s: s[:, 0] - s[:, 2]),
+        ssim=over(lambda s: s[:, 1]),
+        repeat_ssim=over(lambda s: s[:, 3]),
+        steps=_steps(scores, found.times),
+        node=node,
+        environment=environment(),
+        strips=tuple(found.strips[i] for i in chosen),
+    )
+
+
+def _steps(scores: np.ndarray, times: Sequence[float] | FloatArray) -> tuple[HorizonStep, ...]:
+    means = _nanmean(scores, 0)  # (5, T)
+    counts = np.isfinite(scores[:, 0]).sum(0)
+    return tuple(
+        HorizonStep(
+            time=float(t),
+            count=int(counts[i]),
+            psnr=float(means[0, i]),
+            repeat_psnr=float(means[2, i]),
+            ssim=float(means[1, i]),
+            repeat_ssim=float(means[3, i]),
+            confidence=float(means[4, i]),
+        )
+        for i, t in enumerate(times)
+    )
+
+
+def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean without NaN; NaN, and no warning, where there is nothing else."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0).sum(axis)
+    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
