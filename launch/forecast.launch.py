@@ -92,7 +92,7 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
 
 
 def _player(bag: str, rate: str) -> list[str]:
-    """The command that plays a log: `ros2 bag play`, or the package's own where that is absent or the log is ROS 1's."""
+    """The command that plays a log: `ros2 bag play`, or the package's own where that is absent or the log of ROS 1."""
     if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
         return ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
     replay = Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay"
