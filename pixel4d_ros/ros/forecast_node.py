@@ -1,0 +1,305 @@
+"""forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
+
+Callbacks only store the newest message. One worker thread reads the newest image, predicts, renders and publishes; what
+arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights, activate subscribes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry, Path
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
+from pixel4d_ros.ros import diagnostics, parameters
+from pixel4d_ros.ros.compat import frame_source
+from pixel4d_ros.ros.conversions import nanoseconds
+from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.publishers import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, overridable
+from pixel4d_ros.ros.trajectory import ego_motion
+from pixel4d_ros.ros.worker import LatestWorker
+
+STAMPS_BACK_NS = 500_000_000  # image stamps jumping back further than this are a log that begins anew
+
+
+class ForecastNode(LifecycleNode):
+    """See the module. `load(weights, device)` makes the forecaster."""
+
+    def __init__(self, load: Callable[[str | None, str], Any] = Forecaster.load, **options: Any) -> None:
+        super().__init__("forecast_node", **options)
+        self._load = load
+        self.parameters = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self._faults = diagnostics.Faults(self.get_logger().warning, self.get_logger().error)
+        self._statistics = diagnostics.Statistics()
+        self._tf = frame_source(self)
+        self._inputs = Inputs()
+        self._info: CameraInfo | None = None
+        self._size: tuple[int, int] | None = None  # of the newest image read
+        self._input_subscriptions: list[Subscription] = []
+        self._forecaster: Any = None
+        self._outputs: Publishers | None = None
+        self._worker: LatestWorker[Frame] | None = None
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on while simulated time stands
+        self.create_timer(self.parameters.diagnostics_period, self._publish_diagnostics, clock=steady)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and warm up. On failure one line says why, and the node can be configured again."""
+        try:
+            self._forecaster = self._load(self.parameters.weights or None, self.parameters.device)
+            _warm_up(self._forecaster)
+            self._outputs = Publishers(self)
+        except (WeightsError, DeviceError, ImportError, OSError) as error:
+            return self._not_configured(str(error))
+        except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
+            self.get_logger().error(traceback.format_exc())
+            return self._not_configured(f"{type(error).__name__}: {error}")
+        self._faults.clear()
+        self.get_logger().info(f"configured on {self._forecaster.device}, weights {self._forecaster.weights_hash[:12]}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _not_configured(self, reason: str) -> TransitionCallbackReturn:
+        self._free()
+        self._faults.report("configure", reason)
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._inputs, self._statistics = Inputs(), diagnostics.Statistics()
+        self._worker = LatestWorker(self._work)
+        self._subscribe()
+        self.get_logger().info("active: " + ", ".join(s.topic_name for s in self._input_subscriptions))
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    on_error = on_shutdown
+
+    def _subscribe(self) -> None:
+        image_type = CompressedImage if self.parameters.image_transport == "compressed" else Image
+
+        def subscribe(message_type: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Subscription:
+            return self.create_subscription(message_type, topic, callback, qos, qos_overriding_options=overridable())
+
+        self._input_subscriptions = [
+            subscribe(image_type, "image", self._on_image, INPUT_IMAGE),
+            subscribe(CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
+            subscribe(Path, "trajectory", self._on_trajectory, TRAJECTORY),
+            subscribe(Odometry, "odometry", self._on_odometry, INPUT),
+        ]
+
+    def _stop(self) -> None:
+        """No more frames; waits for the one in work."""
+        for subscription in self._input_subscriptions:
+            self.destroy_subscription(subscription)
+        self._input_subscriptions = []
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def _free(self) -> None:
+        """Give back the forecaster's memory and take the outputs down."""
+        self._forecaster = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def destroy_node(self) -> None:
+        self._stop()
+        super().destroy_node()
+
+    # Callbacks: store, nothing else
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        stamp = nanoseconds(message.header.stamp)
+        if stamp < self._inputs.stamp_ns - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
+            self._restart("the images' stamps")
+        self._inputs.stamp_ns = stamp
+        if self._worker is not None:
+            replaced = self._worker.offer(Frame(message, time.monotonic(), self._inputs))
+            self._statistics.frame_received(replaced)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _on_trajectory(self, message: Any) -> None:
+        self._inputs.trajectory = (message, self.get_clock().now().nanoseconds)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        try:
+            self._inputs.odometry.add(message)
+            self._faults.clear("odometry")
+        except ValueError as error:
+            self._faults.report("odometry", str(error))
+
+    def _restart(self, what: str) -> None:
+        """Time jumped back: forget everything but the calibration, which holds at all times."""
+        self.get_logger().warning(f"{what} jumped back: all state is dropped")
+        self._inputs = Inputs()
+        self._tf.clear()
+        self._faults.clear()
+        if self._worker is not None:
+            self._worker.clear()
+
+    # The worker's thread
+
+    def _work(self, frame: Frame) -> None:
+        """Forecast from one frame. Whatever goes wrong is one log line, and the next frame gets its chance."""
+        try:
+            self._forecast(frame)
+        except InputFault as fault:
+            self._faults.report(fault.place, str(fault))
+        except (DeviceError, ValueError) as error:
+            self._faults.report("forecast", str(error))
+        except Exception as error:  # noqa: BLE001 (the node goes on)
+            # A context that was shut down meanwhile cannot publish: that is the end, not a fault.
+            if self.context.ok() and self._faults.report("forecast", f"{type(error).__name__}: {error}"):
+                self.get_logger().error(traceback.format_exc())
+
+    def _forecast(self, frame: Frame) -> None:
+        out, p = self._outputs, self.parameters
+        assert out is not None
+        if not out.wanted():
+            self._statistics.frame_skipped()
+            return
+        source = self._read(frame.message)
+        path = self._camera_path(frame.inputs, source, p)
+        size = source.size if p.output_size == (0, 0) else p.output_size
+        i = p.selected
+        forecast = selected = None
+        if listened(out.sequence):
+            forecast = self._forecaster.forecast(
+                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
+            )
+            scene, selected = forecast.scene, forecast.frames[0, i]
+        else:
+            scene = self._forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
+            if listened(out.image):
+                selected = self._forecaster.render(scene, path.poses[i : i + 1], p.times[i : i + 1], size=size)[0]
+        if frame.inputs is not self._inputs:  # time jumped back meanwhile
+            return
+        if forecast is not None:
+            out.publish_sequences(forecast, source.camera.resized(*size), source.header)
+        if selected is not None:
+            out.publish_image(selected, source.header)
+        out.publish_clouds(scene, p.times[i], p.min_opacity, p.max_cloud_points, source.header)
+        self._statistics.frame_published(frame.received_at, source.stamp_ns)
+        self._faults.clear("forecast")
+
+    def _read(self, message: Image | CompressedImage) -> Source:
+        """Decode an image and match it with its calibration. Raises InputFault."""
+        source = read_source(message, self._info, self.resolve_topic_name("camera_info"))
+        self._faults.clear("image", "camera_info")
+        if self._size not in (None, source.size):
+            self.get_logger().warning(f"image size changed from {self._size} to {source.size}")
+        self._size = source.size
+        if source.distorted:
+            self.get_logger().warning("CameraInfo has distortion: images are taken as rectified", once=True)
+        return source
+
+    def _camera_path(self, inputs: Inputs, source: Source, p: parameters.Parameters) -> CameraPath:
+        """Where the camera will be at the forecast times; notes which motion that is."""
+        near = surroundings(inputs, self._tf, p)
+        motion = ego_motion(read_plan(inputs), near, source.header.frame_id, source.stamp_ns, p.times)
+        self._statistics.moved_by(motion.source, motion.warning)
+        if inputs.trajectory is not None and motion.warning:
+            self._faults.report("trajectory", f"{motion.warning}; following {motion.source}")
+        else:
+            self._faults.clear("trajectory")
+        return motion.path
+
+    # Parameters and diagnostics
+
+    def _check_parameters(self, changes: list[rclpy.Parameter]) -> SetParametersResult:
+        try:
+            parameters.updated(self.parameters, {c.name: c.value for c in changes})
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_parameters(self, changes: list[rclpy.Parameter]) -> None:
+        self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now()
+        device = "none" if self._forecaster is None else str(self._forecaster.device)
+        values = self._statistics.values(now.nanoseconds)
+        values |= {"device": device, "weights": getattr(self._forecaster, "weights_hash", "not loaded")}
+        state = self._state_machine.current_state[1]
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: forecast"
+        status = diagnostics.status(name, state, device, self._statistics, self._faults, values)
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
+
+
+def _warm_up(forecaster: Any) -> None:
+    """First use compiles and allocates; better now than at the first image."""
+    K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
+    forecaster.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
+    node = None
+    try:
+        rclpy.init(args=arguments)
+        node = ForecastNode()
+        if node.parameters.autostart and not _start(node):
+            return 1
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ParameterException, ValueError) as error:
+        print(f"forecast_node: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _start(node: ForecastNode) -> bool:
+    """Configure and activate. Nobody would notice a standalone node that stays unconfigured, so failure ends it."""
+    success = TransitionCallbackReturn.SUCCESS
+    return bool(node.trigger_configure() == success and node.trigger_activate() == success)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The node's outputs: which somebody wants, and how a forecast becomes their messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.forecaster import Forecast
+from pixel4d_ros.ros.compat import forecast_sequence_type
+from pixel4d_ros.ros.conversions import camera_info_message, duration_message, image_message, pose_message
+from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
+from pixel4d_ros.scene import DynamicGaussians
+
+# Images lose nothing by being dropped: only the newest counts.
+INPUT_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+INPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+TRAJECTORY = QoSProfile(depth=1)  # reliable
+# Deep enough for all samples of one forecast, which go out back to back.
+OUTPUT = QoSProfile(depth=10)
+
+
+def overridable() -> QoSOverridingOptions:
+    """History, depth and reliability can be set by parameters qos_overrides.<topic>.<publisher|subscription>.*"""
+    return QoSOverridingOptions.with_default_policies()
+
+
+class Publishers:
+    """The lifecycle publishers of a node. Raises ImportError when the package's messages are not built."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._sequence_type = forecast_sequence_type()
+        self.sequence = self._create(self._sequence_type, "~/forecast")
+        self.image = self._create(Image, "~/forecast/image")
+        self.cloud = self._create(PointCloud2, "~/gaussians")
+        self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast")
+
+    def _create(self, message_type: type, topic: str) -> Any:
+        return self._node.create_lifecycle_publisher(message_type, topic, OUTPUT, qos_overriding_options=overridable())
+
+    def destroy(self) -> None:
+        """Take the topics down."""
+        for publisher in (self.sequence, self.image, self.cloud, self.moved_cloud):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def wanted(self) -> bool:
+        """Whether anybody subscribes to anything."""
+        return any(map(listened, (self.sequence, self.image, self.cloud, self.moved_cloud)))
+
+    def publish_sequences(self, forecast: Forecast, camera: Camera, header: Header) -> None:
+        """One ForecastSequence per sampled future."""
+        durations = [duration_message(t) for t in forecast.times]
+        poses = [pose_message(T) for T in forecast.T_source_camera]
+        info = camera_info_message(camera, header)
+        for k, frames in enumerate(forecast.frames):
+            message = self._sequence_type(
+                header=header,
+                camera_info=info,
+                time_from_start=durations,
+                camera_poses=poses,
+                images=[image_message(frame, header) for frame in frames],
+                sample_index=k,
+                sample_count=len(forecast.frames),
+            )
+            message.confidence.frombytes(np.ascontiguousarray(forecast.confidence[k], np.float32).tobytes())
+            self.sequence.publish(message)
+
+    def publish_image(self, rgb: NDArray[np.uint8], header: Header) -> None:
+        """The selected forecast frame."""
+        self.image.publish(image_message(rgb, header))
+
+    def publish_clouds(
+        self, scene: DynamicGaussians, seconds: float, min_opacity: float, max_points: int, header: Header
+    ) -> None:
+        """The scene now, and as it will be after some seconds; each only where somebody subscribes."""
+        if not (listened(self.cloud) or listened(self.moved_cloud)):
+            return
+        scene = thinned(scene, min_opacity, max_points)
+        if listened(self.cloud):
+            self.cloud.publish(pointcloud_message(scene, header))
+        if listened(self.moved_cloud):
+            self.moved_cloud.publish(pointcloud_message(scene.at(seconds), header))
+
+
+def listened(publisher: Any) -> bool:
+    """Whether somebody subscribes."""
+    return bool(publisher.get_subscription_count() > 0)

@@ -1,0 +1,178 @@
+"""Planned trajectories -> the camera's path after the source image, with fallbacks that say why.
+
+A trajectory gives poses of the vehicle's base in a frame. With the base's pose at the image's stamp t0, the camera's is
+T_source_camera(t) = (T_frame_base(t0) T_base_camera)^-1 T_frame_base(t) T_base_camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Path
+from numpy.typing import NDArray
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.ros.conversions import nanoseconds, read_pose
+from pixel4d_ros.ros.transforms import Surroundings
+from pixel4d_ros.rotations import FloatArray, rigid_inverse
+
+STANDSTILL = 0.05  # m/s: slower counts as standing when a trajectory without times is timed by speed
+
+
+class PlanError(ValueError):
+    """A trajectory that cannot be followed, and why; without changing numbers, so that it is logged once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned trajectory of the base, whatever message it came in."""
+
+    frame: str
+    stamp_ns: int  # when it was planned
+    poses: FloatArray  # (n, 4, 4) T_frame_base
+    times_ns: NDArray[np.int64] | None  # (n,) strictly increasing; None: the trajectory has no times
+
+
+@dataclass(frozen=True)
+class EgoMotion:
+    """How the camera moves during the forecast, and where that is known from."""
+
+    path: CameraPath
+    source: str  # for people: "trajectory", "constant velocity from odometry", ...
+    warning: str = ""  # why nothing better is used; empty when all is well
+
+
+def plan_from_path(message: Path, received_ns: int) -> Plan:
+    """Read a nav_msgs/Path; received_ns stands in for a missing stamp. Raises PlanError when it cannot be used."""
+    if not message.poses:
+        raise PlanError("trajectory is empty")
+    if not message.header.frame_id:
+        raise PlanError("trajectory has no frame_id in its header")
+    try:
+        poses = np.stack([read_pose(p.pose) for p in message.poses])
+    except ValueError as error:
+        raise PlanError(f"trajectory: {error}") from error
+    times = np.array([nanoseconds(p.header.stamp) for p in message.poses], np.int64)
+    stamp = nanoseconds(message.header.stamp) or int(times[0]) or received_ns
+    if not times.any() or (len(times) > 1 and (times == times[0]).all()):
+        return Plan(message.header.frame_id, stamp, poses, None)
+    if (np.diff(times) < 0).any():
+        raise PlanError("trajectory's stamps do not increase from pose to pose")
+    new = np.append(True, np.diff(times) > 0)  # some planners repeat a pose
+    return Plan(message.header.frame_id, stamp, poses[new], times[new])
+
+
+PLAN_READERS: dict[type, Callable[[Any, int], Plan]] = {Path: plan_from_path}
+"""How to read each message type a trajectory may come in; (message, time received in ns) -> Plan or PlanError."""
+
+
+def ego_motion(
+    plan: Plan | PlanError | None, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray
+) -> EgoMotion:
+    """The camera's motion at times (T,) s after stamp_ns: along the plan, else at constant velocity, else standing.
+
+    A PlanError in place of a plan is why there is none.
+    """
+    mounting = near.camera_in_base(camera, stamp_ns)
+    reason = str(plan) if isinstance(plan, PlanError) else ""
+    if isinstance(plan, Plan):
+        try:
+            source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
+            return EgoMotion(_seen_by_camera(_follow(plan, near, camera, stamp_ns, times), mounting, times), source)
+        except PlanError as error:
+            reason = str(error)
+    path = near.odometry.twist_path(stamp_ns, near.odometry_timeout, float(times[-1]))
+    if path is not None:
+        return EgoMotion(_seen_by_camera(path.at(times), mounting, times), "constant velocity from odometry", reason)
+    missing = "odometry is stale" if near.odometry.frame else "no odometry"
+    reason = f"{reason or 'no trajectory'}, {missing}"
+    return EgoMotion(CameraPath(times, np.tile(np.eye(4), (len(times), 1, 1))), "standing camera", reason)
+
+
+def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> CameraPath:
+    """The camera's path from the base's poses (T, 4, 4) relative to the base at t0."""
+    poses = rigid_inverse(mounting) @ base_poses @ mounting
+    poses[times == 0] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
+    return CameraPath(times, poses)
+
+
+def _follow(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> FloatArray:
+    """Poses (T, 4, 4) T_base(t0)_base(t) along the plan. Raises PlanError when the plan cannot be followed."""
+    if abs(stamp_ns - plan.stamp_ns) > near.trajectory_timeout * 1e9:
+        older = "older" if plan.stamp_ns < stamp_ns else "newer"
+        raise PlanError(f"trajectory is stale: {older} than the image by more than trajectory_timeout")
+    start = _base_in_plan_frame(plan, near, camera, stamp_ns)
+    if plan.times_ns is None:
+        return _follow_untimed(plan, near, start, stamp_ns, times)
+    seconds: FloatArray = np.asarray((plan.times_ns - stamp_ns) * 1e-9, np.float64)
+    if seconds[-1] <= 0:
+        raise PlanError("trajectory lies wholly in the past")
+    path = CameraPath(seconds, plan.poses)
+    if start is None:
+        if seconds[0] > 0:
+            raise PlanError(f"trajectory begins after the image, and where the vehicle is in {plan.frame!r} is unknown")
+        start = path.at(0.0)[0]
+    elif seconds[0] > 0:
+        path = CameraPath(np.append(0.0, seconds), np.concatenate([start[None], plan.poses]))
+    return rigid_inverse(start) @ path.at(times)
+
+
+def _base_in_plan_frame(plan: Plan, near: Surroundings, camera: str, stamp_ns: int) -> FloatArray | None:
+    """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for a frame nobody knows."""
+    if plan.frame in (near.base, camera):
+        # The frame moves with the vehicle: it is meant where it was when the plan was made.
+        then = near.odometry.pose(plan.stamp_ns, near.odometry_timeout)
+        now = near.odometry.pose(stamp_ns, near.odometry_timeout)
+        if then is None or now is None:
+            return None
+        moved = rigid_inverse(then) @ now
+        return moved if plan.frame == near.base else rigid_inverse(near.camera_in_base(camera, stamp_ns)) @ moved
+    start = near.base_in(plan.frame, stamp_ns)
+    if start is None and near.odometry.frame not in ("", plan.frame):
+        raise PlanError(
+            f"trajectory frame {plan.frame!r} is unknown: tf does not connect it with {near.odometry.frame!r}"
+        )
+    return start
+
+
+def _follow_untimed(
+    plan: Plan, near: Surroundings, start: FloatArray | None, stamp_ns: int, times: FloatArray
+) -> FloatArray:
+    """Like _follow for a plan without times: driven at odometry's speed from its point nearest to the vehicle."""
+    speed = near.odometry.speed(stamp_ns, near.odometry_timeout)
+    if speed is None:
+        raise PlanError("trajectory has no times, and there is no odometry whose speed could time it")
+    poses = _with_headings(plan.poses)
+    positions = poses[:, :3, 3]
+    lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
+    new = np.append(True, np.diff(lengths) > 1e-6)
+    if speed < STANDSTILL or new.sum() < 2:
+        return np.tile(np.eye(4), (len(times), 1, 1))
+    poses, lengths = poses[new], lengths[new]
+    begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
+    path = CameraPath(lengths, poses)
+    return rigid_inverse(path.at(begin)[0]) @ path.at(begin + speed * times)
+
+
+def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: FloatArray) -> float:
+    """Arc length of the polyline's point nearest to a point."""
+    a, ab = positions[:-1], np.diff(positions, axis=0)
+    s = np.clip(((point - a) * ab).sum(1) / (ab * ab).sum(1), 0, 1)
+    nearest = int(np.linalg.norm(a + s[:, None] * ab - point, axis=1).argmin())
+    return float(lengths[nearest] + s[nearest] * (lengths[nearest + 1] - lengths[nearest]))
+
+
+def _with_headings(poses: FloatArray) -> FloatArray:
+    """Poses with x along the way, z up, where a planner left all orientations but the goal's at identity, as NavFn."""
+    if len(poses) < 2 or not np.allclose(poses[:-1, :3, :3], np.eye(3)):
+        return poses
+    way = np.gradient(poses[:, :3, 3], axis=0)
+    heading = np.arctan2(way[:, 1], way[:, 0])
+    out = poses.copy()
+    out[:, :3, :3] = np.eye(3)
+    out[:, 0, 0] = out[:, 1, 1] = np.cos(heading)
+    out[:, 1, 0], out[:, 0, 1] = np.sin(heading), -np.sin(heading)
+    return out

@@ -1,0 +1,76 @@
+"""Parameters: one declaration, from which ROS declaration, YAML and table come; bad values are refused with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from pixel4d_ros.ros.parameters import Parameters, parameter_name, to_markdown, to_yaml, updated
+
+
+def test_config_file_is_what_the_declaration_says():
+    assert (REPOSITORY / "config/forecast.yaml").read_text() == to_yaml()
+
+
+def test_yaml_holds_every_parameter_with_its_default():
+    values = yaml.safe_load(to_yaml())["/**"]["ros__parameters"]
+    for f in fields(Parameters):
+        value = values
+        for part in parameter_name(f.name).split("."):
+            value = value[part]
+        assert value == (list(f.default) if isinstance(f.default, tuple) else f.default)
+        assert type(value) is (list if isinstance(f.default, tuple) else type(f.default))
+
+
+def test_table_has_a_row_for_every_parameter():
+    rows = to_markdown().splitlines()
+    assert len(rows) == 2 + len(fields(Parameters))
+    assert all(any(row.startswith(f"| `{parameter_name(f.name)}` |") for row in rows) for f in fields(Parameters))
+
+
+def test_times_and_selected_step():
+    parameters = Parameters()
+    assert np.allclose(parameters.times, np.arange(14) * 0.1)
+    assert updated(parameters, {"steps": 5, "selected_step": 10}).selected == 4
+
+
+def test_changes_go_by_ros_names_and_others_are_ignored():
+    changed = updated(Parameters(), {"mounting.translation": np.array([1.0, 2.0, 3.0]), "use_sim_time": True})
+    assert changed.mounting_translation == (1.0, 2.0, 3.0)
+    assert changed.mounting_rotation == Parameters().mounting_rotation
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("steps", 0, "steps must lie in 1..100, got 0"),
+        ("step", float("nan"), "step must be finite"),
+        ("min_opacity", 1.5, r"min_opacity must lie in 0..1, got 1.5"),
+        ("image_transport", "theora", "image_transport must be one of raw, compressed, got 'theora'"),
+        ("output_size", (640,), "output_size needs 2 numbers"),
+        ("output_size", (640, 0), "output_size needs width and height"),
+        ("mounting.translation", (1.0, 2.0), "mounting.translation needs 3 numbers"),
+        ("mounting.translation", (1.0, float("inf"), 0.0), "mounting.translation must be finite"),
+        ("mounting.rotation", (0.0, 0.0, 0.0, 0.0), "unit quaternion"),
+    ],
+)
+def test_bad_values_are_refused_with_the_reason(name, value, words):
+    with pytest.raises(ValueError, match=words):
+        updated(Parameters(), {name: value})
+
+
+def test_descriptors_say_what_a_parameter_is():
+    pytest.importorskip("rclpy")
+    from pixel4d_ros.ros.parameters import descriptor
+
+    descriptors = {parameter_name(f.name): descriptor(f) for f in fields(Parameters)}
+    steps, autostart, transport = descriptors["steps"], descriptors["autostart"], descriptors["image_transport"]
+    assert (steps.integer_range[0].from_value, steps.integer_range[0].to_value) == (1, 100)
+    assert descriptors["step"].floating_point_range[0].to_value == 10.0
+    assert autostart.read_only and not steps.read_only
+    assert "raw, compressed" in transport.additional_constraints and "configure" in transport.additional_constraints
+    assert all(d.description for d in descriptors.values())

@@ -1,0 +1,350 @@
+"""Trajectories, odometry and tf become the camera's path; what cannot be followed falls back and says why."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import PoseStamped, Twist, Vector3  # noqa: E402
+from nav_msgs.msg import Odometry, Path  # noqa: E402
+
+from pixel4d_ros.camera import CameraPath  # noqa: E402
+from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw  # noqa: E402
+from pixel4d_ros.ros.trajectory import EgoMotion, PlanError, ego_motion, plan_from_path  # noqa: E402
+from pixel4d_ros.ros.transforms import (  # noqa: E402
+    FrameTree,
+    NoFrames,
+    OdometryTrack,
+    PoseBuffer,
+    Surroundings,
+)
+from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+T0 = 1_700_000_000_000_000_000  # the image's stamp, ns
+TIMES = np.arange(14) * 0.1
+AHEAD = rigid_from_xyzw([-0.5, 0.5, -0.5, 0.5], [1.5, 0.0, 0.8])  # a camera that looks ahead, before base_link
+ARC = CameraPath.constant_twist([8.0, 0, 0], [0, 0, 0.3], 5.0, step=0.01)  # a left turn at 8 m/s, T_start_base
+
+
+def stamp(seconds: float):
+    """Seconds after T0 as a builtin_interfaces/Time."""
+    from builtin_interfaces.msg import Time
+
+    sec, nanosec = divmod(T0 + round(seconds * 1e9), 10**9)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def drive(seconds) -> np.ndarray:
+    """T_odom_base (n, 4, 4) of a vehicle somewhere in odom on its arc; T0 is one second into it."""
+    return rigid(rotation_matrix([0, 0, 1.0]), [100, -50, 2]) @ ARC.at(np.asarray(seconds) + 1.0)
+
+
+def path_message(seconds, poses, frame="odom", stamped=True, at: float = 0.0) -> Path:
+    message = Path()
+    message.header.frame_id, message.header.stamp = frame, stamp(at)
+    for s, T in zip(seconds, poses):
+        pose = PoseStamped(pose=pose_message(T))
+        if stamped:
+            pose.header.stamp = stamp(s)
+        message.poses.append(pose)
+    return message
+
+
+def odometry_track(seconds=(-0.2, -0.1, 0.0), twist=True, frame="odom", child="base_link") -> OdometryTrack:
+    track = OdometryTrack()
+    for s in seconds:
+        message = Odometry(child_frame_id=child)
+        message.header.frame_id, message.header.stamp = frame, stamp(s)
+        message.pose.pose = pose_message(drive([s])[0])
+        if twist:
+            message.twist.twist = Twist(linear=Vector3(x=8.0), angular=Vector3(z=0.3))
+        track.add(message)
+    return track
+
+
+def surroundings(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> Surroundings:
+    return Surroundings(odometry or OdometryTrack(), frames or NoFrames(), mounting, **options)
+
+
+def move(message: Path | None, near: Surroundings, times=TIMES) -> EgoMotion:
+    plan = None if message is None else plan_from_path(message, T0)
+    return ego_motion(plan, near, "camera", T0, times)
+
+
+def camera_truth(times=TIMES, mounting=AHEAD) -> np.ndarray:
+    """T_source_camera (T, 4, 4) of the arc, written out."""
+    start = drive([0.0])[0]
+    return rigid_inverse(start @ mounting) @ drive(times) @ mounting
+
+
+def close(path: CameraPath, truth: np.ndarray, metres: float = 1e-3) -> bool:
+    return bool(np.abs(path.at(TIMES) - truth).max() < metres)
+
+
+PLANNED = np.arange(0, 2.01, 0.1)
+
+
+def test_path_in_the_odometry_frame_moves_the_camera():
+    motion = move(path_message(PLANNED, drive(PLANNED)), surroundings(odometry_track()))
+    assert motion.source == "trajectory" and motion.warning == ""
+    assert close(motion.path, camera_truth())
+    # A camera that looks ahead goes along its z, and a left turn swings it to negative x.
+    end = motion.path.poses[-1][:3, 3]
+    assert end[2] > 9 and end[0] < -1 and abs(end[1]) < 1e-6
+
+
+def test_path_through_the_past_and_between_odometry_stamps():
+    seconds = np.arange(-1, 2.01, 0.1)
+    motion = move(path_message(seconds, drive(seconds), at=-1), surroundings(odometry_track((-0.25, -0.15, 0.05))))
+    assert close(motion.path, camera_truth(), 1e-2)
+
+
+def test_path_without_odometry_is_its_own_reference():
+    motion = move(path_message(PLANNED, drive(PLANNED), frame="map"), surroundings())
+    assert motion.source == "trajectory" and close(motion.path, camera_truth())
+
+
+def test_short_path_is_extended_at_constant_twist():
+    seconds = np.arange(0, 0.31, 0.1)
+    motion = move(path_message(seconds, drive(seconds)), surroundings(odometry_track()))
+    assert close(motion.path, camera_truth(), 2e-2)
+
+
+def test_path_that_begins_later_starts_at_the_vehicle():
+    seconds = np.arange(0.5, 2.01, 0.1)
+    motion = move(path_message(seconds, drive(seconds)), surroundings(odometry_track()))
+    assert (
+        np.allclose(motion.path.poses[0], np.eye(4)) and np.abs(motion.path.poses[5:] - camera_truth()[5:]).max() < 1e-3
+    )
+
+
+def test_path_in_base_link_of_an_older_stamp():
+    then = rigid_inverse(drive([-0.1])[0])
+    message = path_message(PLANNED, then @ drive(PLANNED), frame="base_link", at=-0.1)
+    assert close(move(message, surroundings(odometry_track())).path, camera_truth())
+
+
+def test_path_in_the_camera_frame():
+    in_camera = rigid_inverse(drive([0.0])[0] @ AHEAD) @ drive(PLANNED)
+    message = path_message(PLANNED, in_camera, frame="camera")
+    assert close(move(message, surroundings(odometry_track())).path, camera_truth())
+
+
+def test_path_in_map_through_tf():
+    map_odom = rigid(rotation_matrix([0, 0, -2.0]), [5, 6, 7])
+    tree = FrameTree()
+    tree.add("map", "odom", T0, map_odom, static=True)
+    for s in (-0.1, 0.0, 0.1):
+        tree.add("odom", "base_link", T0 + round(s * 1e9), drive([s])[0], static=False)
+    tree.add("base_link", "camera", 0, AHEAD, static=True)
+    near = surroundings(odometry_track(), tree, mounting=np.eye(4))
+    motion = move(path_message(PLANNED[5:], map_odom @ drive(PLANNED[5:]), frame="map"), near)
+    assert motion.warning == "" and np.abs(motion.path.poses[5:] - camera_truth()[5:]).max() < 1e-3
+
+
+def test_odometry_of_the_camera_itself_needs_no_mounting():
+    track = odometry_track(child="camera")
+    motion = move(None, surroundings(track))
+    assert close(motion.path, camera_truth(mounting=np.eye(4)))
+
+
+@pytest.mark.parametrize("equal_stamps", [False, True])
+def test_path_without_times_is_timed_by_odometry_speed(equal_stamps):
+    seconds = np.arange(-0.5, 3, 0.05)
+    message = path_message(seconds, drive(seconds), stamped=False)
+    for pose in message.poses if equal_stamps else ():
+        pose.header.stamp = stamp(-0.2)
+    motion = move(message, surroundings(odometry_track()))
+    assert motion.source == "trajectory, timed by odometry speed"
+    assert close(motion.path, camera_truth(), 2e-2)
+
+
+def test_path_without_times_or_headings_looks_along_the_way():
+    seconds = np.arange(-0.5, 3, 0.05)
+    poses = drive(seconds)
+    poses[:, :3, :3] = np.eye(3)
+    motion = move(path_message(seconds, poses, stamped=False), surroundings(odometry_track()))
+    assert close(motion.path, camera_truth(), 5e-2)
+
+
+def test_path_without_times_for_a_standing_vehicle_stands():
+    track = OdometryTrack()
+    for s in (-0.2, -0.1, 0.0):
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        track.add(message)
+    motion = move(path_message(PLANNED, drive(PLANNED), stamped=False), surroundings(track))
+    assert np.allclose(motion.path.poses, np.eye(4))
+
+
+@pytest.mark.parametrize("twist", [True, False])
+def test_without_trajectory_the_velocity_stays_constant(twist):
+    motion = move(None, surroundings(odometry_track(twist=twist)))
+    assert motion.source == "constant velocity from odometry" and motion.warning == ""
+    assert close(motion.path, camera_truth(), 2e-2)
+
+
+def test_without_anything_the_camera_stands_and_says_so():
+    motion = move(None, surroundings())
+    assert (motion.source, motion.warning) == ("standing camera", "no trajectory, no odometry")
+    assert np.array_equal(motion.path.poses, np.tile(np.eye(4), (14, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (path_message(PLANNED - 3, drive(PLANNED - 3)), "trajectory lies wholly in the past"),
+        (path_message(PLANNED, drive(PLANNED), frame="nowhere"), "trajectory frame 'nowhere' is unknown"),
+        (path_message(PLANNED, drive(PLANNED), at=-2.5), "trajectory is stale: older"),
+        (path_message(PLANNED, drive(PLANNED), at=60), "trajectory is stale: newer"),
+    ],
+)
+def test_paths_that_cannot_be_followed_fall_back_to_odometry(message, words):
+    motion = move(message, surroundings(odometry_track()))
+    assert motion.source == "constant velocity from odometry" and words in motion.warning
+    assert close(motion.path, camera_truth(), 2e-2)
+
+
+def test_late_path_in_an_unknown_place_stands_without_odometry():
+    motion = move(path_message(PLANNED + 1, drive(PLANNED + 1)), surroundings())
+    assert motion.source == "standing camera" and "where the vehicle is in 'odom' is unknown" in motion.warning
+
+
+def test_stale_odometry_is_not_used():
+    motion = move(None, surroundings(odometry_track((-3.2, -3.1, -3.0))))
+    assert (motion.source, motion.warning) == ("standing camera", "no trajectory, odometry is stale")
+
+
+def broken(kind: str) -> Path:
+    message = path_message(PLANNED, drive(PLANNED))
+    if kind == "empty":
+        message.poses = []
+    elif kind == "frameless":
+        message.header.frame_id = ""
+    elif kind == "nan":
+        message.poses[4].pose.position.y = np.nan
+    elif kind == "zero quaternion":
+        message.poses[4].pose.orientation.w = message.poses[4].pose.orientation.z = 0.0
+    elif kind == "backwards":
+        message.poses.reverse()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("empty", "trajectory is empty"),
+        ("frameless", "no frame_id"),
+        ("nan", "NaN or Inf"),
+        ("zero quaternion", "unit quaternion"),
+        ("backwards", "do not increase"),
+    ],
+)
+def test_broken_paths_are_refused_with_the_reason(kind, words):
+    with pytest.raises(PlanError, match=words) as caught:
+        plan_from_path(broken(kind), T0)
+    motion = ego_motion(caught.value, surroundings(odometry_track()), "camera", T0, TIMES)
+    assert motion.source == "constant velocity from odometry" and words in motion.warning
+
+
+@pytest.mark.parametrize("place", ["pose", "twist"])
+def test_odometry_that_is_not_finite_is_refused(place):
+    message = Odometry(child_frame_id="base_link")
+    if place == "pose":
+        message.pose.pose.position.x = np.inf
+    else:
+        message.twist.twist.angular.z = np.nan
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        OdometryTrack().add(message)
+
+
+numbers = st.floats(-3, 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.tuples(numbers, numbers, numbers), st.tuples(numbers, numbers, numbers))
+def test_where_the_odometry_frame_lies_does_not_matter(turn, shift):
+    T = rigid(rotation_matrix(turn), np.multiply(shift, 1000))
+    track = OdometryTrack()
+    for s in (-0.1, 0.0):
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        message.pose.pose = pose_message(T @ drive([s])[0])
+        track.add(message)
+    motion = move(path_message(PLANNED, T @ drive(PLANNED)), surroundings(track))
+    assert close(motion.path, camera_truth())
+
+
+def test_pose_buffer_interpolates_extrapolates_a_little_and_forgets():
+    buffer = PoseBuffer()
+    assert buffer.at(0, 1.0) is None
+    for s in range(0, 30, 1):
+        buffer.add(s * 10**9, rigid(np.eye(3), [s, 0, 0]))
+    assert buffer.at(25_500_000_000, 0.0)[0, 3] == pytest.approx(25.5)
+    assert buffer.at(29_400_000_000, 0.5)[0, 3] == pytest.approx(29.4)
+    assert buffer.at(29_600_000_000, 0.5) is None
+    assert buffer.at(10 * 10**9, 0.5) is None
+    buffer.add(5 * 10**9, np.eye(4))  # late: ignored
+    assert buffer.at(29 * 10**9, 0.5)[0, 3] == pytest.approx(29)
+
+
+def test_frame_tree_knows_what_is_connected_at_that_time():
+    tree = FrameTree()
+    tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]), static=False)
+    tree.add("base", "camera", 0, rigid(np.eye(3), [0, 2, 0]), static=True)
+    tree.add("base", "lidar", 0, rigid(np.eye(3), [0, 0, 3]), static=True)
+    assert np.allclose(tree.lookup("odom", "camera", 0)[:3, 3], [1, 2, 0])
+    assert np.allclose(tree.lookup("lidar", "camera", 10**12)[:3, 3], [0, 2, -3])
+    assert tree.lookup("odom", "camera", 10**12) is None
+    assert tree.lookup("odom", "moon", 0) is None
+    tree.clear()
+    assert tree.lookup("odom", "camera", 0) is None and tree.lookup("base", "camera", 0) is not None
+
+
+def test_frames_in_a_loop_end():
+    tree = FrameTree()
+    tree.add("a", "b", 0, np.eye(4), static=True)
+    tree.add("b", "a", 0, np.eye(4), static=True)
+    assert tree.lookup("a", "c", 0) is None
+
+
+def test_tf2_is_asked_without_waiting(monkeypatch):
+    """tf2_ros exists in ROS distributions only: a stand-in with its interface checks how compat.py calls it."""
+    import sys
+
+    from geometry_msgs.msg import TransformStamped
+    from pixel4d_ros.ros import compat
+
+    class Unknown(Exception):
+        pass
+
+    class Buffer:
+        def __init__(self, node=None):
+            pass
+
+        def lookup_transform(self, target, source, time):
+            if source == "moon":
+                raise Unknown("no such frame")
+            assert time.nanoseconds == T0
+            found = TransformStamped()
+            found.transform.translation.x = 4.0
+            return found
+
+        def clear(self):
+            pass
+
+    fake = SimpleNamespace(
+        Buffer=Buffer, TransformListener=lambda buffer, node, spin_thread: None, TransformException=Unknown
+    )
+    monkeypatch.setitem(sys.modules, "tf2_ros", fake)
+    frames = compat.frame_source(SimpleNamespace())
+    assert frames.lookup("base", "camera", T0)[0, 3] == 4.0
+    assert frames.lookup("base", "moon", T0) is None
