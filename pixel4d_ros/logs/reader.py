@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rosbags import rosbag1, rosbag2
 from rosbags.convert.converter import is_same_wireformat, migrate_bytes
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, ConnectionExtRosbag1, QosDurability
 
 from pixel4d_ros.logs.types import RENAMED, merged_types, ros1_types, ros2_types
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+TRANSIENT_LOCAL = QosDurability.TRANSIENT_LOCAL
 
 
 class LogError(ValueError):
@@ -57,7 +58,8 @@ class RawMessage:
 class LogReader:
     """A log opened for reading: `with LogReader(path) as log: for m in log.messages(["/odometry"]): ...`
 
-    Opening reads only the index. Raises LogError, also while reading, when the file is damaged.
+    Opening reads only the index. Raises LogError, also while reading, when the file is damaged. `latched` are the
+    topics whose last messages late subscribers get (transient local; latching in ROS 1).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -92,6 +94,7 @@ class LogReader:
         for c in self._connections:
             count = c.msgcount + (self.topics[c.topic].count if c.topic in self.topics else 0)
             self.topics[c.topic] = Topic(c.topic, RENAMED.get(c.msgtype, c.msgtype), count)
+        self.latched = frozenset(c.topic for c in self._connections if _is_latched(c))
         if not self._reader.message_count:
             raise LogError(f"{self.path} holds no messages: the recording had nothing to record; record it again")
         self.start_ns: int = self._reader.start_time
@@ -153,6 +156,13 @@ class LogReader:
             raise
         except Exception as error:  # a damaged file makes the parsers raise anything: struct.error, apsw.Error...
             raise explained(self.path, error) from error
+
+
+def _is_latched(connection: Connection) -> bool:
+    if isinstance(connection.ext, ConnectionExtRosbag1):
+        return bool(connection.ext.latching) or connection.topic.endswith("tf_static")
+    profiles = connection.ext.offered_qos_profiles
+    return connection.topic.endswith("tf_static") or any(q.durability == TRANSIENT_LOCAL for q in profiles)
 
 
 def existing_log(path: Path) -> Path:

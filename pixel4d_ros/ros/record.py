@@ -1,0 +1,143 @@
+"""`pixel4d record OUT.mcap`: write what is published to an MCAP log, topics as they appear."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+    from rclpy.qos import QoSProfile
+    from rclpy.subscription import Subscription
+
+    from pixel4d_ros.logs.writer import LogWriter
+
+NOT_BY_DEFAULT = ("/rosout", "/parameter_events", "/clock")
+DISCOVERY_PERIOD_S = 0.1
+QUEUE = 100  # messages per topic that may wait while the disk is slow
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pixel4d record`."""
+    parser.add_argument("out", type=Path, help="the .mcap file to write")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these; * and ? match, e.g. '/forecast_node/*'")
+    what.add_argument("--all", action="store_true", help=f"also {', '.join(NOT_BY_DEFAULT)}")
+    parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
+    parser.add_argument(
+        "--use-sim-time", action="store_true", help="stamp messages with /clock, not with the wall clock"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record until interrupted. Raises ValueError with one line for the user."""
+    if args.out.exists() and not args.overwrite:
+        raise ValueError(f"{args.out} exists: choose another name or pass --overwrite")
+    from pixel4d_ros.logs.writer import LogWriter
+    from pixel4d_ros.ros.session import ros_node
+
+    with LogWriter(args.out) as log, ros_node("pixel4d_record", args.use_sim_time) as (node, stop):
+        recorder = Recorder(node, log, args.topics, everything=args.all)
+        recorder.spin(stop, args.duration)
+        counts = log.counts
+    total = sum(counts.values())
+    print(f"recorded {total} messages on {len(counts)} topics to {args.out}", file=sys.stderr)
+    if not total:
+        wanted = " ".join(args.topics) if args.topics else "anything"
+        print(f"warning: nobody published {wanted}; check ROS_DOMAIN_ID and the topics' names", file=sys.stderr)
+    return 0
+
+
+class Recorder:
+    """Raw subscriptions to the topics that are wanted, as they appear."""
+
+    def __init__(self, node: Node, log: LogWriter, patterns: list[str] | None, everything: bool) -> None:
+        self.node, self.log, self.patterns, self.everything = node, log, patterns, everything
+        self.subscriptions: dict[str, Subscription | None] = {}  # None: cannot be recorded
+
+    def spin(self, stop: Event, duration: float | None) -> None:
+        """Record until the event is set or the time is over."""
+        from rclpy.executors import SingleThreadedExecutor
+
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.node)
+        end = None if duration is None else time.monotonic() + duration
+        next_look = 0.0
+        while not stop.is_set() and (end is None or time.monotonic() < end):
+            if time.monotonic() >= next_look:
+                self._subscribe_to_new()
+                next_look = time.monotonic() + DISCOVERY_PERIOD_S
+            executor.spin_once(timeout_sec=DISCOVERY_PERIOD_S / 2)
+        # What has arrived already is still written.
+        last = time.monotonic() + 1
+        while self._spin_some(executor) and time.monotonic() < last:
+            pass
+        executor.shutdown()
+
+    def _spin_some(self, executor: SingleThreadedExecutor) -> bool:
+        before = sum(self.log.counts.values())
+        executor.spin_once(timeout_sec=0.05)
+        return sum(self.log.counts.values()) > before
+
+    def _wanted(self, name: str) -> bool:
+        if self.patterns is not None:
+            return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+        return self.everything or name not in NOT_BY_DEFAULT
+
+    def _subscribe_to_new(self) -> None:
+        for name, types in self.node.get_topic_names_and_types():
+            if name in self.subscriptions or not self._wanted(name):
+                continue
+            publishers = self.node.get_publishers_info_by_topic(name)
+            if publishers:  # before there is one, its quality of service is unknown
+                self.subscriptions[name] = self._subscribe(name, types[0], matching_qos(publishers))
+
+    def _subscribe(self, name: str, type_name: str, qos: QoSProfile) -> Subscription | None:
+        from pixel4d_ros.ros.definitions import installed_definition
+        from pixel4d_ros.ros.session import message_class
+
+        kind = message_class(type_name)
+        if kind is None:
+            print(f"warning: {name} is not recorded, its type {type_name} is not installed", file=sys.stderr)
+            return None
+        try:
+            self.log.add_topic(name, type_name, installed_definition(type_name), is_transient_local(qos))
+        except ValueError as error:
+            print(f"warning: {name} is not recorded: {error}", file=sys.stderr)
+            return None
+        clock = self.node.get_clock()
+
+        def write(data: bytes) -> None:
+            self.log.write(name, clock.now().nanoseconds or time.time_ns(), data)
+
+        subscription = self.node.create_subscription(kind, name, write, qos, raw=True)
+        print(f"recording {name}", flush=True)
+        return subscription
+
+
+def matching_qos(publishers: list) -> QoSProfile:
+    """A subscription's quality of service that matches all publishers of a topic and loses least."""
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+    profiles = [p.qos_profile for p in publishers]
+    reliable = all(q.reliability == ReliabilityPolicy.RELIABLE for q in profiles)
+    keep = all(q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in profiles)
+    return QoSProfile(
+        depth=max(QUEUE, *(q.depth for q in profiles)),
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if keep else DurabilityPolicy.VOLATILE,
+    )
+
+
+def is_transient_local(qos: QoSProfile) -> bool:
+    """Whether late subscribers get the last messages."""
+    from rclpy.qos import DurabilityPolicy
+
+    return bool(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL)

@@ -1,0 +1,47 @@
+"""What the commands that are no nodes of their own share: a ROS context, clean stops, message classes by name."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+
+@contextmanager
+def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Event]]:
+    """A node, and an event that SIGINT and SIGTERM set: the command ends its loop and tidies up."""
+    stop = Event()
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        overrides = [Parameter("use_sim_time", value=use_sim_time)]
+        node = rclpy.create_node(name, parameter_overrides=overrides, start_parameter_services=False)
+        yield node, stop
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def message_class(type_name: str) -> Any | None:
+    """The class of "package/msg/Name"; None when the package is not installed or not built."""
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name, None)
+    except ImportError:
+        return None
+
+
+def time_message(ns: int) -> Time:
+    """builtin_interfaces/Time of nanoseconds since the epoch."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
