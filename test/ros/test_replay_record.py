@@ -1,0 +1,229 @@
+"""Replay and record as two processes over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
+
+pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
+
+from rosbags.rosbag2 import Reader
+
+from pixel4d_ros.logs.reader import LoggedMessage, LogReader
+from pixel4d_ros.logs.streams import pick_streams
+from pixel4d_ros.logs.transforms import read_frames, stamp_ns
+from pixel4d_ros.logs.types import jazzy_types
+from pixel4d_ros.logs.writer import LogWriter
+from pixel4d_ros.ros.definitions import installed_definition
+from pixel4d_ros.ros.driven_path import driven_path
+
+pytestmark = pytest.mark.ros
+TOPICS = ("/camera/left/camera_info", "/camera/left/image_raw", "/camera/left/depth", "/odometry")
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """A ROS domain that only this test uses."""
+    domain = 1 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 100
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def start(environment: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pixel4d_ros.cli", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
+
+
+def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -> tuple[int, str]:
+    if how is not None:
+        process.send_signal(how)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out + err
+
+
+def contents(log: LogReader, topic: str) -> list[bytes]:
+    """A topic's messages, serialised anew: DDS pads them."""
+    kind = log.topics[topic].type
+    return [bytes(jazzy_types().serialize_cdr(m.message, kind)) for m in log.messages([topic])]
+
+
+def stamps_of(messages: list[LoggedMessage]) -> list[int]:
+    return [stamp_ns(m.message.header) for m in messages]
+
+
+def record_a_replay(environment: dict[str, str], log: Path, out: Path, *options: object) -> tuple[str, float]:
+    """Replay a log while it is recorded; what the two said, and how long the replay ran."""
+    recorder = start(environment, "record", out, "--all")
+    try:
+        replay = start(environment, "replay", log, "--wait-for-subscribers", *TOPICS, *options)
+        assert recorder.stdout is not None
+        seen: set[str] = set()
+        while not {*TOPICS} <= seen:
+            line = recorder.stdout.readline()
+            assert line, "the recorder ended"
+            seen.add(line.removeprefix("recording ").strip())
+        began = time.monotonic()
+        code, said = stopped(replay)
+        took = time.monotonic() - began
+        assert code == 0, said
+    finally:
+        code, recorded = stopped(recorder, signal.SIGINT)
+    assert code == 0, recorded
+    return said + recorded, took
+
+
+@pytest.mark.parametrize("kind", ["mcap", "bag"])
+def test_every_message_arrives_and_the_clock_runs(tmp_path: Path, environment: dict[str, str], kind: str) -> None:
+    frames = 20
+    log = tmp_path / f"drive.{kind}"
+    if kind == "mcap":
+        write_mcap(log, entries(frames))
+    else:
+        write_rosbag1(log, frames)
+    said, took = record_a_replay(environment, log, tmp_path / "out.mcap")
+    with LogReader(log) as a, LogReader(tmp_path / "out.mcap") as b:
+        for topic in TOPICS:
+            assert contents(a, topic) == contents(b, topic), topic
+        stamps = [m.message.clock.sec * 10**9 + m.message.clock.nanosec for m in b.messages(["/clock"])]
+        arrivals = [m.time_ns for m in b.raw([TOPICS[1]])]
+        seconds = (a.end_ns - a.start_ns) * 1e-9
+    assert seconds == pytest.approx(2.0, abs=0.1)
+    assert took > seconds
+    # The recorder's wall clock saw the images 0.1 s apart.
+    assert np.median(np.diff(arrivals)) == pytest.approx(0.1e9, rel=0.1)
+    running = np.diff(sorted({s for s in stamps if s > stamps[0]}))
+    assert stamps[-1] == pytest.approx(a.end_ns, abs=2e7)
+    assert (np.diff(stamps) >= 0).all()
+    assert len(running) > 60 * seconds  # 100 Hz, were the machine idle
+    assert "not replayed" not in said or "tf2_msgs" in said
+
+
+def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str]) -> None:
+    log = write_mcap(tmp_path / "drive.mcap", entries(20))
+    out = tmp_path / "out.mcap"
+    recorder = start(environment, "record", out, "--topics", "/ego/*", "--use-sim-time")
+    try:
+        options = (
+            "--rate",
+            4,
+            "--start",
+            0.5,
+            "--duration",
+            1.0,
+            "--topics",
+            "/odometry",
+            "--remap",
+            "/odometry:=/ego/odom",
+        )
+        code, said = stopped(start(environment, "replay", log, *options, "--wait-for-subscribers", "/ego/odom"))
+        assert code == 0, said
+    finally:
+        code, recorded = stopped(recorder, signal.SIGTERM)
+    assert code == 0, recorded
+    with LogReader(out) as b:
+        assert {name for name, topic in b.topics.items() if topic.count} == {"/ego/odom"}
+        messages = list(b.messages())
+    with LogReader(log) as a:
+        expected = [m for m in a.messages(["/odometry"]) if 0.5 <= (m.time_ns - a.start_ns) * 1e-9 <= 1.5]
+    assert stamps_of(messages) == stamps_of(expected)
+    assert len(messages) == 21  # both ends
+    # --use-sim-time: stamped with the replay's clock, not with today's.
+    lag = np.array([m.time_ns for m in messages]) - stamps_of(messages)
+    assert np.median(np.abs(lag)) < 0.1e9
+
+
+def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str, str]) -> None:
+    replay = start(environment, "replay", write_mcap(tmp_path / "drive.mcap", entries(3)), "--loop", "--rate", 2)
+    time.sleep(4)
+    assert replay.poll() is None
+    code, said = stopped(replay, signal.SIGINT)
+    assert code == 0, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--rate", "0"), "--rate must be positive"),
+        (("--topics", "/nothing"), "has no topic /nothing; it has "),
+        (("--start", "100"), r"--start 100 is beyond the end"),
+        (("--remap", "odometry"), "write it as /topic:=/other"),
+        (
+            ("--wait-for-subscribers", "--wait-timeout", "0.5"),
+            "nobody subscribed to /camera/left/image_raw within 0.5 s",
+        ),
+    ],
+)
+def test_bad_options_end_with_one_line(
+    tmp_path: Path, environment: dict[str, str], options: tuple, reason: str
+) -> None:
+    code, said = stopped(start(environment, "replay", write_mcap(tmp_path / "drive.mcap", entries(3)), *options))
+    assert code == 1
+    assert reason in said
+    assert "Traceback" not in said
+
+
+def test_bad_logs_end_with_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    whole = write_mcap(tmp_path / "whole.mcap", entries()).read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.mcap").write_bytes(b"")
+    for name, reason in (("cut", "is truncated or damaged"), ("empty", "is empty"), ("none", "does not exist")):
+        code, said = stopped(start(environment, "replay", tmp_path / f"{name}.mcap"))
+        assert code == 1
+        assert reason in said
+        assert len(said.strip().splitlines()) == 1, said
+
+
+def test_record_keeps_an_existing_file(tmp_path: Path, environment: dict[str, str]) -> None:
+    out = tmp_path / "out.mcap"
+    out.write_bytes(b"precious")
+    code, said = stopped(start(environment, "record", out, "--duration", 1))
+    assert code == 1
+    assert "exists: choose another name or pass --overwrite" in said
+    assert out.read_bytes() == b"precious"
+    code, said = stopped(start(environment, "record", out, "--duration", 1, "--topics", "/nothing", "--overwrite"))
+    assert code == 0
+    assert "nobody published /nothing" in said
+    with Reader(out) as reader:
+        assert reader.message_count == 0
+
+
+def test_driven_path_is_where_the_base_was(tmp_path: Path) -> None:
+    with LogReader(write_mcap(tmp_path / "drive.mcap", entries(20))) as log:
+        track, _ = read_frames(log, pick_streams(log)).camera_track("camera")
+    path = driven_path(track, START + 300_000_000)
+    assert path is not None
+    assert path.header.frame_id == "odom"
+    assert len(path.poses) == 17  # the log ends before 3 s are over
+    for i in (0, 7):
+        stamp = path.poses[i].header.stamp
+        ns = stamp.sec * 10**9 + stamp.nanosec
+        assert ns == START + 300_000_000 + i * 100_000_000
+        position, yaw = base_pose(ns)
+        got = path.poses[i].pose
+        np.testing.assert_allclose([got.position.x, got.position.y], position[:2], atol=1e-6)
+        assert 2 * np.arctan2(got.orientation.z, got.orientation.w) == pytest.approx(yaw, abs=TURN * 1e-6)
+    assert driven_path(track, START + 1_990_000_000) is None
+
+
+def test_definitions_of_installed_types_are_complete(tmp_path: Path) -> None:
+    definition = installed_definition("sensor_msgs/msg/PointCloud2")
+    assert definition is not None
+    assert "MSG: sensor_msgs/PointField" in definition
+    assert "MSG: builtin_interfaces/Time" in definition
+    with LogWriter(tmp_path / "a.mcap") as log:
+        log.add_topic("/cloud", "sensor_msgs/msg/PointCloud2", definition)
+    assert installed_definition("no_such_msgs/msg/Thing") is None
