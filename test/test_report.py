@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
+from pixel4d_ros.evaluation.node_record import rate
 from pixel4d_ros.evaluation.plots import Series, histogram, line_chart, nice_ticks
 from pixel4d_ros.evaluation.recording import FORECAST_TYPE, Truth
 from pixel4d_ros.evaluation.report import write_report
@@ -214,6 +215,7 @@ def test_a_video_refuses_a_change_of_size_and_makes_odd_ones_even(tmp_path: Path
             video.add(np.zeros((48, 64, 3), np.uint8))
     stream = imageio_ffmpeg.read_frames(str(tmp_path / "video.mp4"))
     assert next(stream)["size"] == (64, 32)
+    stream.close()
     with VideoWriter(tmp_path / "empty.mp4", 10):
         pass
     assert not (tmp_path / "empty.mp4").exists()
@@ -241,6 +243,14 @@ def test_truth_is_found_again_when_the_replay_loops(tmp_path: Path) -> None:
                 else:
                     assert found is None
         assert truth.at(START - PERIOD) is None
+
+
+def test_rates_ignore_messages_stamped_by_another_clock() -> None:
+    times = [START + i * PERIOD for i in range(11)]
+    assert rate(times) == pytest.approx(10)
+    assert rate([START + 10**17, *times]) == pytest.approx(10)
+    assert rate(times[:1]) is None
+    assert rate([]) is None
 
 
 def test_ticks_are_round_and_cover_the_values() -> None:

@@ -53,10 +53,9 @@ def score_source(forecaster: Forecaster, window: Clip, protocol: Protocol) -> So
             if not np.isfinite(scale):
                 return None
             poses = scaled_translation(poses, scale)
-        frames: Any = (
-            forecaster.render(scene.sample(k), poses, times, window.K, _size(window)) for k in range(scene.num_samples)
-        )
-        frames = list(frames)
+        size = window.images.shape[2], window.images.shape[1]
+        futures = [scene.sample(k) for k in range(scene.num_samples)]
+        frames = np.stack([forecaster.render(future, poses, times, window.K, size) for future in futures])
     else:
         forecast = forecaster.forecast(
             window.images[0],
@@ -115,10 +114,6 @@ def _predict(forecaster: Forecaster, window: Clip, protocol: Protocol) -> tuple[
     )
     scene = without_motion(forecast.scene) if protocol.static else forecast.scene
     return scene, forecast.depth[0, 0]
-
-
-def _size(window: Clip) -> tuple[int, int]:
-    return window.images.shape[2], window.images.shape[1]
 
 
 def _per_frame(metric: Any, frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> FloatArray:

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default: 0.1)")
     parser.add_argument("--stride", type=int, help="use every N-th possible source (default: about 20 sources; 1: all)")
+    parser.add_argument("--start", type=int, default=0, help="skip the log's first images (default: 0)")
+    parser.add_argument("--count", type=int, help="read so many images only: all are held in memory (default: all)")
     parser.add_argument("--size", type=_size, metavar="WxH", help="resize images, e.g. 400x120 (default: as logged)")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="sampled futures: also mean and best of K")
     parser.add_argument("--static", action="store_true", help="switch the forecast's motion off")
@@ -54,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
         align_scale=args.align_scale,
         seed=args.seed,
     )
+    if args.start < 0 or (args.count is not None and args.count < 2):
+        raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
-    clip = read_clip(args.log, camera=args.camera)
+    clip = read_clip(args.log, args.camera, args.start, args.count)
     evaluation = evaluate_clip(forecaster, clip, protocol, args.log.stem)
     # With JSON on stdout the table must not break it for whoever parses it.
     print(describe(evaluation, args.markdown), file=sys.stderr if args.json == "-" else sys.stdout)

@@ -14,6 +14,7 @@ from pixel4d_ros.logs.reader import LogReader
 
 DIAGNOSTICS_TYPE = "diagnostic_msgs/msg/DiagnosticArray"
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
+OTHER_CLOCK_NS = 6 * 3600 * 10**9
 PLAUSIBLE_AGE_S = 60.0  # more means that the recorder's clock was not that of the stamps
 
 
@@ -51,7 +52,7 @@ class NodeRecord:
 
     topics: tuple[TopicRate, ...]
     forecast_hz: float | None  # source images forecast per second
-    age_s: Spread | None  # from the source image's stamp to the recorder; None when their clocks differ
+    age_s: Spread | None  # from the source image's stamp to the recorder; None: different clocks
     latency_ms: dict[str, float]  # p50, p99, ...: from the image's arrival to the published forecast, as the node says
     received: int | None  # images, as the node counts them
     published: int | None
@@ -71,7 +72,8 @@ def read_node_record(recorded: LogReader, forecasts: Sequence[tuple[int, int]]) 
         TopicRate(name, recorded.topics[name].type, len(when), rate(when)) for name, when in sorted(times.items())
     )
     ages = [1e-9 * (at - stamp) for stamp, at in forecasts]
-    plausible = bool(ages) and all(-1 < age < PLAUSIBLE_AGE_S for age in ages)
+    # A recorder on simulated time stamps what comes before the first /clock with the wall clock.
+    ages = [age for age in ages if -1 < age < PLAUSIBLE_AGE_S]
     statuses = _statuses(recorded)
     values = {v.key: str(v.value) for v in statuses[-1].values} if statuses else {}
     states: dict[str, int] = defaultdict(int)
@@ -80,7 +82,7 @@ def read_node_record(recorded: LogReader, forecasts: Sequence[tuple[int, int]]) 
     return NodeRecord(
         topics=topics,
         forecast_hz=rate([at for _, at in forecasts]),
-        age_s=spread(ages) if plausible else None,
+        age_s=spread(ages),
         latency_ms=_latencies(values),
         received=_count(values, "received"),
         published=_count(values, "published"),
@@ -88,15 +90,21 @@ def read_node_record(recorded: LogReader, forecasts: Sequence[tuple[int, int]]) 
         states=dict(states),
         diagnostics=values,
         messages=tuple(dict.fromkeys(status.message for status in statuses)),
-        ages=tuple(ages) if plausible else (),
+        ages=tuple(ages),
     )
 
 
 def rate(times_ns: Sequence[int]) -> float | None:
-    """Mean rate in Hz of messages at these times (ns); None for fewer than two, or when all came at once."""
-    if len(times_ns) < 2 or max(times_ns) == min(times_ns):
+    """Mean rate in Hz of messages at these times (ns); None for fewer than two, or when all came at once.
+
+    Times on another clock, hours away from the others, are left out.
+    """
+    if not len(times_ns):
         return None
-    return 1e9 * (len(times_ns) - 1) / (max(times_ns) - min(times_ns))
+    times = np.asarray(times_ns, np.int64)
+    times = times[np.abs(times - np.sort(times)[len(times) // 2]) < OTHER_CLOCK_NS]
+    span = int(times.max() - times.min())
+    return 1e9 * (len(times) - 1) / span if span else None
 
 
 def _statuses(recorded: LogReader) -> list[Any]:

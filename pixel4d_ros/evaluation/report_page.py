@@ -25,8 +25,8 @@ def page(report: Report, video: Path) -> str:
         f"<header><h1>{escape(report.log)}</h1><p class='dim'>{_introduction(report)}</p></header>",
         _cards(report),
         _section("Forecast beside what really happened", _video(video)),
-        _section("Pictures", "".join(map(_strip, report.strips))) if report.strips else "",
         _section("Quality over the horizon", _quality(report)),
+        _section("Pictures", "".join(map(_strip, report.strips))) if report.strips else "",
         _section("The node", _node(report)),
         _section("Environment", _environment(report)),
     ]
@@ -99,8 +99,8 @@ def _picture(jpeg: bytes, caption: str, css: str) -> str:
 def _quality(report: Report) -> str:
     later = report.steps[1:]
     times = [s.time for s in later]
-    psnr = [Series("forecast", [s.psnr for s in later]), Series("repeat the last", [s.repeat_psnr for s in later])]
-    ssim = [Series("forecast", [s.ssim for s in later]), Series("repeat the last", [s.repeat_ssim for s in later])]
+    psnr = [Series("forecast", [s.psnr for s in later]), Series("last image", [s.repeat_psnr for s in later])]
+    ssim = [Series("forecast", [s.ssim for s in later]), Series("last image", [s.repeat_ssim for s in later])]
     x_label = "seconds after the source image"
     charts = line_chart(times, psnr, "PSNR, dB", x_label) + line_chart(times, ssim, "SSIM", x_label)
     rows = [
@@ -116,10 +116,10 @@ def _quality(report: Report) -> str:
         ]
         for i, s in enumerate(report.steps)
     ]
-    header = ["time, s", "forecasts", "PSNR, dB", "repeat, dB", "gain, dB", "SSIM", "repeat", "seen before, %"]
+    header = ["time, s", "forecasts", "PSNR, dB", "last image, dB", "gain, dB", "SSIM", "last image", "seen before, %"]
     note = (
-        "Each forecast frame is compared with the logged image nearest to its time; repeat is the source image itself, "
-        "which an empty forecast would show. Seen before: share of the frame that the source image showed. "
+        "Each forecast frame is compared with the logged image nearest to its time; so is the last image that the "
+        "camera took, repeated without any forecast. Seen before: share of the frame that the source image showed. "
         "Brackets are 95 % bootstrap intervals over the forecasts, which overlap in time and are therefore not quite "
         "independent."
     )
