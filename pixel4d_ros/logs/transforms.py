@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ class Frames:
         track = track or self.path
         if track is None:
             raise LogError("the log has no odometry, no tf of the camera and no Path: the camera's poses are unknown")
-        base = track.child or frame
+        base = track.child or frame  # a Path does not say whose poses it holds
+        track = replace(track, child=base)
         if base in mounts:
             return track, mounts[base]
         if base in self.static:  # the base hangs below the frame that the camera hangs on as well

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin when these (default: the image topic) have a subscriber; their names as published",
     )
     parser.add_argument("--wait-timeout", type=float, default=60.0, metavar="S", help="wait at most S seconds for that")
+    parser.add_argument("--linger", type=float, default=0.0, metavar="S", help="keep /clock running for S s at the end")
     parser.add_argument(
         "--plan-from-odometry",
         action="store_true",
@@ -194,23 +195,30 @@ class Replay:
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
             if not stop.is_set():
                 bar.update(seconds - bar.n)
+        self._run_clock(pacer, self.end_ns, self.end_ns + int(self.args.linger * self.args.rate * 1e9))
         return pacer
 
     def _timed(self, pacer: Pacer) -> Iterator[RawMessage]:
         """Messages, each when its time has come; /clock ticks in between."""
-        tick_ns = int(CLOCK_PERIOD_S * 1e9 * self.args.rate)
-        tick = self.start_ns
+        last = self.start_ns
         for raw in self.log.raw(list(self.publishers), self.start_ns):
             if raw.time_ns > self.end_ns:
                 return
-            while tick < raw.time_ns and not pacer.stop.is_set():
-                pacer.wait_until(tick)
-                self._publish_clock(tick)
-                tick = max(tick + tick_ns, min(pacer.now_ns(), raw.time_ns))
-            pacer.wait_until(raw.time_ns)
+            self._run_clock(pacer, last, raw.time_ns)
             if pacer.stop.is_set():
                 return
+            last = raw.time_ns
             yield raw
+
+    def _run_clock(self, pacer: Pacer, start_ns: int, end_ns: int) -> None:
+        """Let the time from start_ns to end_ns pass, with /clock ticking; ticks that are overdue are left out."""
+        period = int(CLOCK_PERIOD_S * 1e9 * self.args.rate)
+        tick = start_ns + period
+        while tick < end_ns and not pacer.stop.is_set():
+            pacer.wait_until(tick)
+            self._publish_clock(tick)
+            tick = max(tick + period, min(pacer.now_ns(), end_ns))
+        pacer.wait_until(end_ns)
 
     def _publish_latched_before_start(self) -> None:
         """Whoever skips the beginning still needs the static transforms that were sent there."""
