@@ -13,7 +13,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, shared_path
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
@@ -117,6 +117,12 @@ def make_recording(
     return path
 
 
+def described(video: Path) -> str:
+    """What ffmpeg says about a video."""
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    return subprocess.run([ffmpeg, "-i", str(video)], capture_output=True, text=True, check=False).stderr
+
+
 class Page(HTMLParser):
     """Counts tags, and checks that what is opened is closed."""
 
@@ -199,10 +205,8 @@ def test_the_video_is_h264_that_plays_everywhere(tmp_path: Path) -> None:
     log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
     write_report(log, recording, tmp_path / "out")
     video = tmp_path / "out/forecast.mp4"
-    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    said = subprocess.run([ffmpeg, "-i", str(video)], capture_output=True, text=True, check=False).stderr
-    assert "h264" in said
-    assert "yuv420p" in said
+    assert "h264" in described(video)
+    assert "yuv420p" in described(video)
     frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
     # Ten forecasts, of which those from images 28, 32 and 36 end with the log; each is held for 5 frames.
     assert frames == 7 * 14 + 12 + 8 + 4 + 10 * 5
@@ -213,9 +217,7 @@ def test_a_video_refuses_a_change_of_size_and_makes_odd_ones_even(tmp_path: Path
         video.add(np.zeros((33, 65, 3), np.uint8))
         with pytest.raises(ValueError, match="one size"):
             video.add(np.zeros((48, 64, 3), np.uint8))
-    stream = imageio_ffmpeg.read_frames(str(tmp_path / "video.mp4"))
-    assert next(stream)["size"] == (64, 32)
-    stream.close()
+    assert "64x32" in described(tmp_path / "video.mp4")
     with VideoWriter(tmp_path / "empty.mp4", 10):
         pass
     assert not (tmp_path / "empty.mp4").exists()
@@ -243,6 +245,16 @@ def test_truth_is_found_again_when_the_replay_loops(tmp_path: Path) -> None:
                 else:
                     assert found is None
         assert truth.at(START - PERIOD) is None
+
+
+def test_a_real_camera_has_an_image_for_every_step() -> None:
+    # KITTI's camera runs at 9.7 Hz: its 13th image after a source is 45 ms away from +1.3 s.
+    with LogReader(shared_path("logs/val/kitti_0002.mcap")) as log:
+        truth = Truth(log, "/camera/left/image_raw/compressed")
+        truth.start_at(truth.first_stamp)
+        images = [truth.at(truth.first_stamp + i * PERIOD, (200, 60)) for i in range(STEPS)]
+    assert all(found is not None and found.shape == (60, 200, 3) for found in images)
+    assert len({found.tobytes() for found in images if found is not None}) >= STEPS - 1
 
 
 def test_rates_ignore_messages_stamped_by_another_clock() -> None:
