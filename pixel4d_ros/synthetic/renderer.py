@@ -1,0 +1,237 @@
+"""Images, depth and object ids of synthetic worlds, by exact ray casting and one shading pass over the nearest hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixel4d_ros.synthetic.ground import Road, ground_colors, intersect_ground, sky_colors
+from pixel4d_ros.synthetic.materials import SHADERS, Surface
+from pixel4d_ros.synthetic.primitives import Primitives, unit_normals
+from pixel4d_ros.synthetic.tracing import (
+    TILE,
+    Placed,
+    first_hits,
+    in_shadow,
+    openness,
+    screen_boxes,
+    tile_rectangles,
+)
+from pixel4d_ros.synthetic.world import Worlds
+
+# Where in a pixel the rays go: the centre first (depth and ids are its), then a triangle around it.
+_OFFSETS = {1: [(0.0, 0.0)], 4: [(0.0, 0.0), (0.0, -0.36), (0.31, 0.18), (-0.31, 0.18)]}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """N images."""
+
+    rgb: Tensor  # (N, H, W, 3) float32 0..1, sRGB
+    depth: Tensor  # (N, H, W) metres along z, inf for the sky
+    object_ids: Tensor  # (N, H, W) int64
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Rays of N views as (N, T, R): T tiles of R pixels."""
+
+    rays: Tensor  # (N, T, R, 3) world, unit camera z
+    depth: Tensor  # (N, T, R)
+    primitive: Tensor  # (N, T, R), -1 ground, -2 sky
+    kerb: Tensor  # (N, T, R)
+    points: Tensor  # (N, T, R, 3) world; the camera itself where the ray meets nothing
+    normals: Tensor  # (N, T, R, 3) world, unit
+
+
+def render(
+    worlds: Worlds,
+    world_of_view: Tensor,
+    object_poses: Tensor,
+    T_world_camera: Tensor,
+    K: Tensor,
+    size: tuple[int, int],
+    samples: int = 1,
+) -> Rendered:
+    """Render N views: world_of_view (N,) int64, object_poses (N, M + 1, 4, 4), T_world_camera (N, 4, 4), K (N, 3, 3).
+
+    size is (width, height); samples 1, or 4 rays per pixel whose colours are averaged. Raises ValueError on others.
+    """
+    if samples not in _OFFSETS:
+        raise ValueError(f"samples must be 1 or 4 rays per pixel, got {samples}")
+    placed = Placed.of(Primitives(worlds.primitives.rows[world_of_view]), object_poses)
+    total = torch.zeros(())
+    for offset in _OFFSETS[samples]:
+        shifted = K.clone()
+        shifted[:, :2, 2] -= K.new_tensor(offset)
+        hits = _trace(placed, worlds, world_of_view, T_world_camera, shifted, size)
+        if offset == (0.0, 0.0):
+            first = hits
+        total = total + _shade(placed, worlds, world_of_view, T_world_camera, K, hits) / samples
+    ids = placed.primitives.object.long()
+    n = torch.arange(len(ids), device=ids.device)[:, None, None]
+    object_ids = torch.where(first.primitive >= 0, ids[n, first.primitive.clamp(min=0)], 0)
+    return Rendered(_untile(total, size), _untile(first.depth, size), _untile(object_ids, size))
+
+
+def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, T, R, ...) tiles to (N, H, W, ...) images."""
+    width, height = size
+    columns, rows = -(-width // TILE), -(-height // TILE)
+    image = values.view(len(values), rows, columns, TILE, TILE, *values.shape[3:]).transpose(2, 3)
+    return image.reshape(len(values), rows * TILE, columns * TILE, *values.shape[3:])[:, :height, :width].contiguous()
+
+
+def _camera_rays(K: Tensor, size: tuple[int, int]) -> Tensor:
+    """Rays (N, T, R, 3) in the cameras' frames with z = 1."""
+    columns, rows = -(-size[0] // TILE), -(-size[1] // TILE)
+    lane = torch.arange(TILE, device=K.device)
+    x = (torch.arange(columns, device=K.device)[:, None] * TILE + lane)[None, :, None, :]
+    y = (torch.arange(rows, device=K.device)[:, None] * TILE + lane)[:, None, :, None]
+    shape = (rows, columns, TILE, TILE)
+    x, y = (v.expand(shape).reshape(1, rows * columns, TILE * TILE).to(K.dtype) for v in (x, y))
+    u = (x - K[:, 0, 2, None, None]) / K[:, 0, 0, None, None]
+    v = (y - K[:, 1, 2, None, None]) / K[:, 1, 1, None, None]
+    return torch.stack((u, v, torch.ones_like(u)), -1)
+
+
+def _trace(
+    placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, size: tuple[int, int]
+) -> _Hits:
+    R, origins = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
+    T_camera_world = torch.eye(4, device=K.device).repeat(len(K), 1, 1)
+    T_camera_world[:, :3, :3] = R.transpose(1, 2)
+    T_camera_world[:, :3, 3] = -(R.transpose(1, 2) @ origins[..., None])[..., 0]
+    rays = _camera_rays(K, size) @ R.transpose(1, 2)[:, None]
+    N, T, Q = rays.shape[:3]
+    boxes = screen_boxes(placed, T_camera_world, K)
+    tiles = tile_rectangles(-(-size[1] // TILE), -(-size[0] // TILE), K.device)
+    depth, primitive = first_hits(placed, origins, rays, boxes, tiles)
+    road = Road(worlds.road.values[world])
+    ground, kerb = intersect_ground(road, origins, rays.view(N, T * Q, 3))
+    ground, kerb = ground.view(N, T, Q), kerb.view(N, T, Q)
+    on_ground = ground < depth
+    depth = torch.where(on_ground, ground, depth)
+    hit = torch.isfinite(depth)
+    primitive = torch.where(on_ground, -1, torch.where(hit, primitive, -2))
+    points = origins[:, None, None] + rays * torch.where(hit, depth, 0.0)[..., None]
+    kerb = kerb & on_ground
+    normals = _normals(placed, primitive, points)
+    if kerb.any():
+        normals[kerb] = _kerb_normals(Road(road.values[kerb.nonzero()[:, 0]]), points[kerb])
+    return _Hits(rays, depth, primitive, kerb, points, normals)
+
+
+def _normals(placed: Placed, primitive: Tensor, points: Tensor) -> Tensor:
+    normals = torch.zeros_like(points)
+    normals[..., 2] = 1
+    n, t, r = (primitive >= 0).nonzero(as_tuple=True)
+    p = primitive[n, t, r]
+    unit = _unit_points(placed, n, p, points[n, t, r])
+    local = unit_normals(placed.primitives.shape[n, p], unit, placed.primitives.taper[n, p])
+    # A plane's normal goes to the world with the inverse transpose of unit -> world.
+    world = (placed.to_unit[n, p].transpose(-1, -2) @ local[..., None])[..., 0]
+    normals[n, t, r] = torch.nn.functional.normalize(world, dim=-1)
+    return normals
+
+
+def _kerb_normals(road: Road, p: Tensor) -> Tensor:
+    """Level normals (N, 3) of the kerb's face, towards the road, by differences."""
+    step = 0.02
+    gx = road.off_road(p[:, 0] + step, p[:, 1]) - road.off_road(p[:, 0] - step, p[:, 1])
+    gy = road.off_road(p[:, 0], p[:, 1] + step) - road.off_road(p[:, 0], p[:, 1] - step)
+    return torch.nn.functional.normalize(-torch.stack((gx, gy, torch.zeros_like(gx)), -1), dim=-1)
+
+
+def _unit_points(placed: Placed, n: Tensor, p: Tensor, points: Tensor) -> Tensor:
+    return (placed.to_unit[n, p] @ (points - placed.centers[n, p])[..., None])[..., 0]
+
+
+def _albedo(placed: Placed, road: Road, hits: _Hits, footprint: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear colour (N, T, R, 3) and gloss (N, T, R) of every hit."""
+    color, gloss = torch.zeros_like(hits.points), torch.zeros_like(footprint)
+    index = (hits.primitive == -1).nonzero(as_tuple=True)
+    color[index] = ground_colors(Road(road.values[index[0]]), hits.points[index], footprint[index], hits.kerb[index])
+    n = torch.arange(len(color), device=color.device)[:, None, None]
+    material = torch.where(hits.primitive >= 0, placed.primitives.material[n, hits.primitive.clamp(min=0)].long(), -1)
+    for kind, shader in SHADERS.items():
+        index = (material == int(kind)).nonzero(as_tuple=True)
+        if len(index[0]) == 0:
+            continue
+        v, p = index[0], hits.primitive[index]
+        prims = placed.primitives
+        half = prims.half[v, p]
+        local = (placed.to_world[v, p].transpose(-1, -2) @ hits.normals[index][..., None])[..., 0] / half
+        surface = Surface(
+            _unit_points(placed, v, p, hits.points[index]),
+            half,
+            local,
+            prims.color[v, p],
+            prims.color2[v, p],
+            prims.params[v, p],
+            prims.seed[v, p].long(),
+            footprint[index],
+        )
+        color[index], gloss[index] = shader(surface)
+    return color.clamp(min=0), gloss
+
+
+def _shade(
+    placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, hits: _Hits
+) -> Tensor:
+    """sRGB colours (N, T, R, 3)."""
+    road = Road(worlds.road.values[world])
+    outdoors = (road.outdoors > 0.5)[:, None, None]
+    direction = torch.nn.functional.normalize(hits.rays, dim=-1)
+    facing = (direction * hits.normals).sum(-1).abs()
+    hit = hits.primitive > -2
+    footprint = torch.where(hit, hits.depth, 0.0) / K[:, 0, 0, None, None] / facing.clamp(min=0.08)
+    albedo, gloss = _albedo(placed, road, hits, footprint)
+    sun, lamp_falloff = _light_direction(worlds.sun[world], outdoors, hits.points)
+    cosine = (hits.normals * sun).sum(-1).clamp(min=0)
+    lifted = hits.points + hits.normals * (0.004 + 5e-5 * torch.where(hit, hits.depth, 0.0))[..., None]
+    asked = hit & outdoors & (cosine > 0)
+    shadow = in_shadow(placed, lifted, asked, torch.nn.functional.normalize(worlds.sun[world], dim=-1))
+    direct = cosine * torch.where(shadow, 0.0, 1.0) * lamp_falloff
+    open_sky = openness(placed, hits.points, hit, hits.primitive) * (0.65 + 0.35 * hits.normals[..., 2])
+    sun_color, ambient = worlds.sun_color[world][:, None, None], worlds.ambient[world][:, None, None]
+    color = albedo * (direct[..., None] * sun_color + open_sky[..., None] * ambient)
+    mirrored = direction - 2 * (direction * hits.normals).sum(-1, keepdim=True) * hits.normals
+    fresnel = gloss * (0.06 + 0.94 * (1 - facing).clamp(0, 1) ** 4)
+    ambient_light = ambient.expand_as(albedo)
+    reflected = _sky(worlds, world, mirrored, (fresnel > 0.01) & outdoors, ambient_light)
+    # Below the horizon the mirror shows the dim street instead of the sky.
+    reflected = reflected * (0.25 + 0.75 * (mirrored[..., 2:] * 4 + 0.5).clamp(0, 1))
+    color = color + fresnel[..., None] * reflected
+    haze = torch.exp(-worlds.haze[world][:, None, None] * torch.where(hit, hits.depth, 0.0))[..., None]
+    color = color * haze + worlds.horizon[world][:, None, None] * (1 - haze)
+    color = torch.where(hit[..., None], color, _sky(worlds, world, direction, ~hit & outdoors, ambient_light * 0.1))
+    return _tone(color * worlds.exposure[world][:, None, None, None])
+
+
+def _light_direction(sun: Tensor, outdoors: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions to the light (N, T, R, 3) and its strength: the far sun, or a room's lamp."""
+    to_lamp = sun[:, None, None] - points
+    distance = to_lamp.norm(dim=-1).clamp(min=0.3)
+    falloff = torch.where(outdoors, 1.0, 4 / (1.5 + distance * distance))
+    far = torch.nn.functional.normalize(sun, dim=-1)[:, None, None]
+    return torch.where(outdoors[..., None], far, to_lamp / distance[..., None]), falloff
+
+
+def _sky(worlds: Worlds, world: Tensor, direction: Tensor, where: Tensor, otherwise: Tensor) -> Tensor:
+    """Sky colours along unit directions (N, T, R, 3) at `where` (N, T, R), `otherwise` (N, T, R, 3) elsewhere."""
+    index = where.nonzero(as_tuple=True)
+    b = world[index[0]]
+    sun = torch.nn.functional.normalize(worlds.sun, dim=-1)[b]
+    seed = worlds.road.seed[b].long()
+    out = otherwise.clone()
+    out[index] = sky_colors(direction[index], sun, worlds.zenith[b], worlds.horizon[b], worlds.clouds[b], seed)
+    return out
+
+
+def _tone(linear: Tensor) -> Tensor:
+    """Linear light to sRGB with a camera's soft shoulder: highlights clip late, shadows stay dark."""
+    shoulder = torch.where(linear > 0.6, 0.6 + 0.4 * torch.tanh((linear - 0.6) / 0.55), linear).clamp(0, 1)
+    return torch.where(shoulder <= 0.0031308, 12.92 * shoulder, 1.055 * shoulder.clamp(min=1e-6) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,213 @@
+"""Layouts of rooms: textured walls, floor and ceiling, furniture of simple solids, a lamp, a hand-held camera."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
+from pixel4d_ros.synthetic.materials import Material as M
+from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
+from pixel4d_ros.synthetic.primitives import Shape as S
+from pixel4d_ros.synthetic.things import add_person
+from pixel4d_ros.synthetic.world import Builder, Layout, Light
+
+_WALL = 0.1  # metres, half the thickness
+
+
+def make_room(seed: int) -> Layout:
+    """The room of that seed: 3 to 10 m wide, the camera somewhere inside, some things moving in one room of three."""
+    rng = np.random.default_rng([seed, 3])
+    half = np.array([rng.uniform(1.8, 5.0), rng.uniform(1.6, 4.5), rng.uniform(1.15, 1.6)])
+    if rng.uniform() < 0.2:
+        half[:2] = rng.uniform(5, 12), rng.uniform(0.9, 1.4)  # a corridor
+    out = Builder()
+    _shell(out, rng, half)
+    _on_walls(out, rng, half)
+    taken = _furniture(out, rng, half)
+    camera = _camera(rng, half, taken)
+    actors = _moving(out, rng, half)
+    warm = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.0)])
+    lamp = np.array([*(rng.uniform(-0.6, 0.6, 2) * half[:2]), 2 * half[2] - 0.15])
+    ambient = rng.uniform(0.35, 0.8) * np.array([1.0, 0.98, 0.95])
+    exposure = float(np.exp(rng.normal(0.25, 0.3)) / 0.9)
+    light = Light(lamp, rng.uniform(0.5, 2.0) * warm, ambient, ambient, ambient, 0.0, exposure, 0.0)
+    road = np.zeros(len(ROAD_COLUMNS))
+    road[[ROAD_COLUMNS.index("half_width"), ROAD_COLUMNS.index("cross_half")]] = 1.0
+    road[ROAD_COLUMNS.index("seed")] = seed % (1 << 20)
+    return Layout(out.rows(), road, light, camera, actors)
+
+
+def _tint(rng: Generator, low: float = 0.03, high: float = 0.75) -> FloatArray:
+    """A muted colour of random brightness."""
+    return rng.uniform(low, high) * (1 - rng.uniform(0, 0.75) * rng.uniform(0, 1, 3))
+
+
+def _wood(rng: Generator) -> FloatArray:
+    return np.array([0.42, 0.25, 0.12]) * rng.uniform(0.2, 1.5) * rng.uniform(0.85, 1.15, 3)
+
+
+def _finish(rng: Generator, seed: int) -> tuple[M, dict[str, object]]:
+    """A random material for furniture and walls."""
+    kind = M(int(rng.choice([M.PLAIN, M.STRIPES, M.PLANKS, M.TILES, M.PICTURE], p=[0.34, 0.2, 0.22, 0.14, 0.1])))
+    color = _tint(rng)
+    other = color * rng.uniform(0.25, 0.8) if rng.uniform() < 0.6 else _tint(rng)
+    params: dict[M, tuple[float, ...]] = {
+        M.PLAIN: (np.exp(rng.uniform(0, 3)), rng.uniform(0.2, 0.9), rng.choice([1.0, 4.0]), rng.choice([0, 0, 0.3])),
+        M.STRIPES: (rng.uniform(0.04, 0.4), rng.uniform(0.3, 1.0), rng.integers(2), 0),
+        M.PLANKS: (rng.uniform(0.07, 0.25), rng.uniform(0.6, 2.0), 0, rng.choice([0, 0.2])),
+        M.TILES: (rng.uniform(0.1, 0.6), 0.02, 0, rng.choice([0, 0.3])),
+        M.PICTURE: (np.exp(rng.uniform(0, 2)), 0, 0, 0),
+    }
+    if kind == M.PLANKS:
+        color, other = _wood(rng), _wood(rng) * 0.6
+    return kind, {"color": color, "color2": other, "params": params[kind], "seed": seed}
+
+
+def _shell(out: Builder, rng: Generator, half: FloatArray) -> None:
+    x, y, z = half
+    kind, look = _finish(rng, int(rng.integers(1 << 20)))
+    for side in (-1, 1):
+        for center, extent in (((side * (x + _WALL), 0, z), (_WALL, y + 0.2, z)), ((0, side * (y + _WALL), z), (x + 0.2, _WALL, z))):
+            if rng.uniform() < 0.25:
+                kind, look = _finish(rng, int(rng.integers(1 << 20)))
+            bright = dict(look, color=np.clip(np.asarray(look["color"]) * 1.3 + 0.12, 0, 0.85))
+            out.add(S.BOX, kind, center=center, half=extent, contact=0.45, **bright)
+    kind, look = _finish(rng, int(rng.integers(1 << 20)))
+    if rng.uniform() < 0.5:
+        kind = M.PLANKS
+        look = {"color": _wood(rng), "color2": _wood(rng) * 0.5, "params": (0.12, 1.2, 0, 0.2), "seed": look["seed"]}
+    out.add(S.BOX, kind, center=(0, 0, -_WALL), half=(x + 0.2, y + 0.2, _WALL), contact=0.4, **look)
+    ceiling = rng.uniform(0.4, 0.8) * np.ones(3)
+    pattern = M.TILES if rng.uniform() < 0.4 else M.PLAIN
+    numbers = (0.6, 0.015, 0, 0) if pattern == M.TILES else (2.0, 0.25, 1, 0)
+    out.add(
+        S.BOX, pattern, center=(0, 0, 2 * z + _WALL), half=(x + 0.2, y + 0.2, _WALL), color=ceiling, color2=ceiling * 0.75,
+        params=numbers, contact=0.4, seed=int(rng.integers(1 << 20)),
+    )  # fmt: skip
+
+
+def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
+    """Pictures, doors, windows, skirting boards."""
+    x, y, z = half
+    for axis in (0, 1):
+        for side in (-1, 1):
+            wall, reach = (x, y) if axis == 0 else (y, x)
+            for _ in range(int(rng.integers(1, 4))):
+                wide, tall = rng.uniform(0.15, 0.6), rng.uniform(0.15, 0.5)
+                along, up = rng.uniform(-0.85, 0.85) * reach, rng.uniform(0.9, 1.3) * z
+                material, params = M.PICTURE, (rng.uniform(1.5, 8), 0.0, 0.0, 0.0)
+                frame, color = _tint(rng, 0.02), _tint(rng)
+                if rng.uniform() < 0.25:  # a door
+                    wide, tall, up = 0.42, 1.0, 1.0
+                    material, params, color, frame = M.PLANKS, (0.42, 2.2, 0.0, 0.1), _wood(rng), _wood(rng)
+                elif rng.uniform() < 0.3:  # a bright window
+                    wide, tall, up = rng.uniform(0.4, 0.9), 0.6, 1.25 * z
+                    material, params, color, frame = M.TILES, (0.6, 0.05, 0.0, 0.5), np.full(3, 2.5), np.full(3, 0.6)
+                depth = rng.uniform(0.01, 0.05)
+                at = side * (wall - depth)
+                center = (at, along, up) if axis == 0 else (along, at, up)
+                extent = (depth, wide, tall) if axis == 0 else (wide, depth, tall)
+                out.add(
+                    S.BOX, material, center=center, half=extent, color=color, color2=frame, params=params,
+                    seed=int(rng.integers(1 << 20)), contact=0.3,
+                )  # fmt: skip
+            extent = (0.015, reach, 0.05) if axis == 0 else (reach, 0.015, 0.05)
+            at = side * (wall - 0.015)
+            board = rng.uniform(0.1, 0.7) * np.ones(3)
+            center = (at, 0, 0.05) if axis == 0 else (0, at, 0.05)
+            out.add(S.BOX, M.PLAIN, center=center, half=extent, color=board, color2=board * 0.7, params=(4, 0.3, 1, 0.1))
+
+
+def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
+    """Cupboards and shelves along the walls, tables, chairs and loose things; returns ground discs x, y, radius (n, 3)."""
+    taken = []
+    for _ in range(int(rng.integers(5, 16))):
+        size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.6), rng.uniform(0.15, 0.95)])
+        kind, look = _finish(rng, int(rng.integers(1 << 20)))
+        angle = rng.choice([0.0, np.pi / 2]) + (rng.normal(0, 0.08) if rng.uniform() < 0.7 else rng.uniform(0, 3))
+        xy = rng.uniform(-1, 1, 2) * (half[:2] - 0.35)
+        if rng.uniform() < 0.6:  # against a wall
+            axis = int(rng.integers(2))
+            xy[axis] = rng.choice([-1, 1]) * (half[axis] - size[axis] - 0.02)
+            angle = 0.0
+        taken.append([*xy, float(np.hypot(size[0], size[1]))])
+        choice = rng.uniform()
+        place = {"center": (*xy, size[2]), "half": size, "yaw": angle, "contact": 0.9}
+        if choice < 0.3:
+            out.add(S.BOX, kind, **place, **look)
+        elif choice < 0.5:
+            place.update(half=(*size[:2], 0.9), center=(*xy, 0.9))
+            books = {"color": _wood(rng), "color2": _wood(rng), "params": (rng.uniform(0.25, 0.4), rng.uniform(0.025, 0.05), 0, 0)}
+            out.add(S.BOX, M.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
+        elif choice < 0.75:
+            _table(out, rng, xy, size, angle, kind, look)
+        elif choice < 0.88:
+            out.add(S.CYLINDER, kind, **{**place, "half": (size[0] * 0.6, size[0] * 0.6, size[2])}, **look)
+        else:
+            out.add(S.BALL, kind, **place, **look)
+        top = 2 * (0.9 if 0.3 <= choice < 0.5 else size[2])
+        for _ in range(int(rng.integers(0, 4)) if choice < 0.75 else 0):
+            small = rng.uniform(0.04, 0.18, 3)
+            kind, look = _finish(rng, int(rng.integers(1 << 20)))
+            shape = S(int(rng.integers(1, 4)))
+            at = (*(xy + rng.uniform(-0.5, 0.5, 2) * size[:2].min()), top + small[2])
+            out.add(shape, kind, center=at, half=small, yaw=rng.uniform(0, 6), contact=0.5, **look)
+    return np.array(taken)
+
+
+def _table(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: M, look: dict[str, object]) -> None:
+    height = 2 * size[2]
+    out.add(S.BOX, kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
+    for a in (-1, 1):
+        for b in (-1, 1):
+            x, y = a * (size[0] - 0.05), b * (size[1] - 0.05)
+            leg = (xy[0] + np.cos(yaw) * x - np.sin(yaw) * y, xy[1] + np.sin(yaw) * x + np.cos(yaw) * y, height / 2 - 0.03)
+            out.add(S.BOX, kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
+    if rng.uniform() < 0.3:  # a chair's back
+        x = size[0] - 0.03
+        back = (xy[0] + np.cos(yaw) * x, xy[1] + np.sin(yaw) * x, height + 0.3)
+        out.add(S.BOX, kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
+
+
+def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCamera:
+    """Starts near a wall looking across the room, clear of furniture, and drifts."""
+    height = rng.uniform(1.0, min(1.8, 2 * half[2] - 0.4))
+    best, best_gap = np.zeros(2), -np.inf
+    for _ in range(12):
+        xy = rng.uniform(-1, 1, 2) * (half[:2] - 0.7)
+        gap = float((np.hypot(*(taken[:, :2] - xy).T) - taken[:, 2]).min())
+        if gap > best_gap:
+            best, best_gap = xy, gap
+        if gap > 0.5:
+            break
+    target = rng.uniform(-0.7, 0.7, 2) * half[:2] - best
+    yaw = float(np.arctan2(target[1], target[0])) + rng.normal(0, 0.3)
+    speed = min(rng.uniform(0, 0.6), 0.5 * float(np.hypot(*target)))
+    way = yaw + rng.normal(0, 0.9)
+    # No further than the wall in three seconds.
+    room = np.minimum(half[:2] - 0.3 - best * np.sign([np.cos(way), np.sin(way)]), 3.0) / 3.0
+    velocity = np.array([*np.clip(speed * np.array([np.cos(way), np.sin(way)]), -room, room), rng.normal(0, 0.05)])
+    amplitude = np.array([0.03, 0.03, 0.02, 0.05, 0.03, 0.015]) * rng.uniform(0, 1, 6)
+    shake = np.column_stack((amplitude, rng.uniform(1, 6, 6), rng.uniform(0, 6.28, 6)))
+    angles = np.array([yaw, rng.normal(0.12, 0.15), rng.normal(0, 0.04)])
+    return HandheldCamera(np.array([*best, height]), velocity, angles, rng.normal(0, [0.15, 0.06, 0.03]), shake)
+
+
+def _moving(out: Builder, rng: Generator, half: FloatArray) -> list[Actor]:
+    """Someone who walks, or a ball that rolls."""
+    actors: list[Actor] = []
+    while len(actors) < 3 and rng.uniform() < 0.35:
+        xy, yaw = rng.uniform(-0.7, 0.7, 2) * half[:2], rng.uniform(0, 6.28)
+        number = len(actors) + 1
+        if rng.uniform() < 0.6:
+            height = add_person(out, rng, xy, yaw, number)
+            speed = rng.uniform(0.3, 1.2)
+        else:
+            height, speed = rng.uniform(0.1, 0.35), rng.uniform(0.2, 1.5)
+            kind, look = _finish(rng, int(rng.integers(1 << 20)))
+            shape = S.BALL if rng.uniform() < 0.6 else S.BOX
+            out.add(shape, kind, center=(*xy, height), half=(height,) * 3, yaw=yaw, object=number, contact=0.8, **look)
+        actors.append(ArcActor(np.array([*xy, height]), yaw, speed, rng.normal(0, 0.4)))
+    return actors
