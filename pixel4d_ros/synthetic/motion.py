@@ -167,7 +167,7 @@ class RoadCamera:
     car: RoadActor  # at the camera's height
     yaw: float  # rad, of the mounting
     pitch: float
-    wobble: FloatArray  # (3, 3): amplitude, angular frequency, phase of height (m), pitch (rad) and roll (rad)
+    wobble: FloatArray  # (3, 3): rows amplitude, angular frequency, phase; columns height (m), pitch (rad), roll (rad)
 
     def __call__(self, times: FloatArray) -> FloatArray:
         """T_world_camera (T, 4, 4) at times (T,)."""

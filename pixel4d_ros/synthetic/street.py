@@ -222,7 +222,7 @@ def _camera(rng: Generator, plan: Plan, speed: float) -> RoadCamera:
     car = RoadActor(plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6), 1, rng.uniform(1.2, 2.0))
     amplitude = np.array([0.012, 0.004, 0.004]) * rng.uniform(0, 1.3, 3)
     wobble = np.stack((amplitude, rng.uniform(4, 10, 3), rng.uniform(0, 6.28, 3)))
-    return RoadCamera(car, rng.normal(0, 0.03), rng.normal(0.01, 0.03), wobble.T)
+    return RoadCamera(car, rng.normal(0, 0.03), rng.normal(0.01, 0.03), wobble)
 
 
 def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> list[Actor]:
