@@ -49,7 +49,7 @@ class Canvas:
         focal *= min(max(width, MIN_WIDTH), MAX_WIDTH) / width
         width = max(STRIDE, round(camera.width * focal / camera.K[0, 0]))
         height = max(STRIDE, round(camera.height * focal / camera.K[1, 1]))
-        padded_width, padded_height = _padded(width), _padded(height)
+        padded_width, padded_height = padded_size(width), padded_size(height)
         return Canvas(
             camera.resized(width, height),
             padded_width,
@@ -65,7 +65,7 @@ class Canvas:
         return reflect_pad(inner, self.left, right, self.top, bottom)
 
 
-def _padded(size: int) -> int:
+def padded_size(size: int) -> int:
     """About 6 % on each side, 16 pixels at least, up to a multiple of the stride."""
     return math.ceil((size + 2 * max(16, 0.06 * size)) / STRIDE) * STRIDE
 

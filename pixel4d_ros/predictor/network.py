@@ -128,13 +128,20 @@ class Network(nn.Module):
         )
 
     def forward(
-        self, image: Tensor, inside: Tensor, rays: Tensor, z: Tensor | None = None, later: Tensor | None = None
+        self,
+        image: Tensor,
+        inside: Tensor,
+        rays: Tensor,
+        z: Tensor | None = None,
+        later: Tensor | None = None,
+        use_prior: Tensor | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass.
 
         image (B, 3, H, W); inside (B, 1, H, W): 1 where the camera saw, 0 in the padding; rays (B, 2, H, W): x / z and y / z.
         z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or later (B, 3, H, W), a later frame, samples the posterior
-        (training only), which is returned.
+        (training only), which is returned. Where use_prior (B,) is true the latent is the prior's mode instead, so that the
+        mode is trained too: it is the sample 0 that everybody sees.
         """
         features = self.encoder(image)
         posterior = None
@@ -143,7 +150,10 @@ class Network(nn.Module):
                 future = self.encoder(later)[4]
             mean, log_variance = self.posterior_head(torch.cat((features[4], future), 1)).chunk(2, 1)
             posterior = Latent(mean, log_variance.clamp(-8, 8))
-            z = posterior.draw()[:, None]
+            drawn = posterior.draw()
+            if use_prior is not None:
+                drawn = torch.where(use_prior[:, None, None, None], torch.zeros_like(drawn), drawn)
+            z = drawn[:, None]
         if z is None:
             raise ValueError("the network needs either latents z or a later frame")
         static, objects, bottleneck, quarter = self.static(image, inside, rays, features)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
 
 LONGEST_STEP = 13  # frames between a source and its targets
@@ -22,23 +23,27 @@ STEREO_CENTER = (408.17, 117.84)
 
 
 @dataclass(frozen=True)
-class DeviceClip:
-    """A clip with its images and depth on the device."""
+class _Bank:
+    """All images of one native size, one after another, on the device."""
+
+    images: Tensor  # (F, 3, H, W) uint8
+    depth: Tensor  # (F, H, W) float16 metres, 0 where unknown
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a clip's frames lie in its bank."""
 
     clip: Clip  # poses, times, K; its arrays on the host are not used
-    images: Tensor  # (T, 3, H, W) uint8
-    depth: Tensor | None  # (T, H, W) float16 metres
-    right: Tensor | None  # (T, 3, H, W) uint8
+    bank: int
+    first: int  # index of its first frame
+    first_right: int  # index of the other camera's first frame
     static: bool  # nothing moves on its own in it
 
-    @staticmethod
-    def of(clip: Clip, device: torch.device) -> DeviceClip:
-        def images(c: Clip) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(c.images)).to(device).permute(0, 3, 1, 2).contiguous()
 
-        depth = None if clip.depth is None else torch.from_numpy(clip.depth.astype(np.float16)).to(device)
-        right = None if clip.stereo is None else images(clip.stereo)
-        return DeviceClip(clip, images(clip), depth, right, "indoor" in clip.name)
+def is_room(clip: Clip) -> bool:
+    """Whether a clip was taken indoors by hand, where nothing moves on its own; by its name."""
+    return "indoor" in clip.name
 
 
 def read_stereo_folder(folder: Path) -> list[Clip]:
@@ -67,51 +72,103 @@ def _read_rgb(path: Path) -> np.ndarray | None:
 
 
 class RealData:
-    """Draws augmented batches from clips: one crop, zoom, aspect, flip and colour change for all views of a sample."""
+    """Draws augmented batches from clips: one crop, zoom, aspect, flip and colour change for all views of a sample.
 
-    def __init__(self, clips: list[DeviceClip], weights: list[float], rng: Generator) -> None:
-        self.clips = clips
-        self.shares = np.asarray(weights) / np.sum(weights)
-        self.rng = rng
+    A clip's share grows with the square root of its length, so that long drives do not drown short ones.
+    """
+
+    def __init__(self, clips: list[Clip], rng: Generator, device: torch.device) -> None:
+        self.rng, self.device = rng, device
+        self.banks, self.entries = _fill_banks(clips, device)
+        shares = np.sqrt([len(clip) for clip in clips])
+        self.shares = shares / shares.sum()
 
     def batch(self, count: int, views: int, size: tuple[int, int]) -> Batch:
         """count samples of `views` views (the source first) at size (width, height)."""
-        picks = self.rng.choice(len(self.clips), count, p=self.shares)
-        samples = [self._sample(self.clips[i], views, size) for i in picks]
-        return Batch.join(samples)
+        picks = self.rng.choice(len(self.entries), count, p=self.shares)
+        samples = [self._sample(self.entries[i], views, size) for i in picks]
+        groups = [[s for s in samples if s.bank == bank] for bank in range(len(self.banks))]
+        return Batch.join([self._cut(self.banks[i], group, size) for i, group in enumerate(groups) if group])
 
-    def _sample(self, data: DeviceClip, views: int, size: tuple[int, int]) -> Batch:
-        clip, rng = data.clip, self.rng
+    def _sample(self, entry: _Entry, views: int, size: tuple[int, int]) -> _Sample:
+        """Choose a source frame, its targets (later frames, sometimes the other camera) and the augmentation."""
+        clip, rng = entry.clip, self.rng
         source = int(rng.integers(max(1, len(clip) - 1)))
-        ahead = [i for i in range(source + 1, min(len(clip), source + LONGEST_STEP + 1))]
+        ahead = range(source + 1, min(len(clip), source + LONGEST_STEP + 1))
         chosen = [int(i) for i in rng.choice(ahead, views - 1, replace=len(ahead) < views - 1)] if ahead else []
-        later = max(chosen, default=source)
-        frames = [(source, False)] + [(i, False) for i in chosen]
+        frames = [(i, False) for i in (source, *chosen)]
         if clip.stereo is not None and (not chosen or rng.random() < 0.5):
-            frames = frames[: views - 1] + [(source, True)]
+            frames = [*frames[: views - 1], (source, True)]
         frames += [frames[-1]] * (views - len(frames))
-
-        crop = _Crop.draw(clip, size, rng)
-        images = torch.cat([crop.cut((data.right if right else data.images)[i : i + 1]) for i, right in frames])
-        future = crop.cut(data.images[later : later + 1])
-        colors = _ColorChange.draw(rng, images.device)
-        T, K = zip(*(_pose_and_intrinsics(clip, source, i, right) for i, right in frames))
-        device = images.device
-        if data.depth is None:
-            depth = torch.zeros(size[1], size[0], device=device)
-        else:
-            depth = crop.cut_depth(data.depth[source])
-        return Batch(
-            images=colors(images)[None],
-            K=_tensor(np.stack([crop.intrinsics(k) for k in K]), device)[None],
-            T_source_camera=_tensor(np.stack([crop.pose(t) for t in T]), device)[None],
-            times=_tensor(np.array([clip.times[i] - clip.times[source] for i, _ in frames]), device)[None],
-            depth=depth[None],
-            object_ids=torch.full((1, size[1], size[0]), 0 if data.static else -1, device=device),
-            motions=torch.zeros(1, 1, 4, 3, device=device),
-            centroids=torch.zeros(1, 1, 3, device=device),
-            later=colors(future),
+        crop = Crop.draw(clip.images.shape[2], clip.images.shape[1], size, rng)
+        poses, intrinsics = zip(*(_pose_and_intrinsics(clip, source, i, right) for i, right in frames))
+        return _Sample(
+            entry.bank,
+            [i + (entry.first_right if right else entry.first) for i, right in frames],
+            entry.first + max(chosen, default=source),
+            np.stack([crop.pose(T) for T in poses]),
+            np.stack([crop.intrinsics(K) for K in intrinsics]),
+            np.array([clip.times[i] - clip.times[source] for i, _ in frames]),
+            crop,
+            entry.static,
         )
+
+    def _cut(self, bank: _Bank, samples: list[_Sample], size: tuple[int, int]) -> Batch:
+        """Cut all samples of one bank at once."""
+        device, (b, v) = self.device, (len(samples), len(samples[0].frames))
+        frames = torch.tensor([[*s.frames, s.later] for s in samples], device=device)
+        fine = crop_grids([s.crop for s in samples], bank.images, 2).repeat_interleave(v + 1, 0)
+        sampled = F.grid_sample(
+            bank.images[frames.flatten()].float() / 255, fine, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        # Sampled at twice the resolution and averaged, against aliasing.
+        images = change_colors(F.avg_pool2d(sampled, 2).view(b, v + 1, 3, size[1], size[0]), self.rng)
+        coarse = crop_grids([s.crop for s in samples], bank.images, 1)
+        # Nearest, so that known and unknown depth do not mix.
+        depth = F.grid_sample(bank.depth[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)[:, 0]
+        static = torch.tensor([s.static for s in samples], device=device)
+        return Batch(
+            images=images[:, :v],
+            K=_tensor(np.stack([s.K for s in samples]), device),
+            T_source_camera=_tensor(np.stack([s.poses for s in samples]), device),
+            times=_tensor(np.stack([s.times for s in samples]), device),
+            depth=depth,
+            object_ids=torch.where(static, 0, -1)[:, None, None].expand(-1, size[1], size[0]),
+            motions=torch.zeros(b, 1, 4, 3, device=device),
+            centroids=torch.zeros(b, 1, 3, device=device),
+            later=images[:, v],
+        )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One sample before its pixels are cut."""
+
+    bank: int
+    frames: list[int]  # indices in the bank, the source first
+    later: int  # index of the frame that the posterior sees
+    poses: FloatArray  # (V, 4, 4) T_source_camera
+    K: FloatArray  # (V, 3, 3)
+    times: FloatArray  # (V,)
+    crop: Crop
+    static: bool
+
+
+def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], list[_Entry]]:
+    sizes = sorted({clip.images.shape[1:3] for clip in clips})
+    parts: list[list[Clip]] = [[] for _ in sizes]
+    entries = []
+    for clip in clips:
+        bank = sizes.index(clip.images.shape[1:3])
+        first = sum(len(c) for c in parts[bank])
+        parts[bank] += [clip] if clip.stereo is None else [clip, clip.stereo]
+        entries.append(_Entry(clip, bank, first, first + len(clip), is_room(clip)))
+    banks = []
+    for group in parts:
+        images = torch.cat([torch.from_numpy(np.ascontiguousarray(c.images)).to(device) for c in group])
+        depth = [np.zeros(c.images.shape[:3], np.float16) if c.depth is None else c.depth.astype(np.float16) for c in group]
+        banks.append(_Bank(images.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.concatenate(depth)).to(device)))
+    return banks, entries
 
 
 def _tensor(array: FloatArray, device: torch.device) -> Tensor:
@@ -121,76 +178,3 @@ def _tensor(array: FloatArray, device: torch.device) -> Tensor:
 def _pose_and_intrinsics(clip: Clip, source: int, target: int, right: bool) -> tuple[FloatArray, FloatArray]:
     other = clip.stereo if right and clip.stereo is not None else clip
     return rigid_inverse(clip.poses[source]) @ other.poses[target], other.K
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A window of the native image (left, top, width, height), resampled to size, perhaps mirrored."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    size: tuple[int, int]
-    mirrored: bool
-
-    @staticmethod
-    def draw(clip: Clip, size: tuple[int, int], rng: Generator) -> _Crop:
-        native_height, native_width = clip.images.shape[1:3]
-        aspect = size[0] / size[1] * float(np.exp(rng.uniform(-0.12, 0.12)))
-        widest = min(native_width, native_height * aspect)
-        width = widest / rng.uniform(1.0, 1.7)
-        height = width / aspect
-        left, top = rng.uniform(0, native_width - width), rng.uniform(0, max(native_height - height, 1e-6))
-        return _Crop(left - 0.5, top - 0.5, width, height, size, bool(rng.random() < 0.5))
-
-    def intrinsics(self, K: FloatArray) -> FloatArray:
-        sx, sy = self.size[0] / self.width, self.size[1] / self.height
-        shift = np.array([[sx, 0, -self.left * sx - 0.5], [0, sy, -self.top * sy - 0.5], [0, 0, 1]])
-        K = shift @ K
-        if self.mirrored:
-            K[0, 2] = self.size[0] - 1 - K[0, 2]
-        return K
-
-    def pose(self, T: FloatArray) -> FloatArray:
-        mirror = np.diag([-1.0, 1, 1, 1])
-        return mirror @ T @ mirror if self.mirrored else T
-
-    def _grid(self, like: Tensor, factor: int) -> Tensor:
-        (w, h), (native_height, native_width) = self.size, like.shape[-2:]
-        x = self.left + 0.5 + (torch.arange(w * factor, device=like.device) + 0.5) * (self.width / (w * factor))
-        y = self.top + 0.5 + (torch.arange(h * factor, device=like.device) + 0.5) * (self.height / (h * factor))
-        if self.mirrored:
-            x = x.flip(0)
-        return torch.stack(torch.meshgrid(x / native_width * 2 - 1, y / native_height * 2 - 1, indexing="xy"), -1)[None]
-
-    def cut(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, 3, h, w) float 0..1, sampled at twice the resolution against aliasing."""
-        grid = self._grid(images, 2).expand(len(images), -1, -1, -1)
-        fine = F.grid_sample(images.float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return F.avg_pool2d(fine, 2)
-
-    def cut_depth(self, depth: Tensor) -> Tensor:
-        """(H, W) -> (h, w): nearest, so that unknown and known do not mix."""
-        grid = self._grid(depth, 1)
-        return F.grid_sample(depth[None, None].float(), grid, mode="nearest", align_corners=False)[0, 0]
-
-
-@dataclass(frozen=True)
-class _ColorChange:
-    """Gain per channel, gamma and contrast; grey for some samples."""
-
-    gain: Tensor
-    gamma: float
-    contrast: float
-    grey: bool
-
-    @staticmethod
-    def draw(rng: Generator, device: torch.device) -> _ColorChange:
-        gain = _tensor(np.exp(rng.uniform(-0.25, 0.25) + rng.uniform(-0.08, 0.08, (1, 3, 1, 1))), device)
-        return _ColorChange(gain, float(np.exp(rng.uniform(-0.25, 0.25))), float(rng.uniform(0.8, 1.2)), rng.random() < 0.1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        changed = images.clamp(min=1e-4) ** self.gamma * self.gain
-        changed = ((changed - 0.5) * self.contrast + 0.5).clamp(0, 1)
-        return changed.mean(1, keepdim=True).expand(-1, 3, -1, -1) if self.grey else changed

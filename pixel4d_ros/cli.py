@@ -1,0 +1,44 @@
+"""`pixel4d`: one command, its subcommands in the rooms that own them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "forecast": ("pixel4d_ros.forecast_command", "forecast a video and a moving scene from one image"),
+    "replay": ("pixel4d_ros.ros.replay", "publish a driving log over DDS in real time"),
+    "record": ("pixel4d_ros.ros.record", "record topics into an MCAP file"),
+    "demo": ("pixel4d_ros.demo", "run the node on a replayed log and report"),
+    "train": ("pixel4d_ros.training.command", "train the predictor"),
+    "evaluate": ("pixel4d_ros.evaluation.command", "measure forecasts against what a log shows later"),
+    "export": ("pixel4d_ros.export_command", "write a scene as splat files, one per time step"),
+    "synthesize": ("pixel4d_ros.synthetic.command", "write a synthetic driving log"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; bad input ends in one line on stderr and exit code 1."""
+    parser = argparse.ArgumentParser(prog="pixel4d", description="Forecast what a robot's camera will see.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        subparsers.add_parser(name, help=text, description=text, add_help=False)
+    chosen, _ = parser.parse_known_args(arguments)
+    module = import_module(COMMANDS[chosen.command][0])
+    # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
+    own = argparse.ArgumentParser(prog=f"pixel4d {chosen.command}", description=COMMANDS[chosen.command][1].capitalize() + ".")
+    module.add_arguments(own)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = own.parse_args(given[given.index(chosen.command) + 1 :])
+    try:
+        return int(module.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"pixel4d {chosen.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,145 @@
+"""Losses, each a plain function of tensors, and their weighted sum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixel4d_ros.predictor.lifting import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.network import Latent
+from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE, pixel_grid
+from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.rendering import Prediction, inside_view
+
+FREE_BITS = 0.02  # nats per latent element that cost nothing
+CENTER_SIGMA = 2.0  # quarter resolution pixels
+
+
+def total_loss(prediction: Prediction, batch: Batch, depth_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum, and its unweighted parts for the progress line."""
+    maps, canvas = prediction.maps, prediction.canvas
+    depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
+    limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
+    mobility = inside_view(maps.static["mobility"], canvas)[:, 0]
+    parts = {
+        "color": color_loss(prediction.views, batch.images),
+        "depth": depth_loss(depth, batch.depth, limit),
+        "edges": depth_edge_loss(depth, batch.depth, limit),
+        "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
+        "mobility": mobility_loss(mobility, batch.object_ids),
+        "objects": object_loss(prediction, batch),
+        "hidden": torch.sigmoid(maps.static["hidden_opacity"]).mean(),
+        "latent": latent_loss(prediction.posterior),
+    }
+    weights = {
+        "color": 1.0,
+        "depth": depth_weight,
+        "edges": 0.25,
+        "smooth": 0.02,
+        "mobility": 0.2,
+        "objects": 0.2,
+        "hidden": 0.005,
+        "latent": 0.01,
+    }
+    total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+    names = list(parts)
+    values = torch.stack([parts[name].detach() for name in names]).cpu()
+    return total, dict(zip(names, values))
+
+
+def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
+    """L1 and SSIM at full, and L1 at a quarter resolution, which finds misplaced structure from further away."""
+    rendered, target = rendered.flatten(0, 1), target.flatten(0, 1)
+    coarse = F.l1_loss(F.avg_pool2d(rendered, 4), F.avg_pool2d(target, 4))
+    return 0.7 * F.l1_loss(rendered, target) + 0.15 * (1 - similarity(rendered, target)) + 0.3 * coarse
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Mean SSIM (Wang et al. 2004) of images (B, 3, H, W) in 0..1, over 7 x 7 boxes."""
+    mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(x, 7, 1) for x in (a, b, a * a, b * b, a * b))
+    var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
+
+
+def depth_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
+    """Mean |log depth error| where the truth is known; sky (inf) counts as the farthest depth there is."""
+    known = truth > 0
+    error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
+    return (error.abs() * known).sum() / known.sum().clamp(min=1)
+
+
+def depth_edge_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
+    """Mean |difference of log depth steps| between neighbours that are both known: keeps edges where they are."""
+    log_depth, log_truth = torch.log(depth), torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
+    total = depth.new_zeros(())
+    for dim in (1, 2):
+        known = (truth > 0).narrow(dim, 1, truth.shape[dim] - 1) & (truth > 0).narrow(dim, 0, truth.shape[dim] - 1)
+        error = (log_depth.diff(dim=dim) - log_truth.diff(dim=dim)).abs().clamp(max=1)
+        total = total + (error * known).sum() / known.sum().clamp(min=1)
+    return total
+
+
+def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
+    """Edge-aware second-order smoothness of inverse depth, which leaves planes alone."""
+    inverse = inverse / inverse.mean((1, 2), keepdim=True)
+    total = inverse.new_zeros(())
+    for dim in (1, 2):
+        bend = inverse.diff(n=2, dim=dim).abs()
+        edge = image.diff(dim=dim + 1).abs().mean(1)
+        edge = torch.maximum(edge.narrow(dim, 0, bend.shape[dim]), edge.narrow(dim, 1, bend.shape[dim]))
+        total = total + (bend * torch.exp(-10 * edge)).mean()
+    return total
+
+
+def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
+    """Binary cross entropy where it is known what moves; elsewhere a light preference for standing still."""
+    known = ids >= 0
+    entropy = F.binary_cross_entropy_with_logits(logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none")
+    still = torch.sigmoid(logit)
+    return (entropy * known).sum() / known.sum().clamp(min=1) + 0.03 * (still * ~known).mean()
+
+
+def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
+    """Centre heat map, votes and motion of the objects that are known."""
+    quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
+    center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
+    offset = _quarter(prediction.maps.objects["offset"], prediction, quarter)
+    motion = _quarter(prediction.motion.flatten(1, 2), prediction, quarter)
+    ids = batch.object_ids[:, 2::4, 2::4][:, : quarter[0], : quarter[1]]
+    grid = pixel_grid(*quarter, ids.device)
+    count = batch.motions.shape[1]
+    one_hot = F.one_hot(ids.clamp(min=0), count)[..., 1:].float()  # (B, h, w, M)
+    mass = one_hot.sum((1, 2))
+    centers = torch.einsum("bhwm,hwc->bmc", one_hot, grid) / mass.clamp(min=1)[..., None]
+    distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
+    heat = (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
+    known = (batch.object_ids >= 0).flatten(1).all(1)[:, None, None]
+    entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
+    loss = (entropy * known).sum() / (known.sum() * heat[0].numel()).clamp(min=1) * 4
+    moving = ids > 0
+    if count == 1:
+        return loss
+    target = torch.einsum("bhwm,bmc->bchw", one_hot, centers) - grid.permute(2, 0, 1)
+    votes = (offset - target / OFFSET_SCALE).abs().mean(1)
+    truth = torch.einsum("bhwm,bmc->bchw", one_hot, batch.motions[:, 1:].flatten(2))
+    units = motion.new_tensor([1.0, 0.3, 1.0, 0.3]).repeat_interleave(3) / LINEAR_SCALE
+    errors = ((motion - truth).abs() * units.view(1, -1, 1, 1)).sum(1)
+    return loss + ((votes + errors) * moving).sum() / moving.sum().clamp(min=1)
+
+
+def _quarter(maps: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+    canvas = prediction.canvas
+    top, left = canvas.top // 4, canvas.left // 4
+    return maps[..., top : top + size[0], left : left + size[1]]
+
+
+def latent_loss(posterior: Latent | None) -> Tensor:
+    """KL divergence to the unit Gaussian per latent element, above the free bits."""
+    assert posterior is not None
+    mean, log_variance = posterior.mean.float(), posterior.log_variance.float()
+    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+    return divergence.mean((0, 2, 3)).clamp(min=FREE_BITS).sum()
+
