@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 NODE = "/forecast_node"
 PLAN = "/planned_path"
-STREET = {"seed": 0, "frames": 100, "size": [416, 128]}
+STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
-LINGER_S = 3.0  # the clock goes on so long, for the forecasts of the last images
+SLOWEST = 3  # times real time: a replay slower than that hangs
+LINGER_S = 60.0  # how long to wait for a first forecast after the replay's end
+REST_S = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +82,10 @@ def street(out: Path) -> Path:
     code = hashlib.sha256()
     for source in sorted(Path(str(synthetic.__file__)).parent.glob("*.py")):
         code.update(source.read_bytes())
-    made_of = json.dumps({**STREET, "code": code.hexdigest()})
+    made_of = json.dumps([STREET_SEED, STREET_FRAMES, STREET_SIZE, code.hexdigest()])
     if not (path.is_file() and note.is_file() and note.read_text() == made_of):
         say("log       making the synthetic street")
-        width, height = STREET["size"]  # type: ignore[misc]
-        synthetic.write_street_log(path, seed=STREET["seed"], frames=STREET["frames"], size=(width, height))
+        synthetic.write_street_log(path, seed=STREET_SEED, frames=STREET_FRAMES, size=STREET_SIZE)
         note.write_text(made_of)
     return path
 
@@ -138,7 +139,7 @@ def read_job(log_path: Path, camera: str | None) -> Job:
 
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     """Node, recorder and replay as three processes; their output in files beside the recording."""
-    from pixel4d_ros.processes import Child
+    from pixel4d_ros.processes import Child, ProcessError
 
     environment = ros_environment()
     recorder = node = replay = None
@@ -148,17 +149,27 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
         say(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
         began = time.monotonic()
         node = Child.start("forecast node", node_command(job, args), environment, args.out / "node.log")
-        recorder.wait_for_output(f"recording {NODE}/forecast\n", [node], START_TIMEOUT_S)
-        recorder.wait_for_output(f"recording {NODE}/gaussians\n", [node], START_TIMEOUT_S)
+        for topic in ("forecast", "gaussians"):
+            if not recorder.wait_for_output(f"recording {NODE}/{topic}\n", [node], START_TIMEOUT_S):
+                raise ProcessError(f"the node was not ready within {START_TIMEOUT_S:g} s{node.last_words()}")
         say(f"node      ready after {time.monotonic() - began:.1f} s, replaying in real time x {args.rate:g}")
-        replay = Child.start("replay", replay_command(job, args), environment, None)
-        replay.wait([node, recorder])
+        replay = Child.start(
+            "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
+        )
+        seconds = (job.seconds if args.duration is None else args.duration) / args.rate
+        replay.wait_for_output("replayed ", [node, recorder], seconds * SLOWEST + START_TIMEOUT_S)
+        # The clock goes on until the node has published something, and a little longer for what it works at.
+        if not recorder.wait_for_output(f"first message on {NODE}/gaussians\n", [node, replay], LINGER_S):
+            raise ProcessError(f"the node forecast nothing from {job.log}{node.last_words()}")
+        time.sleep(REST_S)
+        say(f"replay    {replay.output.strip()}")
+        replay.stop()
         node.stop()
         recorder.stop()
     finally:
         for child in (replay, node, recorder):
             if child is not None:
-                child.kill()
+                child.end()
 
 
 def node_command(job: Job, args: argparse.Namespace) -> list[str]:
@@ -193,7 +204,9 @@ def mounting_parameters(mounting: FloatArray) -> dict[str, list[float]]:
 
 def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
     """The replay of the topics that the node needs, which waits for it."""
-    options = ["--rate", str(args.rate), "--linger", str(LINGER_S), "--wait-for-subscribers", job.streams.image.name]
+    s = job.streams
+    awaited = [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path) if topic is not None]
+    options = ["--rate", str(args.rate), "--linger", str(2 * LINGER_S), "--wait-for-subscribers", *awaited]
     options += ["--camera", args.camera] if args.camera else []
     options += ["--duration", str(args.duration)] if args.duration is not None else []
     return cli("replay", str(job.log), *options, "--plan-from-odometry", "--topics", *job.replayed)

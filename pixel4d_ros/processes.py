@@ -20,25 +20,26 @@ class ProcessError(RuntimeError):
 
 @dataclass
 class Child:
-    """A running program; what it says goes to a file, or to the terminal where there is none."""
+    """A running program; what it says goes to a file."""
 
     name: str
     process: subprocess.Popen[bytes]
-    log: Path | None
+    log: Path
 
     @staticmethod
-    def start(name: str, command: Sequence[str], environment: dict[str, str], log: Path | None) -> Child:
-        """Start a program with its output in the file log (None: in the terminal)."""
-        if log is None:
-            return Child(name, subprocess.Popen(command, env=environment), None)
+    def start(
+        name: str, command: Sequence[str], environment: dict[str, str], log: Path, show_errors: bool = False
+    ) -> Child:
+        """Start a program with its output in the file log; show_errors: stderr, with progress bars, in the terminal."""
         with log.open("wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            errors = None if show_errors else subprocess.STDOUT
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
         return Child(name, process, log)
 
     @property
     def output(self) -> str:
         """All it has said so far."""
-        return self.log.read_text(errors="replace") if self.log else ""
+        return self.log.read_text(errors="replace")
 
     def check_alive(self) -> None:
         """Raise ProcessError when the program has ended."""
@@ -49,43 +50,33 @@ class Child:
     def last_words(self) -> str:
         """Its last lines, for an error message."""
         lines = [line for line in self.output.splitlines() if line.strip()][-LAST_LINES:]
-        return "".join(f"\n  | {line}" for line in lines) + (f"\n  all of it: {self.log}" if self.log else "")
+        return "".join(f"\n  | {line}" for line in lines) + (f"\n  all of it: {self.log}" if lines else "")
 
-    def wait_for_output(self, text: str, others: Sequence[Child], timeout: float) -> None:
-        """Wait until it has said some text. Raises ProcessError when a program ends or time is up."""
+    def wait_for_output(self, text: str, others: Sequence[Child], timeout: float) -> bool:
+        """Wait until it has said some text; False when time is up. Raises ProcessError when a program ends first."""
         deadline = time.monotonic() + timeout
         while text not in self.output:
             for child in (self, *others):
                 child.check_alive()
             if time.monotonic() > deadline:
-                words = "".join(child.last_words() for child in others)
-                raise ProcessError(f"the {self.name} did not say {text!r} within {timeout:g} s{words}")
+                return False
             time.sleep(POLL_S)
-
-    def wait(self, others: Sequence[Child]) -> None:
-        """Wait until it ends well while others run. Raises ProcessError when it or one of them fails."""
-        while self.process.poll() is None:
-            for child in others:
-                child.check_alive()
-            time.sleep(POLL_S)
-        if self.process.returncode != 0:
-            self.check_alive()
+        return True
 
     def stop(self, timeout: float = 20) -> None:
-        """Ask it to end, then insist. Raises ProcessError when it had to be killed or ended badly."""
-        asked = self.process.poll() is None
-        if asked:
+        """Ask it to end. Raises ProcessError when it does not, or ends badly."""
+        if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
                 self.process.wait(timeout)
             except subprocess.TimeoutExpired:
-                self.kill()
+                self.process.kill()
+                self.process.wait()
                 raise ProcessError(f"the {self.name} did not stop within {timeout:g} s{self.last_words()}") from None
         if self.process.returncode != 0:
             self.check_alive()
 
-    def kill(self) -> None:
-        """End it at once."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
+    def end(self) -> None:
+        """Make sure that it has ended, however it takes that."""
+        with suppress(ProcessError):
+            self.stop(timeout=5)

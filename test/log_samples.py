@@ -31,9 +31,9 @@ class Entry:
     message: Any
 
 
-def picture(index: int) -> np.ndarray:
-    """RGB (HEIGHT, WIDTH, 3): smooth, different for every index."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
+def picture(index: int, scale: int = 1) -> np.ndarray:
+    """RGB (HEIGHT * scale, WIDTH * scale, 3): smooth, different for every index."""
+    y, x = np.mgrid[: HEIGHT * scale, : WIDTH * scale] // scale
     return np.stack([x * 7, y * 9, np.full_like(x, 10 * index)], -1).astype(np.uint8)
 
 
@@ -83,13 +83,15 @@ def depth_message(t: Any, stamp: int, millimetres: int) -> Any:
     return t["sensor_msgs/msg/Image"](head, HEIGHT, WIDTH, "16UC1", 0, WIDTH * 2, data.view(np.uint8).reshape(-1))
 
 
-def camera_info(t: Any, stamp: int, focal: float = 30.0) -> Any:
-    k = np.array([focal, 0, 15.5, 0, focal, 11.5, 0, 0, 1])
-    p = np.array([focal, 0, 15.5, 0, 0, focal, 11.5, 0, 0, 0, 1, 0])
+def camera_info(t: Any, stamp: int, focal: float = 30.0, scale: int = 1) -> Any:
+    cx, cy = WIDTH * scale / 2 - 0.5, HEIGHT * scale / 2 - 0.5
+    focal = focal * scale
+    k = np.array([focal, 0, cx, 0, focal, cy, 0, 0, 1])
+    p = np.array([focal, 0, cx, 0, 0, focal, cy, 0, 0, 0, 1, 0])
     roi = t["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     head = header(t, stamp, "camera")
     return t["sensor_msgs/msg/CameraInfo"](
-        head, HEIGHT, WIDTH, "plumb_bob", np.zeros(5), k, np.eye(3).reshape(-1), p, 0, 0, roi
+        head, HEIGHT * scale, WIDTH * scale, "plumb_bob", np.zeros(5), k, np.eye(3).reshape(-1), p, 0, 0, roi
     )
 
 

@@ -61,6 +61,7 @@ class Recorder:
     def __init__(self, node: Node, log: LogWriter, patterns: list[str] | None, everything: bool) -> None:
         self.node, self.log, self.patterns, self.everything = node, log, patterns, everything
         self.subscriptions: dict[str, Subscription | None] = {}  # None: cannot be recorded
+        self._early: list[tuple[str, bytes]] = []  # what came before simulated time began
 
     def spin(self, stop: Event, duration: float | None) -> None:
         """Record until the event is set or the time is over."""
@@ -80,6 +81,23 @@ class Recorder:
         while self._spin_some(executor) and time.monotonic() < last:
             pass
         executor.shutdown()
+        self._write_early(time.time_ns())
+
+    def _write(self, topic: str, data: bytes) -> None:
+        """Write a message at the node's time; those before simulated time began get its first moment."""
+        now = self.node.get_clock().now().nanoseconds
+        if now == 0:
+            self._early.append((topic, data))
+            return
+        self._write_early(now)
+        if not self.log.counts[topic]:
+            print(f"first message on {topic}", flush=True)
+        self.log.write(topic, now, data)
+
+    def _write_early(self, time_ns: int) -> None:
+        for topic, data in self._early:
+            self.log.write(topic, time_ns, data)
+        self._early.clear()
 
     def _spin_some(self, executor: SingleThreadedExecutor) -> bool:
         before = sum(self.log.counts.values())
@@ -112,12 +130,7 @@ class Recorder:
         except ValueError as error:
             print(f"warning: {name} is not recorded: {error}", file=sys.stderr)
             return None
-        clock = self.node.get_clock()
-
-        def write(data: bytes) -> None:
-            self.log.write(name, clock.now().nanoseconds or time.time_ns(), data)
-
-        subscription = self.node.create_subscription(kind, name, write, qos, raw=True)
+        subscription = self.node.create_subscription(kind, name, lambda data: self._write(name, data), qos, raw=True)
         print(f"recording {name}", flush=True)
         return subscription
 

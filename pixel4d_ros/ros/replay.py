@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CLOCK_PERIOD_S = 0.01
 BEHIND_S = 0.1  # a lag that is worth a word
+SETTLE_S = 0.3  # a subscriber needs a moment more to know the publisher than the other way round
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +63,15 @@ def run(args: argparse.Namespace) -> int:
         while args.loop and not stop.is_set():
             pacer = replay.play(stop)
         replay.flush()
-    if not stop.is_set():
-        print(f"replayed {replay.published} messages, at most {pacer.max_lag * 1e3:.0f} ms late", file=sys.stderr)
-        if pacer.max_lag > BEHIND_S:
-            print(
-                f"warning: replay fell up to {pacer.max_lag:.1f} s behind real time: lower --rate, or publish less with"
-                " --topics",
-                file=sys.stderr,
-            )
+        if not stop.is_set():
+            print(f"replayed {replay.published} messages, at most {pacer.max_lag * 1e3:.0f} ms late", flush=True)
+            if pacer.max_lag > BEHIND_S:
+                print(
+                    f"warning: replay fell up to {pacer.max_lag:.1f} s behind real time: lower --rate, or publish less"
+                    " with --topics",
+                    file=sys.stderr,
+                )
+            replay.linger(pacer, args.linger)
     return 0
 
 
@@ -171,6 +173,7 @@ class Replay:
         while not stop.is_set():
             waiting = [name for name in names if not by_name[name].get_subscription_count()]
             if not waiting:
+                stop.wait(SETTLE_S)
                 return
             if time.monotonic() > deadline:
                 raise ValueError(f"nobody subscribed to {', '.join(waiting)} within {timeout:g} s: is the node active?")
@@ -195,8 +198,11 @@ class Replay:
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
             if not stop.is_set():
                 bar.update(seconds - bar.n)
-        self._run_clock(pacer, self.end_ns, self.end_ns + int(self.args.linger * self.args.rate * 1e9))
         return pacer
+
+    def linger(self, pacer: Pacer, seconds: float) -> None:
+        """Keep /clock running after the end, so that subscribers that are not done yet still know the time."""
+        self._run_clock(pacer, self.end_ns, self.end_ns + int(seconds * self.args.rate * 1e9))
 
     def _timed(self, pacer: Pacer) -> Iterator[RawMessage]:
         """Messages, each when its time has come; /clock ticks in between."""
