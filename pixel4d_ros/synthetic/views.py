@@ -20,6 +20,7 @@ from pixel4d_ros.synthetic.world import MAX_OBJECTS, Layout, Worlds
 
 KINDS = ("street", "room", "mixed")
 ROOM_SHARE = 0.3  # of "mixed"
+CLIP_SPEED = 8.0  # m/s at the start of a clip
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ def _centroids(world: FloatArray, T_camera_world: FloatArray) -> FloatArray:
     return out
 
 
+def clip_layout(seed: int, duration: float) -> Layout:
+    """The street behind `street_clip` of that seed and duration (s); its camera's path goes on for some seconds more."""
+    return make_street(seed, duration + 4.0, speed=CLIP_SPEED)
+
+
 def street_clip(
     seed: int,
     frames: int,
@@ -148,7 +154,7 @@ def street_clip(
     if frames < 1 or step <= 0:
         raise ValueError(f"a clip needs at least one frame and a positive step, got {frames} frames, step {step:g} s")
     times = np.arange(frames) * step
-    layout = make_street(seed, float(times[-1]) + 1.0, speed=8.0)
+    layout = clip_layout(seed, float(times[-1]))
     worlds = Worlds.of([layout], device)
     cameras = layout.camera(times)
     poses = _padded(true_pose_changes(layout.actors, times))
