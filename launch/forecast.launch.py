@@ -56,16 +56,9 @@ def _actions(context: LaunchContext) -> list[Action]:
     values = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
     sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
     node = _forecast_node(values, sim_time)
-    actions: list[Action] = []
+    actions: list[Action] = [node]
     if values["bag"]:
-        # Loading the weights takes seconds: the log waits for the node, so that none of its images is missed.
-        player = ExecuteProcess(cmd=_player(values["bag"], values["bag_rate"]), name="player", output="screen")
-        actions.append(
-            RegisterEventHandler(
-                OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
-            )
-        )
-    actions.append(node)
+        actions.insert(0, _player(values, node))
     if values["rviz"] == "true":
         config = str(_rviz_config(values))
         actions.append(
@@ -91,12 +84,21 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
     )
 
 
-def _player(bag: str, rate: str) -> list[str]:
-    """The command that plays a log: `ros2 bag play`, or the package's own where that is absent or the log of ROS 1."""
+def _player(values: dict[str, str], node: LifecycleNode) -> Action:
+    """What plays the log: `ros2 bag play`, or the package's own where that is absent or the log of ROS 1.
+
+    Loading the weights takes seconds, and both wait for it, so that the node misses none of the images.
+    """
+    bag, options = values["bag"], ["--clock", "--rate", values["bag_rate"]]
     if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
-        return ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
-    replay = Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay"
-    return [str(replay), bag, "--clock", "--rate", rate]
+        play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, *options], name="player", output="screen")
+        return RegisterEventHandler(
+            OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
+        )
+    replay = str(Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay")
+    topic = [values["image_topic"]] if values["image_topic"].startswith("/") else []
+    wait = ["--wait-timeout", "600", "--wait-for-subscribers", *topic]
+    return ExecuteProcess(cmd=[replay, bag, *options, *wait], name="player", output="screen")
 
 
 def _rviz_config(values: dict[str, str]) -> Path:
