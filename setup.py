@@ -1,0 +1,10 @@
+"""Packages for `pip install .`; all else is in setup.cfg. The weights, a folder beside the code, become package data."""
+
+from __future__ import annotations
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["pixel4d_ros", "pixel4d_ros.*"]), "pixel4d_ros.weights"],
+    package_dir={"pixel4d_ros.weights": "weights"},
+)
