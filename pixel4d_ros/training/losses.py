@@ -38,7 +38,7 @@ def total_loss(prediction: Prediction, batch: Batch, depth_weight: float) -> tup
         "edges": 0.25,
         "smooth": 0.02,
         "mobility": 0.2,
-        "objects": 0.2,
+        "objects": 0.1,
         "hidden": 0.005,
         "latent": 0.01,
     }
