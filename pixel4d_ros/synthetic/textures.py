@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-# Odd multipliers of a spatial hash (Teschner et al. 2003) and of the integer finaliser that follows it.
+# Odd multipliers of a spatial hash (Teschner et al. 2003), and those of the finaliser lowbias32 (C. Wellons, public domain).
 _PRIMES = (73856093, 19349663, 83492791)
-_MIX = 1274126177
-_MASK = 0xFFFFFF
+_SEED_PRIME = 1640531535
+_MIX = (739982445, 695872825)
+_BITS = 23
 
 
 def hash01(key: Tensor) -> Tensor:
-    """Uniform float32 numbers in [0, 1) from integers (int64), the same on every device."""
-    key = (key ^ (key >> 13)) * _MIX & 0x7FFFFFFFFFFF
-    key = (key ^ (key >> 16)) * _MIX & 0x7FFFFFFFFFFF
-    return ((key ^ (key >> 15)) & _MASK).float() / (_MASK + 1)
+    """Uniform float32 numbers in [0, 1) from int32 keys, whose products wrap; the same on every device."""
+    key = (key ^ (key >> 15)) * _MIX[0]
+    key = (key ^ (key >> 12)) * _MIX[1]
+    return ((key >> 4) & ((1 << _BITS) - 1)).float() * (1 / (1 << _BITS))
 
 
 def cell_hash(cell: Tensor, seed: Tensor) -> Tensor:
-    """One number in [0, 1) per integer cell: cell (N, D <= 3) int64, seed (N,) int64."""
-    key = seed * 2654435761
+    """One number in [0, 1) per integer cell: cell (N, D <= 3) and seed (N,) integers."""
+    key = seed.int() * _SEED_PRIME
     for axis in range(cell.shape[-1]):
-        key = key + cell[..., axis] * _PRIMES[axis]
+        key = key + cell[..., axis].int() * _PRIMES[axis]
     return hash01(key)
 
 
 def noise(p: Tensor, seed: Tensor) -> Tensor:
-    """Smooth value noise in [0, 1] at points p (N, 3) in units of its lattice; seed (N,) int64."""
+    """Smooth value noise in [0, 1] at points p (..., 3) in units of its lattice; seed (...) integers."""
     base = p.floor()
     f = p - base
     f = f * f * (3 - 2 * f)
-    cell = base.long()
-    key = seed * 2654435761 + cell[:, 0] * _PRIMES[0] + cell[:, 1] * _PRIMES[1] + cell[:, 2] * _PRIMES[2]
-    planes = []
-    for z in (0, _PRIMES[2]):
-        rows = [
-            torch.lerp(hash01(key + (y + z)), hash01(key + (y + z + _PRIMES[0])), f[:, 0]) for y in (0, _PRIMES[1])
-        ]
-        planes.append(torch.lerp(rows[0], rows[1], f[:, 1]))
-    return torch.lerp(planes[0], planes[1], f[:, 2])
+    x, y, z = base.int().unbind(-1)
+    key = seed.int() * _SEED_PRIME + x * _PRIMES[0] + y * _PRIMES[1] + z * _PRIMES[2]
+    # All eight corners of the cell in one go: a GPU spends its time on starting kernels here.
+    values = hash01(key + _corner_keys(p.device).view(8, *(1,) * key.ndim))
+    fx, fy, fz = f.unbind(-1)
+    values = torch.lerp(values[:4], values[4:], fx)
+    values = torch.lerp(values[:2], values[2:], fy)
+    return torch.lerp(values[0], values[1], fz)
+
+
+@lru_cache(maxsize=8)
+def _corner_keys(device: torch.device) -> Tensor:
+    """What the eight corners of a lattice cell add to its key, (8,) int32; x varies slowest."""
+    keys = [x * _PRIMES[0] + y * _PRIMES[1] + z * _PRIMES[2] for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    return torch.tensor(keys, dtype=torch.int32, device=device)
 
 
 def fade(footprint: Tensor, frequency: Tensor | float) -> Tensor:
@@ -53,15 +62,11 @@ def fractal(p: Tensor, seed: Tensor, footprint: Tensor, frequency: Tensor | floa
 
     Octaves finer than the pixel fade out, so that images do not flicker between frames.
     """
-    total = torch.zeros_like(footprint)
     f = torch.as_tensor(frequency, dtype=p.dtype, device=p.device).expand_as(footprint)
-    weight = 1.0
-    for octave in range(octaves):
-        wave = noise(p * f[:, None], seed + 101 * octave) - 0.5
-        total = total + weight * 2 * wave * fade(footprint, f)
-        f = f * 2.17
-        weight *= 0.62
-    return total
+    octave = torch.arange(octaves, device=p.device)[:, None]
+    f = f * 2.17**octave
+    waves = noise(p * f[..., None], seed + 101 * octave) - 0.5
+    return (2 * 0.62**octave * waves * fade(footprint, f)).sum(0)
 
 
 def band(x: Tensor, width: Tensor | float, softness: Tensor | float) -> Tensor:

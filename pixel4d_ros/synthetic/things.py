@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 from numpy.random import Generator
 
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material as M
+from pixel4d_ros.synthetic.primitives import SLICES
 from pixel4d_ros.synthetic.primitives import Shape as S
 from pixel4d_ros.synthetic.world import Builder
 
@@ -23,13 +27,46 @@ CLOTHES = np.array([[0.02, 0.02, 0.025], [0.05, 0.07, 0.15], [0.35, 0.05, 0.04],
 SKIN = np.array([0.42, 0.25, 0.17])
 
 
-def _turned(xy: FloatArray, yaw: float, forward: float, left: float) -> tuple[float, float]:
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    return xy[0] + cos * forward - sin * left, xy[1] + sin * forward + cos * left
+@lru_cache(maxsize=1024)
+def _template(make: Callable[[Builder, Generator], float], index: int) -> tuple[FloatArray, float]:
+    """Rows of thing number `index` at the origin, and the height of its middle: drawn once, placed often."""
+    out = Builder()
+    height = make(out, np.random.default_rng([index, 4]))
+    return out.rows(), height
+
+
+def _place(out: Builder, template: FloatArray, xy: FloatArray, yaw: float, object_id: int) -> None:
+    rows = template.copy()
+    x, y = template[:, SLICES["center"]][:, 0], template[:, SLICES["center"]][:, 1]
+    rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
+    rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
+    rows[:, SLICES["yaw"]] += yaw
+    rows[:, SLICES["object"]] = object_id
+    out.parts.append(rows)
 
 
 def add_car(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
     """A hatchback, saloon, estate, van or lorry at xy (2,); returns the height of its middle, metres."""
+    rows, height = _template(_make_car, int(rng.integers(300)))
+    _place(out, rows, xy, yaw, object_id)
+    return height
+
+
+def add_person(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
+    """A pedestrian in mid stride; returns the height of the middle."""
+    rows, height = _template(_make_person, int(rng.integers(150)))
+    _place(out, rows, xy, yaw, object_id)
+    return height
+
+
+def add_cyclist(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
+    """A rider on a bicycle; returns the height of the middle."""
+    rows, height = _template(_make_cyclist, int(rng.integers(100)))
+    _place(out, rows, xy, yaw, object_id)
+    return height
+
+
+def _make_car(out: Builder, rng: Generator) -> float:
     kind = rng.choice(5, p=[0.33, 0.25, 0.22, 0.14, 0.06])
     length = (3.8, 4.5, 4.6, 5.0, 7.5)[kind] * rng.uniform(0.95, 1.06)
     width = (1.68, 1.76, 1.78, 1.95, 2.4)[kind] * rng.uniform(0.97, 1.04)
@@ -37,12 +74,11 @@ def add_car(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id:
     waist = (0.92, 0.9, 0.93, 1.15, 1.1)[kind]
     paint = CAR_PAINTS[rng.integers(len(CAR_PAINTS))] * rng.uniform(0.8, 1.15)
     seed = int(rng.integers(1 << 20))
-    common = {"yaw": yaw, "object": object_id, "color": paint, "color2": paint, "seed": seed}
+    common = {"color": paint, "color2": paint, "seed": seed}
 
     def part(material: M, x0: float, x1: float, half_width: float, z0: float, z1: float, taper: tuple[float, ...], **kw: object) -> None:
-        x, y = _turned(xy, yaw, 0.5 * (x0 + x1), 0.0)
         out.add(
-            S.BOX, material, center=(x, y, 0.5 * (z0 + z1)), half=(0.5 * (x1 - x0), half_width, 0.5 * (z1 - z0)),
+            S.BOX, material, center=(0.5 * (x0 + x1), 0, 0.5 * (z0 + z1)), half=(0.5 * (x1 - x0), half_width, 0.5 * (z1 - z0)),
             taper=taper, **{**common, **kw},
         )  # fmt: skip
 
@@ -66,29 +102,26 @@ def add_car(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id:
         )  # fmt: skip
     radius = 0.31 if kind < 3 else 0.36 if kind == 3 else 0.48
     for x in (-0.3 * length, 0.31 * length):
-        cx, cy = _turned(xy, yaw, x, 0.0)
         out.add(
-            S.CYLINDER, M.WHEEL, center=(cx, cy, radius), half=(radius, radius, side + 0.015), roll=np.pi / 2, yaw=yaw,
-            object=object_id, color=rng.choice([0.12, 0.4]) * np.ones(3), seed=seed,
+            S.CYLINDER, M.WHEEL, center=(x, 0, radius), half=(radius, radius, side + 0.015), roll=np.pi / 2,
+            color=rng.choice([0.12, 0.4]) * np.ones(3), seed=seed,
         )  # fmt: skip
     for left in (-1, 1):
         if kind < 4:
-            cx, cy = _turned(xy, yaw, half - (0.4 * length if kind < 3 else 0.3 * length), left * (side + 0.07))
-            out.add(S.BALL, M.PLAIN, center=(cx, cy, waist + 0.06), half=(0.07, 0.1, 0.07), params=(4, 0.2, 1, 0.2), **common)
+            ahead = half - (0.4 if kind < 3 else 0.3) * length
+            out.add(S.BALL, M.PLAIN, center=(ahead, left * (side + 0.07), waist + 0.06), half=(0.07, 0.1, 0.07), params=(4, 0.2, 1, 0.2), **common)
     return 0.5 * height
 
 
-def add_person(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A pedestrian in mid stride; returns the height of the middle."""
+def _make_person(out: Builder, rng: Generator) -> float:
     tall = rng.uniform(1.55, 1.9)
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     seed = int(rng.integers(1 << 20))
-    common = {"yaw": yaw, "object": object_id, "seed": seed}
+    common = {"seed": seed}
 
     def limb(x: float, y: float, z: float, half: tuple[float, ...], color: FloatArray, shape: S = S.BALL) -> None:
-        cx, cy = _turned(xy, yaw, x, y)
         out.add(
-            shape, M.PLAIN, center=(cx, cy, z * tall), half=np.array(half) * tall, color=color, color2=color * 0.6,
+            shape, M.PLAIN, center=(x, y, z * tall), half=np.array(half) * tall, color=color, color2=color * 0.6,
             params=(6, 0.6, 1, 0), **common,
         )  # fmt: skip
 
@@ -104,14 +137,12 @@ def add_person(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_
     return 0.5 * tall
 
 
-def add_cyclist(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A rider on a bicycle; returns the height of the middle."""
-    common = {"yaw": yaw, "object": object_id, "seed": int(rng.integers(1 << 20))}
+def _make_cyclist(out: Builder, rng: Generator) -> float:
+    common = {"seed": int(rng.integers(1 << 20))}
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     for x in (-0.52, 0.52):
-        cx, cy = _turned(xy, yaw, x, 0.0)
         out.add(
-            S.CYLINDER, M.WHEEL, center=(cx, cy, 0.34), half=(0.34, 0.34, 0.02), roll=np.pi / 2, color=(0.3, 0.3, 0.3), **common
+            S.CYLINDER, M.WHEEL, center=(x, 0, 0.34), half=(0.34, 0.34, 0.02), roll=np.pi / 2, color=(0.3, 0.3, 0.3), **common
         )
     parts: list[tuple[float, float, float, tuple[float, float, float], FloatArray, S]] = [
         (0.0, 0, 0.55, (0.5, 0.02, 0.02), np.array([0.1, 0.02, 0.02]), S.BOX),
@@ -126,9 +157,8 @@ def add_cyclist(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object
         (0.22, -0.2, 1.15, (0.26, 0.05, 0.1), top, S.BALL),
     ]
     for x, y, z, half, color, shape in parts:
-        cx, cy = _turned(xy, yaw, x, y)
         out.add(
-            shape, M.PLAIN, center=(cx, cy, z), half=half, color=color, color2=np.asarray(color) * 0.6,
+            shape, M.PLAIN, center=(x, y, z), half=half, color=color, color2=np.asarray(color) * 0.6,
             params=(6, 0.6, 1, 0), **common,
         )  # fmt: skip
     return 0.9
