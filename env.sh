@@ -7,7 +7,7 @@ else
   _pixel4d_root="$(cd "$(dirname "${(%):-%x}")" 2>/dev/null && pwd)"
 fi
 
-if [ ! -f "$_pixel4d_root/.venv/bin/activate" ] || [ ! -f "$_pixel4d_root/install/local_setup.sh" ]; then
+if [ ! -f "$_pixel4d_root/.venv/bin/activate" ] || [ ! -f "$_pixel4d_root/install/pixel4d_ros/share/pixel4d_ros/package.sh" ]; then
   echo "pixel4d_ros is not set up: run 'make setup' in $_pixel4d_root first." >&2
   unset _pixel4d_root
   return 1
@@ -21,8 +21,9 @@ if [ -s "$_pixel4d_root/.venv/ros_prefix" ]; then
   . "$(cat "$_pixel4d_root/.venv/ros_prefix")/setup.sh"
 fi
 . "$_pixel4d_root/.venv/bin/activate"
-COLCON_CURRENT_PREFIX="$_pixel4d_root/install"
-. "$_pixel4d_root/install/local_setup.sh"
+# The package's own script rather than install/setup.sh, which cannot stand spaces in the path.
+COLCON_CURRENT_PREFIX="$_pixel4d_root/install/pixel4d_ros"
+. "$COLCON_CURRENT_PREFIX/share/pixel4d_ros/package.sh"
 unset COLCON_CURRENT_PREFIX
 
 # What the virtual environment's start-up hook adds (AMENT_PREFIX_PATH, LD_LIBRARY_PATH), also for programs not in Python.
