@@ -39,7 +39,11 @@ class Faults:
             if standing or recent:
                 return False
             self._logged[place] = (message, time.monotonic())
-        (self._warn if place in DEGRADING else self._error)(f"{place}: {message}")
+        # Two lines on purpose: rclpy refuses one line of code that logs at changing severities.
+        if place in DEGRADING:
+            self._warn(f"{place}: {message}")
+        else:
+            self._error(f"{place}: {message}")
         return True
 
     def clear(self, *places: str) -> None:

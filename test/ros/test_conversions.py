@@ -11,14 +11,14 @@ import torch
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField, RegionOfInterest  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField, RegionOfInterest
+from std_msgs.msg import Header
 
-from pixel4d_ros.camera import Camera  # noqa: E402
-from pixel4d_ros.ros import conversions as c  # noqa: E402
-from pixel4d_ros.ros.pointcloud import FIELD_NAMES, pointcloud_message, thinned  # noqa: E402
-from pixel4d_ros.rotations import rigid, rotation_matrix  # noqa: E402
-from pixel4d_ros.scene import SH_C0, DynamicGaussians  # noqa: E402
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.ros import conversions as c
+from pixel4d_ros.ros.pointcloud import FIELD_NAMES, pointcloud_message, thinned
+from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.scene import SH_C0, DynamicGaussians
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""Parameters: one declaration, from which ROS declaration, YAML and table come; bad values are refused with the reason."""
+"""Parameters: one declaration makes ROS declaration, YAML and table; bad values are refused with the reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import yaml
-
 from conftest import REPOSITORY
+
 from pixel4d_ros.ros.parameters import Parameters, parameter_name, to_markdown, to_yaml, updated
 
 

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
 
-from geometry_msgs.msg import PoseStamped, Twist, Vector3  # noqa: E402
-from nav_msgs.msg import Odometry, Path  # noqa: E402
+from geometry_msgs.msg import PoseStamped, Twist, Vector3
+from nav_msgs.msg import Odometry, Path
 
-from pixel4d_ros.camera import CameraPath  # noqa: E402
-from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw  # noqa: E402
-from pixel4d_ros.ros.trajectory import EgoMotion, PlanError, ego_motion, plan_from_path  # noqa: E402
-from pixel4d_ros.ros.transforms import (  # noqa: E402
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.trajectory import EgoMotion, PlanError, ego_motion, plan_from_path
+from pixel4d_ros.ros.transforms import (
     FrameTree,
     NoFrames,
     OdometryTrack,
     PoseBuffer,
     Surroundings,
 )
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix  # noqa: E402
+from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 
 pytestmark = pytest.mark.ros
 
@@ -321,6 +321,7 @@ def test_tf2_is_asked_without_waiting(monkeypatch):
     import sys
 
     from geometry_msgs.msg import TransformStamped
+
     from pixel4d_ros.ros import compat
 
     class Unknown(Exception):

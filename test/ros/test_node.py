@@ -1,0 +1,275 @@
+"""The real node in its own process, over DDS: topics, lifecycle, parameters, and that it never queues."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from conftest import REPOSITORY
+from harness import HEIGHT, WIDTH, Client, K, NodeProcess, picture, running_node, stamp
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from sensor_msgs.msg import CompressedImage
+
+from pixel4d_ros.ros.conversions import fill, read_image, read_pose
+from pixel4d_ros.ros.pointcloud import FIELD_NAMES
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module", autouse=True)
+def context():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def client():
+    node = Client()
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    parameters = {"num_samples": 2, "selected_step": 3, "steps": 6, "diagnostics_period": 0.2}
+    with running_node(log, "--params-file", str(REPOSITORY / "config/forecast.yaml"), **parameters) as process:
+        yield process
+
+
+def call(client: Client, kind: type, name: str, request):
+    service = client.create_client(kind, name)
+    client.until(service.service_is_ready)
+    future = service.call_async(request)
+    client.until(future.done)
+    client.destroy_client(service)
+    return future.result()
+
+
+def set_parameter(client: Client, name: str, value: ParameterValue):
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    return call(client, SetParameters, "forecast_node/set_parameters", request).results[0]
+
+
+def integer(value: int) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
+
+
+def text(value: str) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+
+
+def test_every_output_of_one_frame(node, client):
+    client.connect()
+    for t in (9.8, 9.9, 10.0):
+        client.send_odometry(t)
+    client.send_path(10.0)
+    client.settle()
+    client.forecast(10.0)
+    client.until(lambda: len(client.got["forecast"]) >= 2 and client.got["gaussians/forecast"])
+    first, second = client.got["forecast"][:2]
+    assert (first.sample_index, second.sample_index) == (0, 1) and first.sample_count == second.sample_count == 2
+    outputs = [
+        first,
+        second,
+        client.got["forecast/image"][0],
+        client.got["gaussians"][0],
+        client.got["gaussians/forecast"][0],
+    ]
+    outputs += [first.camera_info, *first.images]
+    assert all(m.header.stamp == stamp(10.0) and m.header.frame_id == "camera" for m in outputs)
+
+    assert [round(t.sec + t.nanosec * 1e-9, 9) for t in first.time_from_start] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert list(first.camera_info.k) == K and (first.camera_info.width, first.camera_info.height) == (WIDTH, HEIGHT)
+    frames = np.stack([read_image(m) for m in first.images])
+    assert frames.shape == (6, HEIGHT, WIDTH, 3) and frames[0].std() > 1
+    assert len(first.confidence) == 6 and all(0 <= c <= 1 for c in first.confidence)
+    # 5 m/s along base_link's x is 5 m/s along the camera's z.
+    poses = np.stack([read_pose(p) for p in first.camera_poses])
+    assert np.allclose(poses[:, :3, 3], [[0, 0, 0.5 * i] for i in range(6)], atol=1e-6)
+    assert np.array_equal(read_image(client.got["forecast/image"][0]), frames[3])
+
+    cloud, moved = client.got["gaussians"][0], client.got["gaussians/forecast"][0]
+    assert tuple(f.name for f in cloud.fields) == FIELD_NAMES and cloud.width == moved.width > 100
+    points = np.frombuffer(cloud.data, np.float32).reshape(cloud.width, -1)
+    assert np.isfinite(points[:, :3]).all() and np.median(points[:, 2]) > 0
+
+
+def test_diagnostics_tell_how_it_goes(node, client):
+    client.connect()
+    client.send_odometry(20.0)
+    client.send_path(20.0)
+    client.settle()
+    client.forecast(20.0)
+    stamp_s = 1_700_000_020
+    client.until(lambda: abs(float(client.values()["age of the last published (s)"]) - (time.time() - stamp_s)) < 2)
+    assert client.status().level == b"\x00"
+    values = client.values()
+    assert values["state"] == "active" and values["device"] in ("cpu", "cuda") and len(values["weights"]) == 64
+    assert values["motion source"] == "trajectory" and values["motion warning"] == ""
+    assert float(values["latency p50 (ms)"]) > 0 and float(values["latency p99 (ms)"]) >= float(
+        values["latency p50 (ms)"]
+    )
+    assert int(values["received frames"]) >= int(values["published forecasts"]) > 0
+    times = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.got["/diagnostics"]]
+    assert np.median(np.diff(times)) == pytest.approx(0.2, abs=0.1)
+
+
+def balanced(values: dict[str, str]) -> bool:
+    """Whether every frame received was dropped, published, or skipped for want of listeners; none waits."""
+    ended = sum(int(values[key]) for key in ("published forecasts", "dropped frames", "frames without subscribers"))
+    return int(values["received frames"]) == ended
+
+
+def test_a_flood_of_images_never_queues(node, client):
+    client.connect()
+    client.forecast(30.0)
+    before = int(client.values()["dropped frames"])
+    client.clear()
+    for i in range(200):
+        client.send_frame(30 + i / 100, picture(i))
+        client.spin_for(0.01)
+    last = client.got["forecast"][-1:]
+    client.spin_for(0.5)
+    # The newest image is forecast, and then it is over: nothing old comes out afterwards.
+    client.until(
+        lambda: client.got["forecast"][-1].header.stamp == stamp(30 + 199 / 100) or client.got["forecast"] == last
+    )
+    client.spin_for(1.0)
+    count = len(client.got["forecast"])
+    client.spin_for(1.0)
+    assert len(client.got["forecast"]) == count
+    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.got["forecast"]]
+    assert stamps == sorted(stamps)
+    client.until(lambda: balanced(client.values()))
+    assert int(client.values()["dropped frames"]) - before > 100
+
+
+def test_parameters_change_at_run_time_and_bad_ones_are_refused_with_the_reason(node, client):
+    client.connect()
+    assert set_parameter(client, "steps", integer(2)).successful
+    try:
+        assert len(client.forecast(40.0).images) == 2
+        refused = set_parameter(client, "steps", integer(500))
+        assert not refused.successful and "steps" in refused.reason
+        refused = set_parameter(client, "image_transport", text("theora"))
+        assert not refused.successful and "must be one of raw, compressed" in refused.reason
+        assert not set_parameter(client, "autostart", ParameterValue(type=ParameterType.PARAMETER_BOOL)).successful
+    finally:
+        assert set_parameter(client, "steps", integer(6)).successful
+
+
+def test_nothing_is_computed_while_nobody_listens(node):
+    deaf = Client(listen=False).connect()
+    try:
+        before = deaf.values()
+        for i in range(5):
+            deaf.send_frame(50 + i / 10)
+            deaf.spin_for(0.1)
+        after = deaf.values()
+        assert after["published forecasts"] == before["published forecasts"]
+        assert int(after["frames without subscribers"]) > int(before["frames without subscribers"])
+    finally:
+        deaf.destroy_node()
+
+
+def test_only_the_selected_image_is_rendered_for_a_viewer(node):
+    viewer = Client(listen=False)
+    try:
+        from sensor_msgs.msg import Image
+
+        viewer.listen(Image, "forecast_node/forecast/image")
+        viewer.connect()
+        viewer.send_frame(60.0)
+        viewer.until(lambda: viewer.got["forecast/image"] or viewer.send_frame(60.0) or viewer.spin_for(0.5))
+        assert read_image(viewer.got["forecast/image"][0]).shape == (HEIGHT, WIDTH, 3)
+    finally:
+        viewer.destroy_node()
+
+
+def test_compressed_images_in_a_namespace_at_another_output_size(tmp_path):
+    parameters = {"image_transport": "compressed", "output_size": "[104, 32]", "steps": 2}
+    with running_node(tmp_path / "log.txt", "-r", "__ns:=/front", **parameters):
+        client = Client(namespace="front", compressed=True)
+        try:
+            client.connect()
+            message = CompressedImage(format="rgb8; jpeg compressed bgr8")
+            message.header.frame_id, message.header.stamp = "front_camera", stamp(1.0)
+            fill(message, cv2.imencode(".jpg", picture()[..., ::-1])[1])
+            client.send_info(1.0)
+            client.settle()
+            client.image.publish(message)
+            sequence = client.until(lambda: client.got["forecast"])[0]
+        finally:
+            client.destroy_node()
+    assert sequence.header.frame_id == "front_camera" and read_image(sequence.images[1]).shape == (32, 104, 3)
+    # Pixel centres at integers: the image's corner at (-0.5, -0.5) stays where it is.
+    assert sequence.camera_info.k[0] == 60.0 and sequence.camera_info.k[2] == pytest.approx(51.5)
+
+
+def transition(client: Client, identifier: int) -> str:
+    request = ChangeState.Request(transition=Transition(id=identifier))
+    call(client, ChangeState, "forecast_node/change_state", request)
+    return call(client, GetState, "forecast_node/get_state", GetState.Request()).current_state.label
+
+
+def test_lifecycle_and_weights_that_are_corrected(tmp_path, client):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not weights")
+    with running_node(tmp_path / "log.txt", autostart="false", weights=str(damaged), steps=2) as node:
+        assert transition(client, Transition.TRANSITION_CONFIGURE) == "unconfigured"
+        assert node.log.count("[ERROR]") == 1 and "damaged.safetensors" in node.log and "Traceback" not in node.log
+        assert client.status().level == b"\x02" and "damaged.safetensors" in client.status().message
+        assert set_parameter(client, "weights", text("")).successful
+        assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
+        assert client.count_publishers("/forecast_node/forecast") == 1 and client.image.get_subscription_count() == 0
+        for _ in range(2):
+            assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"
+            client.connect()
+            assert len(client.forecast(5.0).images) == 2
+            assert transition(client, Transition.TRANSITION_DEACTIVATE) == "inactive"
+            client.clear()
+            client.send_frame(6.0)
+            client.spin_for(0.5)
+            assert not client.got["forecast"]
+        assert transition(client, Transition.TRANSITION_CLEANUP) == "unconfigured"
+        assert client.values()["device"] == "none"
+        assert transition(client, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN) == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"weights": "/nowhere/weights.safetensors"}, "/nowhere/weights.safetensors does not exist"),
+        ({"step": 1}, "expecting type 'DOUBLE'"),
+        ({"output_size": "[100]"}, "output_size needs 2 numbers"),
+    ],
+)
+def test_a_standalone_node_that_cannot_start_says_why_in_one_line_and_exits_with_1(tmp_path, parameters, words):
+    node = NodeProcess(tmp_path / "log.txt", **parameters)
+    assert node.process.wait(60) == 1
+    lines = node.log.strip().splitlines()
+    assert len(lines) == 1 and words in lines[0]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ends_cleanly_amid_a_forecast(tmp_path, client, how):
+    with running_node(tmp_path / "log.txt") as node:
+        client.connect()
+        client.forecast(1.0)
+        client.send_frame(1.1)
+        client.spin_for(0.05)
+        assert node.stop(how) == 0
+    assert "Traceback" not in node.log and "[ERROR]" not in node.log
