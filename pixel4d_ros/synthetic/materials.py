@@ -238,7 +238,9 @@ def _picture(s: Surface) -> Shade:
     hue = torch.stack([noise(s.p * frequency[:, None], s.seed + 17 * k) for k in range(3)], -1)
     detail = fractal(s.p, s.seed + 77, s.footprint, frequency * 3, 4)
     rim = torch.stack((s.unit[:, 0].abs(), s.unit[:, 1].abs(), s.unit[:, 2].abs()), -1).sort(-1).values[:, 1] > 0.88
-    color = (hue * hue * 1.1 * (1 + 0.9 * detail)[:, None]).clamp(0.01, 0.95)
+    # Prints are rarely pure in hue: half grey, around the colour they are given.
+    hue = 0.5 * hue + 0.5 * hue.mean(-1, keepdim=True)
+    color = (mix(hue * hue, s.color, 0.3 + 0.3 * hue[:, 0]) * (1 + 0.8 * detail)[:, None]).clamp(0.01, 0.9)
     return torch.where(rim[:, None], s.color2, color), 0.1 * torch.ones_like(frequency)
 
 
@@ -251,7 +253,8 @@ def _books(s: Surface) -> Shade:
     tall = 0.6 + 0.3 * cell_hash(book, s.seed + 4)
     y = up / height - shelf
     hue = torch.stack([cell_hash(book, s.seed + 31 * k) for k in range(3)], -1)
-    spine = hue * hue * (0.9 + 0.5 * _grain(s, 14.0, 2))[:, None] * (0.4 + 0.6 * band(x % 1 - 0.5, 0.42, 0.1))[:, None]
+    hue = 0.4 * hue + 0.6 * cell_hash(book, s.seed + 3)[:, None]
+    spine = hue * hue * (0.8 + 0.5 * _grain(s, 14.0, 2))[:, None] * (0.4 + 0.6 * band(x % 1 - 0.5, 0.42, 0.1))[:, None]
     color = torch.where((y < 0.06)[:, None], s.color, torch.where((y < tall)[:, None], spine, s.color2 * 0.15))
     return color, _matt(s)
 

@@ -48,9 +48,10 @@ def _wood(rng: Generator) -> FloatArray:
     return np.array([0.42, 0.25, 0.12]) * rng.uniform(0.2, 1.5) * rng.uniform(0.85, 1.15, 3)
 
 
-def _finish(rng: Generator, seed: int) -> tuple[M, dict[str, object]]:
-    """A random material for furniture and walls."""
-    kind = M(int(rng.choice([M.PLAIN, M.STRIPES, M.PLANKS, M.TILES, M.PICTURE], p=[0.34, 0.2, 0.22, 0.14, 0.1])))
+def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[M, dict[str, object]]:
+    """A random material for furniture and walls, with some chance of a print."""
+    chances = np.array([0.36, 0.22, 0.26, 0.16, 0.0]) * (1 - printed) + np.array([0, 0, 0, 0, printed])
+    kind = M(int(rng.choice([M.PLAIN, M.STRIPES, M.PLANKS, M.TILES, M.PICTURE], p=chances)))
     color = _tint(rng)
     other = color * rng.uniform(0.25, 0.8) if rng.uniform() < 0.6 else _tint(rng)
     params: dict[M, tuple[float, ...]] = {
@@ -150,7 +151,7 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
         top = 2 * (0.9 if 0.3 <= choice < 0.5 else size[2])
         for _ in range(int(rng.integers(0, 4)) if choice < 0.75 else 0):
             small = rng.uniform(0.04, 0.18, 3)
-            kind, look = _finish(rng, int(rng.integers(1 << 20)))
+            kind, look = _finish(rng, int(rng.integers(1 << 20)), 0.35)
             shape = S(int(rng.integers(1, 4)))
             at = (*(xy + rng.uniform(-0.5, 0.5, 2) * size[:2].min()), top + small[2])
             out.add(shape, kind, center=at, half=small, yaw=rng.uniform(0, 6), contact=0.5, **look)
@@ -182,7 +183,8 @@ def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCame
             best, best_gap = xy, gap
         if gap > 0.5:
             break
-    target = rng.uniform(-0.7, 0.7, 2) * half[:2] - best
+    targets = rng.uniform(-0.85, 0.85, (3, 2)) * half[:2] - best
+    target = targets[np.argmax(np.hypot(*targets.T))]
     yaw = float(np.arctan2(target[1], target[0])) + rng.normal(0, 0.3)
     speed = min(rng.uniform(0, 0.6), 0.5 * float(np.hypot(*target)))
     way = yaw + rng.normal(0, 0.9)

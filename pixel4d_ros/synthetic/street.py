@@ -192,7 +192,7 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         s = rng.uniform(0, 60, count)
         point, heading = plan.table.place(s, side * (plan.half_width + 0.3 + plan.pavement * rng.uniform(0.1, 0.9, count)))
         tall = rng.uniform(0.4, 0.7)
-        tint = rng.uniform(0.02, 0.4, (count, 3))
+        tint = rng.uniform(0.02, 0.35, (count, 1)) * rng.uniform(0.5, 1.0, (count, 3))
         out.add(
             S.BOX, M.PLAIN, count, center=np.column_stack((point, np.full(count, tall))), half=(rng.uniform(0.1, 0.4), 0.25, tall),
             yaw=heading, color=tint, color2=tint * 0.5, params=(4, 0.5, 0.5, 0), contact=0.8, seed=rng.integers(1 << 20, size=count),
@@ -276,14 +276,14 @@ def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> list[A
 
 def _light(rng: Generator) -> Light:
     """A sunny, hazy or grey day, seen by a camera whose exposure is seldom perfect."""
-    clouds = float(np.clip(rng.uniform(-0.1, 1.0), 0, 1))
+    clouds = float(np.clip(rng.uniform(-0.3, 1.0), 0, 1))
     azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.1)
     sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
-    strength = 3.4 * (1 - clouds) ** 0.7 + 0.05
+    strength = 3.8 * (1 - clouds) ** 0.7 + 0.05
     warm = np.array([1.0, 0.78 + 0.2 * height, 0.55 + 0.4 * height])
     zenith = np.array([0.16, 0.32, 0.72]) * (1 - clouds) + np.array([0.75, 0.79, 0.85]) * clouds
     horizon = np.array([0.85, 0.95, 1.05]) * (1 - clouds) + np.array([1.0, 1.0, 1.0]) * clouds
-    ambient = (np.array([0.36, 0.42, 0.52]) * (1 - clouds) + np.array([0.95, 0.97, 1.0]) * clouds) * rng.uniform(0.8, 1.2)
+    ambient = (np.array([0.3, 0.35, 0.44]) * (1 - clouds) + np.array([0.95, 0.97, 1.0]) * clouds) * rng.uniform(0.8, 1.2)
     mean = 0.33 * strength * sun[2] + ambient.mean()
-    exposure = float(np.exp(rng.normal(0.35, 0.3)) / mean)
-    return Light(sun, strength * warm, ambient, zenith, horizon * 1.15, clouds, exposure, float(rng.uniform(0.0002, 0.002)))
+    exposure = float(np.exp(rng.normal(0.3, 0.35)) / mean)
+    return Light(sun, strength * warm, ambient, zenith, horizon * 1.15, clouds, exposure, float(rng.uniform(0.0, 0.03) ** 2))

@@ -19,7 +19,7 @@ CAR_PAINTS = np.array(
     [
         [0.012, 0.012, 0.014], [0.02, 0.02, 0.022], [0.06, 0.062, 0.066], [0.12, 0.122, 0.125], [0.33, 0.335, 0.34],
         [0.4, 0.4, 0.4], [0.62, 0.62, 0.6], [0.7, 0.7, 0.68], [0.02, 0.035, 0.09], [0.03, 0.08, 0.2],
-        [0.25, 0.015, 0.015], [0.4, 0.03, 0.02], [0.02, 0.06, 0.035], [0.35, 0.3, 0.2], [0.5, 0.27, 0.03],
+        [0.25, 0.015, 0.015], [0.4, 0.03, 0.02], [0.02, 0.06, 0.035], [0.3, 0.27, 0.2], [0.16, 0.15, 0.14],
     ]
 )  # fmt: skip
 CLOTHES = np.array([[0.02, 0.02, 0.025], [0.05, 0.07, 0.15], [0.35, 0.05, 0.04], [0.5, 0.5, 0.48], [0.12, 0.1, 0.08],
@@ -89,7 +89,7 @@ def _make_car(out: Builder, rng: Generator) -> float:
     part(M.CAR_BODY, -half + 0.03, half - 0.04, side * 0.98, waist - 0.22, waist, (0.1, 0.06, 0.07), params=(0, 0, 0, 0))
     if kind == 4:
         part(M.CAR_CABIN, half - 2.0, half - 0.05, side, waist, 2.4, (0.2, 0.0, 0.06), params=(0, 1, 0, 0))
-        part(M.CAR_BODY, -half, half - 2.1, side, waist, height, (0, 0, 0), params=(0, 0, 0, 0), color=rng.uniform(0.2, 0.7, 3))
+        part(M.CAR_BODY, -half, half - 2.1, side, waist, height, (0, 0, 0), params=(0, 0, 0, 0), color=rng.uniform(0.15, 0.7) * rng.uniform(0.75, 1.0, 3))
     else:
         hood = (0.22, 0.26, 0.24, 0.12)[kind] * length
         boot = (0.0, 0.16, 0.0, 0.0)[kind] * length
@@ -193,7 +193,7 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
         half = np.column_stack((wide, wide, tall)) * scale * rng.uniform(0.85, 1.15, (n, 3))
         out.add(
             S.BALL, M.FOLIAGE, n, center=center, half=half, yaw=rng.uniform(0, 6.283, n), color=leaves * 0.35,
-            color2=leaves * 1.6, params=(2.0, 0.47, 0, 0), seed=seeds + 7 * k,
+            color2=leaves * 1.6, params=(3.0, 0.5, 0, 0), seed=seeds + 7 * k,
         )  # fmt: skip
 
 
