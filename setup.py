@@ -1,4 +1,4 @@
-"""Packages for `pip install .`; all else is in setup.cfg. The weights, a folder beside the code, become package data."""
+"""Packages for `pip install .`; setup.cfg has the rest. The weights, a folder beside the code, become package data."""
 
 from __future__ import annotations
 

@@ -61,6 +61,9 @@ class Progress:
         seconds = time.monotonic() - self.started
         self._write(f"[{bar}] {self.done + 1}/{self.total} {self.title} {seconds:4.0f} s  {self.detail}")
 
+    def close(self) -> None:
+        self.log.close()
+
     def _write(self, line: str) -> None:
         width = shutil.get_terminal_size().columns
         newline = "\n" if line.endswith("\n") else ""
@@ -97,12 +100,13 @@ class Progress:
 
     def _read(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         assert process.stdout is not None  # opened with PIPE
-        for line in process.stdout:
-            lines.append(line)
-            self.log.write(line)
-            self.log.flush()
-            if line.strip():
-                self.detail = line.strip()
+        with process.stdout as output:
+            for line in output:
+                lines.append(line)
+                self.log.write(line)
+                self.log.flush()
+                if line.strip():
+                    self.detail = line.strip()
 
     def tail(self, output: str) -> str:
         """The last lines of a command's output, for a person who looks for the reason of an error."""

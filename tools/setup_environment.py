@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -162,7 +163,11 @@ def run_setup(ros_prefix: Path | None, torch: str | None) -> int:
         print("pixel4d_ros is set up.")
         return 0
     check_machine(REPOSITORY, ros_prefix)
-    progress = Progress(len(todo), REPOSITORY / "log" / "setup.log")
+    with closing(Progress(len(todo), REPOSITORY / "log" / "setup.log")) as progress:
+        return run_steps(todo, progress)
+
+
+def run_steps(todo: list[tuple[Step, str]], progress: Progress) -> int:
     for step, stamp in todo:
         progress.begin(step.title)
         try:

@@ -1,0 +1,144 @@
+"""launch/forecast.launch.py, where ROS's launch system is installed: its arguments, and what it starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH_FILE = ROOT / "launch" / "forecast.launch.py"
+ARGUMENTS = {
+    *(
+        "namespace",
+        "params_file",
+        "use_sim_time",
+        "log_level",
+        "autostart",
+        "weights",
+        "device",
+        "rviz",
+        "bag",
+        "bag_rate",
+    ),
+    *("image_topic", "camera_info_topic", "trajectory_topic", "odometry_topic", "image_transport"),
+}
+START_S = 60
+
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.skipif(
+        importlib.util.find_spec("launch_ros") is None,
+        reason="needs launch and launch_ros, which only a ROS installation has (ros-jazzy-ros-base), not the wheels",
+    ),
+]
+
+
+@pytest.fixture
+def launch_file() -> Any:
+    spec = importlib.util.spec_from_file_location("forecast_launch", LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def started(launch_file: Any, **values: str) -> list[Any]:
+    """The actions that the launch file comes to with these arguments."""
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    for argument in launch_file.arguments():
+        argument.execute(context)
+    context.launch_configurations.update(values)
+    return launch_file._actions(context)
+
+
+def command_of(action: Any) -> list[str]:
+    """The words of a process that is not a node."""
+    return ["".join(part.text for part in word) for word in action.cmd]
+
+
+def test_arguments(launch_file):
+    from launch.actions import DeclareLaunchArgument
+
+    entities = launch_file.generate_launch_description().entities
+    declared = [entity for entity in entities if isinstance(entity, DeclareLaunchArgument)]
+    assert {argument.name for argument in declared} == ARGUMENTS
+    assert all(argument.description for argument in declared)
+
+
+def test_starts_the_node_alone_by_default(launch_file):
+    from launch_ros.actions import LifecycleNode
+
+    (node,) = started(launch_file)
+    assert isinstance(node, LifecycleNode)
+
+
+def test_bag_is_played_by_the_packages_own_player_where_ros2_bag_is_absent(launch_file, monkeypatch):
+    monkeypatch.setattr(launch_file.shutil, "which", lambda name: None)
+    player, _ = started(launch_file, bag="a.mcap", bag_rate="0.5", image_topic="/camera/image")
+    words = command_of(player)
+    assert words[0].endswith("lib/pixel4d_ros/replay")
+    assert words[1:5] == ["a.mcap", "--clock", "--rate", "0.5"]
+    assert words[-2:] == ["--wait-for-subscribers", "/camera/image"]
+
+
+def test_bag_is_played_by_ros2_bag_where_it_is(launch_file, monkeypatch):
+    from launch.actions import RegisterEventHandler
+
+    monkeypatch.setattr(launch_file.shutil, "which", lambda name: "/opt/ros/jazzy/bin/ros2")
+    monkeypatch.setattr(launch_file.importlib.util, "find_spec", lambda name: object())
+    handler, _ = started(launch_file, bag="a_folder")
+    assert isinstance(handler, RegisterEventHandler)
+    (play,) = handler.event_handler.entities
+    assert command_of(play) == ["ros2", "bag", "play", "a_folder", "--clock", "--rate", "1.0"]
+    ros1, _ = started(launch_file, bag="old.bag")
+    assert command_of(ros1)[0].endswith("replay")
+
+
+def test_rviz_shows_the_topics_of_the_launch(launch_file):
+    values = {"namespace": "car", "image_topic": "/cam/image", "trajectory_topic": "plan"}
+    text = launch_file._rviz_config(values).read_text()
+    topics = {line.split("Value: ")[1] for line in text.splitlines() if "Value: /" in line}
+    assert topics == {
+        "/cam/image",
+        "/car/plan",
+        "/car/forecast_node/forecast/image",
+        "/car/forecast_node/gaussians",
+        "/car/forecast_node/gaussians/forecast",
+    }
+
+
+@pytest.mark.slow
+def test_node_comes_up_and_goes_down(tmp_path):
+    """The real `ros2 launch`: the node gets active with an argument that overrides the YAML file, and ends cleanly."""
+    ros2 = shutil.which("ros2", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if ros2 is None:
+        pytest.skip("needs the command ros2 (ros-jazzy-ros2launch)")
+    command = [ros2, "launch", str(LAUNCH_FILE), "namespace:=car", "image_transport:=compressed", "device:=cpu"]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1), "ROS_LOG_DIR": str(tmp_path / "log")}
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while "active: " not in output.read_text() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert "[car.forecast_node]: active: /car/image, /car/camera_info" in output.read_text()
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        assert "process has finished cleanly" in output.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
