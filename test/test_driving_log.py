@@ -149,6 +149,29 @@ def test_logs_without_what_a_clip_needs(tmp_path: Path) -> None:
         read_clip(write_mcap(tmp_path / "d.mcap", uncalibrated))
 
 
+def test_base_and_camera_that_hang_on_a_third_frame(tmp_path: Path) -> None:
+    items = list(entries())
+    for e in items:
+        if e.topic == "/odometry":
+            e.message.child_frame_id = "footprint"
+    below = tf_message(T, [("base_link", "footprint", (0.3, 0.0, -0.5), (1.0, 0.0, 0.0, 0.0))])
+    items.insert(1, Entry("/tf_static", START, below))
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", items))
+    # The camera at (2, 0.5, 1) of base_link is at (1.7, 0.5, 1.5) of the footprint, whose pose odometry tells.
+    np.testing.assert_allclose(clip.poses[0, :3, 3], [1.7, 0.5, 1.5], atol=1e-4)
+
+
+def test_frame_names_with_a_slash_and_a_broken_tree(tmp_path: Path) -> None:
+    items = list(entries())
+    for e in items:
+        if e.topic == "/odometry":
+            e.message.child_frame_id = "/base_link"  # as old ROS 1 drivers have it
+    circle = tf_message(T, [("camera", "base_link", (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))])
+    items.insert(1, Entry("/tf_static", START, circle))
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", items))
+    np.testing.assert_allclose(clip.poses, expected_poses(6), atol=1e-4)
+
+
 def test_invalid_poses_are_left_out_and_counted(tmp_path: Path) -> None:
     items = list(entries())
     for e in items[6:9]:

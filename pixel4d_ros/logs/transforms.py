@@ -78,33 +78,34 @@ class Frames:
 
         Odometry goes before tf, tf before the first poses of Path messages. Raises LogError when there is none.
         """
-        mount, frame = np.eye(4), camera_frame
-        mounts = {frame: mount}
-        while frame in self.static:
-            mount = self.static[frame].poses[0] @ mount
-            frame = self.static[frame].parent
-            mounts[frame] = mount
+        mounts = self._ancestors(camera_frame)
+        top = next(reversed(mounts))
         track = self.odometry
-        if track is None and frame in self.dynamic:
-            return self.dynamic[frame], mount
+        if track is None and top in self.dynamic:
+            return self.dynamic[top], mounts[top]
         track = track or self.path
         if track is None:
             raise LogError("the log has no odometry, no tf of the camera and no Path: the camera's poses are unknown")
-        base = track.child or frame  # a Path does not say whose poses it holds
+        base = track.child or top  # a Path does not say whose poses it holds
         track = replace(track, child=base)
-        if base in mounts:
-            return track, mounts[base]
-        if base in self.static:  # the base hangs below the frame that the camera hangs on as well
-            up, at = np.eye(4), base
-            while at in self.static and at not in mounts:
-                up, at = self.static[at].poses[0] @ up, self.static[at].parent
-            if at in mounts:
-                return track, rigid_inverse(up) @ mounts[at]
+        above_base = self._ancestors(base)
+        common = next((frame for frame in above_base if frame in mounts), None)
+        if common is not None:
+            return track, rigid_inverse(above_base[common]) @ mounts[common]
         warnings.warn(
             f"no tf_static from {base} to {camera_frame or 'the camera'}: it is taken to look forward from there",
             stacklevel=2,
         )
         return track, FORWARD_OPTICAL
+
+    def _ancestors(self, frame: str) -> dict[str, FloatArray]:
+        """T_ancestor_frame of the frame itself and those it hangs on by static transforms, nearest first."""
+        chain = {frame: np.eye(4)}
+        while frame in self.static and self.static[frame].parent not in chain:  # a broken tree may be a circle
+            pose = self.static[frame].poses[0] @ chain[frame]
+            frame = self.static[frame].parent
+            chain[frame] = pose
+        return chain
 
 
 def read_frames(log: LogReader, streams: Streams) -> Frames:
@@ -118,7 +119,8 @@ def read_frames(log: LogReader, streams: Streams) -> Frames:
         message = logged.message
         try:
             if streams.odometry and logged.topic == streams.odometry.name:
-                frames.odometry = frames.odometry or PoseTrack(message.header.frame_id, message.child_frame_id)
+                parent, child = message.header.frame_id.strip("/"), message.child_frame_id.strip("/")
+                frames.odometry = frames.odometry or PoseTrack(parent, child)
                 stamp = stamp_ns(message.header) or logged.time_ns
                 frames.odometry.add(stamp, pose_matrix(message.pose.pose.position, message.pose.pose.orientation))
             elif streams.path and logged.topic == streams.path.name:
@@ -138,7 +140,7 @@ def _add_plan(frames: Frames, path: Any) -> None:
     if not path.poses:
         return
     first = path.poses[0]
-    frames.path = frames.path or PoseTrack(path.header.frame_id, "")
+    frames.path = frames.path or PoseTrack(path.header.frame_id.strip("/"), "")
     stamp = stamp_ns(first.header) or stamp_ns(path.header)
     frames.path.add(stamp, pose_matrix(first.pose.position, first.pose.orientation))
 

@@ -105,7 +105,9 @@ class Replay:
         self.log, self.node, self.args = log, node, args
         self.remaps = dict(_remap(text) for text in args.remap)
         self.start_ns = log.start_ns + int(args.start * 1e9)
-        self.end_ns = log.end_ns if args.duration is None else self.start_ns + int(args.duration * 1e9)
+        self.end_ns = log.end_ns
+        if args.duration is not None:
+            self.end_ns = min(log.end_ns, self.start_ns + int(args.duration * 1e9))
         if self.start_ns >= log.end_ns:
             length = (log.end_ns - log.start_ns) * 1e-9
             raise ValueError(f"--start {args.start:g} is beyond the end of {log.path}, which is {length:.1f} s long")
@@ -186,7 +188,7 @@ class Replay:
 
         self._publish_latched_before_start()
         pacer = Pacer(self.start_ns, self.args.rate, stop)
-        seconds = (min(self.end_ns, self.log.end_ns) - self.start_ns) * 1e-9
+        seconds = (self.end_ns - self.start_ns) * 1e-9
         form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f}/{total:.1f} s{postfix}"
         with tqdm(total=seconds, desc="replay", bar_format=form, mininterval=0.2) as bar:
             for raw in self._timed(pacer):
