@@ -49,6 +49,7 @@ def test_every_format_reads_the_same(tmp_path: Path, kind: str) -> None:
         assert {name: t.count for name, t in log.topics.items()} == {
             name: sum(e.topic == name for e in expected) for name in {e.topic for e in expected}
         }
+        assert log.latched == {"/tf_static"}
         assert log.start_ns == min(e.time_ns for e in expected)
         messages = list(log.messages())
         raw = list(log.raw([IMAGE]))
