@@ -159,7 +159,7 @@ def _paving(road: Road, flat: Tensor, across: Tensor, soft: Tensor, broad: Tenso
 def _verge(road: Road, flat: Tensor, soft: Tensor, footprint: Tensor, fine: Tensor, broad: Tensor) -> Tensor:
     seed = road.seed.long()
     blades = fractal(flat, seed + 31, footprint, 3.0, 4)
-    green, dry = flat.new_tensor([0.07, 0.115, 0.025]), flat.new_tensor([0.25, 0.21, 0.1])
+    green, dry = flat.new_tensor([0.058, 0.085, 0.024]), flat.new_tensor([0.2, 0.165, 0.085])
     amount = (road.dryness + 0.45 * broad + 0.3 * blades).clamp(0, 1)
     grass = (green + (dry - green) * amount[:, None]) * (1 + 0.65 * blades + 0.2 * fine).clamp(min=0.1)[:, None]
     soil = flat.new_tensor([0.25, 0.21, 0.17]) * (1 + 0.4 * fine + 0.3 * broad + 0.2 * blades)[:, None]

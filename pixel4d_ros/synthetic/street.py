@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -32,10 +33,14 @@ class Plan:
     cross: tuple[float, float]  # x and half width of the cross street
 
 
-def make_street(seed: int, horizon: float = 3.0, speed: float | None = None) -> Layout:
-    """The street of that seed with everything on it, made for a drive of `horizon` seconds, ego speed in m/s if not drawn."""
+def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> Layout:
+    """The street of that seed with everything on it, made for a drive of `horizon` seconds.
+
+    speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
+    """
     rng = np.random.default_rng([seed, 1])
-    style = int(rng.choice(3, p=[0.5, 0.3, 0.2]))
+    drawn = int(rng.choice(3, p=[0.5, 0.3, 0.2]))
+    style = drawn if style is None else style
     top_speed = (14.0, 16.0, 22.0)[style]
     speed = float(rng.choice([0.0, rng.uniform(0, top_speed)], p=[0.08, 0.92])) if speed is None else speed
     plan = _plan(rng, style, speed * horizon)
@@ -44,8 +49,8 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None) -> 
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
-    camera = _camera(rng, plan, speed)
-    actors = _traffic(out, rng, plan, camera.car)
+    camera = _camera(rng, plan, speed, horizon)
+    actors = _traffic(out, rng, plan, camera.car, horizon)
     return Layout(out.rows(), plan.road, _light(rng), camera, actors)
 
 
@@ -217,38 +222,44 @@ def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
             add_car(out, rng, xy, yaw + rng.uniform(-0.03, 0.03) + (np.pi if flip else 0.0))
 
 
-def _camera(rng: Generator, plan: Plan, speed: float) -> RoadCamera:
+def _camera(rng: Generator, plan: Plan, speed: float, horizon: float) -> RoadCamera:
     lane = -0.5 * (plan.half_width - (2.0 if plan.half_width > 4.6 else 0.0)) + rng.uniform(-0.3, 0.3)
-    car = RoadActor(plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6), 1, rng.uniform(1.2, 2.0))
+    car = RoadActor(plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6) * min(1.0, 4.0 / horizon), 1, rng.uniform(1.2, 2.0))
     amplitude = np.array([0.012, 0.004, 0.004]) * rng.uniform(0, 1.3, 3)
     wobble = np.stack((amplitude, rng.uniform(4, 10, 3), rng.uniform(0, 6.28, 3)))
     return RoadCamera(car, rng.normal(0, 0.03), rng.normal(0.01, 0.03), wobble)
 
 
-def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> list[Actor]:
+def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: float) -> list[Actor]:
     """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
     actors: list[Actor] = []
     lane = abs(ego.across)
     cruise = max(ego.speed, 3.0)
 
-    def start(make: object, actor: Actor, **replace: float) -> None:
+    def start(add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
         if len(actors) >= MAX_OBJECTS:
             return
         point, yaw = actor.at(np.zeros(1))
-        height = make(out, rng, point[0, :2], float(yaw[0]), len(actors) + 1)  # type: ignore[operator]
-        changes = {"height": height} if isinstance(actor, RoadActor) else {"start": np.array([*point[0, :2], height])}
-        actors.append(type(actor)(**{**vars(actor), **changes}))
+        height = add(out, rng, point[0, :2], float(yaw[0]), len(actors) + 1)
+        if isinstance(actor, RoadActor):
+            actors.append(replace(actor, height=height))
+        else:
+            actors.append(replace(actor, start=np.array([*point[0, :2], height])))
 
-    if rng.uniform() < 0.6:
-        speed = cruise * rng.uniform(0.8, 1.2)
-        braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed
-        start(add_car, RoadActor(plan.table, rng.uniform(8, 40), ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0))
+    if rng.uniform() < 0.65:
+        gap, speed = rng.uniform(8, 40), cruise * rng.uniform(0.8, 1.2)
+        braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
+        ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
+        ahead = _kept_ahead(ahead, ego, horizon)
+        start(add_car, ahead)
         if rng.uniform() < 0.4:
-            start(add_car, RoadActor(plan.table, rng.uniform(48, 90), ego.across, speed, 0.0, 1, 1.0))
+            start(add_car, replace(ahead, start=ahead.start + rng.uniform(12, 40)))
     place = rng.uniform(8, 25)
-    for _ in range(int(rng.integers(0, 4))):
-        speed = rng.uniform(4, 14)
-        start(add_car, RoadActor(plan.table, place, lane, speed, rng.uniform(-0.1, 0.1) * speed, -1, 1.0))
+    # Oncoming cars share a speed, so that none drives through another.
+    speed = rng.uniform(4, 14)
+    change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
+    for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
+        start(add_car, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
         place += rng.uniform(9, 50)
     if plan.cross[0] < _FAR and rng.uniform() < 0.6:
         side = rng.choice([-1, 1])
@@ -272,6 +283,13 @@ def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> list[A
         at = -direction * (min(lane * 1.7, plan.half_width - 0.6))
         start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), at, rng.uniform(3, 7), 0.0, direction, 0.9))
     return actors
+
+
+def _kept_ahead(car: RoadActor, ego: RoadActor, horizon: float) -> RoadActor:
+    """The car, started further ahead where the ego, which drives on blindly, would come nearer than 7 m."""
+    times = np.linspace(0, horizon, 40)
+    gaps = car.at(times)[0][:, 0] - ego.at(times)[0][:, 0]
+    return replace(car, start=car.start + max(0.0, 7.0 - float(gaps.min())))
 
 
 def _light(rng: Generator) -> Light:

@@ -16,7 +16,7 @@ from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
 from pixel4d_ros.synthetic.renderer import render
 from pixel4d_ros.synthetic.rooms import make_room
-from pixel4d_ros.synthetic.street import make_street
+from pixel4d_ros.synthetic.street import TOWN, make_street
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Layout, Worlds
 
 KINDS = ("street", "room", "mixed")
@@ -157,8 +157,8 @@ def _each(
 
 
 def clip_layout(seed: int, duration: float) -> Layout:
-    """The street behind `street_clip` of that seed and duration (s); its camera's path goes on for some seconds more."""
-    return make_street(seed, duration + 4.0, speed=CLIP_SPEED)
+    """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on for some seconds more."""
+    return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 
 
 def street_clip(
