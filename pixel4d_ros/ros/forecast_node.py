@@ -23,7 +23,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -34,7 +33,7 @@ from pixel4d_ros.ros import diagnostics, parameters
 from pixel4d_ros.ros.compat import frame_source
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
-from pixel4d_ros.ros.publishers import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, overridable
+from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, subscribe
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.worker import LatestWorker
 
@@ -76,16 +75,16 @@ class ForecastNode(LifecycleNode):
             self._outputs = Publishers(self)
         except (WeightsError, DeviceError, ImportError, OSError) as error:
             return self._not_configured(str(error))
-        except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
-            self.get_logger().error(traceback.format_exc())
-            return self._not_configured(f"{type(error).__name__}: {error}")
+        except Exception:  # noqa: BLE001 (rclpy would swallow it)
+            return self._not_configured(traceback.format_exc())
         self._faults.clear()
         self.get_logger().info(f"configured on {self._forecaster.device}, weights {self._forecaster.weights_hash[:12]}")
         return TransitionCallbackReturn.SUCCESS
 
     def _not_configured(self, reason: str) -> TransitionCallbackReturn:
         self._free()
-        self._faults.report("configure", reason)
+        if self.context.ok():  # else the node was told to end meanwhile
+            self._faults.report("configure", reason)
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -112,15 +111,11 @@ class ForecastNode(LifecycleNode):
 
     def _subscribe(self) -> None:
         image_type = CompressedImage if self.parameters.image_transport == "compressed" else Image
-
-        def subscribe(message_type: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Subscription:
-            return self.create_subscription(message_type, topic, callback, qos, qos_overriding_options=overridable())
-
         self._input_subscriptions = [
-            subscribe(image_type, "image", self._on_image, INPUT_IMAGE),
-            subscribe(CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
-            subscribe(Path, "trajectory", self._on_trajectory, TRAJECTORY),
-            subscribe(Odometry, "odometry", self._on_odometry, INPUT),
+            subscribe(self, image_type, "image", self._on_image, INPUT_IMAGE),
+            subscribe(self, CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
+            subscribe(self, Path, "trajectory", self._on_trajectory, TRAJECTORY),
+            subscribe(self, Odometry, "odometry", self._on_odometry, INPUT),
         ]
 
     def _stop(self) -> None:
@@ -196,11 +191,11 @@ class ForecastNode(LifecycleNode):
     def _forecast(self, frame: Frame) -> None:
         out, p = self._outputs, self.parameters
         assert out is not None
+        source = self._read(frame.message)
+        path = self._camera_path(frame.inputs, source, p)
         if not out.wanted():
             self._statistics.frame_skipped()
             return
-        source = self._read(frame.message)
-        path = self._camera_path(frame.inputs, source, p)
         size = source.size if p.output_size == (0, 0) else p.output_size
         i = p.selected
         forecast = selected = None
@@ -281,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         rclpy.init(args=arguments)
         node = ForecastNode()
         if node.parameters.autostart and not _start(node):
-            return 1
+            return int(rclpy.ok())  # 0 when it was told to end meanwhile
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

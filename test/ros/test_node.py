@@ -123,6 +123,8 @@ def test_diagnostics_tell_how_it_goes(node, client):
         values["latency p50 (ms)"]
     )
     assert int(values["received frames"]) >= int(values["published forecasts"]) > 0
+    client.clear()
+    client.spin_for(2.0)
     times = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.got["/diagnostics"]]
     assert np.median(np.diff(times)) == pytest.approx(0.2, abs=0.1)
 
@@ -174,7 +176,7 @@ def test_parameters_change_at_run_time_and_bad_ones_are_refused_with_the_reason(
 def test_nothing_is_computed_while_nobody_listens(node):
     deaf = Client(listen=False).connect()
     try:
-        before = deaf.values()
+        before = deaf.until(lambda: balanced(v := deaf.values()) and v)
         for i in range(5):
             deaf.send_frame(50 + i / 10)
             deaf.spin_for(0.1)
@@ -225,16 +227,28 @@ def transition(client: Client, identifier: int) -> str:
     return call(client, GetState, "forecast_node/get_state", GetState.Request()).current_state.label
 
 
-def test_lifecycle_and_weights_that_are_corrected(tmp_path, client):
+@pytest.fixture
+def apart():
+    """A client in a namespace of its own, for a second node beside the module's."""
+    node = Client(namespace="apart")
+    yield node
+    node.destroy_node()
+
+
+APART = ("-r", "__ns:=/apart")
+
+
+def test_lifecycle_and_weights_that_are_corrected(tmp_path, apart):
+    client = apart
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not weights")
-    with running_node(tmp_path / "log.txt", autostart="false", weights=str(damaged), steps=2) as node:
+    with running_node(tmp_path / "log.txt", *APART, autostart="false", weights=str(damaged), steps=2) as node:
         assert transition(client, Transition.TRANSITION_CONFIGURE) == "unconfigured"
         assert node.log.count("[ERROR]") == 1 and "damaged.safetensors" in node.log and "Traceback" not in node.log
         assert client.status().level == b"\x02" and "damaged.safetensors" in client.status().message
         assert set_parameter(client, "weights", text("")).successful
         assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
-        assert client.count_publishers("/forecast_node/forecast") == 1 and client.image.get_subscription_count() == 0
+        assert client.count_publishers("forecast_node/forecast") == 1 and client.image.get_subscription_count() == 0
         for _ in range(2):
             assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"
             client.connect()
@@ -265,11 +279,11 @@ def test_a_standalone_node_that_cannot_start_says_why_in_one_line_and_exits_with
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ends_cleanly_amid_a_forecast(tmp_path, client, how):
-    with running_node(tmp_path / "log.txt") as node:
-        client.connect()
-        client.forecast(1.0)
-        client.send_frame(1.1)
-        client.spin_for(0.05)
+def test_ends_cleanly_amid_a_forecast(tmp_path, apart, how):
+    with running_node(tmp_path / "log.txt", *APART) as node:
+        apart.connect()
+        apart.forecast(1.0)
+        apart.send_frame(1.1)
+        apart.spin_for(0.05)
         assert node.stop(how) == 0
     assert "Traceback" not in node.log and "[ERROR]" not in node.log

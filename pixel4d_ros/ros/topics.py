@@ -1,14 +1,17 @@
-"""The node's outputs: which somebody wants, and how a forecast becomes their messages."""
+"""The node's topics: quality of service, who listens, and how a forecast becomes messages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -30,6 +33,11 @@ OUTPUT = QoSProfile(depth=10)
 def overridable() -> QoSOverridingOptions:
     """History, depth and reliability can be set by parameters qos_overrides.<topic>.<publisher|subscription>.*"""
     return QoSOverridingOptions.with_default_policies()
+
+
+def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Subscription:
+    """A subscription whose quality of service parameters can override."""
+    return node.create_subscription(kind, topic, callback, qos, qos_overriding_options=overridable())
 
 
 class Publishers:
