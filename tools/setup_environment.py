@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from build_steps import build_package, link_package, patch_wheels, source_state
 from preflight import MissingRequirement, check_machine, explanation
@@ -77,20 +77,22 @@ def make_environment(progress: Progress, system_packages: bool) -> None:
 
 def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     """The steps in order. `ros_prefix`: a ROS installation to use; `torch`: what to install in place of torch.txt."""
-    state = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
-    own_torch = state.get("own_torch") if state else None
+    state = recorded()
+    torch = torch or state.get("torch")  # a choice holds for the runs that follow
+    own_torch = not torch and state.get("own_torch", None)
     if own_torch is None:
-        own_torch = torch is None and has_cuda_torch(sys.executable)
+        own_torch = has_cuda_torch(sys.executable)
     package_lists = [REQUIREMENTS / "runtime.txt", REQUIREMENTS / "dev.txt"]
     constraint = ["-c", str(REQUIREMENTS / "distribution.txt")] if ros_prefix else []
     site_packages = VENV / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
 
     def environment(progress: Progress) -> None:
         make_environment(progress, system_packages=own_torch or ros_prefix is not None)
-        record("own_torch", own_torch)
+        record(own_torch=own_torch, ros=str(ros_prefix or ""))
 
     def install_torch(progress: Progress) -> None:
         pip_install(progress, *constraint, *([torch] if torch else ["-r", REQUIREMENTS / "torch.txt"]))
+        record(torch=torch)
 
     def install_ros(progress: Progress) -> None:
         pip_install(progress, "-r", REQUIREMENTS / "ros.txt")
@@ -139,15 +141,18 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     return steps
 
 
-def record(key: str, value: object) -> None:
-    state = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
-    state[key] = value
-    STAMPS.write_text(json.dumps(state, indent=1) + "\n")
+def recorded() -> dict[str, Any]:
+    """What earlier runs left: the stamps of their steps by title, and the choices they were given."""
+    return json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
+
+
+def record(**values: object) -> None:
+    STAMPS.write_text(json.dumps({**recorded(), **values}, indent=1) + "\n")
 
 
 def pending(steps: list[Step]) -> list[tuple[Step, str]]:
     """The steps still to do, with the stamps they leave. A changed virtual environment calls for all that follow."""
-    stamps = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
+    stamps = recorded()
     base = steps[0].inputs
     todo: list[tuple[Step, str]] = []
     for step in steps:
@@ -177,14 +182,15 @@ def run_steps(todo: list[tuple[Step, str]], progress: Progress) -> int:
             print(progress.tail(error.output))
             print("\n" + explanation(error.output))
             return 1
-        record(step.title, stamp)
+        record(**{step.title: stamp})
         progress.end()
     print("pixel4d_ros is set up. For a shell that knows it: source env.sh")
     return 0
 
 
 def find_ros(wanted: str) -> Path | None:
-    """The ROS installation to use: the given prefix, or where none is given /opt/ros/jazzy if it exists."""
+    """The ROS installation to use: the given prefix, else that of the last setup, else /opt/ros/jazzy if it exists."""
+    wanted = wanted or recorded().get("ros", "")
     prefix = Path(wanted or "/opt/ros/jazzy")
     if (prefix / "setup.sh").exists():
         return prefix.resolve()
