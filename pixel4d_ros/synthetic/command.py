@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     if args.preview:
         return _preview(args)
     if args.out is None:
-        raise ValueError("name the log to write, e.g. `pixel4d synthesize street.mcap`, or pass --benchmark or --preview")
+        raise ValueError(
+            "name the log to write, e.g. `pixel4d synthesize street.mcap`, or pass --benchmark or --preview"
+        )
     from pixel4d_ros.synthetic.log import write_street_log
 
     write_street_log(args.out, args.seed, args.frames, args.size)

@@ -120,11 +120,15 @@ def ground_colors(road: Road, p: Tensor, footprint: Tensor, kerb: Tensor) -> Ten
     color = torch.where((off > 0)[:, None], paving, color)
     color = mix(color, beyond, ((off - road.pavement) / soft + 0.5).clamp(0, 1))
     stone = ((kerb | (off > 0)) & (off < 0.16) & (road.kerb > 0.03)).float()
-    kerb_color = (0.3 + 0.07 * fine + 0.05 * broad) * (1 - 0.35 * (1 - band((x % 1.0) - 0.5, 0.48, soft)) * fade(soft, 1.0))
+    kerb_color = (0.3 + 0.07 * fine + 0.05 * broad) * (
+        1 - 0.35 * (1 - band((x % 1.0) - 0.5, 0.48, soft)) * fade(soft, 1.0)
+    )
     return mix(color, kerb_color[:, None].expand(-1, 3), stone)
 
 
-def _asphalt(road: Road, flat: Tensor, across: Tensor, off: Tensor, soft: Tensor, fine: Tensor, broad: Tensor) -> Tensor:
+def _asphalt(
+    road: Road, flat: Tensor, across: Tensor, off: Tensor, soft: Tensor, fine: Tensor, broad: Tensor
+) -> Tensor:
     x = flat[:, 0]
     seed = road.seed.long()
     # Wheel tracks are darker, repaired rectangles differ, cracks wander.

@@ -34,7 +34,9 @@ def write_street_log(
     """
     with LogWriter(path) as log:
         clip = street_clip(seed, frames, STEP, size, progress=progress)
-        camera = clip_layout(seed, float(clip.times[-1])).camera(np.arange(-1, frames + PLAN + 1) * STEP)
+        camera = clip_layout(seed, float(clip.times[-1])).camera(
+            np.arange(-1, frames + PLAN + 1, dtype=np.float64) * STEP
+        )
         base = camera @ rigid_inverse(BASE_CAMERA)
         base = rigid_inverse(base[1]) @ base
         make = _Messages()

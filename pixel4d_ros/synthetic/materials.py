@@ -182,7 +182,9 @@ def _car_cabin(s: Surface) -> Shade:
     pane = band(u[:, 2] + 0.08, 0.78, soft)
     sides = s.normal[:, 1].abs() > 0.6
     count = s.params[:, 1]
-    pillar = torch.where(sides, 1 - band(((u[:, 0] * 0.5 + 0.5) * count) % 1 - 0.5, 0.44, soft), 1 - band(u[:, 1], 0.86, soft))
+    pillar = torch.where(
+        sides, 1 - band(((u[:, 0] * 0.5 + 0.5) * count) % 1 - 0.5, 0.44, soft), 1 - band(u[:, 1], 0.86, soft)
+    )
     glass = pane * (1 - pillar) * (s.normal[:, 2].abs() < 0.93)
     dark = s.color.new_tensor([0.018, 0.022, 0.026]) * (1 + 0.8 * _grain(s, 3.0, 2))[:, None]
     return mix(s.color, dark, glass), 0.35 + 0.6 * glass

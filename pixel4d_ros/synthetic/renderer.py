@@ -178,9 +178,7 @@ def _albedo(placed: Placed, road: Road, hits: _Hits, footprint: Tensor) -> tuple
     return color.clamp(min=0), gloss
 
 
-def _shade(
-    placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, hits: _Hits
-) -> Tensor:
+def _shade(placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, hits: _Hits) -> Tensor:
     """sRGB colours (N, T, R, 3)."""
     road = Road(worlds.road.values[world])
     outdoors = (road.outdoors > 0.5)[:, None, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.random import Generator
 
@@ -48,7 +50,7 @@ def _wood(rng: Generator) -> FloatArray:
     return np.array([0.42, 0.25, 0.12]) * rng.uniform(0.2, 1.5) * rng.uniform(0.85, 1.15, 3)
 
 
-def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[M, dict[str, object]]:
+def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[M, dict[str, Any]]:
     """A random material for furniture and walls, with some chance of a print."""
     chances = np.array([0.36, 0.22, 0.26, 0.16, 0.0]) * (1 - printed) + np.array([0, 0, 0, 0, printed])
     kind = M(int(rng.choice([M.PLAIN, M.STRIPES, M.PLANKS, M.TILES, M.PICTURE], p=chances)))
@@ -70,7 +72,10 @@ def _shell(out: Builder, rng: Generator, half: FloatArray) -> None:
     x, y, z = half
     kind, look = _finish(rng, int(rng.integers(1 << 20)))
     for side in (-1, 1):
-        for center, extent in (((side * (x + _WALL), 0, z), (_WALL, y + 0.2, z)), ((0, side * (y + _WALL), z), (x + 0.2, _WALL, z))):
+        for center, extent in (
+            ((side * (x + _WALL), 0, z), (_WALL, y + 0.2, z)),
+            ((0, side * (y + _WALL), z), (x + 0.2, _WALL, z)),
+        ):
             if rng.uniform() < 0.25:
                 kind, look = _finish(rng, int(rng.integers(1 << 20)))
             bright = dict(look, color=np.clip(np.asarray(look["color"]) * 1.3 + 0.12, 0, 0.85))
@@ -118,7 +123,9 @@ def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
             at = side * (wall - 0.015)
             board = rng.uniform(0.1, 0.7) * np.ones(3)
             center = (at, 0, 0.05) if axis == 0 else (0, at, 0.05)
-            out.add(S.BOX, M.PLAIN, center=center, half=extent, color=board, color2=board * 0.7, params=(4, 0.3, 1, 0.1))
+            out.add(
+                S.BOX, M.PLAIN, center=center, half=extent, color=board, color2=board * 0.7, params=(4, 0.3, 1, 0.1)
+            )
 
 
 def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
@@ -140,7 +147,11 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
             out.add(S.BOX, kind, **place, **look)
         elif choice < 0.5:
             place.update(half=(*size[:2], 0.9), center=(*xy, 0.9))
-            books = {"color": _wood(rng), "color2": _wood(rng), "params": (rng.uniform(0.25, 0.4), rng.uniform(0.025, 0.05), 0, 0)}
+            books = {
+                "color": _wood(rng),
+                "color2": _wood(rng),
+                "params": (rng.uniform(0.25, 0.4), rng.uniform(0.025, 0.05), 0, 0),
+            }
             out.add(S.BOX, M.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
         elif choice < 0.75:
             _table(out, rng, xy, size, angle, kind, look)
@@ -158,13 +169,19 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
     return np.array(taken)
 
 
-def _table(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: M, look: dict[str, object]) -> None:
+def _table(
+    out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: M, look: dict[str, Any]
+) -> None:
     height = 2 * size[2]
     out.add(S.BOX, kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
     for a in (-1, 1):
         for b in (-1, 1):
             x, y = a * (size[0] - 0.05), b * (size[1] - 0.05)
-            leg = (xy[0] + np.cos(yaw) * x - np.sin(yaw) * y, xy[1] + np.sin(yaw) * x + np.cos(yaw) * y, height / 2 - 0.03)
+            leg = (
+                xy[0] + np.cos(yaw) * x - np.sin(yaw) * y,
+                xy[1] + np.sin(yaw) * x + np.cos(yaw) * y,
+                height / 2 - 0.03,
+            )
             out.add(S.BOX, kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
     if rng.uniform() < 0.3:  # a chair's back
         x = size[0] - 0.03

@@ -116,7 +116,7 @@ def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
         gabled = rng.uniform(size=n) < (0.75 if town else 0.95)
         half = np.column_stack((half_x, half_y, half_z))
         add_houses(out, rng, point[keep], heading[keep], half[keep], gabled[keep])
-        if plan.style == SUBURB and rng.uniform() < 0.6 or town and setback.min() > plan.pavement + 3:
+        if (plan.style == SUBURB and rng.uniform() < 0.6) or (town and setback.min() > plan.pavement + 3):
             _fence(out, rng, plan, side)
 
 
@@ -180,13 +180,35 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         tall = rng.uniform(4.5, 8)
         steel = np.full(3, rng.uniform(0.08, 0.35))
         post = {"color": steel, "color2": steel * 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
-        out.add(S.CYLINDER, M.PLAIN, n, center=np.column_stack((point, np.full(n, tall / 2))), half=(0.06, 0.06, tall / 2), **post)
+        out.add(
+            S.CYLINDER,
+            M.PLAIN,
+            n,
+            center=np.column_stack((point, np.full(n, tall / 2))),
+            half=(0.06, 0.06, tall / 2),
+            **post,
+        )
         arm, _ = plan.table.place(s, side * (edge - 0.7))
-        out.add(S.BOX, M.PLAIN, n, center=np.column_stack((arm, np.full(n, tall))), half=(0.12, 0.8, 0.05), yaw=heading, **post)
+        out.add(
+            S.BOX,
+            M.PLAIN,
+            n,
+            center=np.column_stack((arm, np.full(n, tall))),
+            half=(0.12, 0.8, 0.05),
+            yaw=heading,
+            **post,
+        )
         count = int(rng.integers(0, 4))
         s = rng.uniform(3, plan.length, count)
         point, heading = plan.table.place(s, side * (plan.half_width + 0.5))
-        out.add(S.CYLINDER, M.PLAIN, count, center=np.column_stack((point, np.full(count, 1.2))), half=(0.035, 0.035, 1.2), **post)
+        out.add(
+            S.CYLINDER,
+            M.PLAIN,
+            count,
+            center=np.column_stack((point, np.full(count, 1.2))),
+            half=(0.035, 0.035, 1.2),
+            **post,
+        )
         red = rng.uniform(size=(count, 1)) < 0.6
         rim = np.where(red, np.array([0.4, 0.01, 0.012]), np.array([0.01, 0.06, 0.35]))
         out.add(
@@ -195,7 +217,9 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         )  # fmt: skip
         count = int(rng.integers(0, 6))
         s = rng.uniform(0, 60, count)
-        point, heading = plan.table.place(s, side * (plan.half_width + 0.3 + plan.pavement * rng.uniform(0.1, 0.9, count)))
+        point, heading = plan.table.place(
+            s, side * (plan.half_width + 0.3 + plan.pavement * rng.uniform(0.1, 0.9, count))
+        )
         tall = rng.uniform(0.4, 0.7)
         tint = rng.uniform(0.02, 0.35, (count, 1)) * rng.uniform(0.5, 1.0, (count, 3))
         out.add(
@@ -224,7 +248,9 @@ def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
 
 def _camera(rng: Generator, plan: Plan, speed: float, horizon: float) -> RoadCamera:
     lane = -0.5 * (plan.half_width - (2.0 if plan.half_width > 4.6 else 0.0)) + rng.uniform(-0.3, 0.3)
-    car = RoadActor(plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6) * min(1.0, 4.0 / horizon), 1, rng.uniform(1.2, 2.0))
+    car = RoadActor(
+        plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6) * min(1.0, 4.0 / horizon), 1, rng.uniform(1.2, 2.0)
+    )
     amplitude = np.array([0.012, 0.004, 0.004]) * rng.uniform(0, 1.3, 3)
     wobble = np.stack((amplitude, rng.uniform(4, 10, 3), rng.uniform(0, 6.28, 3)))
     return RoadCamera(car, rng.normal(0, 0.03), rng.normal(0.01, 0.03), wobble)
@@ -271,7 +297,10 @@ def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: 
     for _ in range(int(rng.integers(0, 3)) if plan.style != COUNTRY else 0):
         side = int(rng.choice([-1, 1]))
         at = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
-        start(add_person, RoadActor(plan.table, rng.uniform(6, 45), at, rng.uniform(0.8, 1.7), 0.0, int(rng.choice([-1, 1])), 0.9))
+        start(
+            add_person,
+            RoadActor(plan.table, rng.uniform(6, 45), at, rng.uniform(0.8, 1.7), 0.0, int(rng.choice([-1, 1])), 0.9),
+        )
     if rng.uniform() < 0.3:
         s = rng.uniform(7, 30)
         side = int(rng.choice([-1, 1]))
@@ -301,7 +330,11 @@ def _light(rng: Generator) -> Light:
     warm = np.array([1.0, 0.78 + 0.2 * height, 0.55 + 0.4 * height])
     zenith = np.array([0.16, 0.32, 0.72]) * (1 - clouds) + np.array([0.75, 0.79, 0.85]) * clouds
     horizon = np.array([0.85, 0.95, 1.05]) * (1 - clouds) + np.array([1.0, 1.0, 1.0]) * clouds
-    ambient = (np.array([0.3, 0.35, 0.44]) * (1 - clouds) + np.array([0.95, 0.97, 1.0]) * clouds) * rng.uniform(0.8, 1.2)
+    ambient = (np.array([0.3, 0.35, 0.44]) * (1 - clouds) + np.array([0.95, 0.97, 1.0]) * clouds) * rng.uniform(
+        0.8, 1.2
+    )
     mean = 0.33 * strength * sun[2] + ambient.mean()
     exposure = float(np.exp(rng.normal(0.3, 0.35)) / mean)
-    return Light(sun, strength * warm, ambient, zenith, horizon * 1.15, clouds, exposure, float(rng.uniform(0.0, 0.03) ** 2))
+    return Light(
+        sun, strength * warm, ambient, zenith, horizon * 1.15, clouds, exposure, float(rng.uniform(0.0, 0.03) ** 2)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -76,7 +77,9 @@ def _make_car(out: Builder, rng: Generator) -> float:
     seed = int(rng.integers(1 << 20))
     common = {"color": paint, "color2": paint, "seed": seed}
 
-    def part(material: M, x0: float, x1: float, half_width: float, z0: float, z1: float, taper: tuple[float, ...], **kw: object) -> None:
+    def part(
+        material: M, x0: float, x1: float, half_width: float, z0: float, z1: float, taper: tuple[float, ...], **kw: Any
+    ) -> None:
         out.add(
             S.BOX, material, center=(0.5 * (x0 + x1), 0, 0.5 * (z0 + z1)), half=(0.5 * (x1 - x0), half_width, 0.5 * (z1 - z0)),
             taper=taper, **{**common, **kw},
@@ -86,10 +89,22 @@ def _make_car(out: Builder, rng: Generator) -> float:
     bottom = 0.2
     side = 0.5 * width
     part(M.CAR_BODY, -half, half, side, bottom, waist - 0.22, (0.02, 0.02, 0.02), params=(1, 0, 0, 0), contact=1.0)
-    part(M.CAR_BODY, -half + 0.03, half - 0.04, side * 0.98, waist - 0.22, waist, (0.1, 0.06, 0.07), params=(0, 0, 0, 0))
+    part(
+        M.CAR_BODY, -half + 0.03, half - 0.04, side * 0.98, waist - 0.22, waist, (0.1, 0.06, 0.07), params=(0, 0, 0, 0)
+    )
     if kind == 4:
         part(M.CAR_CABIN, half - 2.0, half - 0.05, side, waist, 2.4, (0.2, 0.0, 0.06), params=(0, 1, 0, 0))
-        part(M.CAR_BODY, -half, half - 2.1, side, waist, height, (0, 0, 0), params=(0, 0, 0, 0), color=rng.uniform(0.15, 0.7) * rng.uniform(0.75, 1.0, 3))
+        part(
+            M.CAR_BODY,
+            -half,
+            half - 2.1,
+            side,
+            waist,
+            height,
+            (0, 0, 0),
+            params=(0, 0, 0, 0),
+            color=rng.uniform(0.15, 0.7) * rng.uniform(0.75, 1.0, 3),
+        )
     else:
         hood = (0.22, 0.26, 0.24, 0.12)[kind] * length
         boot = (0.0, 0.16, 0.0, 0.0)[kind] * length
@@ -109,7 +124,14 @@ def _make_car(out: Builder, rng: Generator) -> float:
     for left in (-1, 1):
         if kind < 4:
             ahead = half - (0.4 if kind < 3 else 0.3) * length
-            out.add(S.BALL, M.PLAIN, center=(ahead, left * (side + 0.07), waist + 0.06), half=(0.07, 0.1, 0.07), params=(4, 0.2, 1, 0.2), **common)
+            out.add(
+                S.BALL,
+                M.PLAIN,
+                center=(ahead, left * (side + 0.07), waist + 0.06),
+                half=(0.07, 0.1, 0.07),
+                params=(4, 0.2, 1, 0.2),
+                **common,
+            )
     return 0.5 * height
 
 
@@ -142,7 +164,13 @@ def _make_cyclist(out: Builder, rng: Generator) -> float:
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     for x in (-0.52, 0.52):
         out.add(
-            S.CYLINDER, M.WHEEL, center=(x, 0, 0.34), half=(0.34, 0.34, 0.02), roll=np.pi / 2, color=(0.3, 0.3, 0.3), **common
+            S.CYLINDER,
+            M.WHEEL,
+            center=(x, 0, 0.34),
+            half=(0.34, 0.34, 0.02),
+            roll=np.pi / 2,
+            color=(0.3, 0.3, 0.3),
+            **common,
         )
     parts: list[tuple[float, float, float, tuple[float, float, float], FloatArray, S]] = [
         (0.0, 0, 0.55, (0.5, 0.02, 0.02), np.array([0.1, 0.02, 0.02]), S.BOX),
@@ -187,7 +215,11 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
         angle = rng.uniform(0, 6.283, n) + k * 1.6
         out_by = wide * (0.0 if k == 0 else 0.6) * rng.uniform(0.6, 1.1, n)
         center = np.column_stack(
-            (xy[:, 0] + out_by * np.cos(angle), xy[:, 1] + out_by * np.sin(angle), trunk + tall * (1 + (0 if k == 0 else rng.uniform(-0.6, 0.45, n))))
+            (
+                xy[:, 0] + out_by * np.cos(angle),
+                xy[:, 1] + out_by * np.sin(angle),
+                trunk + tall * (1 + (0 if k == 0 else rng.uniform(-0.6, 0.45, n))),
+            )
         )
         scale = 1.0 if k == 0 else 0.68
         half = np.column_stack((wide, wide, tall)) * scale * rng.uniform(0.85, 1.15, (n, 3))
@@ -213,7 +245,9 @@ WALLS = np.array([[0.7, 0.68, 0.62], [0.6, 0.5, 0.34], [0.55, 0.36, 0.2], [0.42,
                   [0.3, 0.17, 0.11], [0.34, 0.24, 0.15], [0.2, 0.19, 0.18], [0.5, 0.3, 0.24]])  # fmt: skip
 
 
-def add_houses(out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray, half: FloatArray, gabled: FloatArray) -> None:
+def add_houses(
+    out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray, half: FloatArray, gabled: FloatArray
+) -> None:
     """Houses with ground plan half (n, 2) and height half (n, 3): center (n, 2), yaw (n,); gabled (n,) bool gets a roof."""
     n = len(center)
     if n == 0:
@@ -223,7 +257,9 @@ def add_houses(out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray
     brick = np.array([0.27, 0.13, 0.08]) * rng.uniform(0.6, 1.4, (n, 1))
     stone = np.array([0.36, 0.27, 0.17]) * rng.uniform(0.6, 1.2, (n, 1))
     wall = np.where((style == 1)[:, None], brick, np.where((style == 2)[:, None], stone, wall))
-    trim = np.where(rng.uniform(size=(n, 1)) < 0.5, wall * 0.5, rng.uniform(0.15, 0.5, (n, 1)) * np.array([1.0, 0.9, 0.8]))
+    trim = np.where(
+        rng.uniform(size=(n, 1)) < 0.5, wall * 0.5, rng.uniform(0.15, 0.5, (n, 1)) * np.array([1.0, 0.9, 0.8])
+    )
     storeys = np.maximum(1, np.round(2 * half[:, 2] / 3.0))
     params = np.column_stack((2 * half[:, 2] / storeys, rng.uniform(2.0, 3.6, n), rng.uniform(0.3, 0.55, n), style))
     seeds = rng.integers(1 << 20, size=n)
@@ -244,7 +280,9 @@ def add_houses(out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray
     )  # fmt: skip
     tops = gabled & (rng.uniform(size=n) < 0.7)
     m = int(tops.sum())
-    x = center[tops] + rng.uniform(-0.5, 0.5, (m, 1)) * half[tops, :1] * np.column_stack((np.cos(yaw[tops]), np.sin(yaw[tops])))
+    x = center[tops] + rng.uniform(-0.5, 0.5, (m, 1)) * half[tops, :1] * np.column_stack(
+        (np.cos(yaw[tops]), np.sin(yaw[tops]))
+    )
     out.add(
         S.BOX, M.PLAIN, m, center=np.column_stack((x, 2 * half[tops, 2] + 2 * pitch[tops])), yaw=yaw[tops], half=(0.3, 0.3, 0.8),
         color=(0.2, 0.1, 0.07), color2=(0.1, 0.06, 0.05), params=(5, 0.6, 0.5, 0), seed=seeds[tops],

@@ -47,9 +47,7 @@ class Placed:
 
     def corners(self) -> Tensor:
         """Corners (N, P, 8, 3) of the bounding boxes, world."""
-        return self.centers[:, :, None] + torch.einsum(
-            "npij,cj->npci", self.to_world, _CORNERS.to(self.centers.device)
-        )
+        return self.centers[:, :, None] + torch.einsum("npij,cj->npci", self.to_world, _CORNERS.to(self.centers.device))
 
 
 def _box_of(points: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,9 +63,10 @@ def _box_of(points: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor
 
 def screen_boxes(placed: Placed, T_camera_world: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """Pixel rectangles (N, P, 2) that hold each primitive's visible part; empty (inf, -inf) when it is behind the camera."""
-    corners = torch.einsum("nij,npcj->npci", T_camera_world[:, :3, :3], placed.corners()) + T_camera_world[
-        :, None, None, :3, 3
-    ]
+    corners = (
+        torch.einsum("nij,npcj->npci", T_camera_world[:, :3, :3], placed.corners())
+        + T_camera_world[:, None, None, :3, 3]
+    )
     a, b = (corners[:, :, [edge[side] for edge in _EDGES]] for side in (0, 1))
     za, zb = a[..., 2:], b[..., 2:]
     crossing = ((NEAR - za) / torch.where((zb - za).abs() < 1e-9, 1e-9, zb - za)).clamp(0, 1)
@@ -167,7 +166,9 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
     """
     N, T, R = points.shape[:3]
     shade = torch.zeros(N * T * R, dtype=torch.bool, device=points.device)
-    across = torch.nn.functional.normalize(torch.stack((-sun[:, 1], sun[:, 0], torch.zeros_like(sun[:, 0])), -1), dim=-1)
+    across = torch.nn.functional.normalize(
+        torch.stack((-sun[:, 1], sun[:, 0], torch.zeros_like(sun[:, 0])), -1), dim=-1
+    )
     plane = torch.stack((across, torch.linalg.cross(sun, across, dim=-1)), -1)  # (N, 3, 2)
     tiles = _box_of(points @ plane[:, None], lit)
     boxes = _box_of(placed.corners() @ plane[:, None])
@@ -197,9 +198,7 @@ def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tens
     primitives = placed.primitives
     shape = torch.where((primitives.contact > 0) & (primitives.shape > 0), float(Shape.BOX), 0.0)
     lane = torch.arange(R, device=points.device)
-    for _, n, t, p in find_pairs(
-        *tiles, low - _CONTACT_REACH, high + _CONTACT_REACH, shape, chunk_size(points.device)
-    ):
+    for _, n, t, p in find_pairs(*tiles, low - _CONTACT_REACH, high + _CONTACT_REACH, shape, chunk_size(points.device)):
         half = primitives.half[n, p][:, None]
         local = ((points[n, t] - placed.centers[n, p][:, None]) @ placed.to_unit[n, p].transpose(-1, -2)) * half
         distance = (local.abs() - half).clamp(min=0).norm(dim=-1)

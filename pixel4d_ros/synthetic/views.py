@@ -96,7 +96,7 @@ def sample_views(
 def _layout(seed: int, kind: str, horizon: float) -> Layout:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of world {kind!r}: use one of {', '.join(KINDS)}")
-    room = kind == "room" or kind == "mixed" and np.random.default_rng([seed, 7]).uniform() < ROOM_SHARE
+    room = kind == "room" or (kind == "mixed" and np.random.default_rng([seed, 7]).uniform() < ROOM_SHARE)
     return make_room(seed) if room else make_street(seed, max(horizon, 3.0))
 
 
@@ -157,7 +157,7 @@ def _each(
 
 
 def clip_layout(seed: int, duration: float) -> Layout:
-    """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on for some seconds more."""
+    """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on beyond."""
     return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 
 
@@ -177,7 +177,7 @@ def street_clip(
     """
     if frames < 1 or step <= 0:
         raise ValueError(f"a clip needs at least one frame and a positive step, got {frames} frames, step {step:g} s")
-    times = np.arange(frames) * step
+    times = np.arange(frames, dtype=np.float64) * step
     layout = clip_layout(seed, float(times[-1]))
     worlds = Worlds.of([layout], device)
     cameras = layout.camera(times)
