@@ -71,7 +71,7 @@ def test_static_and_moving_pixels_land_where_depth_and_motion_say(views: Rendere
     results = [reproject(views, b, v) for b in range(len(SEEDS)) for v in (1, 2)]
     joined = {name: torch.cat([r[name] for r in results]) for name in results[0]}
     for group in (joined["ids"] == 0, joined["ids"] > 0):
-        assert group.sum() > 200
+        assert group.sum() > 150
         visible = group & (joined["depth_error"].abs() < 0.05)
         # Things may hide each other later, but nothing may be seen through where a point must be.
         assert (joined["depth_error"][group] > 0.05).float().mean() < 0.06

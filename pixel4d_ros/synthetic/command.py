@@ -42,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.preview:
         return _preview(args)
     if args.out is None:
-        raise ValueError(
-            "name the log to write, e.g. `pixel4d synthesize street.mcap`, or pass --benchmark or --preview"
-        )
+        raise ValueError("name the log to write, e.g. `pixel4d synthesize out.mcap`, or pass --benchmark or --preview")
     from pixel4d_ros.synthetic.log import write_street_log
 
     write_street_log(args.out, args.seed, args.frames, args.size)
@@ -73,7 +71,8 @@ def _benchmark(args: argparse.Namespace) -> int:
     frames = rounds * times.numel()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(
-        f"{frames / seconds:.1f} frames/s ({seconds / frames:.3f} s each) of {args.size[0]}x{args.size[1]}, {args.kind}, "
+        f"{frames / seconds:.1f} frames/s ({seconds / frames:.3f} s each) of {args.size[0]}x{args.size[1]}, "
+        f"{args.kind}, "
         f"batches of {times.numel()}, {args.samples} ray(s) per pixel, on {name}"
     )
     return 0

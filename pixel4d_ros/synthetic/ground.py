@@ -1,6 +1,7 @@
 """The ground of the outdoor worlds: a winding road with kerbs, pavements, verges and a cross street; and the sky above.
 
-The road's centre line is y = f(x), a sum of two sines; `across` is the signed distance from it (exact on a straight road).
+The road's centre line is y = f(x), a sum of two sines; `across` is the signed distance from it
+(exact on a straight road).
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def centre_line(road: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray
 
 
 def intersect_ground(road: Road, origins: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth (N, Q), inf where the ray misses, and kerb flags (N, Q) for rays (N, Q, 3) from origins (N, 3) in the world.
+    """Depth (N, Q), inf where the ray misses, and kerb flags (N, Q) of world rays (N, Q, 3) from origins (N, 3).
 
-    The pavement lies a kerb's height above the road; rays that enter the road's space and leave it below the pavement meet the
-    kerb's face, found by bisection.
+    The pavement lies a kerb's height above the road; rays that enter the road's space and leave it below the pavement
+    meet the kerb's face, found by bisection.
     """
     wide = Road(road.values[:, None])
     down = rays[..., 2] < -1e-5
@@ -115,7 +116,7 @@ def ground_colors(road: Road, p: Tensor, footprint: Tensor, kerb: Tensor) -> Ten
     fine = fractal(flat, seed, footprint, 9.0, 3)
     broad = fractal(flat, seed + 5, footprint, 0.35, 3)
     color = _asphalt(road, flat, across, off, soft, fine, broad)
-    beyond = _verge(road, flat, soft, footprint, fine, broad)
+    beyond = _verge(road, flat, footprint, fine, broad)
     paving = _paving(road, flat, across, soft, broad, fine)
     color = torch.where((off > 0)[:, None], paving, color)
     color = mix(color, beyond, ((off - road.pavement) / soft + 0.5).clamp(0, 1))
@@ -160,7 +161,7 @@ def _paving(road: Road, flat: Tensor, across: Tensor, soft: Tensor, broad: Tenso
     return value[:, None] * value.new_tensor([1.0, 0.95, 0.88])
 
 
-def _verge(road: Road, flat: Tensor, soft: Tensor, footprint: Tensor, fine: Tensor, broad: Tensor) -> Tensor:
+def _verge(road: Road, flat: Tensor, footprint: Tensor, fine: Tensor, broad: Tensor) -> Tensor:
     seed = road.seed.long()
     blades = fractal(flat, seed + 31, footprint, 3.0, 4)
     green, dry = flat.new_tensor([0.058, 0.085, 0.024]), flat.new_tensor([0.2, 0.165, 0.085])
@@ -173,7 +174,7 @@ def _verge(road: Road, flat: Tensor, soft: Tensor, footprint: Tensor, fine: Tens
 
 
 def sky_colors(rays: Tensor, sun: Tensor, zenith: Tensor, horizon: Tensor, clouds: Tensor, seed: Tensor) -> Tensor:
-    """Linear colours (N, 3) seen along unit rays (N, 3): a gradient, clouds on a plane overhead, and a glow about the sun.
+    """Linear colours (N, 3) along unit rays (N, 3): a gradient, clouds on a plane overhead, a glow about the sun.
 
     sun, zenith, horizon (N, 3); clouds (N,) 0 clear .. 1 overcast; seed (N,) int64.
     """

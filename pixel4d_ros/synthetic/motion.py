@@ -40,7 +40,7 @@ class RoadTable:
         self.s = length - np.interp(0.0, self.x, length)
 
     def place(self, s: FloatArray | float, across: FloatArray | float) -> tuple[FloatArray, FloatArray]:
-        """Points (T, 2) at arc length s (T,) from x = 0 and signed distance `across` (left positive), and headings (T,)."""
+        """Points (T, 2) at arc length s (T,) from x = 0, `across` metres left of the centre, and headings (T,)."""
         x = np.interp(s, self.s, self.x)
         # Beyond the table's ends the road goes on straight in x.
         x = x + np.minimum(np.asarray(s) - self.s[0], 0) + np.maximum(np.asarray(s) - self.s[-1], 0)
@@ -101,7 +101,7 @@ class Expansion:
     turn_accelerations: FloatArray  # (M,)
 
     def pose_changes(self, times: FloatArray) -> FloatArray:
-        """Rigid transforms (T, M, 4, 4) that carry each object from where it is at time 0 to where it is at times (T,)."""
+        """Rigid transforms (T, M, 4, 4) that carry each object from its place at time 0 to that at times (T,)."""
         t = np.asarray(times, np.float64)[:, None]
         turn = self.turn_rates * t + 0.5 * self.turn_accelerations * t * t
         shift = self.velocities * t[..., None] + 0.5 * self.accelerations * (t * t)[..., None]

@@ -1,7 +1,7 @@
 """The three solids of which every synthetic world consists, and where rays meet them.
 
-All live in unit space: tapered boxes in |x|, |y|, |z| <= 1, the unit ball, the upright cylinder of radius 1 and height 2.
-A world holds one row of numbers per primitive (`Column`); `Primitives` names the columns of a padded batch of worlds.
+All live in unit space: tapered boxes in |x|, |y|, |z| <= 1, the unit ball, the upright cylinder of radius 1 and
+height 2. A world holds one row of numbers per primitive (COLUMNS); `Primitives` names those of a padded batch.
 """
 
 from __future__ import annotations

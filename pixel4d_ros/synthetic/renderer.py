@@ -69,7 +69,7 @@ def render(
         hits = _trace(placed, worlds, world_of_view, T_world_camera, shifted, size)
         if offset == (0.0, 0.0):
             first = hits
-        total = total + _shade(placed, worlds, world_of_view, T_world_camera, K, hits) / samples
+        total = total + _shade(placed, worlds, world_of_view, K, hits) / samples
     ids = placed.primitives.object.long()
     n = torch.arange(len(ids), device=ids.device)[:, None, None]
     object_ids = torch.where(first.primitive >= 0, ids[n, first.primitive.clamp(min=0)], 0)
@@ -178,7 +178,7 @@ def _albedo(placed: Placed, road: Road, hits: _Hits, footprint: Tensor) -> tuple
     return color.clamp(min=0), gloss
 
 
-def _shade(placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, hits: _Hits) -> Tensor:
+def _shade(placed: Placed, worlds: Worlds, world: Tensor, K: Tensor, hits: _Hits) -> Tensor:
     """sRGB colours (N, T, R, 3)."""
     road = Road(worlds.road.values[world])
     outdoors = (road.outdoors > 0.5)[:, None, None]

@@ -9,9 +9,9 @@ from numpy.random import Generator
 
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
-from pixel4d_ros.synthetic.materials import Material as M
+from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
-from pixel4d_ros.synthetic.primitives import Shape as S
+from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.things import add_person
 from pixel4d_ros.synthetic.world import Builder, Layout, Light
 
@@ -19,7 +19,7 @@ _WALL = 0.1  # metres, half the thickness
 
 
 def make_room(seed: int) -> Layout:
-    """The room of that seed: 3 to 10 m wide, the camera somewhere inside, some things moving in one room of three."""
+    """The room of that seed: 3 to 10 m wide, the camera somewhere inside, things moving in every other room."""
     rng = np.random.default_rng([seed, 3])
     half = np.array([rng.uniform(1.8, 5.0), rng.uniform(1.6, 4.5), rng.uniform(1.15, 1.6)])
     if rng.uniform() < 0.2:
@@ -29,7 +29,7 @@ def make_room(seed: int) -> Layout:
     _on_walls(out, rng, half)
     taken = _furniture(out, rng, half)
     camera = _camera(rng, half, taken)
-    actors = _moving(out, rng, half)
+    actors = _moving(out, rng, half, camera)
     warm = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.0)])
     lamp = np.array([*(rng.uniform(-0.6, 0.6, 2) * half[:2]), 2 * half[2] - 0.15])
     ambient = rng.uniform(0.35, 0.8) * np.array([1.0, 0.98, 0.95])
@@ -50,20 +50,29 @@ def _wood(rng: Generator) -> FloatArray:
     return np.array([0.42, 0.25, 0.12]) * rng.uniform(0.2, 1.5) * rng.uniform(0.85, 1.15, 3)
 
 
-def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[M, dict[str, Any]]:
+def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[Material, dict[str, Any]]:
     """A random material for furniture and walls, with some chance of a print."""
     chances = np.array([0.36, 0.22, 0.26, 0.16, 0.0]) * (1 - printed) + np.array([0, 0, 0, 0, printed])
-    kind = M(int(rng.choice([M.PLAIN, M.STRIPES, M.PLANKS, M.TILES, M.PICTURE], p=chances)))
+    kind = Material(
+        int(
+            rng.choice([Material.PLAIN, Material.STRIPES, Material.PLANKS, Material.TILES, Material.PICTURE], p=chances)
+        )
+    )
     color = _tint(rng)
     other = color * rng.uniform(0.25, 0.8) if rng.uniform() < 0.6 else _tint(rng)
-    params: dict[M, tuple[float, ...]] = {
-        M.PLAIN: (np.exp(rng.uniform(0, 3)), rng.uniform(0.2, 0.9), rng.choice([1.0, 4.0]), rng.choice([0, 0, 0.3])),
-        M.STRIPES: (rng.uniform(0.04, 0.4), rng.uniform(0.3, 1.0), rng.integers(2), 0),
-        M.PLANKS: (rng.uniform(0.07, 0.25), rng.uniform(0.6, 2.0), 0, rng.choice([0, 0.2])),
-        M.TILES: (rng.uniform(0.1, 0.6), 0.02, 0, rng.choice([0, 0.3])),
-        M.PICTURE: (np.exp(rng.uniform(0, 2)), 0, 0, 0),
+    params: dict[Material, tuple[float, ...]] = {
+        Material.PLAIN: (
+            np.exp(rng.uniform(0, 3)),
+            rng.uniform(0.2, 0.9),
+            rng.choice([1.0, 4.0]),
+            rng.choice([0, 0, 0.3]),
+        ),
+        Material.STRIPES: (rng.uniform(0.04, 0.4), rng.uniform(0.3, 1.0), float(rng.integers(2)), 0),
+        Material.PLANKS: (rng.uniform(0.07, 0.25), rng.uniform(0.6, 2.0), 0, rng.choice([0, 0.2])),
+        Material.TILES: (rng.uniform(0.1, 0.6), 0.02, 0, rng.choice([0, 0.3])),
+        Material.PICTURE: (np.exp(rng.uniform(0, 2)), 0, 0, 0),
     }
-    if kind == M.PLANKS:
+    if kind == Material.PLANKS:
         color, other = _wood(rng), _wood(rng) * 0.6
     return kind, {"color": color, "color2": other, "params": params[kind], "seed": seed}
 
@@ -79,19 +88,26 @@ def _shell(out: Builder, rng: Generator, half: FloatArray) -> None:
             if rng.uniform() < 0.25:
                 kind, look = _finish(rng, int(rng.integers(1 << 20)))
             bright = dict(look, color=np.clip(np.asarray(look["color"]) * 1.3 + 0.12, 0, 0.85))
-            out.add(S.BOX, kind, center=center, half=extent, contact=0.45, **bright)
+            out.add(Shape.BOX, kind, center=center, half=extent, contact=0.45, **bright)
     kind, look = _finish(rng, int(rng.integers(1 << 20)))
     if rng.uniform() < 0.5:
-        kind = M.PLANKS
+        kind = Material.PLANKS
         look = {"color": _wood(rng), "color2": _wood(rng) * 0.5, "params": (0.12, 1.2, 0, 0.2), "seed": look["seed"]}
-    out.add(S.BOX, kind, center=(0, 0, -_WALL), half=(x + 0.2, y + 0.2, _WALL), contact=0.4, **look)
+    out.add(Shape.BOX, kind, center=(0, 0, -_WALL), half=(x + 0.2, y + 0.2, _WALL), contact=0.4, **look)
     ceiling = rng.uniform(0.4, 0.8) * np.ones(3)
-    pattern = M.TILES if rng.uniform() < 0.4 else M.PLAIN
-    numbers = (0.6, 0.015, 0, 0) if pattern == M.TILES else (2.0, 0.25, 1, 0)
+    pattern = Material.TILES if rng.uniform() < 0.4 else Material.PLAIN
+    numbers = (0.6, 0.015, 0, 0) if pattern == Material.TILES else (2.0, 0.25, 1, 0)
     out.add(
-        S.BOX, pattern, center=(0, 0, 2 * z + _WALL), half=(x + 0.2, y + 0.2, _WALL), color=ceiling, color2=ceiling * 0.75,
-        params=numbers, contact=0.4, seed=int(rng.integers(1 << 20)),
-    )  # fmt: skip
+        Shape.BOX,
+        pattern,
+        center=(0, 0, 2 * z + _WALL),
+        half=(x + 0.2, y + 0.2, _WALL),
+        color=ceiling,
+        color2=ceiling * 0.75,
+        params=numbers,
+        contact=0.4,
+        seed=int(rng.integers(1 << 20)),
+    )
 
 
 def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
@@ -103,33 +119,51 @@ def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
             for _ in range(int(rng.integers(1, 4))):
                 wide, tall = rng.uniform(0.15, 0.6), rng.uniform(0.15, 0.5)
                 along, up = rng.uniform(-0.85, 0.85) * reach, rng.uniform(0.9, 1.3) * z
-                material, params = M.PICTURE, (rng.uniform(1.5, 8), 0.0, 0.0, 0.0)
+                material, params = Material.PICTURE, (rng.uniform(1.5, 8), 0.0, 0.0, 0.0)
                 frame, color = _tint(rng, 0.02), _tint(rng)
                 if rng.uniform() < 0.25:  # a door
                     wide, tall, up = 0.42, 1.0, 1.0
-                    material, params, color, frame = M.PLANKS, (0.42, 2.2, 0.0, 0.1), _wood(rng), _wood(rng)
+                    material, params, color, frame = Material.PLANKS, (0.42, 2.2, 0.0, 0.1), _wood(rng), _wood(rng)
                 elif rng.uniform() < 0.3:  # a bright window
                     wide, tall, up = rng.uniform(0.4, 0.9), 0.6, 1.25 * z
-                    material, params, color, frame = M.TILES, (0.6, 0.05, 0.0, 0.5), np.full(3, 2.5), np.full(3, 0.6)
+                    material, params, color, frame = (
+                        Material.TILES,
+                        (0.6, 0.05, 0.0, 0.5),
+                        np.full(3, 2.5),
+                        np.full(3, 0.6),
+                    )
                 depth = rng.uniform(0.01, 0.05)
                 at = side * (wall - depth)
                 center = (at, along, up) if axis == 0 else (along, at, up)
                 extent = (depth, wide, tall) if axis == 0 else (wide, depth, tall)
                 out.add(
-                    S.BOX, material, center=center, half=extent, color=color, color2=frame, params=params,
-                    seed=int(rng.integers(1 << 20)), contact=0.3,
-                )  # fmt: skip
+                    Shape.BOX,
+                    material,
+                    center=center,
+                    half=extent,
+                    color=color,
+                    color2=frame,
+                    params=params,
+                    seed=int(rng.integers(1 << 20)),
+                    contact=0.3,
+                )
             extent = (0.015, reach, 0.05) if axis == 0 else (reach, 0.015, 0.05)
             at = side * (wall - 0.015)
             board = rng.uniform(0.1, 0.7) * np.ones(3)
             center = (at, 0, 0.05) if axis == 0 else (0, at, 0.05)
             out.add(
-                S.BOX, M.PLAIN, center=center, half=extent, color=board, color2=board * 0.7, params=(4, 0.3, 1, 0.1)
+                Shape.BOX,
+                Material.PLAIN,
+                center=center,
+                half=extent,
+                color=board,
+                color2=board * 0.7,
+                params=(4, 0.3, 1, 0.1),
             )
 
 
 def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
-    """Cupboards and shelves along the walls, tables, chairs and loose things; returns ground discs x, y, radius (n, 3)."""
+    """Cupboards, shelves, tables, chairs and loose things; returns the discs x, y, radius (n, 3) they stand on."""
     taken = []
     for _ in range(int(rng.integers(5, 16))):
         size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.6), rng.uniform(0.15, 0.95)])
@@ -142,38 +176,38 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
             angle = 0.0
         taken.append([*xy, float(np.hypot(size[0], size[1]))])
         choice = rng.uniform()
-        place = {"center": (*xy, size[2]), "half": size, "yaw": angle, "contact": 0.9}
+        place: dict[str, Any] = {"center": (*xy, size[2]), "half": size, "yaw": angle, "contact": 0.9}
         if choice < 0.3:
-            out.add(S.BOX, kind, **place, **look)
+            out.add(Shape.BOX, kind, **place, **look)
         elif choice < 0.5:
             place.update(half=(*size[:2], 0.9), center=(*xy, 0.9))
-            books = {
+            books: dict[str, Any] = {
                 "color": _wood(rng),
                 "color2": _wood(rng),
                 "params": (rng.uniform(0.25, 0.4), rng.uniform(0.025, 0.05), 0, 0),
             }
-            out.add(S.BOX, M.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
+            out.add(Shape.BOX, Material.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
         elif choice < 0.75:
             _table(out, rng, xy, size, angle, kind, look)
         elif choice < 0.88:
-            out.add(S.CYLINDER, kind, **{**place, "half": (size[0] * 0.6, size[0] * 0.6, size[2])}, **look)
+            out.add(Shape.CYLINDER, kind, **{**place, "half": (size[0] * 0.6, size[0] * 0.6, size[2])}, **look)
         else:
-            out.add(S.BALL, kind, **place, **look)
+            out.add(Shape.BALL, kind, **place, **look)
         top = 2 * (0.9 if 0.3 <= choice < 0.5 else size[2])
         for _ in range(int(rng.integers(0, 4)) if choice < 0.75 else 0):
             small = rng.uniform(0.04, 0.18, 3)
             kind, look = _finish(rng, int(rng.integers(1 << 20)), 0.35)
-            shape = S(int(rng.integers(1, 4)))
+            shape = Shape(int(rng.integers(1, 4)))
             at = (*(xy + rng.uniform(-0.5, 0.5, 2) * size[:2].min()), top + small[2])
             out.add(shape, kind, center=at, half=small, yaw=rng.uniform(0, 6), contact=0.5, **look)
     return np.array(taken)
 
 
 def _table(
-    out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: M, look: dict[str, Any]
+    out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: Material, look: dict[str, Any]
 ) -> None:
     height = 2 * size[2]
-    out.add(S.BOX, kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
+    out.add(Shape.BOX, kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
     for a in (-1, 1):
         for b in (-1, 1):
             x, y = a * (size[0] - 0.05), b * (size[1] - 0.05)
@@ -182,11 +216,11 @@ def _table(
                 xy[1] + np.sin(yaw) * x + np.cos(yaw) * y,
                 height / 2 - 0.03,
             )
-            out.add(S.BOX, kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
+            out.add(Shape.BOX, kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
     if rng.uniform() < 0.3:  # a chair's back
         x = size[0] - 0.03
         back = (xy[0] + np.cos(yaw) * x, xy[1] + np.sin(yaw) * x, height + 0.3)
-        out.add(S.BOX, kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
+        out.add(Shape.BOX, kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
 
 
 def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCamera:
@@ -214,11 +248,15 @@ def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCame
     return HandheldCamera(np.array([*best, height]), velocity, angles, rng.normal(0, [0.15, 0.06, 0.03]), shake)
 
 
-def _moving(out: Builder, rng: Generator, half: FloatArray) -> list[Actor]:
-    """Someone who walks, or a ball that rolls."""
+def _moving(out: Builder, rng: Generator, half: FloatArray, camera: HandheldCamera) -> list[Actor]:
+    """People who walk and balls that roll, in sight of the camera."""
     actors: list[Actor] = []
-    while len(actors) < 3 and rng.uniform() < 0.35:
-        xy, yaw = rng.uniform(-0.7, 0.7, 2) * half[:2], rng.uniform(0, 6.28)
+    while len(actors) < 3 and rng.uniform() < 0.5:
+        way, yaw = camera.angles[0] + rng.uniform(-0.4, 0.4), rng.uniform(0, 6.28)
+        xy = camera.position[:2] + rng.uniform(1.2, 4.0) * np.array([np.cos(way), np.sin(way)])
+        xy = np.clip(xy, 0.4 - half[:2], half[:2] - 0.4)
+        if np.hypot(*(xy - camera.position[:2])) < 1.0:  # too near a wall for anything to pass
+            break
         number = len(actors) + 1
         if rng.uniform() < 0.6:
             height = add_person(out, rng, xy, yaw, number)
@@ -226,7 +264,7 @@ def _moving(out: Builder, rng: Generator, half: FloatArray) -> list[Actor]:
         else:
             height, speed = rng.uniform(0.1, 0.35), rng.uniform(0.2, 1.5)
             kind, look = _finish(rng, int(rng.integers(1 << 20)))
-            shape = S.BALL if rng.uniform() < 0.6 else S.BOX
+            shape = Shape.BALL if rng.uniform() < 0.6 else Shape.BOX
             out.add(shape, kind, center=(*xy, height), half=(height,) * 3, yaw=yaw, object=number, contact=0.8, **look)
         actors.append(ArcActor(np.array([*xy, height]), yaw, speed, rng.normal(0, 0.4)))
     return actors

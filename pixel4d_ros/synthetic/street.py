@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
-from pixel4d_ros.rotations import FloatArray
-from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
-from pixel4d_ros.synthetic.materials import Material as M
-from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor, RoadCamera, RoadTable
-from pixel4d_ros.synthetic.primitives import Shape as S
-from pixel4d_ros.synthetic.things import add_bushes, add_car, add_cyclist, add_houses, add_person, add_trees
-from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder, Layout, Light
-
-TOWN, SUBURB, COUNTRY = range(3)
-_FAR = 1e5  # where a street crosses that does not exist
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the parts of a street's layout need to know of each other."""
-
-    style: int
-    road: FloatArray
-    table: RoadTable
-    length: float  # metres of street ahead
-    half_width: float
-    pavement: float
-    cross: tuple[float, float]  # x and half width of the cross street
+from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
+from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, Plan, clear, make_plan
+from pixel4d_ros.synthetic.primitives import Shape
+from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
+from pixel4d_ros.synthetic.things import add_car
+from pixel4d_ros.synthetic.traffic import add_traffic
+from pixel4d_ros.synthetic.world import Builder, Layout, Light
 
 
 def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> Layout:
@@ -43,54 +27,15 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     style = drawn if style is None else style
     top_speed = (14.0, 16.0, 22.0)[style]
     speed = float(rng.choice([0.0, rng.uniform(0, top_speed)], p=[0.08, 0.92])) if speed is None else speed
-    plan = _plan(rng, style, speed * horizon)
+    plan = make_plan(rng, style, speed * horizon)
     out = Builder()
     _houses(out, rng, plan)
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
     camera = _camera(rng, plan, speed, horizon)
-    actors = _traffic(out, rng, plan, camera.car, horizon)
+    actors = add_traffic(out, rng, plan, camera.car, horizon)
     return Layout(out.rows(), plan.road, _light(rng), camera, actors)
-
-
-def _plan(rng: Generator, style: int, drive: float) -> Plan:
-    half_width = rng.uniform(*((3.6, 6.0), (3.0, 4.4), (2.8, 4.0))[style])
-    pavement = (rng.uniform(1.2, 3.5), rng.uniform(0.8, 2.2), 0.0)[style]
-    bend = rng.choice([0.0, 1.0], p=[0.3, 0.7]) * rng.uniform(0.0, 12.0)
-    crosses = style != COUNTRY and rng.uniform() < 0.4
-    cross = (rng.uniform(15, 70), rng.uniform(2.5, 4.5)) if crosses else (_FAR, 1.0)
-    numbers = {
-        "amplitude1": bend,
-        "wavenumber1": 2 * np.pi / rng.uniform(170, 400),
-        "phase1": rng.uniform(0, 2 * np.pi),
-        "amplitude2": 0.08 * bend * rng.uniform(),
-        "wavenumber2": 2 * np.pi / rng.uniform(70, 120),
-        "phase2": rng.uniform(0, 2 * np.pi),
-        "half_width": half_width,
-        "pavement": pavement,
-        "kerb": 0.0 if style == COUNTRY else rng.uniform(0.05, 0.14),
-        "cross_x": cross[0],
-        "cross_half": cross[1],
-        "centre_line": rng.choice(3, p=((0.4, 0.5, 0.1), (0.6, 0.35, 0.05), (0.15, 0.6, 0.25))[style]),
-        "edge_line": float(rng.uniform() < (0.1, 0.1, 0.7)[style]),
-        "tone": rng.uniform(0.07, 0.2),
-        "verge": float(rng.uniform() < (0.6, 0.15, 0.1)[style]),
-        "dryness": rng.uniform(0, 0.8) ** 2,
-        "cobbles": float(rng.uniform() < 0.35),
-        "seed": int(rng.integers(1 << 20)),
-        "outdoors": 1.0,
-        "patches": rng.choice([0.0, 1.0]) * rng.uniform(0.3, 1.0),
-    }
-    road = np.array([numbers[name] for name in ROAD_COLUMNS])
-    length = drive + 170.0
-    return Plan(style, road, RoadTable(road, -60.0, length + 60.0), length, half_width, pavement, cross)
-
-
-def _clear(plan: Plan, s: FloatArray, margin: FloatArray | float) -> FloatArray:
-    """Whether places along the road are off the cross street."""
-    x = np.interp(s, plan.table.s, plan.table.x)
-    return np.abs(x - plan.cross[0]) > plan.cross[1] + margin
 
 
 def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
@@ -108,9 +53,9 @@ def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
         half_z = (1.5 if rng.uniform() < 0.5 else 1.6) * rng.integers(2, 6 if town else 4, n)
         end = np.cumsum(2 * half_x + gap)
         s = end - half_x - 35 - rng.uniform(0, 10)
-        setback = plan.pavement + rng.uniform(0.2, 7.0 if town else 9.0) + (0 if town else 2)
-        setback = setback + (rng.uniform(0, 0.4 if town else 3.0, n))
-        keep = (s < plan.length) & _clear(plan, s, half_x + 2)
+        nearest = plan.pavement + rng.uniform(0.2, 7.0 if town else 9.0) + (0 if town else 2)
+        setback = nearest + (rng.uniform(0, 0.4 if town else 3.0, n))
+        keep = (s < plan.length) & clear(plan, s, half_x + 2)
         across = side * (plan.half_width + setback + half_y)
         point, heading = plan.table.place(s, across)
         gabled = rng.uniform(size=n) < (0.75 if town else 0.95)
@@ -123,7 +68,7 @@ def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
 def _fence(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
     """A hedge, wall or fence along the back of the pavement, in pieces."""
     s = np.arange(-30.0, plan.length, 6.0)
-    s = s[(rng.uniform(size=len(s)) < 0.8) & _clear(plan, s, 4.0)]
+    s = s[(rng.uniform(size=len(s)) < 0.8) & clear(plan, s, 4.0)]
     n = len(s)
     point, heading = plan.table.place(s, side * (plan.half_width + plan.pavement + 0.5))
     height = rng.uniform(0.4, 1.0)
@@ -131,15 +76,33 @@ def _fence(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
     if rng.uniform() < 0.5:
         leaves = np.array([0.05, 0.09, 0.02]) * rng.uniform(0.6, 1.5)
         out.add(
-            S.BOX, M.FOLIAGE, n, center=center, half=half, yaw=heading, color=leaves * 0.35, color2=leaves * 1.6,
-            params=(3.0, 0, 0, 0), seed=rng.integers(1 << 20, size=n), contact=0.5,
-        )  # fmt: skip
+            Shape.BOX,
+            Material.FOLIAGE,
+            n,
+            center=center,
+            half=half,
+            yaw=heading,
+            color=leaves * 0.35,
+            color2=leaves * 1.6,
+            params=(3.0, 0, 0, 0),
+            seed=rng.integers(1 << 20, size=n),
+            contact=0.5,
+        )
         return
     wall = rng.uniform(0.15, 0.5) * np.array([1.0, 0.93, 0.85])
     out.add(
-        S.BOX, M.FACADE, n, center=center, half=half, yaw=heading, color=wall, color2=wall * 0.7, contact=0.5,
-        params=(50, 50, 0, rng.integers(3)), seed=int(rng.integers(1 << 20)),
-    )  # fmt: skip
+        Shape.BOX,
+        Material.FACADE,
+        n,
+        center=center,
+        half=half,
+        yaw=heading,
+        color=wall,
+        color2=wall * 0.7,
+        contact=0.5,
+        params=(50, 50, 0, int(rng.integers(3))),
+        seed=int(rng.integers(1 << 20)),
+    )
 
 
 def _greenery(out: Builder, rng: Generator, plan: Plan) -> None:
@@ -149,13 +112,13 @@ def _greenery(out: Builder, rng: Generator, plan: Plan) -> None:
         count = int(plan.length / (11, 9, 7)[plan.style] * rng.uniform(0.2, 1.0))
         s = rng.uniform(-20, plan.length, count)
         across = edge + rng.uniform(-0.6 if plan.pavement > 2 else 0.8, (2.0, 9.0, 25.0)[plan.style], count)
-        keep = _clear(plan, s, 3.0)
+        keep = clear(plan, s, 3.0)
         point, _ = plan.table.place(s, side * across)
         add_trees(out, rng, point[keep], rng.uniform(4, (9, 11, 15)[plan.style], count)[keep], autumn)
         count = int(plan.length / 12 * rng.uniform(0, 1))
         s = rng.uniform(-20, plan.length, count)
         point, _ = plan.table.place(s, side * (edge + rng.uniform(1.2, 6, count)))
-        keep = _clear(plan, s, 3.0)
+        keep = clear(plan, s, 3.0)
         add_bushes(out, rng, point[keep], rng.uniform(0.4, 1.4, count)[keep])
     # Woods and hills behind it all, so that the street does not end in an empty plain.
     n = 26
@@ -164,25 +127,33 @@ def _greenery(out: Builder, rng: Generator, plan: Plan) -> None:
     center = np.column_stack((reach * np.cos(angle), reach * np.sin(angle), rng.uniform(0, 3, n)))
     leaves = np.array([0.05, 0.08, 0.025]) * rng.uniform(0.5, 1.3, (n, 1))
     out.add(
-        S.BALL, M.FOLIAGE, n, center=center, half=rng.uniform(0.6, 1.4, (n, 3)) * np.array([16, 22, 9]), yaw=angle,
-        color=leaves * 0.35, color2=leaves * 1.5, params=(0.5, 0.2, 0, 0), seed=rng.integers(1 << 20, size=n),
-    )  # fmt: skip
+        Shape.BALL,
+        Material.FOLIAGE,
+        n,
+        center=center,
+        half=rng.uniform(0.6, 1.4, (n, 3)) * np.array([16, 22, 9]),
+        yaw=angle,
+        color=leaves * 0.35,
+        color2=leaves * 1.5,
+        params=(0.5, 0.2, 0, 0),
+        seed=rng.integers(1 << 20, size=n),
+    )
 
 
 def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
     """Lamp posts, bollards, traffic signs, bins."""
     for side in (-1, 1):
         s = np.arange(rng.uniform(-10, 20), plan.length, rng.uniform(18, 35))
-        s = s[_clear(plan, s, 1.0)] if rng.uniform() < 0.75 else s[:0]
+        s = s[clear(plan, s, 1.0)] if rng.uniform() < 0.75 else s[:0]
         n = len(s)
         edge = plan.half_width + 0.4
         point, heading = plan.table.place(s, side * edge)
         tall = rng.uniform(4.5, 8)
         steel = np.full(3, rng.uniform(0.08, 0.35))
-        post = {"color": steel, "color2": steel * 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
+        post: dict[str, Any] = {"color": steel, "color2": steel * 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
         out.add(
-            S.CYLINDER,
-            M.PLAIN,
+            Shape.CYLINDER,
+            Material.PLAIN,
             n,
             center=np.column_stack((point, np.full(n, tall / 2))),
             half=(0.06, 0.06, tall / 2),
@@ -190,8 +161,8 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         )
         arm, _ = plan.table.place(s, side * (edge - 0.7))
         out.add(
-            S.BOX,
-            M.PLAIN,
+            Shape.BOX,
+            Material.PLAIN,
             n,
             center=np.column_stack((arm, np.full(n, tall))),
             half=(0.12, 0.8, 0.05),
@@ -202,8 +173,8 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         s = rng.uniform(3, plan.length, count)
         point, heading = plan.table.place(s, side * (plan.half_width + 0.5))
         out.add(
-            S.CYLINDER,
-            M.PLAIN,
+            Shape.CYLINDER,
+            Material.PLAIN,
             count,
             center=np.column_stack((point, np.full(count, 1.2))),
             half=(0.035, 0.035, 1.2),
@@ -212,9 +183,17 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         red = rng.uniform(size=(count, 1)) < 0.6
         rim = np.where(red, np.array([0.4, 0.01, 0.012]), np.array([0.01, 0.06, 0.35]))
         out.add(
-            S.CYLINDER, M.SIGN, count, center=np.column_stack((point, np.full(count, 2.4))), half=(0.33, 0.33, 0.015), roll=np.pi / 2,
-            yaw=heading - np.pi / 2, color=rim, color2=rng.choice([0.65, 0.65, 0.1]) * np.ones(3), seed=3,
-        )  # fmt: skip
+            Shape.CYLINDER,
+            Material.SIGN,
+            count,
+            center=np.column_stack((point, np.full(count, 2.4))),
+            half=(0.33, 0.33, 0.015),
+            roll=np.pi / 2,
+            yaw=heading - np.pi / 2,
+            color=rim,
+            color2=rng.choice([0.65, 0.65, 0.1]) * np.ones(3),
+            seed=3,
+        )
         count = int(rng.integers(0, 6))
         s = rng.uniform(0, 60, count)
         point, heading = plan.table.place(
@@ -223,9 +202,18 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         tall = rng.uniform(0.4, 0.7)
         tint = rng.uniform(0.02, 0.35, (count, 1)) * rng.uniform(0.5, 1.0, (count, 3))
         out.add(
-            S.BOX, M.PLAIN, count, center=np.column_stack((point, np.full(count, tall))), half=(rng.uniform(0.1, 0.4), 0.25, tall),
-            yaw=heading, color=tint, color2=tint * 0.5, params=(4, 0.5, 0.5, 0), contact=0.8, seed=rng.integers(1 << 20, size=count),
-        )  # fmt: skip
+            Shape.BOX,
+            Material.PLAIN,
+            count,
+            center=np.column_stack((point, np.full(count, tall))),
+            half=(rng.uniform(0.1, 0.4), 0.25, tall),
+            yaw=heading,
+            color=tint,
+            color2=tint * 0.5,
+            params=(4, 0.5, 0.5, 0),
+            contact=0.8,
+            seed=rng.integers(1 << 20, size=count),
+        )
 
 
 def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
@@ -238,7 +226,7 @@ def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
         on_road = plan.half_width > 4.6
         across = side * (plan.half_width - 1.05 if on_road else plan.half_width + min(0.9, plan.pavement * 0.6))
         s = np.arange(-8.0, min(plan.length, 110.0), 5.9) + rng.uniform(0, 4)
-        s = s[(rng.uniform(size=len(s)) < share) & _clear(plan, s, 6.0)]
+        s = s[(rng.uniform(size=len(s)) < share) & clear(plan, s, 6.0)]
         point, heading = plan.table.place(s + rng.uniform(-0.4, 0.4, len(s)), across + rng.uniform(-0.15, 0.15, len(s)))
         for xy, yaw in zip(point, heading):
             # Cars park with the traffic, mostly.
@@ -254,71 +242,6 @@ def _camera(rng: Generator, plan: Plan, speed: float, horizon: float) -> RoadCam
     amplitude = np.array([0.012, 0.004, 0.004]) * rng.uniform(0, 1.3, 3)
     wobble = np.stack((amplitude, rng.uniform(4, 10, 3), rng.uniform(0, 6.28, 3)))
     return RoadCamera(car, rng.normal(0, 0.03), rng.normal(0.01, 0.03), wobble)
-
-
-def _traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: float) -> list[Actor]:
-    """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
-    actors: list[Actor] = []
-    lane = abs(ego.across)
-    cruise = max(ego.speed, 3.0)
-
-    def start(add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
-        if len(actors) >= MAX_OBJECTS:
-            return
-        point, yaw = actor.at(np.zeros(1))
-        height = add(out, rng, point[0, :2], float(yaw[0]), len(actors) + 1)
-        if isinstance(actor, RoadActor):
-            actors.append(replace(actor, height=height))
-        else:
-            actors.append(replace(actor, start=np.array([*point[0, :2], height])))
-
-    if rng.uniform() < 0.65:
-        gap, speed = rng.uniform(8, 40), cruise * rng.uniform(0.8, 1.2)
-        braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
-        ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
-        ahead = _kept_ahead(ahead, ego, horizon)
-        start(add_car, ahead)
-        if rng.uniform() < 0.4:
-            start(add_car, replace(ahead, start=ahead.start + rng.uniform(12, 40)))
-    place = rng.uniform(8, 25)
-    # Oncoming cars share a speed, so that none drives through another.
-    speed = rng.uniform(4, 14)
-    change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
-    for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
-        start(add_car, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
-        place += rng.uniform(9, 50)
-    if plan.cross[0] < _FAR and rng.uniform() < 0.6:
-        side = rng.choice([-1, 1])
-        _, heading = plan.table.place(plan.cross[0], 0.0)
-        y = float(plan.table.place(plan.cross[0], 0.0)[0][1]) + side * rng.uniform(3, 25)
-        at = np.array([plan.cross[0] + side * 0.5 * plan.cross[1], y, 1.0])
-        turn = rng.choice([0.0, rng.uniform(-0.7, 0.7)])
-        start(add_car, ArcActor(at, -side * np.pi / 2, rng.uniform(2, 8), turn))
-    for _ in range(int(rng.integers(0, 3)) if plan.style != COUNTRY else 0):
-        side = int(rng.choice([-1, 1]))
-        at = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
-        start(
-            add_person,
-            RoadActor(plan.table, rng.uniform(6, 45), at, rng.uniform(0.8, 1.7), 0.0, int(rng.choice([-1, 1])), 0.9),
-        )
-    if rng.uniform() < 0.3:
-        s = rng.uniform(7, 30)
-        side = int(rng.choice([-1, 1]))
-        point, heading = plan.table.place(s, side * rng.uniform(0.5, plan.half_width))
-        yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.2)
-        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, rng.uniform(0.9, 2.0), rng.normal(0, 0.1)))
-    if rng.uniform() < 0.35:
-        direction = int(rng.choice([-1, 1]))
-        at = -direction * (min(lane * 1.7, plan.half_width - 0.6))
-        start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), at, rng.uniform(3, 7), 0.0, direction, 0.9))
-    return actors
-
-
-def _kept_ahead(car: RoadActor, ego: RoadActor, horizon: float) -> RoadActor:
-    """The car, started further ahead where the ego, which drives on blindly, would come nearer than 7 m."""
-    times = np.linspace(0, horizon, 40)
-    gaps = car.at(times)[0][:, 0] - ego.at(times)[0][:, 0]
-    return replace(car, start=car.start + max(0.0, 7.0 - float(gaps.min())))
 
 
 def _light(rng: Generator) -> Light:

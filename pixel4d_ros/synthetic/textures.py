@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Odd multipliers of a spatial hash (Teschner et al. 2003), and those of the finaliser lowbias32 (C. Wellons, public domain).
+# Odd multipliers of a spatial hash (Teschner et al. 2003), and of an integer finaliser (C. Wellons, public domain).
 _PRIMES = (73856093, 19349663, 83492791)
 _SEED_PRIME = 1640531535
 _MIX = (739982445, 695872825)

@@ -1,4 +1,4 @@
-"""Cars, people, trees, houses and street furniture, each composed of a few primitives. x is forward, z up, on the ground."""
+"""Cars, pedestrians and cyclists, each composed of a few primitives. x is forward, z up, feet on the ground."""
 
 from __future__ import annotations
 
@@ -10,21 +10,42 @@ import numpy as np
 from numpy.random import Generator
 
 from pixel4d_ros.rotations import FloatArray
-from pixel4d_ros.synthetic.materials import Material as M
-from pixel4d_ros.synthetic.primitives import SLICES
-from pixel4d_ros.synthetic.primitives import Shape as S
+from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.primitives import SLICES, Shape
 from pixel4d_ros.synthetic.world import Builder
 
 # Linear RGB of common car paints: black, greys, silver, white, blues, reds, green, beige.
 CAR_PAINTS = np.array(
     [
-        [0.012, 0.012, 0.014], [0.02, 0.02, 0.022], [0.06, 0.062, 0.066], [0.12, 0.122, 0.125], [0.33, 0.335, 0.34],
-        [0.4, 0.4, 0.4], [0.62, 0.62, 0.6], [0.7, 0.7, 0.68], [0.02, 0.035, 0.09], [0.03, 0.08, 0.2],
-        [0.25, 0.015, 0.015], [0.4, 0.03, 0.02], [0.02, 0.06, 0.035], [0.3, 0.27, 0.2], [0.16, 0.15, 0.14],
+        [0.012, 0.012, 0.014],
+        [0.02, 0.02, 0.022],
+        [0.06, 0.062, 0.066],
+        [0.12, 0.122, 0.125],
+        [0.33, 0.335, 0.34],
+        [0.4, 0.4, 0.4],
+        [0.62, 0.62, 0.6],
+        [0.7, 0.7, 0.68],
+        [0.02, 0.035, 0.09],
+        [0.03, 0.08, 0.2],
+        [0.25, 0.015, 0.015],
+        [0.4, 0.03, 0.02],
+        [0.02, 0.06, 0.035],
+        [0.3, 0.27, 0.2],
+        [0.16, 0.15, 0.14],
     ]
-)  # fmt: skip
-CLOTHES = np.array([[0.02, 0.02, 0.025], [0.05, 0.07, 0.15], [0.35, 0.05, 0.04], [0.5, 0.5, 0.48], [0.12, 0.1, 0.08],
-                    [0.45, 0.17, 0.04], [0.05, 0.15, 0.08], [0.2, 0.2, 0.22]])  # fmt: skip
+)
+CLOTHES = np.array(
+    [
+        [0.02, 0.02, 0.025],
+        [0.05, 0.07, 0.15],
+        [0.35, 0.05, 0.04],
+        [0.5, 0.5, 0.48],
+        [0.12, 0.1, 0.08],
+        [0.45, 0.17, 0.04],
+        [0.05, 0.15, 0.08],
+        [0.2, 0.2, 0.22],
+    ]
+)
 SKIN = np.array([0.42, 0.25, 0.17])
 
 
@@ -78,24 +99,44 @@ def _make_car(out: Builder, rng: Generator) -> float:
     common = {"color": paint, "color2": paint, "seed": seed}
 
     def part(
-        material: M, x0: float, x1: float, half_width: float, z0: float, z1: float, taper: tuple[float, ...], **kw: Any
+        material: Material,
+        x0: float,
+        x1: float,
+        half_width: float,
+        z0: float,
+        z1: float,
+        taper: tuple[float, ...],
+        **kw: Any,
     ) -> None:
         out.add(
-            S.BOX, material, center=(0.5 * (x0 + x1), 0, 0.5 * (z0 + z1)), half=(0.5 * (x1 - x0), half_width, 0.5 * (z1 - z0)),
-            taper=taper, **{**common, **kw},
-        )  # fmt: skip
+            Shape.BOX,
+            material,
+            center=(0.5 * (x0 + x1), 0, 0.5 * (z0 + z1)),
+            half=(0.5 * (x1 - x0), half_width, 0.5 * (z1 - z0)),
+            taper=taper,
+            **{**common, **kw},
+        )
 
     half = 0.5 * length
     bottom = 0.2
     side = 0.5 * width
-    part(M.CAR_BODY, -half, half, side, bottom, waist - 0.22, (0.02, 0.02, 0.02), params=(1, 0, 0, 0), contact=1.0)
     part(
-        M.CAR_BODY, -half + 0.03, half - 0.04, side * 0.98, waist - 0.22, waist, (0.1, 0.06, 0.07), params=(0, 0, 0, 0)
+        Material.CAR_BODY, -half, half, side, bottom, waist - 0.22, (0.02, 0.02, 0.02), params=(1, 0, 0, 0), contact=1.0
+    )
+    part(
+        Material.CAR_BODY,
+        -half + 0.03,
+        half - 0.04,
+        side * 0.98,
+        waist - 0.22,
+        waist,
+        (0.1, 0.06, 0.07),
+        params=(0, 0, 0, 0),
     )
     if kind == 4:
-        part(M.CAR_CABIN, half - 2.0, half - 0.05, side, waist, 2.4, (0.2, 0.0, 0.06), params=(0, 1, 0, 0))
+        part(Material.CAR_CABIN, half - 2.0, half - 0.05, side, waist, 2.4, (0.2, 0.0, 0.06), params=(0, 1, 0, 0))
         part(
-            M.CAR_BODY,
+            Material.CAR_BODY,
             -half,
             half - 2.1,
             side,
@@ -112,21 +153,32 @@ def _make_car(out: Builder, rng: Generator) -> float:
         lean_front, lean_rear = 2 * (0.62, 0.68, 0.65, 0.6)[kind] / span, 2 * (0.3, 0.6, 0.25, 0.08)[kind] / span
         windows = (2, 2, 3, 3)[kind]
         part(
-            M.CAR_CABIN, -half + boot + 0.04, half - hood, side * 0.93, waist - 0.01, height,
-            (lean_front, lean_rear, 0.24), params=(0, windows, 0, 0),
-        )  # fmt: skip
+            Material.CAR_CABIN,
+            -half + boot + 0.04,
+            half - hood,
+            side * 0.93,
+            waist - 0.01,
+            height,
+            (lean_front, lean_rear, 0.24),
+            params=(0, windows, 0, 0),
+        )
     radius = 0.31 if kind < 3 else 0.36 if kind == 3 else 0.48
     for x in (-0.3 * length, 0.31 * length):
         out.add(
-            S.CYLINDER, M.WHEEL, center=(x, 0, radius), half=(radius, radius, side + 0.015), roll=np.pi / 2,
-            color=rng.choice([0.12, 0.4]) * np.ones(3), seed=seed,
-        )  # fmt: skip
+            Shape.CYLINDER,
+            Material.WHEEL,
+            center=(x, 0, radius),
+            half=(radius, radius, side + 0.015),
+            roll=np.pi / 2,
+            color=rng.choice([0.12, 0.4]) * np.ones(3),
+            seed=seed,
+        )
     for left in (-1, 1):
         if kind < 4:
             ahead = half - (0.4 if kind < 3 else 0.3) * length
             out.add(
-                S.BALL,
-                M.PLAIN,
+                Shape.BALL,
+                Material.PLAIN,
                 center=(ahead, left * (side + 0.07), waist + 0.06),
                 half=(0.07, 0.1, 0.07),
                 params=(4, 0.2, 1, 0.2),
@@ -141,11 +193,19 @@ def _make_person(out: Builder, rng: Generator) -> float:
     seed = int(rng.integers(1 << 20))
     common = {"seed": seed}
 
-    def limb(x: float, y: float, z: float, half: tuple[float, ...], color: FloatArray, shape: S = S.BALL) -> None:
+    def limb(
+        x: float, y: float, z: float, half: tuple[float, ...], color: FloatArray, shape: Shape = Shape.BALL
+    ) -> None:
         out.add(
-            shape, M.PLAIN, center=(x, y, z * tall), half=np.array(half) * tall, color=color, color2=color * 0.6,
-            params=(6, 0.6, 1, 0), **common,
-        )  # fmt: skip
+            shape,
+            Material.PLAIN,
+            center=(x, y, z * tall),
+            half=np.array(half) * tall,
+            color=color,
+            color2=color * 0.6,
+            params=(6, 0.6, 1, 0),
+            **common,
+        )
 
     stride = rng.uniform(0.03, 0.14)
     for sign in (-1, 1):
@@ -164,126 +224,35 @@ def _make_cyclist(out: Builder, rng: Generator) -> float:
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     for x in (-0.52, 0.52):
         out.add(
-            S.CYLINDER,
-            M.WHEEL,
+            Shape.CYLINDER,
+            Material.WHEEL,
             center=(x, 0, 0.34),
             half=(0.34, 0.34, 0.02),
             roll=np.pi / 2,
             color=(0.3, 0.3, 0.3),
             **common,
         )
-    parts: list[tuple[float, float, float, tuple[float, float, float], FloatArray, S]] = [
-        (0.0, 0, 0.55, (0.5, 0.02, 0.02), np.array([0.1, 0.02, 0.02]), S.BOX),
-        (-0.2, 0, 0.72, (0.03, 0.03, 0.2), np.full(3, 0.05), S.BOX),
-        (0.45, 0, 0.75, (0.03, 0.25, 0.03), np.full(3, 0.05), S.BOX),
-        (-0.05, 0, 1.22, (0.17, 0.2, 0.34), top, S.BALL),
-        (0.12, 0, 1.66, (0.1, 0.085, 0.13), SKIN, S.BALL),
-        (0.1, 0, 1.72, (0.12, 0.1, 0.09), CLOTHES[rng.integers(len(CLOTHES))], S.BALL),
-        (-0.1, 0.09, 0.75, (0.1, 0.07, 0.3), trousers, S.BALL),
-        (0.05, -0.09, 0.62, (0.1, 0.07, 0.36), trousers, S.BALL),
-        (0.22, 0.2, 1.15, (0.26, 0.05, 0.1), top, S.BALL),
-        (0.22, -0.2, 1.15, (0.26, 0.05, 0.1), top, S.BALL),
+    parts: list[tuple[float, float, float, tuple[float, float, float], FloatArray, Shape]] = [
+        (0.0, 0, 0.55, (0.5, 0.02, 0.02), np.array([0.1, 0.02, 0.02]), Shape.BOX),
+        (-0.2, 0, 0.72, (0.03, 0.03, 0.2), np.full(3, 0.05), Shape.BOX),
+        (0.45, 0, 0.75, (0.03, 0.25, 0.03), np.full(3, 0.05), Shape.BOX),
+        (-0.05, 0, 1.22, (0.17, 0.2, 0.34), top, Shape.BALL),
+        (0.12, 0, 1.66, (0.1, 0.085, 0.13), SKIN, Shape.BALL),
+        (0.1, 0, 1.72, (0.12, 0.1, 0.09), CLOTHES[rng.integers(len(CLOTHES))], Shape.BALL),
+        (-0.1, 0.09, 0.75, (0.1, 0.07, 0.3), trousers, Shape.BALL),
+        (0.05, -0.09, 0.62, (0.1, 0.07, 0.36), trousers, Shape.BALL),
+        (0.22, 0.2, 1.15, (0.26, 0.05, 0.1), top, Shape.BALL),
+        (0.22, -0.2, 1.15, (0.26, 0.05, 0.1), top, Shape.BALL),
     ]
     for x, y, z, half, color, shape in parts:
         out.add(
-            shape, M.PLAIN, center=(x, y, z), half=half, color=color, color2=np.asarray(color) * 0.6,
-            params=(6, 0.6, 1, 0), **common,
-        )  # fmt: skip
-    return 0.9
-
-
-def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, autumn: float) -> None:
-    """Trees at xy (n, 2), `size` (n,) metres tall: a trunk and five leafy ellipsoids each; autumn 0..1 turns leaves brown."""
-    n = len(xy)
-    if n == 0:
-        return
-    seeds = rng.integers(1 << 20, size=n)
-    trunk = size * rng.uniform(0.32, 0.45, n)
-    bark = np.array([0.09, 0.075, 0.055]) * rng.uniform(0.5, 1.3, (n, 1))
-    thick = 0.015 * size + 0.04
-    out.add(
-        S.CYLINDER, M.PLAIN, n, center=np.column_stack((xy, trunk * 0.75)), half=np.column_stack((thick, thick, trunk * 0.75)),
-        color=bark, color2=bark * 0.35, params=(7, 0.9, 4, 0), seed=seeds, contact=0.6,
-    )  # fmt: skip
-    green = np.array([0.055, 0.105, 0.02]) * rng.uniform(0.5, 1.3, (n, 1)) * rng.uniform(0.8, 1.2, (n, 3))
-    brown = np.array([0.32, 0.12, 0.02]) * rng.uniform(0.6, 1.2, (n, 1)) * rng.uniform(0.8, 1.2, (n, 3))
-    turned = (rng.uniform(size=(n, 1)) < autumn) * rng.uniform(0.4, 1, (n, 1))
-    leaves = green + (brown - green) * turned
-    wide = size * rng.uniform(0.2, 0.32, n)
-    tall = (size - trunk) * 0.5
-    for k in range(5):
-        angle = rng.uniform(0, 6.283, n) + k * 1.6
-        out_by = wide * (0.0 if k == 0 else 0.6) * rng.uniform(0.6, 1.1, n)
-        center = np.column_stack(
-            (
-                xy[:, 0] + out_by * np.cos(angle),
-                xy[:, 1] + out_by * np.sin(angle),
-                trunk + tall * (1 + (0 if k == 0 else rng.uniform(-0.6, 0.45, n))),
-            )
+            shape,
+            Material.PLAIN,
+            center=(x, y, z),
+            half=half,
+            color=color,
+            color2=np.asarray(color) * 0.6,
+            params=(6, 0.6, 1, 0),
+            **common,
         )
-        scale = 1.0 if k == 0 else 0.68
-        half = np.column_stack((wide, wide, tall)) * scale * rng.uniform(0.85, 1.15, (n, 3))
-        out.add(
-            S.BALL, M.FOLIAGE, n, center=center, half=half, yaw=rng.uniform(0, 6.283, n), color=leaves * 0.35,
-            color2=leaves * 1.6, params=(3.0, 0.5, 0, 0), seed=seeds + 7 * k,
-        )  # fmt: skip
-
-
-def add_bushes(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray) -> None:
-    """Round shrubs at xy (n, 2), `size` (n,) metres."""
-    n = len(xy)
-    if n == 0:
-        return
-    leaves = np.array([0.05, 0.09, 0.02]) * rng.uniform(0.6, 1.6, (n, 1)) * rng.uniform(0.8, 1.2, (n, 3))
-    out.add(
-        S.BALL, M.FOLIAGE, n, center=np.column_stack((xy, size * 0.4)), half=size[:, None] * rng.uniform(0.6, 1.2, (n, 3)),
-        color=leaves * 0.35, color2=leaves * 1.6, params=(3.0, 0.36, 0, 0), seed=rng.integers(1 << 20, size=n),
-    )  # fmt: skip
-
-
-WALLS = np.array([[0.7, 0.68, 0.62], [0.6, 0.5, 0.34], [0.55, 0.36, 0.2], [0.42, 0.4, 0.37], [0.62, 0.6, 0.57],
-                  [0.3, 0.17, 0.11], [0.34, 0.24, 0.15], [0.2, 0.19, 0.18], [0.5, 0.3, 0.24]])  # fmt: skip
-
-
-def add_houses(
-    out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray, half: FloatArray, gabled: FloatArray
-) -> None:
-    """Houses with ground plan half (n, 2) and height half (n, 3): center (n, 2), yaw (n,); gabled (n,) bool gets a roof."""
-    n = len(center)
-    if n == 0:
-        return
-    wall = WALLS[rng.integers(len(WALLS), size=n)] * rng.uniform(0.7, 1.15, (n, 1))
-    style = rng.choice(3, n, p=[0.6, 0.25, 0.15])
-    brick = np.array([0.27, 0.13, 0.08]) * rng.uniform(0.6, 1.4, (n, 1))
-    stone = np.array([0.36, 0.27, 0.17]) * rng.uniform(0.6, 1.2, (n, 1))
-    wall = np.where((style == 1)[:, None], brick, np.where((style == 2)[:, None], stone, wall))
-    trim = np.where(
-        rng.uniform(size=(n, 1)) < 0.5, wall * 0.5, rng.uniform(0.15, 0.5, (n, 1)) * np.array([1.0, 0.9, 0.8])
-    )
-    storeys = np.maximum(1, np.round(2 * half[:, 2] / 3.0))
-    params = np.column_stack((2 * half[:, 2] / storeys, rng.uniform(2.0, 3.6, n), rng.uniform(0.3, 0.55, n), style))
-    seeds = rng.integers(1 << 20, size=n)
-    out.add(
-        S.BOX, M.FACADE, n, center=np.column_stack((center, half[:, 2])), yaw=yaw, half=half, color=wall, color2=trim,
-        params=params, seed=seeds, contact=0.5,
-    )  # fmt: skip
-    roof = np.array([0.2, 0.075, 0.045]) * rng.uniform(0.4, 1.3, (n, 1)) * rng.uniform(0.85, 1.15, (n, 3))
-    slate = (rng.uniform(size=(n, 1)) < 0.4) * 1.0
-    roof = roof * (1 - slate) + 0.06 * slate
-    pitch = np.where(gabled, half[:, 1] * rng.uniform(0.35, 0.5, n), 0.15)
-    across = np.where(gabled, 1.0, 0.0)
-    hip = np.where(gabled & (rng.uniform(size=n) < 0.3), 0.4, 0.0)
-    out.add(
-        S.BOX, M.ROOF, n, center=np.column_stack((center, 2 * half[:, 2] + pitch)), yaw=yaw,
-        half=np.column_stack((half[:, 0] + 0.25, half[:, 1] + 0.4, pitch)), taper=np.column_stack((hip, hip, across)),
-        color=roof, color2=wall, params=(0.33, 0, 0, 0), seed=seeds + 1,
-    )  # fmt: skip
-    tops = gabled & (rng.uniform(size=n) < 0.7)
-    m = int(tops.sum())
-    x = center[tops] + rng.uniform(-0.5, 0.5, (m, 1)) * half[tops, :1] * np.column_stack(
-        (np.cos(yaw[tops]), np.sin(yaw[tops]))
-    )
-    out.add(
-        S.BOX, M.PLAIN, m, center=np.column_stack((x, 2 * half[tops, 2] + 2 * pitch[tops])), yaw=yaw[tops], half=(0.3, 0.3, 0.8),
-        color=(0.2, 0.1, 0.07), color2=(0.1, 0.06, 0.05), params=(5, 0.6, 0.5, 0), seed=seeds[tops],
-    )  # fmt: skip
+    return 0.9

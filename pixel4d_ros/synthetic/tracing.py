@@ -1,7 +1,7 @@
 """Exact ray casting of padded primitives, batched over views: pairs of (image tile, primitive) instead of all with all.
 
-A primitive's bounding box, cut at the near plane, gives a rectangle of tiles; only rays of those tiles are tested. The same
-pairs serve shadows (rectangles in the plane across the sun) and contact darkening (rectangles on the ground).
+A primitive's bounding box, cut at the near plane, gives a rectangle of tiles; only rays of those tiles are tested.
+The same pairs serve shadows (rectangles in the plane across the sun) and contact darkening (rectangles on the ground).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Placed:
 
     @staticmethod
     def of(primitives: Primitives, object_poses: Tensor) -> Placed:
-        """Move the primitives (N, P) with their objects: object_poses (N, M + 1, 4, 4), world at time 0 -> world then."""
+        """Move the primitives (N, P) with their objects: object_poses (N, M + 1, 4, 4), time 0 -> then, world."""
         index = primitives.object.long()[..., None, None].expand(-1, -1, 4, 4)
         pose = object_poses.gather(1, index)
         rotation = pose[..., :3, :3] @ primitives.rotations()
@@ -62,7 +62,7 @@ def _box_of(points: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor
 
 
 def screen_boxes(placed: Placed, T_camera_world: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixel rectangles (N, P, 2) that hold each primitive's visible part; empty (inf, -inf) when it is behind the camera."""
+    """Pixel rectangles (N, P, 2) around each primitive's visible part; empty (inf, -inf) behind the camera."""
     corners = (
         torch.einsum("nij,npcj->npci", T_camera_world[:, :3, :3], placed.corners())
         + T_camera_world[:, None, None, :3, 3]
@@ -81,7 +81,7 @@ def screen_boxes(placed: Placed, T_camera_world: Tensor, K: Tensor) -> tuple[Ten
 def find_pairs(
     tile_low: Tensor, tile_high: Tensor, low: Tensor, high: Tensor, shape: Tensor, limit: int
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Pairs whose rectangles overlap, shape by shape in chunks: (shape, view, tile, primitive), index tensors of length <= limit.
+    """Pairs whose rectangles overlap, shape by shape: (shape, view, tile, primitive), indices of at most `limit` pairs.
 
     tile_low, tile_high (N or 1, T, 2); low, high (N, P, 2); shape (N, P).
     """
@@ -189,7 +189,8 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
 def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tensor:
     """Share 0..1 of the ambient light that reaches points (N, T, R, 3): less beside and under things that stand there.
 
-    solid (N, T, R) says which points are asked about, own their primitive (which does not darken itself), -1 for the ground.
+    solid (N, T, R) says which points are asked about, own their primitive (which does not darken itself),
+    negative for the ground.
     """
     N, T, R = points.shape[:3]
     light = torch.ones(N * T * R, device=points.device)

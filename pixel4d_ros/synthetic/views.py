@@ -14,9 +14,10 @@ from tqdm import tqdm
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
+from pixel4d_ros.synthetic.plan import TOWN
 from pixel4d_ros.synthetic.renderer import render
 from pixel4d_ros.synthetic.rooms import make_room
-from pixel4d_ros.synthetic.street import TOWN, make_street
+from pixel4d_ros.synthetic.street import make_street
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Layout, Worlds
 
 KINDS = ("street", "room", "mixed")

@@ -1,0 +1,81 @@
+"""Who drives, cycles and walks on a street."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.random import Generator
+
+from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
+from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan
+from pixel4d_ros.synthetic.things import add_car, add_cyclist, add_person
+from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
+
+
+def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: float) -> list[Actor]:
+    """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
+    actors: list[Actor] = []
+    lane = abs(ego.across)
+    cruise = max(ego.speed, 3.0)
+
+    def start(add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
+        if len(actors) >= MAX_OBJECTS:
+            return
+        point, yaw = actor.at(np.zeros(1))
+        height = add(out, rng, point[0, :2], float(yaw[0]), len(actors) + 1)
+        if isinstance(actor, RoadActor):
+            actors.append(replace(actor, height=height))
+        else:
+            actors.append(replace(actor, start=np.array([*point[0, :2], height])))
+
+    if rng.uniform() < 0.65:
+        gap, speed = rng.uniform(8, 40), cruise * rng.uniform(0.8, 1.2)
+        braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
+        ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
+        ahead = _kept_ahead(ahead, ego, horizon)
+        start(add_car, ahead)
+        if rng.uniform() < 0.4:
+            start(add_car, replace(ahead, start=ahead.start + rng.uniform(12, 40)))
+    place = rng.uniform(8, 25)
+    # Oncoming cars share a speed, so that none drives through another.
+    speed = rng.uniform(4, 14)
+    change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
+    for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
+        start(add_car, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
+        place += rng.uniform(9, 50)
+    if plan.cross[0] < FAR and rng.uniform() < 0.6:
+        side = rng.choice([-1, 1])
+        _, heading = plan.table.place(plan.cross[0], 0.0)
+        y = float(plan.table.place(plan.cross[0], 0.0)[0][1]) + side * rng.uniform(3, 25)
+        at = np.array([plan.cross[0] + side * 0.5 * plan.cross[1], y, 1.0])
+        turn = rng.choice([0.0, rng.uniform(-0.7, 0.7)])
+        start(add_car, ArcActor(at, -side * np.pi / 2, rng.uniform(2, 8), turn))
+    for _ in range(int(rng.integers(0, 3)) if plan.style != COUNTRY else 0):
+        side = int(rng.choice([-1, 1]))
+        across = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
+        start(
+            add_person,
+            RoadActor(
+                plan.table, rng.uniform(6, 45), across, rng.uniform(0.8, 1.7), 0.0, int(rng.choice([-1, 1])), 0.9
+            ),
+        )
+    if rng.uniform() < 0.3:
+        s = rng.uniform(7, 30)
+        side = int(rng.choice([-1, 1]))
+        point, heading = plan.table.place(s, side * rng.uniform(0.5, plan.half_width))
+        yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.2)
+        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, rng.uniform(0.9, 2.0), rng.normal(0, 0.1)))
+    if rng.uniform() < 0.35:
+        direction = int(rng.choice([-1, 1]))
+        across = -direction * (min(lane * 1.7, plan.half_width - 0.6))
+        start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.uniform(3, 7), 0.0, direction, 0.9))
+    return actors
+
+
+def _kept_ahead(car: RoadActor, ego: RoadActor, horizon: float) -> RoadActor:
+    """The car, started further ahead where the ego, which drives on blindly, would come nearer than 7 m."""
+    times = np.linspace(0, horizon, 40)
+    gaps = car.at(times)[0][:, 0] - ego.at(times)[0][:, 0]
+    return replace(car, start=car.start + max(0.0, 7.0 - float(gaps.min())))
