@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -249,22 +250,27 @@ def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCame
 
 
 def _moving(out: Builder, rng: Generator, half: FloatArray, camera: HandheldCamera) -> list[Actor]:
-    """People who walk and balls that roll, in sight of the camera."""
+    """People who walk and balls that roll, in sight of the camera, none through another within three seconds."""
     actors: list[Actor] = []
-    while len(actors) < 3 and rng.uniform() < 0.5:
+    times = np.linspace(0, 3, 16)
+    for _ in range(int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))):
         way, yaw = camera.angles[0] + rng.uniform(-0.4, 0.4), rng.uniform(0, 6.28)
         xy = camera.position[:2] + rng.uniform(1.2, 4.0) * np.array([np.cos(way), np.sin(way)])
         xy = np.clip(xy, 0.4 - half[:2], half[:2] - 0.4)
-        if np.hypot(*(xy - camera.position[:2])) < 1.0:  # too near a wall for anything to pass
-            break
+        walks = rng.uniform() < 0.6
+        speed = rng.uniform(0.3, 1.2) if walks else rng.uniform(0.2, 1.5)
+        path = ArcActor(np.array([*xy, 0.0]), yaw, speed, rng.normal(0, 0.4))
+        others = [camera(times)[:, :2, 3], *(actor.at(times)[0][:, :2] for actor in actors)]
+        if min(np.hypot(*(path.at(times)[0][:, :2] - other).T).min() for other in others) < 0.8:
+            continue
         number = len(actors) + 1
-        if rng.uniform() < 0.6:
+        if walks:
             height = add_person(out, rng, xy, yaw, number)
-            speed = rng.uniform(0.3, 1.2)
         else:
-            height, speed = rng.uniform(0.1, 0.35), rng.uniform(0.2, 1.5)
+            height = rng.uniform(0.1, 0.35)
             kind, look = _finish(rng, int(rng.integers(1 << 20)))
             shape = Shape.BALL if rng.uniform() < 0.6 else Shape.BOX
-            out.add(shape, kind, center=(*xy, height), half=(height,) * 3, yaw=yaw, object=number, contact=0.8, **look)
-        actors.append(ArcActor(np.array([*xy, height]), yaw, speed, rng.normal(0, 0.4)))
+            place: dict[str, Any] = {"center": (*xy, height), "half": (height,) * 3, "yaw": yaw, "contact": 0.8}
+            out.add(shape, kind, object=number, **place, **look)
+        actors.append(replace(path, start=np.array([*xy, height])))
     return actors
