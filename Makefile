@@ -1,5 +1,4 @@
 # Everything is set up on first use; `make` alone lists the commands.
-PYTHON ?= python3
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean
@@ -10,7 +9,7 @@ help:  ## this list
 	@echo; echo "Options of setup: PYTHON=python3.12, ROS=/opt/ros/jazzy, TORCH=a version or wheel file for pip"
 
 setup:  ## virtual environment, ROS 2 Jazzy, packages, colcon build (seconds when done before)
-	@$(PYTHON) tools/setup_environment.py $(if $(ROS),--ros "$(ROS)") $(if $(TORCH),--torch "$(TORCH)")
+	@$(or $(PYTHON),python3) tools/setup_environment.py $(if $(PYTHON),--this-python) $(if $(ROS),--ros "$(ROS)") $(if $(TORCH),--torch "$(TORCH)")
 
 demo: setup  ## forecast a replayed driving log: out/demo/report.html (LOG=path for your own)
 	@source ./env.sh && pixel4d demo --out out/demo $(if $(LOG),--log "$(LOG)")

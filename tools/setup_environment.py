@@ -71,6 +71,8 @@ def make_environment(progress: Progress, system_packages: bool) -> None:
         usable = wanted in config.read_text() and version in config.read_text()
         usable = usable and subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True).returncode == 0
     if not usable:
+        for made_with_another in ("build", "install"):
+            shutil.rmtree(REPOSITORY / made_with_another, ignore_errors=True)
         options = ["--clear"] + (["--system-site-packages"] if system_packages else [])
         progress.run([sys.executable, "-m", "venv", *options, VENV])
 
@@ -88,7 +90,7 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
 
     def environment(progress: Progress) -> None:
         make_environment(progress, system_packages=own_torch or ros_prefix is not None)
-        record(own_torch=own_torch, ros=str(ros_prefix or ""))
+        record(own_torch=own_torch, ros=str(ros_prefix or ""), python=sys.executable)
 
     def install_torch(progress: Progress) -> None:
         pip_install(progress, *constraint, *([torch] if torch else ["-r", REQUIREMENTS / "torch.txt"]))
@@ -203,7 +205,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Set up pixel4d_ros in this checkout: .venv, ROS 2, colcon build.")
     parser.add_argument("--ros", default="", help="prefix of an installed ROS 2 Jazzy (/opt/ros/jazzy if there)")
     parser.add_argument("--torch", help="what pip shall install as torch: a version or a wheel file")
+    parser.add_argument("--this-python", action="store_true", help="use this interpreter, not that of the last setup")
     arguments = parser.parse_args()
+    python = recorded().get("python", sys.executable)
+    if not arguments.this_python and python != sys.executable and Path(python).exists():
+        os.execv(python, [python, *sys.argv])
     os.chdir(REPOSITORY)
     (REPOSITORY / "log").mkdir(exist_ok=True)
     try:
