@@ -56,7 +56,7 @@ def make_plan(rng: Generator, style: int, drive: float) -> Plan:
         "cross_half": cross[1],
         "centre_line": rng.choice(3, p=((0.4, 0.5, 0.1), (0.6, 0.35, 0.05), (0.15, 0.6, 0.25))[style]),
         "edge_line": float(rng.uniform() < (0.1, 0.1, 0.7)[style]),
-        "tone": rng.uniform(0.07, 0.2),
+        "tone": rng.uniform(0.06, 0.16),
         "verge": float(rng.uniform() < (0.6, 0.15, 0.1)[style]),
         "dryness": rng.uniform(0, 0.8) ** 2,
         "cobbles": float(rng.uniform() < 0.35),

@@ -257,7 +257,7 @@ def _light(rng: Generator) -> Light:
         0.8, 1.2
     )
     mean = 0.33 * strength * sun[2] + ambient.mean()
-    exposure = float(np.exp(rng.normal(0.3, 0.35)) / mean)
+    exposure = float(np.exp(rng.normal(0.25, 0.28)) / mean)
     return Light(
         sun, strength * warm, ambient, zenith, horizon * 1.15, clouds, exposure, float(rng.uniform(0.0, 0.03) ** 2)
     )

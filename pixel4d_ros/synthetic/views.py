@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
 from pixel4d_ros.synthetic.plan import TOWN
-from pixel4d_ros.synthetic.renderer import render
+from pixel4d_ros.synthetic.renderer import Rendered, render
 from pixel4d_ros.synthetic.rooms import make_room
 from pixel4d_ros.synthetic.street import make_street
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Layout, Worlds
 
 KINDS = ("street", "room", "mixed")
-_Frames = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, depth, object ids of some frames
+_T = TypeVar("_T")
 ROOM_SHARE = 0.3  # of "mixed"
 CLIP_SPEED = 8.0  # m/s at the start of a clip
 
@@ -69,16 +70,17 @@ def sample_views(
     def upload(values: FloatArray) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=device)
 
-    K = upload(intrinsics)
-    out = render(
-        Worlds.of(layouts, device),
-        torch.arange(B, device=device).repeat_interleave(V),
-        upload(poses).flatten(0, 1),
-        upload(cameras).flatten(0, 1),
-        K.repeat_interleave(V, 0),
-        size,
-        samples,
-    )
+    K, worlds = upload(intrinsics), Worlds.of(layouts, device)
+    index = torch.arange(B, device=device).repeat_interleave(V)
+    moved, seen, K_n = upload(poses).flatten(0, 1), upload(cameras).flatten(0, 1), K.repeat_interleave(V, 0)
+
+    def draw(part: slice) -> Rendered:
+        return render(worlds, index[part], moved[part], seen[part], K_n[part], size, samples)
+
+    device = torch.device(device)
+    step = 1 if device.type == "cpu" else B * V
+    drawn = _each(draw, [slice(k, k + step) for k in range(0, B * V, step)], device)
+    out = Rendered(*(torch.cat([getattr(part, f.name) for part in drawn]) for f in fields(Rendered)))
     world_to_source = rigid_inverse(cameras[:, 0])
     motions = [kinematics(e, T[:3, :3], MAX_OBJECTS) for e, T in zip(expansions, world_to_source)]
     centroids = [_centroids(e.centroids, T) for e, T in zip(expansions, world_to_source)]
@@ -136,25 +138,26 @@ def _centroids(world: FloatArray, T_camera_world: FloatArray) -> FloatArray:
 
 
 def _each(
-    draw: Callable[[slice], _Frames], parts: list[slice], device: torch.device, progress: bool, frames: int
-) -> list[_Frames]:
-    """draw(part) for all parts, in order; on a CPU one thread per core, each with whole frames.
+    draw: Callable[[slice], _T], parts: Sequence[slice], device: torch.device, bar: tqdm | None = None
+) -> list[_T]:
+    """draw(part) for all parts, in order; on a CPU one thread per core, each with whole images.
 
-    Many small operations in one thread per frame go faster than each of them spread over all cores.
+    Many small operations in one thread per image go faster than each of them spread over all cores.
     """
+    if device.type != "cpu" or len(parts) == 1:
+        return [_counted(draw(part), part, bar) for part in parts]
     threads = torch.get_num_threads()
-    results = []
-    with (
-        tqdm(total=frames, desc="synthetic street", unit="frame", disable=not progress) as bar,
-        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for part, result in zip(parts, pool.map(draw, parts) if device.type == "cpu" else map(draw, parts)):
-                results.append(result)
-                bar.update(part.stop - part.start)
+            return [_counted(result, part, bar) for part, result in zip(parts, pool.map(draw, parts))]
         finally:
             torch.set_num_threads(threads)
-    return results
+
+
+def _counted(result: _T, part: slice, bar: tqdm | None) -> _T:
+    if bar is not None:
+        bar.update(part.stop - part.start)
+    return result
 
 
 def clip_layout(seed: int, duration: float) -> Layout:
@@ -196,7 +199,8 @@ def street_clip(
 
     batch = 8 if device.type == "cuda" else 1
     parts = [slice(first, min(first + batch, frames)) for first in range(0, frames, batch)]
-    images, depths, ids = zip(*_each(draw, parts, device, progress, frames))
+    with tqdm(total=frames, desc="synthetic street", unit="frame", disable=not progress) as bar:
+        images, depths, ids = zip(*_each(draw, parts, device, bar))
     motions, centroids = [], []
     for time, T in zip(times, rigid_inverse(cameras)):
         expansion = expand(layout.actors, float(time))
