@@ -13,12 +13,12 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
-DEGRADING = ("trajectory", "odometry")  # faults in these places worsen the forecast but do not prevent it
+DEGRADING = ("motion", "odometry")  # faults in these places worsen the forecast but do not prevent it
 SILENCE_S = 2.0  # without images for so long the node is stale
 
 
 class Faults:
-    """What is wrong now, by place ("image", "trajectory", ...). A new fault is one log line; so is a flickering one."""
+    """What is wrong now, by place ("image", "motion", ...). A new fault is one log line; so is a flickering one."""
 
     def __init__(self, warn: Callable[[str], object], error: Callable[[str], object]) -> None:
         self._warn, self._error = warn, error

@@ -235,9 +235,9 @@ class ForecastNode(LifecycleNode):
         motion = ego_motion(read_plan(inputs), near, source.header.frame_id, source.stamp_ns, p.times)
         self._statistics.moved_by(motion.source, motion.warning)
         if inputs.trajectory is not None and motion.warning:
-            self._faults.report("trajectory", f"{motion.warning}; following {motion.source}")
+            self._faults.report("motion", f"{motion.warning}; following {motion.source}")
         else:
-            self._faults.clear("trajectory")
+            self._faults.clear("motion")
         return motion.path
 
     # Parameters and diagnostics

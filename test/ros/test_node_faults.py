@@ -343,7 +343,7 @@ def test_status_levels():
     statistics.moved_by("standing camera", "no trajectory, no odometry")
     assert level() == b"\x01"
     statistics.moved_by("trajectory", "")
-    faults.report("trajectory", "empty")
+    faults.report("motion", "trajectory is empty")
     assert level() == b"\x01"
     faults.report("image", "torn")
     assert level() == b"\x02"

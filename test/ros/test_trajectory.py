@@ -349,3 +349,38 @@ def test_tf2_is_asked_without_waiting(monkeypatch):
     frames = compat.frame_source(SimpleNamespace())
     assert frames.lookup("base", "camera", T0)[0, 3] == 4.0
     assert frames.lookup("base", "moon", T0) is None
+
+
+def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
+    """tf2_msgs may be there without tf2_ros; neither is on PyPI, so a stand-in for the message class."""
+    import sys
+
+    from geometry_msgs.msg import TransformStamped
+
+    from pixel4d_ros.ros import compat
+
+    heard = {}
+    warnings: list[str] = []
+    node = SimpleNamespace(
+        create_subscription=lambda kind, topic, callback, qos: heard.setdefault(topic, callback),
+        get_logger=lambda: SimpleNamespace(warning=lambda text, **options: warnings.append(text)),
+    )
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    monkeypatch.setitem(sys.modules, "tf2_msgs", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=object))
+    frames = compat.frame_source(node)
+
+    def transform(parent: str, child: str, x: float):
+        message = TransformStamped(child_frame_id=child)
+        message.header.frame_id, message.header.stamp = parent, stamp(0)
+        message.transform.translation.x, message.transform.rotation.w = x, 1.0
+        return SimpleNamespace(transforms=[message])
+
+    heard["/tf_static"](transform("base", "camera", 2.0))
+    heard["/tf"](transform("odom", "base", 3.0))
+    assert frames.lookup("odom", "camera", T0)[0, 3] == 5.0
+    heard["/tf"](transform("odom", "trailer", np.nan))
+    assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
+    monkeypatch.setitem(sys.modules, "tf2_msgs", None)
+    assert isinstance(compat.frame_source(node), NoFrames)
