@@ -141,15 +141,13 @@ class ForecastNode(LifecycleNode):
         super().destroy_node()
 
     # Callbacks: store, nothing else
-
     def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = nanoseconds(message.header.stamp)
         if stamp < self._inputs.stamp_ns - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
         if self._worker is not None:
-            replaced = self._worker.offer(Frame(message, time.monotonic(), self._inputs))
-            self._statistics.frame_received(replaced)
+            self._statistics.frame_received(self._worker.offer(Frame(message, time.monotonic(), self._inputs)))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._info = message
@@ -189,8 +187,8 @@ class ForecastNode(LifecycleNode):
                 self.get_logger().error(traceback.format_exc())
 
     def _forecast(self, frame: Frame) -> None:
+        assert self._outputs is not None
         out, p = self._outputs, self.parameters
-        assert out is not None
         source = self._read(frame.message)
         path = self._camera_path(frame.inputs, source, p)
         if not out.wanted():
@@ -254,12 +252,11 @@ class ForecastNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now = self.get_clock().now()
-        device = "none" if self._forecaster is None else str(self._forecaster.device)
-        values = self._statistics.values(now.nanoseconds)
-        values |= {"device": device, "weights": getattr(self._forecaster, "weights_hash", "not loaded")}
-        state = self._state_machine.current_state[1]
-        name = f"{self.get_fully_qualified_name().lstrip('/')}: forecast"
-        status = diagnostics.status(name, state, device, self._statistics, self._faults, values)
+        device = str(getattr(self._forecaster, "device", "none"))
+        weights = getattr(self._forecaster, "weights_hash", "not loaded")
+        values = self._statistics.values(now.nanoseconds) | {"device": device, "weights": weights}
+        state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
+        status = diagnostics.status(f"{name}: forecast", state, device, self._statistics, self._faults, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
 
 
@@ -276,10 +273,13 @@ def main(arguments: list[str] | None = None) -> int:
         rclpy.init(args=arguments)
         node = ForecastNode()
         if node.parameters.autostart and not _start(node):
-            return int(rclpy.ok())  # 0 when it was told to end meanwhile
+            return int(rclpy.ok())
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:  # a signal amid configure: the context is gone, the transition cannot be published
+        if rclpy.ok():
+            raise
     except (ParameterException, ValueError) as error:
         print(f"forecast_node: {error}", file=sys.stderr)
         return 1
@@ -292,8 +292,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(node: ForecastNode) -> bool:
     """Configure and activate. Nobody would notice a standalone node that stays unconfigured, so failure ends it."""
-    success = TransitionCallbackReturn.SUCCESS
-    return bool(node.trigger_configure() == success and node.trigger_activate() == success)
+    steps = (node.trigger_configure, node.trigger_activate)
+    return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 
 
 if __name__ == "__main__":
