@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, Rendering
@@ -23,12 +24,15 @@ def rasterize_gsplat(
     # gsplat puts pixel centres at half integers.
     K = K.clone()
     K[:, :2, 2] += 0.5
+    # gsplat's own depth is the mean of depths; the inverse goes along as one more channel.
+    depths = (means @ T_camera_world[:, 2, :3, None])[..., 0] + T_camera_world[:, 2, 3:]
+    inverse = 1 / depths.clamp(min=NEAR)
     rendered, alpha, _ = rasterization(
         means.contiguous(),
         quaternions.contiguous(),
         scales.contiguous(),
         opacities.contiguous(),
-        features.contiguous(),
+        torch.cat((features, inverse[..., None]), -1),
         T_camera_world[:, None].contiguous(),
         K[:, None].contiguous(),
         width=size[0],
@@ -36,6 +40,6 @@ def rasterize_gsplat(
         near_plane=NEAR,
         eps2d=EPS2D,
         packed=False,
-        render_mode="RGB+ED",
     )
-    return Rendering(rendered[:, 0, ..., :-1], rendered[:, 0, ..., -1], alpha[:, 0, ..., 0])
+    seen = alpha[:, 0, ..., 0]
+    return Rendering(rendered[:, 0, ..., :-1], seen / rendered[:, 0, ..., -1], seen)

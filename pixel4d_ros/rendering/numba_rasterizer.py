@@ -39,7 +39,7 @@ def rasterize_numba(
     _render_views(*arrays, T_camera_world.numpy().astype(np.float32), K.numpy().astype(np.float32), order, out)
     image = torch.from_numpy(out)
     alpha = image[..., -1]
-    return Rendering(image[..., :-2], image[..., -2] / alpha.clamp(min=1e-10), alpha)
+    return Rendering(image[..., :-2], alpha / image[..., -2], alpha)
 
 
 @njit(parallel=True, fastmath=True, cache=True)
@@ -114,7 +114,7 @@ def _render_view(
                 pixel = out[row, column]
                 for k in range(channels):
                     pixel[k] += weight * features[g, k]
-                pixel[channels] += weight * z
+                pixel[channels] += weight / z
                 pixel[channels + 1] += weight
 
 

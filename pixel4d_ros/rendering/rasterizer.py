@@ -2,7 +2,8 @@
 
 Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each projected
 covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front to back by the
-depth of their means until the transmittance would fall to 1e-4.
+depth of their means until the transmittance would fall to 1e-4. Depth is blended as its inverse: the little of the sky that
+shines through a near surface would drag a mean of depths far off.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Rendering:
     """V rendered views."""
 
     features: Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
-    depth: Tensor  # (V, H, W) expected depth of what is seen, metres; 0 where nothing is
+    depth: Tensor  # (V, H, W) metres: 1 / expected inverse depth of what is seen; inf where nothing is
     alpha: Tensor  # (V, H, W) 0..1
 
 

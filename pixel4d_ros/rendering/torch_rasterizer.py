@@ -45,11 +45,11 @@ def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: 
     alive = torch.exp(after - start) > MIN_TRANSMITTANCE
     weight = alpha * torch.exp(after - log_through - start).to(alpha.dtype) * alive
 
-    values = torch.cat((features, seen.depths[:, None], torch.ones_like(seen.depths[:, None])), 1)
+    values = torch.cat((features, 1 / seen.depths[:, None], torch.ones_like(seen.depths[:, None])), 1)
     image = values.new_zeros(width * height, values.shape[1]).index_add(0, pixel, weight[:, None] * values[gaussian])
     image = image.view(height, width, -1)
     alpha_image = image[..., -1]
-    return image[..., :-2], image[..., -2] / alpha_image.clamp(min=1e-10), alpha_image
+    return image[..., :-2], alpha_image / image[..., -2], alpha_image
 
 
 def _pairs(seen: ProjectedGaussians, opacities: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,10 @@ class Batch:
     centroids: Tensor  # (B, M + 1, 3)
     later: Tensor  # (B, 3, H, W) a later frame, for the posterior
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples start..stop (exclusive)."""
+        return Batch(**{f.name: getattr(self, f.name)[start:stop] for f in fields(Batch)})
+
     @staticmethod
     def join(batches: list[Batch]) -> Batch:
         """One batch of several; objects are padded to the largest count."""

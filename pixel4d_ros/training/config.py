@@ -16,7 +16,7 @@ class TrainingConfig:
     """One training run."""
 
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")
-    start: Path | None = _option(None, "weights to go on from")
+    weights: Path | None = _option(None, "weights to go on from")
     backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")
     stereo: Path | None = _option(None, "folder of stereo pairs (left/, right/, disparity/)")
     validate: Path | None = _option(None, "a log to judge the EMA weights by; never trained on")

@@ -59,7 +59,7 @@ def train(config: TrainingConfig, logs: list[Path]) -> Path:
         batch = _draw(config, step, roads, rooms, synthetic)
         parts = _step(parallel, optimizer, batch, config, progress)
         # The average forgets its start quickly, unless that start is a trained network.
-        _average(average, network, config.ema if config.start else min(config.ema, 1 - 10 / (step + 11)))
+        _average(average, network, config.ema if config.weights else min(config.ema, 1 - 10 / (step + 11)))
         sums = {k: sums.get(k, torch.zeros(())) + v for k, v in parts.items()}
         step += 1
         bar.update()
@@ -99,8 +99,8 @@ def _join_processes(config: TrainingConfig) -> tuple[torch.device, int, int]:
 
 def _network(config: TrainingConfig) -> Network:
     network = Network()
-    if config.start is not None:
-        load_weights(network, config.start)
+    if config.weights is not None:
+        load_weights(network, config.weights)
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
     return network
