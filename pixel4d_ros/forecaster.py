@@ -16,7 +16,7 @@ from pixel4d_ros.camera import Camera, CameraPath, check_poses
 from pixel4d_ros.predictor import Predictor, WeightsError
 from pixel4d_ros.rendering import rasterize
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "WeightsError"]
 
@@ -148,16 +148,16 @@ class Forecaster:
         """Colours (V, H, W, 3), depth and share seen before (V, H, W), some views at a time."""
         times = np.atleast_1d(np.asarray(times, np.float64))
         T = torch.from_numpy(rigid_inverse(check_poses(T_source_camera))).float().to(self.device)
-        intrinsics = torch.from_numpy(Camera(np.asarray(K), *size).K).float().to(self.device)
+        intrinsics = torch.tensor(Camera(np.asarray(K), *size).K, dtype=torch.float32, device=self.device)
         observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
         features = torch.cat((scene.colors, observed[:, None]), 1)
         for start in range(0, len(times), VIEWS_PER_CALL):
-            moved = [scene.at(float(t)) for t in times[start : start + VIEWS_PER_CALL]]
-            v = len(moved)
+            means, quaternions = _moved(scene, times[start : start + VIEWS_PER_CALL])
+            v = len(means)
             with _memory_errors(self.device):
                 view = rasterize(
-                    torch.stack([m.means for m in moved]),
-                    torch.stack([m.quaternions for m in moved]),
+                    means,
+                    quaternions,
                     scene.scales.expand(v, -1, -1),
                     scene.opacities.expand(v, -1),
                     features.expand(v, -1, -1),
@@ -168,6 +168,21 @@ class Forecaster:
             yield view.features[..., :3], view.depth, view.features[..., 3]
 
 
+def _moved(scene: DynamicGaussians, times: FloatArray) -> tuple[Tensor, Tensor]:
+    """Means (V, N, 3) and quaternions (V, N, 4) at V times; only what moves is computed, and nothing is copied if nothing does."""
+    v = len(times)
+    means, quaternions = scene.means.expand(v, -1, -1), scene.quaternions.expand(v, -1, -1)
+    moving = torch.nonzero(scene.object_ids > 0)[:, 0]
+    if len(moving) == 0:
+        return means, quaternions
+    movers = scene.select(moving)
+    t = torch.tensor(times, dtype=means.dtype, device=means.device)[:, None, None]
+    moved = moved_gaussians(movers.means, movers.quaternions, scene.centroids[movers.object_ids], movers.motion, t)
+    means, quaternions = means.clone(), quaternions.clone()
+    means[:, moving], quaternions[:, moving] = moved
+    return means, quaternions
+
+
 def check_image(image: ArrayLike) -> NDArray[np.uint8]:
     """Return an image as contiguous (H, W, 3) uint8, or raise ValueError with the cause and the cure."""
     pixels = np.asarray(image)
@@ -175,7 +190,7 @@ def check_image(image: ArrayLike) -> NDArray[np.uint8]:
         raise ValueError(f"the image must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ValueError(f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}")
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=["C", "W"])  # torch wants writable memory
 
 
 def _to_bytes(rgb: Tensor) -> NDArray[np.uint8]:

@@ -29,73 +29,82 @@ def rasterize_numba(
     size: tuple[int, int],
 ) -> Rendering:
     """Render on the CPU in float32; see `rasterize` for the shapes. The first call compiles for some seconds."""
-    arrays = [t.detach().numpy().astype(np.float32, copy=False) for t in (means, quaternions, scales, opacities, features)]
-    order = np.empty(means.shape[:2], np.int32)
-    # The third row of T_camera_world gives the depth of each mean.
-    depths = (means @ T_camera_world[:, 2, :3, None])[..., 0] + T_camera_world[:, 2, 3:]
-    order[:] = torch.argsort(depths, dim=1).numpy()
+    tensors = (means, quaternions, scales, opacities, features, T_camera_world, K)
+    # What is the same for all views (expanded, stride 0) is passed once.
+    once = [t[:1] if t.stride(0) == 0 else t for t in tensors]
+    arrays = [t.detach().to(torch.float32).contiguous().numpy() for t in once]
     width, height = size
-    out = np.zeros((len(means), height, width, features.shape[2] + 2), np.float32)
-    _render_views(*arrays, T_camera_world.numpy().astype(np.float32), K.numpy().astype(np.float32), order, out)
-    image = torch.from_numpy(out)
-    alpha = image[..., -1]
-    return Rendering(image[..., :-2], alpha / image[..., -2], alpha)
+    image = np.zeros((len(means), height, width, features.shape[2] + 2), np.float32)
+    _render_views(*arrays, image)
+    rendered = torch.from_numpy(image)
+    return Rendering(rendered[..., :-2], rendered[..., -1] / rendered[..., -2], rendered[..., -1])
 
 
 @njit(parallel=True, fastmath=True, cache=True)
 def _render_views(
-    means: Floats,
-    quaternions: Floats,
-    scales: Floats,
-    opacities: Floats,
-    features: Floats,
-    T: Floats,
-    K: Floats,
-    order: NDArray[np.int32],
-    out: Floats,
+    means: Floats, quaternions: Floats, scales: Floats, opacities: Floats, features: Floats, T: Floats, K: Floats, image: Floats
 ) -> None:
-    for v in prange(len(means)):
-        _render_view(means[v], quaternions[v], scales[v], opacities[v], features[v], T[v], K[v], order[v], out[v])
+    for v in prange(len(image)):
+        visible, splats = _project(
+            means[v % len(means)],
+            quaternions[v % len(quaternions)],
+            scales[v % len(scales)],
+            opacities[v % len(opacities)],
+            T[v % len(T)],
+            K[v % len(K)],
+            image.shape[2],
+            image.shape[1],
+        )
+        _splat(visible, splats, np.argsort(splats[:, 0]), features[v % len(features)], image[v])
 
 
 @njit(fastmath=True, cache=True)
-def _render_view(
-    means: Floats,
-    quaternions: Floats,
-    scales: Floats,
-    opacities: Floats,
-    features: Floats,
-    T: Floats,
-    K: Floats,
-    order: NDArray[np.int32],
-    out: Floats,
-) -> None:
-    height, width = out.shape[0], out.shape[1]
-    channels = features.shape[1]
+def _project(
+    means: Floats, quaternions: Floats, scales: Floats, opacities: Floats, T: Floats, K: Floats, width: int, height: int
+) -> tuple[NDArray[np.int32], Floats]:
+    """Indices (n,) of the Gaussians in view, and per one: depth, x, y, conic a b c, opacity, reach in x and y (n, 9)."""
+    visible = np.empty(len(means), np.int32)
+    splats = np.empty((len(means), 9), np.float32)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     x_high, x_low = (width - cx - 0.5 + 0.15 * width) / fx, -(cx + 0.5 + 0.15 * width) / fx
     y_high, y_low = (height - cy - 0.5 + 0.15 * height) / fy, -(cy + 0.5 + 0.15 * height) / fy
-    through = np.ones((height, width), np.float32)
-    for g in order:
-        m = means[g]
+    n = 0
+    for g in range(len(means)):
+        m, opacity = means[g], opacities[g]
         z = T[2, 0] * m[0] + T[2, 1] * m[1] + T[2, 2] * m[2] + T[2, 3]
-        opacity = opacities[g]
         if z <= NEAR or opacity < MIN_ALPHA:
             continue
         x = (T[0, 0] * m[0] + T[0, 1] * m[1] + T[0, 2] * m[2] + T[0, 3]) / z
         y = (T[1, 0] * m[0] + T[1, 1] * m[1] + T[1, 2] * m[2] + T[1, 3]) / z
+        tx, ty = min(max(x, x_low), x_high), min(max(y, y_low), y_high)
+        xx, xy, yy = _covariance(quaternions[g], scales[g], T, fx / z, fy / z, tx, ty)
         px, py = fx * x + cx, fy * y + cy
-        xx, xy, yy = _covariance(
-            quaternions[g], scales[g], T, fx / z, fy / z, min(max(x, x_low), x_high), min(max(y, y_low), y_high)
-        )
         reach = math.sqrt(2 * math.log(opacity / MIN_ALPHA))
         rx, ry = reach * math.sqrt(xx), reach * math.sqrt(yy)
         if not (px + rx >= 0 and px - rx <= width - 1 and py + ry >= 0 and py - ry <= height - 1):
             continue
+        determinant = xx * yy - xy * xy
+        splat = splats[n]
+        splat[0], splat[1], splat[2] = z, px, py
+        splat[3], splat[4], splat[5] = yy / determinant, -xy / determinant, xx / determinant
+        splat[6], splat[7], splat[8] = opacity, rx, ry
+        visible[n] = g
+        n += 1
+    return visible[:n], splats[:n]
+
+
+@njit(fastmath=True, cache=True)
+def _splat(visible: NDArray[np.int32], splats: Floats, order: NDArray[np.int64], features: Floats, image: Floats) -> None:
+    """Blend front to back into image (H, W, C + 2): features, inverse depth, alpha."""
+    height, width, channels = image.shape[0], image.shape[1], features.shape[1]
+    through = np.ones((height, width), np.float32)
+    for i in order:
+        z, px, py, a, b, c, opacity, rx, ry = splats[i]
+        feature = features[visible[i]]
+        faintest = math.log(MIN_ALPHA / opacity)
+        inverse = np.float32(1) / z
         x0, x1 = max(0, math.ceil(px - rx)), min(width - 1, math.floor(px + rx))
         y0, y1 = max(0, math.ceil(py - ry)), min(height - 1, math.floor(py + ry))
-        determinant = xx * yy - xy * xy
-        a, b, c = yy / determinant, -xy / determinant, xx / determinant
         for row in range(y0, y1 + 1):
             dy = row - py
             for column in range(x0, x1 + 1):
@@ -103,18 +112,19 @@ def _render_view(
                 if t <= MIN_TRANSMITTANCE:
                     continue
                 dx = column - px
-                alpha = min(MAX_ALPHA, opacity * math.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy))
-                if alpha < MIN_ALPHA:
+                power = np.float32(-0.5) * (a * dx * dx + c * dy * dy) - b * dx * dy
+                if power < faintest:  # alpha under MIN_ALPHA, known without the exponential
                     continue
+                alpha = min(np.float32(MAX_ALPHA), opacity * np.float32(math.exp(np.float32(power))))
                 if t * (1 - alpha) <= MIN_TRANSMITTANCE:
                     through[row, column] = 0  # opaque: nothing behind is blended
                     continue
                 weight = alpha * t
                 through[row, column] = t - weight
-                pixel = out[row, column]
+                pixel = image[row, column]
                 for k in range(channels):
-                    pixel[k] += weight * features[g, k]
-                pixel[channels] += weight / z
+                    pixel[k] += weight * feature[k]
+                pixel[channels] += weight * inverse
                 pixel[channels + 1] += weight
 
 
