@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
+
+# The messages (pixel4d_ros.msg) lie in the colcon installation, these modules perhaps in the source tree.
+__path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from pixel4d_ros.camera import Camera, CameraPath

@@ -14,11 +14,15 @@ def check_intrinsics(K: ArrayLike) -> FloatArray:
     """Return K as (3, 3) float64 pixels, or raise ValueError with the cause and the cure."""
     K = np.asarray(K, np.float64)
     if K.shape != (3, 3):
-        raise ValueError(f"intrinsics K must be 3x3, got shape {K.shape}: pass the matrix, e.g. np.reshape(info.k, (3, 3))")
+        raise ValueError(
+            f"intrinsics K must be 3x3, got shape {K.shape}: pass the matrix, e.g. np.reshape(info.k, (3, 3))"
+        )
     if not np.isfinite(K).all():
         raise ValueError("intrinsics K contain NaN or Inf: check the camera's calibration")
     if K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise ValueError(f"focal lengths must be positive, got fx={K[0, 0]:g}, fy={K[1, 1]:g}: the camera is not calibrated")
+        raise ValueError(
+            f"focal lengths must be positive, got fx={K[0, 0]:g}, fy={K[1, 1]:g}: the camera is not calibrated"
+        )
     return K
 
 
@@ -31,7 +35,9 @@ def check_poses(poses: ArrayLike) -> FloatArray:
         raise ValueError("camera poses contain NaN or Inf: check the trajectory and the odometry")
     R = poses[:, :3, :3]
     if len(poses) and np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max() > 1e-3:
-        raise ValueError("camera poses are not rigid: their rotation part must be orthonormal (normalise the quaternions)")
+        raise ValueError(
+            "camera poses are not rigid: their rotation part must be orthonormal (normalise the quaternions)"
+        )
     return poses
 
 
@@ -63,7 +69,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class CameraPath:
-    """Camera poses over time: times (T,) seconds after the source image, increasing; poses (T, 4, 4) T_source_camera."""
+    """Camera poses over time.
+
+    Times (T,) seconds after the source image, increasing; poses (T, 4, 4) T_source_camera.
+    """
 
     times: FloatArray
     poses: FloatArray
@@ -108,6 +117,8 @@ class CameraPath:
         A path of one pose stands still.
         """
         times = np.atleast_1d(np.asarray(times, np.float64))
+        if not np.isfinite(times).all():
+            raise ValueError("the times at which to place the camera must be finite")
         if len(self.times) == 1:
             return np.repeat(self.poses, len(times), 0)
         segment = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, len(self.times) - 2)

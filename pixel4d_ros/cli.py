@@ -6,6 +6,8 @@ import argparse
 import sys
 from importlib import import_module
 
+from pixel4d_ros.errors import DeviceError
+
 COMMANDS = {
     "forecast": ("pixel4d_ros.forecast_command", "forecast a video and a moving scene from one image"),
     "replay": ("pixel4d_ros.ros.replay", "publish a driving log over DDS in real time"),
@@ -27,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen, _ = parser.parse_known_args(arguments)
     module = import_module(COMMANDS[chosen.command][0])
     # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
-    own = argparse.ArgumentParser(prog=f"pixel4d {chosen.command}", description=COMMANDS[chosen.command][1].capitalize() + ".")
+    own = argparse.ArgumentParser(
+        prog=f"pixel4d {chosen.command}", description=COMMANDS[chosen.command][1].capitalize() + "."
+    )
     module.add_arguments(own)
     given = sys.argv[1:] if arguments is None else arguments
     args = own.parse_args(given[given.index(chosen.command) + 1 :])
@@ -35,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(module.run(args))
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, DeviceError) as error:
         print(f"pixel4d {chosen.command}: {error}", file=sys.stderr)
         return 1
 

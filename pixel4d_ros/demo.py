@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Raises ValueError or RuntimeError with what a user needs to know."""
+    """Run the demo. Raises ValueError or ProcessError with what a user needs to know."""
     from pixel4d_ros.evaluation.report import write_report
     from pixel4d_ros.logs.cloud import save_middle_cloud
 

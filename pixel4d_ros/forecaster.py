@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pixel4d_ros.camera import Camera, CameraPath, check_poses
-from pixel4d_ros.predictor import Predictor, WeightsError
+from pixel4d_ros.errors import DeviceError, WeightsError
+from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rendering import rasterize
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
@@ -22,10 +23,6 @@ __all__ = ["DeviceError", "Forecast", "Forecaster", "WeightsError"]
 
 VIEWS_PER_CALL = 28  # rendered at once: bounds memory
 MIN_SIDE = 32  # pixels
-
-
-class DeviceError(RuntimeError):
-    """The device asked for is not there, or its memory is too small; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,10 @@ class Forecaster:
 
     @staticmethod
     def load(weights: str | Path | None = None, device: str = "auto") -> Forecaster:
-        """Load weights (None: the shipped ones) onto a device ("auto": CUDA if there is one). Raises WeightsError, DeviceError."""
+        """Load weights (None.
+
+        The shipped ones) onto a device ("auto": CUDA if there is one). Raises WeightsError, DeviceError.
+        """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -64,7 +64,7 @@ class Forecaster:
             return Forecaster(Predictor.load(weights, chosen))
 
     def predict(self, image: ArrayLike, K: ArrayLike, num_samples: int = 1, seed: int = 0) -> DynamicGaussians:
-        """Image (H, W, 3) uint8 RGB and intrinsics K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
+        """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 
         Raises ValueError for a bad image or K, DeviceError when the device's memory does not suffice.
         """
@@ -169,7 +169,10 @@ class Forecaster:
 
 
 def _moved(scene: DynamicGaussians, times: FloatArray) -> tuple[Tensor, Tensor]:
-    """Means (V, N, 3) and quaternions (V, N, 4) at V times; only what moves is computed, and nothing is copied if nothing does."""
+    """Means (V, N, 3) and quaternions (V, N, 4) at V times.
+
+    Only what moves is computed, and nothing is copied if nothing does.
+    """
     v = len(times)
     means, quaternions = scene.means.expand(v, -1, -1), scene.quaternions.expand(v, -1, -1)
     moving = torch.nonzero(scene.object_ids > 0)[:, 0]
@@ -189,7 +192,9 @@ def check_image(image: ArrayLike) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"the image must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
     if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ValueError(f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}")
+        raise ValueError(
+            f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}"
+        )
     return np.require(pixels, requirements=["C", "W"])  # torch wants writable memory
 
 

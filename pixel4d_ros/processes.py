@@ -14,7 +14,7 @@ POLL_S = 0.05
 LAST_LINES = 8
 
 
-class ProcessError(RuntimeError):
+class ProcessError(ChildProcessError):
     """A program that died, or did not do what it was waited for; the message holds its last lines."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ MOTION_FIELDS = tuple(f.name for f in fields(Motion))
 def moved_gaussians(
     means: Tensor, quaternions: Tensor, centroids: Tensor, motion: Motion, t: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Means (..., N, 3) and quaternions (..., N, 4) after t seconds (a number, or a tensor that broadcasts over (..., N, 3)).
+    """Means (..., N, 3) and quaternions (..., N, 4) after t seconds (a number, or a tensor that broadcasts).
 
     theta(t) = w t + a_w t^2 / 2, x(t) = c + R(theta)(x0 - c) + v t + a t^2 / 2, R_i(t) = R(theta) R_i(0).
     """
@@ -52,8 +53,8 @@ def moved_gaussians(
 class DynamicGaussians:
     """N Gaussians and M moving objects in the optical frame of the source camera at the source image's stamp (t = 0).
 
-    Kinematics as in Pixel-to-4D (arXiv 2601.00678), see moved_gaussians. All Gaussians of one object share the same motion.
-    `futures` holds every sampled motion; the motion fields are those of the selected sample.
+    Kinematics as in Pixel-to-4D (arXiv 2601.00678), see moved_gaussians. All Gaussians of one object share the same
+    motion. `futures` holds every sampled motion; the motion fields are those of the selected sample.
     """
 
     means: Tensor  # (N, 3) metres
@@ -138,7 +139,7 @@ class DynamicGaussians:
         T = torch.as_tensor(np.asarray(T) if not isinstance(T, Tensor) else T).to(self.means)
         R, p = T[:3, :3], T[:3, 3]
 
-        def rotate(m: Motion) -> dict[str, Tensor]:
+        def rotate(m: Motion) -> dict[str, Any]:
             return {name: vectors @ R.T for name, vectors in _motion_dict(m).items()}
 
         return replace(
@@ -151,14 +152,19 @@ class DynamicGaussians:
         )
 
     def select(self, keep: Tensor) -> DynamicGaussians:
-        """Only the Gaussians where keep (N,) is true, or at the indices keep; objects and centroids stay as they are."""
-        per_gaussian = {name: getattr(self, name)[keep] for name in _WIDTHS if getattr(self, name) is not None}
+        """Only the Gaussians where keep (N,) is true, or at the indices keep.
+
+        Objects and centroids stay as they are.
+        """
+        per_gaussian: dict[str, Any] = {
+            name: getattr(self, name)[keep] for name in _WIDTHS if getattr(self, name) is not None
+        }
         futures = tuple(Motion(**{k: v[keep] for k, v in _motion_dict(m).items()}) for m in self.futures)
         return replace(self, **per_gaussian, futures=futures)
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """The scene on another device."""
-        tensors = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        tensors: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         futures = tuple(Motion(**{k: v.to(device) for k, v in _motion_dict(m).items()}) for m in self.futures)
         return replace(self, **tensors, futures=futures)
 
@@ -181,13 +187,18 @@ class DynamicGaussians:
             count = 1 + max((int(k.split(".")[1]) for k in tensors if k.startswith("futures.")), default=-1)
             futures = tuple(Motion(*(tensors.pop(f"futures.{k}.{n}") for n in MOTION_FIELDS)) for k in range(count))
             source = tensors.pop("camera", None)
-            camera = None if source is None else Camera(source[:9].numpy().reshape(3, 3), int(source[9]), int(source[10]))
+            camera = (
+                None if source is None else Camera(source[:9].numpy().reshape(3, 3), int(source[9]), int(source[10]))
+            )
             return DynamicGaussians(**tensors, futures=futures, camera=camera)
         except (SafetensorError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a scene written by DynamicGaussians.save: {error}") from error
 
     def save_ply(self, path: str | Path) -> None:
-        """Write the usual 3DGS PLY (binary little endian; log scales, logit opacities, f_dc colours) for splat viewers."""
+        """Write the usual 3DGS PLY (binary little endian.
+
+        Log scales, logit opacities, f_dc colours) for splat viewers.
+        """
         names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
         names += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
         columns = (
@@ -216,5 +227,5 @@ _WIDTHS = {
 }
 
 
-def _motion_dict(motion: Motion) -> dict[str, Tensor]:
+def _motion_dict(motion: Motion) -> dict[str, Any]:
     return {name: getattr(motion, name) for name in MOTION_FIELDS}

@@ -1,4 +1,7 @@
-"""Clip: posed images with whatever else a data set knows about them; every reader and the synthetic street make these."""
+"""Clip.
+
+Posed images with whatever else a data set knows about them; every reader and the synthetic street make these.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The single-pass predictor: one image and its intrinsics in, dynamic Gaussians out."""
 
-from pixel4d_ros.predictor.checkpoint import WeightsError
 from pixel4d_ros.predictor.predictor import Predictor
 
-__all__ = ["Predictor", "WeightsError"]
+__all__ = ["Predictor"]

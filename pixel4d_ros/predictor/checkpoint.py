@@ -11,14 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.predictor.network import Network
 
 FORMAT = "pixel4d_network_1"
 SHIPPED = "pixel4d.safetensors"
-
-
-class WeightsError(ValueError):
-    """Weights are missing, damaged, or belong to another network; the message says which, and what to do."""
 
 
 def shipped_weights() -> Path:
@@ -52,13 +49,17 @@ def load_weights(network: Network, path: str | Path) -> str:
             kind = (file.metadata() or {}).get("format")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"weights file {path} is damaged or not safetensors ({error}): copy or download it again") from error
+        raise WeightsError(
+            f"weights file {path} is damaged or not safetensors ({error}): copy or download it again"
+        ) from error
     if kind != FORMAT:
         raise WeightsError(f"weights file {path} holds {kind or 'unknown tensors'}, but this version needs {FORMAT}")
     wanted = network.state_dict()
     wrong = sorted(n for n in wanted.keys() | tensors.keys() if _shape(wanted.get(n)) != _shape(tensors.get(n)))
     if wrong:
-        raise WeightsError(f"weights file {path} belongs to another network: {len(wrong)} tensors differ, {wrong[0]} first")
+        raise WeightsError(
+            f"weights file {path} belongs to another network: {len(wrong)} tensors differ, {wrong[0]} first"
+        )
     broken = [n for n, t in tensors.items() if not torch.isfinite(t).all()]
     if broken:
         raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")

@@ -1,7 +1,7 @@
 """EfficientNet-Lite2 feature pyramid (Tan and Le 2019; the Lite variants of 2020 drop squeeze-excitation and swish).
 
-Parameters come in the order of the public checkpoints, so those load one by one. Convolutions pad as TensorFlow does, since
-the ImageNet weights were trained that way.
+Parameters come in the order of the public checkpoints, so those load one by one. Convolutions pad as TensorFlow does,
+since the ImageNet weights were trained that way.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class Encoder(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> Encoder:
-        """Batch statistics stay those of ImageNet: batches here mix real and synthetic images too unevenly to average."""
+        """Batch statistics stay those of ImageNet.
+
+        Batches here mix real and synthetic images too unevenly to average.
+        """
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -1,7 +1,7 @@
 """Lifting: per-pixel maps -> layers of Gaussians, batched and differentiable.
 
-Three layers: the visible one at the image's own resolution and colours, on the surface that the depth map describes; a hidden
-one behind it, seen once something moves away; and a sky shell around everything, so that no view has holes.
+Three layers: the visible one at the image's own resolution and colours, on the surface that the depth map describes;
+a hidden one behind it, seen once something moves away; and a sky shell around everything, so that no view has holes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Grid:
     def sample_nearest(self, labels: Tensor, canvas: Canvas) -> Tensor:
         """Canvas labels (h, w) -> labels at this grid's pixels (H, W)."""
         grid = self._places(canvas, labels.device)
-        sampled = F.grid_sample(labels[None, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+        sampled = F.grid_sample(
+            labels[None, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False
+        )
         return sampled[0, 0].to(labels.dtype)
 
     def _places(self, canvas: Canvas, device: torch.device) -> Tensor:
@@ -164,9 +166,9 @@ def shell_layer(drawn: Tensor, K: Tensor, depth_scale: Tensor) -> Layer:
 def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gaussians that tile the surface of an inverse depth map: means, quaternions, scales (B, H * W, ...).
 
-    inverse (B, H, W) 1/m; K (B, 3, 3); pixels (B, H, W): standard deviation in pixels of the source view. Their two long
-    axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so that a road
-    seen at a grazing angle stays closed when the camera drives over it.
+    inverse (B, H, W) 1/m; K (B, 3, 3); pixels (B, H, W): standard deviation in pixels of the source view. Their two
+    long axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so
+    that a road seen at a grazing angle stays closed when the camera drives over it.
     """
     height, width = inverse.shape[-2:]
     fx, fy = K[:, 0, 0, None, None], K[:, 1, 1, None, None]
@@ -191,7 +193,10 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tenso
 
 
 def _inner_difference(values: Tensor, dim: int) -> Tensor:
-    """Per-pixel slope along dim: the smaller of the two one-sided differences, so that depth edges do not stretch (minmod)."""
+    """Per-pixel slope along dim.
+
+    The smaller of the two one-sided differences, so that depth edges do not stretch (minmod).
+    """
     step = values.diff(dim=dim)
     first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
     before, after = torch.cat((first, step), dim), torch.cat((step, last), dim)
@@ -213,7 +218,10 @@ def _principal_axes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sharpened(image: Tensor) -> Tensor:
-    """Colours that, blurred by the overlap of neighbouring Gaussians, look like the image: one unsharp step. (B, 3, H, W)"""
+    """Colours that, blurred by the overlap of neighbouring Gaussians, look like the image.
+
+    One unsharp step. (B, 3, H, W)
+    """
     kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
     channels = image.shape[1]
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")

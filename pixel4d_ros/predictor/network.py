@@ -1,7 +1,8 @@
 """The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
 
-A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder that turns the bottleneck and a latent into
-motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees a later frame.
+A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder that turns the bottleneck and a latent
+into motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees a later
+frame.
 """
 
 from __future__ import annotations
@@ -73,9 +74,7 @@ class StaticDecoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.bottleneck = _block(FEATURE_CHANNELS[4] + 2, _WIDTHS[4])
-        self.levels = nn.ModuleList(
-            _block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i], _WIDTHS[i]) for i in range(3, -1, -1)
-        )
+        self.levels = nn.ModuleList(_block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i], _WIDTHS[i]) for i in range(3, -1, -1))
         self.full = nn.Sequential(
             nn.Conv2d(_WIDTHS[0] + 6, _FULL, 3, padding=1), nn.SiLU(), nn.Conv2d(_FULL, _FULL, 3, padding=1), nn.SiLU()
         )
@@ -105,7 +104,6 @@ class DynamicDecoder(nn.Module):
         self.inner = _block(96, 96)
         self.quarter = _block(96 + _WIDTHS[1], 64)
         self.head = nn.Conv2d(64, MOTION_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.head.bias)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
 
@@ -138,10 +136,10 @@ class Network(nn.Module):
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass.
 
-        image (B, 3, H, W); inside (B, 1, H, W): 1 where the camera saw, 0 in the padding; rays (B, 2, H, W): x / z and y / z.
-        z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or later (B, 3, H, W), a later frame, samples the posterior
-        (training only), which is returned. Where use_prior (B,) is true the latent is the prior's mode instead, so that the
-        mode is trained too: it is the sample 0 that everybody sees.
+        image (B, 3, H, W); inside (B, 1, H, W): 1 where the camera saw, 0 in the padding; rays (B, 2, H, W): x / z
+        and y / z. z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or later (B, 3, H, W), a later frame,
+        samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is the
+        prior's mode instead, so that the mode is trained too: it is the sample 0 that everybody sees.
         """
         features = self.encoder(image)
         posterior = None
@@ -172,7 +170,7 @@ def latent_shape(width: int, height: int) -> tuple[int, int, int]:
 
 
 def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
-    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units (so that a zoomed image looks like any other)."""
+    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
     x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
     y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
     return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
@@ -181,13 +179,9 @@ def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
 def _start_heads(decoder: StaticDecoder) -> None:
     """Start far, opaque, still and without objects: what most pixels are."""
     starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "hidden_depth": 0.0, "hidden_opacity": 0.0, "mobility": -4.0}
+    static = [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)]
+    objects = [-4.0, 0.0, 0.0]  # no centres, no votes
     with torch.no_grad():
-        decoder.head.weight.mul_(0.1)
-        decoder.objects.weight.mul_(0.1)
-        nn.init.zeros_(decoder.head.bias)
-        nn.init.zeros_(decoder.objects.bias)
-        position = 0
-        for name, channels in STATIC_MAPS.items():
-            decoder.head.bias[position : position + channels] = starts.get(name, 0.0)
-            position += channels
-        decoder.objects.bias[0] = -4.0
+        for head, bias in ((decoder.head, static), (decoder.objects, objects)):
+            head.weight.mul_(0.1)
+            head.bias = nn.Parameter(torch.tensor(bias))

@@ -1,7 +1,7 @@
 """From per-pixel votes to rigid objects: ids, centroids, and one motion per object.
 
-Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each moving pixel goes to the
-peak nearest to where its offset points.
+Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each moving pixel goes
+to the peak nearest to where its offset points.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class ObjectMap:
 
 
 def find_objects(mobility: Tensor, center: Tensor, offset: Tensor) -> ObjectMap:
-    """Group moving pixels of one image: mobility logits (H, W), centre logits (h, w), offsets (2, h, w) at a quarter."""
+    """Group moving pixels of one image.
+
+    Mobility logits (H, W), centre logits (h, w), offsets (2, h, w) at a quarter.
+    """
     height, width = mobility.shape
     moving = torch.sigmoid(mobility) > MOVING
     score = torch.sigmoid(center)
@@ -56,7 +59,7 @@ def find_objects(mobility: Tensor, center: Tensor, offset: Tensor) -> ObjectMap:
     if len(places) == 0:
         return ObjectMap(torch.zeros(height, width, dtype=torch.long, device=mobility.device), 0)
     centers = torch.stack((places % score.shape[1], places // score.shape[1]), -1).float()
-    votes = pixel_grid(*score.shape, score.device) + offset.permute(1, 2, 0) * OFFSET_SCALE
+    votes = pixel_grid(score.shape[0], score.shape[1], score.device) + offset.permute(1, 2, 0) * OFFSET_SCALE
     distance, nearest = torch.cdist(votes.reshape(-1, 2), centers).min(1)
     quarter = torch.where(distance <= MAX_VOTE_DISTANCE, nearest + 1, 0).view(1, 1, *score.shape)
     ids = F.interpolate(quarter.float(), (height, width), mode="nearest")[0, 0].long() * moving
@@ -74,7 +77,10 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def object_means(values: Tensor, ids: Tensor, count: int, weights: Tensor) -> Tensor:
-    """Weighted mean (count + 1, C) of values (N, C) over each object id (N,); zero for the background and where empty."""
+    """Weighted mean (count + 1, C) of values (N, C) over each object id (N,).
+
+    Zero for the background and where empty.
+    """
     total = values.new_zeros(count + 1, values.shape[1]).index_add(0, ids, values * weights[:, None])
     mass = values.new_zeros(count + 1).index_add(0, ids, weights)
     means = total / mass.clamp(min=1e-6)[:, None]

@@ -15,7 +15,7 @@ from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer
 from pixel4d_ros.predictor.network import Network, PixelMaps, canvas_rays, latent_shape
 from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_means, object_motion
 from pixel4d_ros.rendering import rasterize
-from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.scene import DynamicGaussians
 
 COLOR_STEPS = 2  # rounds of matching the rendered source view to the image
 
@@ -37,7 +37,10 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, image: Tensor, camera: Camera, num_samples: int, seed: int) -> DynamicGaussians:
-        """Image (3, H, W) float 0..1 on the device -> a scene with num_samples futures; sample 0 is the prior's mode."""
+        """Image (3, H, W) float 0..1 on the device -> a scene with num_samples futures.
+
+        Sample 0 is the prior's mode.
+        """
         canvas = Canvas.of(camera)
         grid = Grid.of(camera, canvas)
         drawn = canvas.draw(image[None])
@@ -69,7 +72,7 @@ class Predictor:
 def _group(
     maps: PixelMaps, visible: Layer, grid: Grid, canvas: Canvas, scale: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Object ids of the visible Gaussians, object centroids (M + 1, 3), and per sample the objects' motion (M + 1, 4, 3)."""
+    """Ids of the visible Gaussians (N,), centroids (M + 1, 3), and per sample the objects' motion (M + 1, 4, 3)."""
     objects = find_objects(maps.static["mobility"][0, 0], maps.objects["center"][0, 0], maps.objects["offset"][0])
     fine = grid.sample_nearest(objects.ids, canvas)
     ids = fine.flatten()
@@ -89,25 +92,26 @@ def _assemble(layers: tuple[Layer, ...], ids: Tensor, centroids: Tensor, futures
     all_ids = torch.zeros(count, dtype=torch.long, device=ids.device)
     all_ids[: len(ids)] = ids
     motions = tuple(object_motion(future, all_ids) for future in futures)
-    first: Motion = motions[0]
+    first = motions[0]
     return DynamicGaussians(
-        *(torch.cat([getattr(layer, name)[0] for layer in layers]) for name in _LAYER_FIELDS),
-        first.velocities,
-        first.accelerations,
-        first.angular_velocities,
-        first.angular_accelerations,
-        all_ids,
-        centroids,
+        means=torch.cat([layer.means[0] for layer in layers]),
+        quaternions=torch.cat([layer.quaternions[0] for layer in layers]),
+        scales=torch.cat([layer.scales[0] for layer in layers]),
+        opacities=torch.cat([layer.opacities[0] for layer in layers]),
+        colors=torch.cat([layer.colors[0] for layer in layers]),
+        velocities=first.velocities,
+        accelerations=first.accelerations,
+        angular_velocities=first.angular_velocities,
+        angular_accelerations=first.angular_accelerations,
+        object_ids=all_ids,
+        centroids=centroids,
         futures=motions,
         observed=torch.cat([layer.observed[0] for layer in layers]),
     )
 
 
-_LAYER_FIELDS = ("means", "quaternions", "scales", "opacities", "colors")
-
-
 def _match_colors(scene: DynamicGaussians, image: Tensor, grid: Grid) -> DynamicGaussians:
-    """Adjust the visible colours until the source view shows the image: overlapping Gaussians blur, so they must be sharper.
+    """Adjust the visible colours until the source view shows the image: overlapping Gaussians blur.
 
     A fixed-point iteration (van Cittert deconvolution): add to each pixel's Gaussian what its pixel lacks.
     """
@@ -120,8 +124,15 @@ def _match_colors(scene: DynamicGaussians, image: Tensor, grid: Grid) -> Dynamic
     colors = scene.colors.clone()
     pixels = colors[:visible].view(grid.camera.height, grid.camera.width, 3)
     for _ in range(COLOR_STEPS):
-        views = (scene.means, scene.quaternions, scene.scales, scene.opacities, colors)
-        eye = torch.eye(4, device=image.device)[None]
-        rendered = rasterize(*(v[None] for v in views), eye, K, (inner.width, inner.height)).features[0]
+        rendered = rasterize(
+            scene.means[None],
+            scene.quaternions[None],
+            scene.scales[None],
+            scene.opacities[None],
+            colors[None],
+            torch.eye(4, device=image.device)[None],
+            K,
+            (inner.width, inner.height),
+        ).features[0]
         pixels[rows, columns] = (pixels[rows, columns] + target - rendered).clamp(0, 1)
     return replace(scene, colors=colors)

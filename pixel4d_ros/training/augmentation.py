@@ -16,7 +16,10 @@ LARGEST_ZOOM = 1.7
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of an image, resampled to size (width, height), perhaps mirrored; edges in pixels from the image's corner."""
+    """A window of an image, resampled to size (width, height), perhaps mirrored.
+
+    Edges in pixels from the image's corner.
+    """
 
     left: float
     top: float

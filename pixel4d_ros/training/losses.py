@@ -97,7 +97,9 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
 def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
     """Binary cross entropy where it is known what moves; elsewhere a light preference for standing still."""
     known = ids >= 0
-    entropy = F.binary_cross_entropy_with_logits(logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(
+        logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none"
+    )
     still = torch.sigmoid(logit)
     return (entropy * known).sum() / known.sum().clamp(min=1) + 0.03 * (still * ~known).mean()
 
@@ -115,7 +117,9 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     mass = one_hot.sum((1, 2))
     centers = torch.einsum("bhwm,hwc->bmc", one_hot, grid) / mass.clamp(min=1)[..., None]
     distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
-    heat = (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
+    heat = (
+        (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
+    )
     known = (batch.object_ids >= 0).flatten(1).all(1)[:, None, None]
     entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
     loss = (entropy * known).sum() / (known.sum() * heat[0].numel()).clamp(min=1) * 4
@@ -142,4 +146,3 @@ def latent_loss(posterior: Latent | None) -> Tensor:
     mean, log_variance = posterior.mean.float(), posterior.log_variance.float()
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
     return divergence.mean((0, 2, 3)).clamp(min=FREE_BITS).sum()
-

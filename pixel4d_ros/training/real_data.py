@@ -55,7 +55,9 @@ def read_stereo_folder(folder: Path) -> list[Clip]:
         if left is None or right is None or disparity is None:
             raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
         known = disparity > 0
-        depth = np.where(known, STEREO_FOCAL * STEREO_BASELINE / np.maximum(disparity / 256.0, 1e-3), 0).astype(np.float32)
+        depth = np.where(known, STEREO_FOCAL * STEREO_BASELINE / np.maximum(disparity / 256.0, 1e-3), 0).astype(
+            np.float32
+        )
         K = np.array([[STEREO_FOCAL, 0, STEREO_CENTER[0]], [0, 492.57, STEREO_CENTER[1]], [0, 0, 1]])
         beside = np.eye(4)[None].copy()
         beside[0, 0, 3] = STEREO_BASELINE
@@ -119,7 +121,11 @@ class RealData:
         frames = torch.tensor([[*s.frames, s.later] for s in samples], device=device)
         fine = crop_grids([s.crop for s in samples], bank.images, 2).repeat_interleave(v + 1, 0)
         sampled = F.grid_sample(
-            bank.images[frames.flatten()].float() / 255, fine, mode="bilinear", padding_mode="border", align_corners=False
+            bank.images[frames.flatten()].float() / 255,
+            fine,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
         )
         # Sampled at twice the resolution and averaged, against aliasing.
         images = change_colors(F.avg_pool2d(sampled, 2).view(b, v + 1, 3, size[1], size[0]), self.rng)
@@ -166,7 +172,9 @@ def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], l
     banks = []
     for group in parts:
         images = torch.cat([torch.from_numpy(np.ascontiguousarray(c.images)).to(device) for c in group])
-        depth = [np.zeros(c.images.shape[:3], np.float16) if c.depth is None else c.depth.astype(np.float16) for c in group]
+        depth = [
+            np.zeros(c.images.shape[:3], np.float16) if c.depth is None else c.depth.astype(np.float16) for c in group
+        ]
         banks.append(_Bank(images.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.concatenate(depth)).to(device)))
     return banks, entries
 

@@ -35,7 +35,11 @@ def training_canvas(width: int, height: int) -> Canvas:
     K = np.array([[CANONICAL_FOCAL, 0, width / 2], [0, CANONICAL_FOCAL, height / 2], [0, 0, 1]])
     padded_width, padded_height = padded_size(width), padded_size(height)
     return Canvas(
-        Camera(K, width, height), padded_width, padded_height, (padded_width - width) // 2, (padded_height - height) // 2
+        Camera(K, width, height),
+        padded_width,
+        padded_height,
+        (padded_width - width) // 2,
+        (padded_height - height) // 2,
     )
 
 
@@ -53,10 +57,16 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     inside = grid.inside(source.device).expand(len(source), 1, -1, -1)
     with torch.autocast(source.device.type, torch.bfloat16, enabled=source.is_cuda):
         maps, posterior = network(
-            drawn, inside, canvas_rays(K, canvas.width, canvas.height), later=canvas.draw(batch.later), use_prior=use_prior
+            drawn,
+            inside,
+            canvas_rays(K, canvas.width, canvas.height),
+            later=canvas.draw(batch.later),
+            use_prior=use_prior,
         )
     maps = PixelMaps(
-        {k: v.float() for k, v in maps.static.items()}, {k: v.float() for k, v in maps.objects.items()}, maps.motion.float()
+        {k: v.float() for k, v in maps.static.items()},
+        {k: v.float() for k, v in maps.objects.items()},
+        maps.motion.float(),
     )
     visible = visible_layer(maps, source, K, grid, canvas, depth_scale, widen)
     hidden = hidden_layer(maps, drawn, K, depth_scale, widen)
@@ -69,7 +79,7 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
 def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: PixelMaps, motion: Tensor) -> Tensor:
     (b, v), (height, width) = batch.times.shape, batch.images.shape[-2:]
     visible = layers[0]
-    per_pixel = _visible_motion(batch, canvas, visible, maps, motion)
+    per_pixel = _visible_motion(canvas, maps, motion)
     centroids = _visible_centroids(batch, canvas, visible)
     t = batch.times[:, :, None, None]
     means, quaternions = moved_gaussians(
@@ -77,11 +87,17 @@ def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: Pixel
     )
 
     def views_of(name: str) -> Tensor:
-        return torch.cat([getattr(layer, name) for layer in layers], 1)[:, None].expand(b, v, *_shape(layers, name)).flatten(0, 1)
+        return (
+            torch.cat([getattr(layer, name) for layer in layers], 1)[:, None]
+            .expand(b, v, *_shape(layers, name))
+            .flatten(0, 1)
+        )
 
     still = layers[1:]
     all_means = torch.cat([means] + [layer.means[:, None].expand(-1, v, -1, -1) for layer in still], 2)
-    all_quaternions = torch.cat([quaternions] + [layer.quaternions[:, None].expand(-1, v, -1, -1) for layer in still], 2)
+    all_quaternions = torch.cat(
+        [quaternions] + [layer.quaternions[:, None].expand(-1, v, -1, -1) for layer in still], 2
+    )
     rendered = rasterize(
         all_means.flatten(0, 1),
         all_quaternions.flatten(0, 1),
@@ -100,7 +116,7 @@ def _shape(layers: tuple[Layer, ...], name: str) -> tuple[int, ...]:
     return (sum(getattr(layer, name).shape[1] for layer in layers), *first.shape[2:])
 
 
-def _visible_motion(batch: Batch, canvas: Canvas, visible: Layer, maps: PixelMaps, motion: Tensor) -> Motion:
+def _visible_motion(canvas: Canvas, maps: PixelMaps, motion: Tensor) -> Motion:
     """Each visible Gaussian's own motion (B, 1, N, 3): what its pixel says, as far as it says that it moves."""
     size = (canvas.height, canvas.width)
     dense = torch.nn.functional.interpolate(motion.flatten(1, 2), size, mode="bilinear", align_corners=False)

@@ -43,4 +43,5 @@ def validate(network: Network, path: Path, device: torch.device) -> str:
         if part.depth is not None:
             known = part.depth[0] > 0
             depths.append(np.mean(np.abs(forecast.depth[0, 0][known] / part.depth[0][known] - 1)))
-    return f"first {np.mean(firsts):.2f} dB gain {np.mean(gains):.2f} dB AbsRel {np.mean(depths) if depths else np.nan:.3f}"
+    depth = f" AbsRel {np.mean(depths):.3f}" if depths else ""
+    return f"first {np.mean(firsts):.2f} dB gain {np.mean(gains):.2f} dB{depth}"
