@@ -38,6 +38,8 @@ def check_poses(poses: ArrayLike) -> FloatArray:
         raise ValueError(
             "camera poses are not rigid: their rotation part must be orthonormal (normalise the quaternions)"
         )
+    if (np.linalg.det(R) < 0).any():
+        raise ValueError("camera poses are not rigid: they mirror (the axes of their frame must be right-handed)")
     return poses
 
 

@@ -54,12 +54,7 @@ class Forecaster:
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            chosen = torch.device(device)
-        except RuntimeError as error:
-            raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise DeviceError(f"device {device} asked for, but torch sees no CUDA GPU: use device auto or cpu")
+        chosen = _checked_device(device)
         with _memory_errors(chosen):
             return Forecaster(Predictor.load(weights, chosen))
 
@@ -147,7 +142,10 @@ class Forecaster:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Colours (V, H, W, 3), depth and share seen before (V, H, W), some views at a time."""
         times = np.atleast_1d(np.asarray(times, np.float64))
-        T = torch.from_numpy(rigid_inverse(check_poses(T_source_camera))).float().to(self.device)
+        poses = check_poses(T_source_camera)
+        if len(poses) != len(times):
+            raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(times)} times")
+        T = torch.from_numpy(rigid_inverse(poses)).float().to(self.device)
         intrinsics = torch.tensor(Camera(np.asarray(K), *size).K, dtype=torch.float32, device=self.device)
         observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
         features = torch.cat((scene.colors, observed[:, None]), 1)
@@ -184,6 +182,20 @@ def _moved(scene: DynamicGaussians, times: FloatArray) -> tuple[Tensor, Tensor]:
     means, quaternions = means.clone(), quaternions.clone()
     means[:, moving], quaternions[:, moving] = moved
     return means, quaternions
+
+
+def _checked_device(device: str) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {device} asked for, but torch sees no CUDA GPU: use device auto or cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {device} asked for, but torch sees only {torch.cuda.device_count()} of them")
+    return chosen
 
 
 def check_image(image: ArrayLike) -> NDArray[np.uint8]:

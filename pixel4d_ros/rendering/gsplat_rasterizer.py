@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, Rendering
+from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, Rendering, depth_from_inverse
 
 
 def rasterize_gsplat(
@@ -42,4 +42,4 @@ def rasterize_gsplat(
         packed=False,
     )
     seen = alpha[:, 0, ..., 0]
-    return Rendering(rendered[:, 0, ..., :-1], seen / rendered[:, 0, ..., -1], seen)
+    return Rendering(rendered[:, 0, ..., :-1], depth_from_inverse(seen, rendered[:, 0, ..., -1]), seen)

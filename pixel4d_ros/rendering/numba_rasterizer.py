@@ -13,7 +13,15 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR, Rendering
+from pixel4d_ros.rendering.rasterizer import (
+    EPS2D,
+    MAX_ALPHA,
+    MIN_ALPHA,
+    MIN_TRANSMITTANCE,
+    NEAR,
+    Rendering,
+    depth_from_inverse,
+)
 
 Floats = NDArray[np.float32]
 
@@ -37,12 +45,20 @@ def rasterize_numba(
     image = np.zeros((len(means), height, width, features.shape[2] + 2), np.float32)
     _render_views(*arrays, image)
     rendered = torch.from_numpy(image)
-    return Rendering(rendered[..., :-2], rendered[..., -1] / rendered[..., -2], rendered[..., -1])
+    alpha = rendered[..., -1]
+    return Rendering(rendered[..., :-2], depth_from_inverse(alpha, rendered[..., -2]), alpha)
 
 
 @njit(parallel=True, fastmath=True, cache=True)
 def _render_views(
-    means: Floats, quaternions: Floats, scales: Floats, opacities: Floats, features: Floats, T: Floats, K: Floats, image: Floats
+    means: Floats,
+    quaternions: Floats,
+    scales: Floats,
+    opacities: Floats,
+    features: Floats,
+    T: Floats,
+    K: Floats,
+    image: Floats,
 ) -> None:
     for v in prange(len(image)):
         visible, splats = _project(
@@ -62,7 +78,10 @@ def _render_views(
 def _project(
     means: Floats, quaternions: Floats, scales: Floats, opacities: Floats, T: Floats, K: Floats, width: int, height: int
 ) -> tuple[NDArray[np.int32], Floats]:
-    """Indices (n,) of the Gaussians in view, and per one: depth, x, y, conic a b c, opacity, reach in x and y (n, 9)."""
+    """Indices (n,) of the Gaussians in view, and per one.
+
+    Depth, x, y, conic a b c, opacity, reach in x and y (n, 9).
+    """
     visible = np.empty(len(means), np.int32)
     splats = np.empty((len(means), 9), np.float32)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
@@ -94,7 +113,9 @@ def _project(
 
 
 @njit(fastmath=True, cache=True)
-def _splat(visible: NDArray[np.int32], splats: Floats, order: NDArray[np.int64], features: Floats, image: Floats) -> None:
+def _splat(
+    visible: NDArray[np.int32], splats: Floats, order: NDArray[np.int64], features: Floats, image: Floats
+) -> None:
     """Blend front to back into image (H, W, C + 2): features, inverse depth, alpha."""
     height, width, channels = image.shape[0], image.shape[1], features.shape[1]
     through = np.ones((height, width), np.float32)

@@ -37,7 +37,9 @@ def project(
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
     tx = (p[:, 0] / safe_z).clamp(-(cx / fx + margin_x), (width - cx) / fx + margin_x)
     ty = (p[:, 1] / safe_z).clamp(-(cy / fy + margin_y), (height - cy) / fy + margin_y)
-    axes = R @ (quaternion_to_matrix(torch.nn.functional.normalize(quaternions, dim=-1)) * scales[:, None, :])  # (N, 3, 3): columns are the scaled axes
+    axes = R @ (
+        quaternion_to_matrix(torch.nn.functional.normalize(quaternions, dim=-1)) * scales[:, None, :]
+    )  # (N, 3, 3): columns are the scaled axes
     u = (fx / safe_z)[:, None] * (axes[:, 0] - tx[:, None] * axes[:, 2])
     v = (fy / safe_z)[:, None] * (axes[:, 1] - ty[:, None] * axes[:, 2])
     xx = (u * u).sum(-1) + EPS2D

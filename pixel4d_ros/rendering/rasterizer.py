@@ -1,9 +1,9 @@
 """One door to the rasterizers, which all compute the same image.
 
-Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each projected
-covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front to back by the
-depth of their means until the transmittance would fall to 1e-4. Depth is blended as its inverse: the little of the sky that
-shines through a near surface would drag a mean of depths far off.
+Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each
+projected covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front
+to back by the depth of their means until the transmittance would fall to 1e-4. Depth is blended as its inverse: the
+little of the sky that shines through a near surface would drag a mean of depths far off.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ MIN_TRANSMITTANCE = 1e-4
 class Rendering:
     """V rendered views."""
 
-    features: Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
+    features: (
+        Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
+    )
     depth: Tensor  # (V, H, W) metres: 1 / expected inverse depth of what is seen; inf where nothing is
     alpha: Tensor  # (V, H, W) 0..1
 
@@ -43,9 +45,9 @@ def rasterize(
     """Render V views, each of its own N Gaussians (of one moving scene at V times, say).
 
     means (V, N, 3), quaternions (V, N, 4) wxyz unit, scales (V, N, 3), opacities (V, N), features (V, N, C),
-    T_camera_world (V, 4, 4), K (V, 3, 3) with pixel centres at integers, size (width, height). Expanded (stride 0) tensors
-    are welcome. On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where gradients are wanted
-    or numba is not installed.
+    T_camera_world (V, 4, 4), K (V, 3, 3) with pixel centres at integers, size (width, height). Expanded (stride 0)
+    tensors are welcome. On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where
+    gradients are wanted or numba is not installed.
     """
     arguments = (means, quaternions, scales, opacities, features, T_camera_world, K, size)
     if means.is_cuda:
@@ -60,6 +62,12 @@ def rasterize(
     from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
 
     return rasterize_torch(*arguments)
+
+
+def depth_from_inverse(alpha: Tensor, inverse: Tensor) -> Tensor:
+    """Metres from alpha and the blended inverse depth; inf where nothing is seen, where gradients stay finite."""
+    seen = inverse > 0
+    return torch.where(seen, alpha / torch.where(seen, inverse, torch.ones_like(inverse)), torch.inf)
 
 
 def numba_available() -> bool:

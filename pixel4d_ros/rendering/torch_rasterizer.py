@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from pixel4d_ros.rendering.projection import ProjectedGaussians, project
-from pixel4d_ros.rendering.rasterizer import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR, Rendering
+from pixel4d_ros.rendering.rasterizer import (
+    MAX_ALPHA,
+    MIN_ALPHA,
+    MIN_TRANSMITTANCE,
+    NEAR,
+    Rendering,
+    depth_from_inverse,
+)
 
 
 def rasterize_torch(
@@ -36,7 +43,8 @@ def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: 
     order = torch.argsort(pixel, stable=True)  # pairs come in depth order, so each pixel keeps it
     gaussian, pixel, alpha = gaussian[order], pixel[order], alpha[order]
 
-    # Transmittance before each pair: a running sum of log(1 - alpha) that restarts at each pixel. float64, since the sum
+    # Transmittance before each pair: a running sum of log(1 - alpha) that restarts at each pixel. float64, since the
+    # sum
     # runs over the whole image before the restart is subtracted.
     log_through = torch.log1p(-alpha.double())
     after = torch.cumsum(log_through, 0)
@@ -49,7 +57,7 @@ def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: 
     image = values.new_zeros(width * height, values.shape[1]).index_add(0, pixel, weight[:, None] * values[gaussian])
     image = image.view(height, width, -1)
     alpha_image = image[..., -1]
-    return image[..., :-2], alpha_image / image[..., -2], alpha_image
+    return image[..., :-2], depth_from_inverse(alpha_image, image[..., -2]), alpha_image
 
 
 def _pairs(seen: ProjectedGaussians, opacities: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,331 @@
+"""The predictor's parts: canvas, lifting, objects, and weights files that are not what they should be."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixel4d_ros import Camera
+from pixel4d_ros.errors import WeightsError
+from pixel4d_ros.predictor import Predictor
+from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, MAX_WIDTH, MIN_WIDTH, STRIDE, Canvas, reflect_pad, resize
+from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
+from pixel4d_ros.predictor.lifting import MAX_DEPTH, MIN_DEPTH, Grid, decode_depth, surface_gaussians
+from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.predictor.objects import (
+    ANGULAR_SCALE,
+    LINEAR_SCALE,
+    OFFSET_SCALE,
+    ObjectMap,
+    decode_motion,
+    find_objects,
+    object_means,
+)
+from pixel4d_ros.rendering import rasterize
+
+often = settings(max_examples=40, deadline=None)
+
+
+def camera(width: int, height: int, fx: float, fy: float | None = None) -> Camera:
+    K = np.array([[fx, 0, 0.48 * width], [0, fy or fx, 0.53 * height], [0, 0, 1]])
+    return Camera(K, width, height)
+
+
+def rays(camera: Camera) -> Tensor:
+    """x / z and y / z at every pixel (1, 2, H, W)."""
+    x = (torch.arange(camera.width, dtype=torch.float32) - camera.K[0, 2]) / camera.K[0, 0]
+    y = (torch.arange(camera.height, dtype=torch.float32) - camera.K[1, 2]) / camera.K[1, 1]
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None].float()
+
+
+# Canvas
+
+
+@often
+@given(st.integers(64, 2000), st.floats(0.3, 1.4), st.floats(0.5, 2.5), st.floats(0.8, 1.25))
+def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
+    source = camera(width, round(width * aspect), zoom * width, zoom * width * squeeze)
+    canvas = Canvas.of(source)
+    assert canvas.width % STRIDE == 0 and canvas.height % STRIDE == 0
+    right, bottom = canvas.width - canvas.left - canvas.inner.width, canvas.height - canvas.top - canvas.inner.height
+    assert min(canvas.left, canvas.top, right, bottom) >= 16
+    assert MIN_WIDTH <= canvas.inner.width <= MAX_WIDTH
+    # Square pixels, at the canonical focal length unless that would make the canvas too small or too large.
+    fx, fy = canvas.inner.K[0, 0], canvas.inner.K[1, 1]
+    assert fy == pytest.approx(fx, rel=0.02)
+    assert canvas.depth_scale == pytest.approx(fx / CANONICAL_FOCAL)
+    if MIN_WIDTH < width * CANONICAL_FOCAL / source.K[0, 0] < MAX_WIDTH:
+        assert fx == pytest.approx(CANONICAL_FOCAL, rel=0.01)
+
+
+def test_the_image_lies_within_the_drawn_canvas() -> None:
+    source = camera(400, 120, 241.0)
+    canvas, image = Canvas.of(source), torch.rand(1, 3, 120, 400)
+    drawn = canvas.draw(image)
+    assert drawn.shape == (1, 3, canvas.height, canvas.width)
+    inner = drawn[..., canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width]
+    torch.testing.assert_close(inner, resize(image, canvas.inner.width, canvas.inner.height))
+
+
+@often
+@given(st.integers(1, 9), st.integers(1, 9), *[st.integers(0, 30)] * 4)
+def test_reflect_pad_is_numpys(height: int, width: int, left: int, right: int, top: int, bottom: int) -> None:
+    image = torch.arange(2 * height * width, dtype=torch.float32).view(1, 2, height, width)
+    expected = np.pad(image.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), "reflect")
+    np.testing.assert_array_equal(reflect_pad(image, left, right, top, bottom).numpy(), expected)
+
+
+# Lifting
+
+
+@pytest.mark.parametrize(
+    "source",
+    [camera(400, 120, 241.0), camera(1242, 375, 721.0), camera(640, 480, 500.0, 520.0), camera(97, 61, 80.0)],
+    ids=lambda c: f"{c.width}x{c.height}",
+)
+def test_canvas_and_full_resolution_see_along_the_same_rays(source: Camera) -> None:
+    canvas = Canvas.of(source)
+    grid = Grid.of(source, canvas)
+    sampled = grid.sample(rays(canvas.camera), canvas)
+    # A linear ramp stays one under bilinear sampling, but for half a canvas pixel at the canvas's own border.
+    wide, high = (1 + grid.inner.width // canvas.inner.width), (1 + grid.inner.height // canvas.inner.height)
+    middle = (..., slice(high, -high), slice(wide, -wide))
+    torch.testing.assert_close(sampled[middle], rays(grid.camera)[middle], atol=1e-4, rtol=0)
+
+
+def test_labels_are_sampled_whole() -> None:
+    source = camera(1242, 375, 721.0)
+    canvas = Canvas.of(source)
+    grid, labels = Grid.of(source, canvas), torch.zeros(canvas.height, canvas.width, dtype=torch.long)
+    labels[canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 7
+    fine = grid.sample_nearest(labels, canvas)
+    assert fine.unique().tolist() == [0, 7]
+    inside = grid.inside(torch.device("cpu")) > 0
+    assert (fine[inside] == 7).all()
+    assert (fine[~inside] == 0).float().mean() > 0.95
+
+
+def test_very_large_images_are_lifted_from_a_smaller_copy() -> None:
+    source = camera(4000, 3000, 3000.0)
+    grid = Grid.of(source, Canvas.of(source))
+    assert 1_500_000 < grid.inner.width * grid.inner.height < 1_700_000
+    np.testing.assert_allclose(grid.inner.K[0] / grid.inner.width, source.K[0] / source.width, atol=1e-3)
+
+
+@often
+@given(st.floats(-20, 20))
+def test_depth_lies_within_its_limits(logit: float) -> None:
+    depth = decode_depth(torch.tensor(logit)).item()
+    assert MIN_DEPTH * 0.999 <= depth <= MAX_DEPTH * 1.001
+
+
+def road(source: Camera, height_above_ground: float) -> Tensor:
+    """Inverse depth (1, H, W) of a flat road: every pixel must look below the horizon."""
+    return rays(source)[:, 1] / height_above_ground
+
+
+def test_gaussians_lie_on_the_surface() -> None:
+    source = Camera(np.array([[121.0, 0, 104], [0, 121, -8], [0, 0, 1]]), 208, 64)
+    pixels = torch.full((1, 64, 208), 0.6)
+    K = torch.from_numpy(source.K).float()[None]
+    means, quaternions, scales = surface_gaussians(road(source, 1.6), K, pixels)
+    torch.testing.assert_close(means[..., 1], torch.full_like(means[..., 1], 1.6))
+    torch.testing.assert_close(quaternions.norm(dim=-1), torch.ones(1, 64 * 208))
+    # Thin across the road: the third axis is the road's normal, up to where the slant is limited.
+    assert (scales[..., 2] < scales[..., :2].amin(-1)).all()
+
+
+@pytest.mark.parametrize("ahead", [0.0, 1.0, 3.0, 6.0])
+def test_a_road_stays_closed_when_the_camera_drives_over_it(ahead: float) -> None:
+    source = Camera(np.array([[121.0, 0, 104], [0, 121, -8], [0, 0, 1]]), 208, 64)
+    K = torch.from_numpy(source.K).float()[None]
+    means, quaternions, scales = surface_gaussians(road(source, 1.6), K, torch.full((1, 64, 208), 0.6))
+    T_camera_source = torch.eye(4)[None].clone()
+    T_camera_source[0, 2, 3] = -ahead
+    opacities = torch.full(means.shape[:2], 0.999)
+    view = rasterize(means, quaternions, scales, opacities, torch.ones_like(means), T_camera_source, K, (208, 64))
+    # The first rows look beyond the farthest Gaussian of the source view, the more so the further the camera drives.
+    seen = view.alpha[0, 8:]
+    assert seen.min() > 0.8
+    distance = (1 / road(source, 1.6))[0, 8:]
+    assert ((view.depth[0, 8:] / distance - 1).abs() < 0.1).float().mean() > 0.95
+
+
+# Objects
+
+
+def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
+    """Let every quarter resolution pixel in the box vote for the box's centre, and return that centre (row, column)."""
+    rows, columns = box
+    row, column = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+    for y in range(rows.start, rows.stop):
+        for x in range(columns.start, columns.stop):
+            offset[:, y, x] = torch.tensor([column - x, row - y]) / OFFSET_SCALE
+    return row, column
+
+
+def two_cars(second: tuple[slice, slice]) -> ObjectMap:
+    """Maps of a 128 x 64 canvas with a car at quarter resolution rows 4..10, columns 3..10, and a second one."""
+    mobility, center, offset = torch.full((64, 128), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
+    for score, box in zip((3.0, 2.0), ((slice(4, 10), slice(3, 10)), second)):
+        center[votes_for(box, offset)] = score
+        mobility[4 * box[0].start : 4 * box[0].stop, 4 * box[1].start : 4 * box[1].stop] = 5.0
+    return find_objects(mobility, center, offset)
+
+
+def test_two_cars_are_two_objects() -> None:
+    found = two_cars((slice(5, 12), slice(20, 28)))
+    assert found.count == 2
+    expected = torch.zeros(64, 128, dtype=torch.long)
+    expected[16:40, 12:40] = 1
+    expected[20:48, 80:112] = 2
+    assert torch.equal(found.ids, expected)
+
+
+def test_cars_side_by_side_are_told_apart_by_their_votes() -> None:
+    found = two_cars((slice(4, 10), slice(10, 18)))
+    assert found.count == 2
+    assert (found.ids[16:40, 12:40] == 1).all() and (found.ids[16:40, 40:72] == 2).all()
+
+
+def test_what_is_too_small_or_has_no_centre_is_background() -> None:
+    mobility, center, offset = torch.full((64, 128), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
+    mobility[8:11, 8:11] = 5.0  # nine pixels with a centre
+    center[2, 2] = 3.0
+    mobility[40:60, 100:120] = 5.0  # many pixels that vote for nothing near
+    found = find_objects(mobility, center, offset)
+    assert found.count == 0 and not found.ids.any()
+    assert find_objects(mobility, torch.full((16, 32), -8.0), offset).count == 0
+
+
+def test_motion_is_scaled_to_metres_and_radians() -> None:
+    maps = torch.ones(2, 3, 12, 4, 5)
+    motion = decode_motion(maps, torch.tensor([1.0, 2.0]))
+    assert motion.shape == (2, 3, 4, 3, 4, 5)
+    linear, angular = [LINEAR_SCALE] * 3, [ANGULAR_SCALE] * 3
+    assert motion[0, 0, :, :, 0, 0].tolist() == [linear, linear, angular, angular]
+    # Seen through a lens twice as long, what looks like one metre ahead is two.
+    twice = [LINEAR_SCALE, LINEAR_SCALE, 2 * LINEAR_SCALE]
+    assert motion[1, 2, :, :, 3, 4].tolist() == [twice, twice, angular, angular]
+
+
+def test_objects_take_the_weighted_mean_of_their_pixels() -> None:
+    values = torch.tensor([[9.0, 9], [1, 0], [3, 4], [5, 5]])
+    means = object_means(values, torch.tensor([0, 1, 1, 3]), 3, torch.tensor([1.0, 3, 1, 2]))
+    torch.testing.assert_close(means, torch.tensor([[0.0, 0], [1.5, 1], [0, 0], [5, 5]]))
+
+
+# Weights
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+@pytest.fixture(scope="module")
+def saved(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_weights(network, path, {"steps": "0"})
+    return path
+
+
+def test_weights_come_back_as_they_were_saved(network: Network, saved: Path) -> None:
+    other = Network()
+    assert load_weights(other, saved) == hashlib.sha256(saved.read_bytes()).hexdigest()
+    for (name, one), two in zip(network.state_dict().items(), other.state_dict().values()):
+        torch.testing.assert_close(two.float(), one.float(), atol=1e-3, rtol=1e-3, msg=name)
+
+
+def rewritten(saved: Path, path: Path, change, metadata: dict[str, str] | None = None) -> None:
+    """A copy of a weights file after change(tensors); metadata None keeps its own."""
+    with safe_open(str(saved), "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        kept = file.metadata()
+    change(tensors)
+    save_file(tensors, str(path), metadata=kept if metadata is None else metadata)
+
+
+def missing(saved: Path, path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def empty(saved: Path, path: Path) -> None:
+    path.touch()
+
+
+def truncated(saved: Path, path: Path) -> None:
+    path.write_bytes(saved.read_bytes()[:-1000])
+
+
+def text(saved: Path, path: Path) -> None:
+    path.write_text("<html>404: not found</html>")
+
+
+def pickled(saved: Path, path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, path)
+
+
+def folder(saved: Path, path: Path) -> None:
+    path.mkdir()
+
+
+def other_format(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: None, {"format": "pixel4d_network_0"})
+
+
+def no_format(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: None, {})
+
+
+def other_shapes(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: tensors.update({"static.head.bias": torch.zeros(3)}))
+
+
+def tensor_missing(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: tensors.pop("static.head.bias"))
+
+
+def not_finite(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: tensors["static.head.bias"].fill_(torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (missing, "does not exist: give the path"),
+        (folder, "does not exist: give the path"),
+        (empty, "damaged or not safetensors"),
+        (truncated, "damaged or not safetensors"),
+        (text, "damaged or not safetensors"),
+        (pickled, "damaged or not safetensors"),
+        (other_format, "holds pixel4d_network_0, but this version needs"),
+        (no_format, "holds unknown tensors, but this version needs"),
+        (other_shapes, "another network: 1 tensors differ, static.head.bias first"),
+        (tensor_missing, "another network: 1 tensors differ, static.head.bias first"),
+        (not_finite, "NaN or Inf in static.head.bias"),
+    ],
+)
+def test_bad_weights_are_refused_with_the_reason(damage, message: str, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    damage(saved, path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        Predictor.load(path, torch.device("cpu"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_a_weights_file_does_not_matter(saved: Path, tmp_path: Path) -> None:
+    shutil.copy(saved, tmp_path / "best")
+    assert len(Predictor.load(tmp_path / "best", torch.device("cpu")).weights_hash) == 64

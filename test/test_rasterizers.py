@@ -1,0 +1,273 @@
+"""Rasterizers: the torch reference against a plain double loop, and the fast ones against the reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pixel4d_ros.rendering import Rendering, rasterize
+from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
+from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
+from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
+from pixel4d_ros.rotations import FloatArray, axis_angle_to_quaternion, quaternion_to_matrix
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@dataclass(frozen=True)
+class Views:
+    """What rasterize takes."""
+
+    means: Tensor
+    quaternions: Tensor
+    scales: Tensor
+    opacities: Tensor
+    features: Tensor
+    T_camera_world: Tensor
+    K: Tensor
+    size: tuple[int, int]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (
+            self.means, self.quaternions, self.scales, self.opacities, self.features, self.T_camera_world, self.K
+        )  # fmt: skip
+
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, tuple[int, int]]:
+        return (*self.tensors(), self.size)  # type: ignore[return-value]
+
+    def to(self, target: torch.dtype | str) -> Views:
+        return Views(*(t.to(target) for t in self.tensors()), self.size)
+
+
+def random_views(seed: int, n: int, views: int = 1, size: tuple[int, int] = (64, 48), channels: int = 3) -> Views:
+    """Gaussians of all shapes in front of, beside and behind cameras that look about; float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    depth = torch.exp(uniform(math.log(1.0), math.log(40), views, n, 1)) * torch.sign(uniform(-0.1, 1, views, n, 1))
+    spread = torch.cat((uniform(-0.9, 0.9, views, n, 1), uniform(-0.7, 0.7, views, n, 1)), -1)
+    T = torch.eye(4, dtype=torch.float64).repeat(views, 1, 1)
+    T[:, :3, :3] = quaternion_to_matrix(axis_angle_to_quaternion(uniform(-0.1, 0.1, views, 3)))
+    T[:, :3, 3] = uniform(-0.3, 0.3, views, 3)
+    width, height = size
+    K = torch.tensor([[width * 0.8, 0, width * 0.52], [0, width * 0.75, height * 0.47], [0, 0, 1]], dtype=torch.float64)
+    return Views(
+        torch.cat((spread * depth, depth), -1),
+        torch.nn.functional.normalize(uniform(-1, 1, views, n, 4), dim=-1),
+        torch.exp(uniform(math.log(0.003), math.log(0.1), views, n, 3)) * depth.abs(),
+        uniform(0.0, 1.0, views, n),
+        uniform(0, 1, views, n, channels),
+        T,
+        K.repeat(views, 1, 1),
+        size,
+    )
+
+
+def rasterize_slowly(views: Views) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Colours (H, W, C), depth and alpha (H, W) of view 0 by the definition: every Gaussian at every pixel."""
+    means, quaternions, scales, opacities, features, T, K = (t[0].numpy() for t in views.tensors())
+    (width, height), (fx, fy, cx, cy) = views.size, (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    rotations = quaternion_to_matrix(torch.from_numpy(quaternions)).numpy()
+    points = means @ T[:3, :3].T + T[:3, 3]
+    colors, inverse, alpha = (
+        np.zeros((height, width, features.shape[1])),
+        np.zeros((height, width)),
+        np.zeros((height, width)),
+    )
+    through, opaque = np.ones((height, width)), np.zeros((height, width), bool)
+    for g in np.argsort(points[:, 2]):
+        x, y, z = points[g]
+        if z <= NEAR:
+            continue
+        # The Jacobian of the projection, taken no further out than 0.15 image widths beyond the border.
+        tx = np.clip(x / z, (-0.5 - cx - 0.15 * width) / fx, (width - 0.5 - cx + 0.15 * width) / fx)
+        ty = np.clip(y / z, (-0.5 - cy - 0.15 * height) / fy, (height - 0.5 - cy + 0.15 * height) / fy)
+        J = np.array([[fx / z, 0, -fx * tx / z], [0, fy / z, -fy * ty / z]])
+        M = J @ T[:3, :3] @ rotations[g] @ np.diag(scales[g])
+        conic = np.linalg.inv(M @ M.T + EPS2D * np.eye(2))
+        for row in range(height):
+            for column in range(width):
+                d = np.array([column - (fx * x / z + cx), row - (fy * y / z + cy)])
+                a = min(MAX_ALPHA, opacities[g] * math.exp(-0.5 * d @ conic @ d))
+                if a < MIN_ALPHA or opaque[row, column]:
+                    continue
+                if through[row, column] * (1 - a) <= MIN_TRANSMITTANCE:
+                    opaque[row, column] = True
+                    continue
+                weight = a * through[row, column]
+                through[row, column] *= 1 - a
+                colors[row, column] += weight * features[g]
+                inverse[row, column] += weight / z
+                alpha[row, column] += weight
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return colors, np.where(alpha > 0, alpha / inverse, np.inf), alpha
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10 * torch.log10(((a.cpu() - b.cpu()) ** 2).mean().clamp(min=1e-12)))
+
+
+def one_gaussian(z: float, opacity: float = 0.9, size: tuple[int, int] = (9, 7)) -> Views:
+    """A small round Gaussian on the optical axis of a camera whose principal point is a pixel's centre."""
+    f64 = {"dtype": torch.float64}
+    K = torch.tensor([[[10.0, 0, 4], [0, 10, 3], [0, 0, 1]]], **f64)
+    return Views(
+        torch.tensor([[[0.0, 0, z]]], **f64), torch.tensor([[[1.0, 0, 0, 0]]], **f64),
+        torch.full((1, 1, 3), 0.1 * abs(z), **f64), torch.full((1, 1), opacity, **f64),
+        torch.tensor([[[0.2, 0.4, 0.8]]], **f64), torch.eye(4, **f64)[None], K, size,
+    )  # fmt: skip
+
+
+CPU_RASTERIZERS = pytest.mark.parametrize("rasterizer", [rasterize_torch, rasterize_numba])
+
+
+@CPU_RASTERIZERS
+def test_one_gaussian_is_where_it_should_be(rasterizer) -> None:
+    view = rasterizer(*one_gaussian(5.0).arguments())
+    assert view.alpha[0, 3, 4].item() == pytest.approx(0.9, abs=1e-6)
+    assert view.depth[0, 3, 4].item() == pytest.approx(5.0, abs=1e-5)
+    assert view.features[0, 3, 4].tolist() == pytest.approx([0.18, 0.36, 0.72], abs=1e-6)
+    # One pixel beside the centre: standard deviation 0.1 * 10 pixels.
+    assert view.alpha[0, 3, 5].item() == pytest.approx(0.9 * math.exp(-0.5 / (1 + EPS2D)), abs=1e-5)
+
+
+@CPU_RASTERIZERS
+@pytest.mark.parametrize(("z", "opacity"), [(-5.0, 0.9), (0.9 * NEAR, 0.9), (5.0, 0.0), (5.0, 0.9 * MIN_ALPHA)])
+def test_where_nothing_is_seen_depth_is_infinite(rasterizer, z: float, opacity: float) -> None:
+    view = rasterizer(*one_gaussian(z, opacity).arguments())
+    assert not view.alpha.any() and not view.features.any()
+    assert torch.isposinf(view.depth).all()
+
+
+@CPU_RASTERIZERS
+def test_depth_is_the_inverse_of_the_mean_inverse(rasterizer) -> None:
+    near, far = one_gaussian(2.0, 0.5), one_gaussian(400.0, 0.999)
+    both = Views(*(torch.cat(pair, 1) for pair in zip(far.tensors()[:5], near.tensors()[:5])), *far.arguments()[5:])
+    view = rasterizer(*both.arguments())
+    weights = np.array([0.5, 0.5 * 0.999])
+    expected = weights.sum() / (weights / [2.0, 400.0]).sum()
+    assert view.depth[0, 3, 4].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_reference_follows_the_definition(seed: int) -> None:
+    views = random_views(seed, 15, size=(24, 18))
+    colors, depth, alpha = rasterize_slowly(views)
+    view = rasterize_torch(*views.arguments())
+    assert (alpha > 0.1).sum() > 10 and np.isinf(depth).any()
+    np.testing.assert_allclose(view.features[0], colors, atol=1e-9)
+    np.testing.assert_allclose(view.alpha[0], alpha, atol=1e-9)
+    np.testing.assert_allclose(view.depth[0], depth, rtol=1e-9)
+
+
+def test_many_opaque_layers_end_at_the_smallest_transmittance() -> None:
+    layers = [one_gaussian(2.0 + k, 0.95) for k in range(6)]
+    stack = Views(
+        *(torch.cat(parts, 1) for parts in zip(*(v.tensors()[:5] for v in layers))), *layers[0].arguments()[5:]
+    )
+    colors, _, alpha = rasterize_slowly(stack)
+    for rasterizer in (rasterize_torch, rasterize_numba):
+        view = rasterizer(*stack.arguments())
+        np.testing.assert_allclose(view.features[0], colors, atol=1e-5)
+        np.testing.assert_allclose(view.alpha[0], alpha, atol=1e-5)
+
+
+@pytest.mark.parametrize(("seed", "n", "size"), [(0, 2000, (64, 48)), (1, 300, (97, 61)), (2, 1, (16, 16))])
+def test_the_compiled_rasterizer_agrees_with_the_reference(seed: int, n: int, size: tuple[int, int]) -> None:
+    views = random_views(seed, n, 3, size, channels=4).to(torch.float32)
+    fast, reference = rasterize_numba(*views.arguments()), rasterize_torch(*views.arguments())
+    assert fast.features.shape == (3, size[1], size[0], 4)
+    assert psnr(fast.features, reference.features) >= 60
+    assert psnr(fast.alpha, reference.alpha) >= 60
+    assert psnr(1 / fast.depth, 1 / reference.depth) >= 60
+
+
+def test_a_mean_behind_a_slanted_camera_does_not_show() -> None:
+    views = random_views(5, 200)
+    behind = replace(views, means=-views.means.abs() * torch.tensor([1.0, 1, 1]) - torch.tensor([0.0, 0, 5]))
+    for rasterizer in (rasterize_torch, rasterize_numba):
+        assert not rasterizer(*behind.arguments()).alpha.any()
+
+
+def test_views_may_share_their_gaussians_through_expanded_tensors() -> None:
+    views = random_views(6, 100).to(torch.float32)
+    shared = Views(*(t.expand(3, *t.shape[1:]) for t in views.tensors()), views.size)
+    alone, three = rasterize(*views.arguments()), rasterize(*shared.arguments())
+    for v in range(3):
+        assert torch.equal(three.features[v], alone.features[0])
+
+
+def test_the_reference_renders_where_gradients_are_wanted() -> None:
+    views = random_views(7, 20).to(torch.float32)
+    wanted = replace(views, features=views.features.requires_grad_())
+    assert rasterize(*wanted.arguments()).features.requires_grad
+    with torch.no_grad():
+        assert not rasterize(*wanted.arguments()).features.requires_grad
+
+
+def test_gradients_of_the_reference_match_finite_differences() -> None:
+    views = random_views(8, 6, size=(12, 9))
+
+    def rendered(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        view = rasterize_torch(*tensors, views.T_camera_world, views.K, views.size)
+        return view.features, view.alpha, 1 / view.depth
+
+    tensors = [t.clone().requires_grad_() for t in views.tensors()[:5]]
+    # Half of the alphas jump at 1/255, and none of them within a step this small.
+    assert torch.autograd.gradcheck(rendered, tensors, eps=1e-7, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_of_depth_are_finite_where_nothing_is_seen() -> None:
+    views = one_gaussian(5.0)
+    means = views.means.clone().requires_grad_()
+    depth = rasterize_torch(means, *views.arguments()[1:]).depth
+    depth[torch.isfinite(depth)].mean().backward()
+    assert means.grad is not None
+    assert means.grad[0, 0, 2].item() == pytest.approx(1.0, abs=1e-6)
+
+
+def weighted_sum(view: Rendering, seed: int) -> Tensor:
+    """One number that depends on every pixel, for gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    colors = torch.rand(view.features.shape, generator=generator).to(view.features.device)
+    alphas = torch.rand(view.alpha.shape, generator=generator).to(view.features.device)
+    return (view.features * colors).sum() + (view.alpha * alphas).sum()
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("seed", range(3))
+def test_gsplat_agrees_with_the_reference(seed: int) -> None:
+    views = random_views(seed, 2000, 2, (160, 96)).to(torch.float32)
+    fast, reference = rasterize(*views.to("cuda").arguments()), rasterize_torch(*views.arguments())
+    assert psnr(fast.features, reference.features) >= 40
+    assert psnr(fast.alpha, reference.alpha) >= 40
+    assert psnr(1 / fast.depth, 1 / reference.depth) >= 40
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_where_gsplat_sees_nothing_depth_is_infinite() -> None:
+    view = rasterize(*one_gaussian(-5.0).to(torch.float32).to("cuda").arguments())
+    assert torch.isposinf(view.depth).all()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gradients_of_gsplat_agree_with_the_reference() -> None:
+    views = random_views(9, 300, 1, (96, 64)).to(torch.float32)
+    gradients = []
+    for device in ("cuda", "cpu"):
+        moved = views.to(device)
+        tensors = [t.clone().requires_grad_() for t in moved.tensors()[:5]]
+        weighted_sum(rasterize(*tensors, moved.T_camera_world, moved.K, moved.size), 0).backward()
+        gradients.append([t.grad.cpu() for t in tensors])  # type: ignore[union-attr]
+    for name, fast, reference in zip(("means", "quaternions", "scales", "opacities", "features"), *gradients):
+        assert (fast - reference).norm() < 1e-2 * reference.norm(), name
