@@ -1,27 +1,17 @@
-"""The predictor's parts: canvas, lifting, objects, and weights files that are not what they should be."""
+"""The predictor's parts: canvas, lifting, and the grouping of pixels into objects."""
 
 from __future__ import annotations
-
-import hashlib
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pixel4d_ros import Camera
-from pixel4d_ros.errors import WeightsError
-from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, MAX_WIDTH, MIN_WIDTH, STRIDE, Canvas, reflect_pad, resize
-from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.lifting import MAX_DEPTH, MIN_DEPTH, Grid, decode_depth, surface_gaussians
-from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import (
     ANGULAR_SCALE,
     LINEAR_SCALE,
@@ -223,109 +213,3 @@ def test_objects_take_the_weighted_mean_of_their_pixels() -> None:
     values = torch.tensor([[9.0, 9], [1, 0], [3, 4], [5, 5]])
     means = object_means(values, torch.tensor([0, 1, 1, 3]), 3, torch.tensor([1.0, 3, 1, 2]))
     torch.testing.assert_close(means, torch.tensor([[0.0, 0], [1.5, 1], [0, 0], [5, 5]]))
-
-
-# Weights
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    torch.manual_seed(0)
-    return Network()
-
-
-@pytest.fixture(scope="module")
-def saved(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_weights(network, path, {"steps": "0"})
-    return path
-
-
-def test_weights_come_back_as_they_were_saved(network: Network, saved: Path) -> None:
-    other = Network()
-    assert load_weights(other, saved) == hashlib.sha256(saved.read_bytes()).hexdigest()
-    for (name, one), two in zip(network.state_dict().items(), other.state_dict().values()):
-        torch.testing.assert_close(two.float(), one.float(), atol=1e-3, rtol=1e-3, msg=name)
-
-
-def rewritten(saved: Path, path: Path, change, metadata: dict[str, str] | None = None) -> None:
-    """A copy of a weights file after change(tensors); metadata None keeps its own."""
-    with safe_open(str(saved), "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        kept = file.metadata()
-    change(tensors)
-    save_file(tensors, str(path), metadata=kept if metadata is None else metadata)
-
-
-def missing(saved: Path, path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def empty(saved: Path, path: Path) -> None:
-    path.touch()
-
-
-def truncated(saved: Path, path: Path) -> None:
-    path.write_bytes(saved.read_bytes()[:-1000])
-
-
-def text(saved: Path, path: Path) -> None:
-    path.write_text("<html>404: not found</html>")
-
-
-def pickled(saved: Path, path: Path) -> None:
-    torch.save({"weight": torch.zeros(3)}, path)
-
-
-def folder(saved: Path, path: Path) -> None:
-    path.mkdir()
-
-
-def other_format(saved: Path, path: Path) -> None:
-    rewritten(saved, path, lambda tensors: None, {"format": "pixel4d_network_0"})
-
-
-def no_format(saved: Path, path: Path) -> None:
-    rewritten(saved, path, lambda tensors: None, {})
-
-
-def other_shapes(saved: Path, path: Path) -> None:
-    rewritten(saved, path, lambda tensors: tensors.update({"static.head.bias": torch.zeros(3)}))
-
-
-def tensor_missing(saved: Path, path: Path) -> None:
-    rewritten(saved, path, lambda tensors: tensors.pop("static.head.bias"))
-
-
-def not_finite(saved: Path, path: Path) -> None:
-    rewritten(saved, path, lambda tensors: tensors["static.head.bias"].fill_(torch.nan))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (missing, "does not exist: give the path"),
-        (folder, "does not exist: give the path"),
-        (empty, "damaged or not safetensors"),
-        (truncated, "damaged or not safetensors"),
-        (text, "damaged or not safetensors"),
-        (pickled, "damaged or not safetensors"),
-        (other_format, "holds pixel4d_network_0, but this version needs"),
-        (no_format, "holds unknown tensors, but this version needs"),
-        (other_shapes, "another network: 1 tensors differ, static.head.bias first"),
-        (tensor_missing, "another network: 1 tensors differ, static.head.bias first"),
-        (not_finite, "NaN or Inf in static.head.bias"),
-    ],
-)
-def test_bad_weights_are_refused_with_the_reason(damage, message: str, saved: Path, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    damage(saved, path)
-    with pytest.raises(WeightsError, match=message) as caught:
-        Predictor.load(path, torch.device("cpu"))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_name_of_a_weights_file_does_not_matter(saved: Path, tmp_path: Path) -> None:
-    shutil.copy(saved, tmp_path / "best")
-    assert len(Predictor.load(tmp_path / "best", torch.device("cpu")).weights_hash) == 64

@@ -1,0 +1,112 @@
+"""Training data: augmented crops keep their cameras true, and all views of a sample change alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
+from pixel4d_ros.training.real_data import RealData
+
+often = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**31)
+SIZE = (64, 32)
+NATIVE_K = np.array([[120.0, 0, 95], [0, 118, 33], [0, 0, 1]])
+NATIVE_SIZE = (200, 80)
+
+
+def mirrored(crop: Crop, points: FloatArray) -> FloatArray:
+    """Points (N, 3) as the crop's world has them."""
+    return points * [-1, 1, 1] if crop.mirrored else points
+
+
+@often
+@given(seeds)
+def test_a_crop_samples_the_image_where_its_camera_looks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    crop = Crop.draw(*NATIVE_SIZE, SIZE, rng)
+    grid = crop_grids([crop], torch.zeros(1, 3, *NATIVE_SIZE[::-1]), 1)[0].double().numpy()
+    # From grid_sample's -1..1 (image edges) to pixels with centres at integers.
+    u, v = (grid[..., 0] + 1) / 2 * NATIVE_SIZE[0] - 0.5, (grid[..., 1] + 1) / 2 * NATIVE_SIZE[1] - 0.5
+    assert u.min() >= -0.5 and u.max() <= NATIVE_SIZE[0] - 0.5 and v.min() >= -0.5 and v.max() <= NATIVE_SIZE[1] - 0.5
+    rays = np.stack((u, v, np.ones_like(u)), -1).reshape(-1, 3) @ np.linalg.inv(NATIVE_K).T
+    points = mirrored(crop, rays * rng.uniform(1, 50, (len(rays), 1)))
+    pixels = points @ crop.intrinsics(NATIVE_K).T
+    column, row = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
+    np.testing.assert_allclose(pixels[:, 0] / pixels[:, 2], column.ravel(), atol=1e-2)
+    np.testing.assert_allclose(pixels[:, 1] / pixels[:, 2], row.ravel(), atol=1e-2)
+
+
+def test_a_finer_grid_averages_to_the_coarse_one() -> None:
+    crops = [Crop.draw(*NATIVE_SIZE, SIZE, np.random.default_rng(seed)) for seed in range(6)]
+    assert {crop.mirrored for crop in crops} == {False, True}
+    images = torch.zeros(6, 3, *NATIVE_SIZE[::-1])
+    fine, coarse = crop_grids(crops, images, 2), crop_grids(crops, images, 1)
+    averaged = torch.nn.functional.avg_pool2d(fine.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(averaged, coarse, atol=1e-5, rtol=0)
+
+
+@often
+@given(seeds, st.booleans())
+def test_a_mirrored_pose_moves_mirrored_points(seed: int, mirror: bool) -> None:
+    rng = np.random.default_rng(seed)
+    crop = Crop(0, 0, *NATIVE_SIZE, SIZE, mirror)
+    T_source_camera = rigid(rotation_matrix(rng.uniform(-1, 1, 3)), rng.uniform(-3, 3, 3))
+    in_camera = rng.uniform(-5, 5, (10, 3))
+    in_source = in_camera @ T_source_camera[:3, :3].T + T_source_camera[:3, 3]
+    T = crop.pose(T_source_camera)
+    assert np.linalg.det(T[:3, :3]) == pytest.approx(1)
+    moved = mirrored(crop, in_camera) @ T[:3, :3].T + T[:3, 3]
+    np.testing.assert_allclose(moved, mirrored(crop, in_source), atol=1e-9)
+
+
+def test_all_views_of_a_sample_change_their_colours_alike() -> None:
+    image = torch.rand(4, 1, 3, 8, 8)
+    changed = change_colors(image.expand(4, 3, 3, 8, 8), np.random.default_rng(0))
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed[:, 0], changed[:, 2])
+    assert not torch.allclose(changed[:, :1], image, atol=0.01)
+
+
+def drive(frames: int = 6) -> Clip:
+    """A drive past a wall 10 m ahead whose red is its x and green its y: an image says where its pixels look."""
+    column, row = np.meshgrid(np.arange(NATIVE_SIZE[0]), np.arange(NATIVE_SIZE[1]))
+    images, poses, depths = [], [], []
+    for i in range(frames):
+        pose = rigid(np.eye(3), [0.05 * i, 0, 0.2 * i])
+        depth = 10 - pose[2, 3]
+        x, y = (
+            (column - NATIVE_K[0, 2]) / NATIVE_K[0, 0] * depth + pose[0, 3],
+            (row - NATIVE_K[1, 2]) / NATIVE_K[1, 1] * depth,
+        )
+        images.append(
+            np.stack((x * 12 + 128, y * 20 + 128, np.full_like(x, 50.0)), -1).round().clip(0, 255).astype(np.uint8)
+        )
+        poses.append(pose)
+        depths.append(np.full(x.shape, depth, np.float32))
+    return Clip("drive", np.stack(images), NATIVE_K, np.stack(poses), np.arange(frames) * 0.1, np.stack(depths))
+
+
+def test_a_batch_of_real_views_agrees_with_its_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixel4d_ros.training.real_data.change_colors", lambda images, rng: images)
+    data = RealData([drive()], np.random.default_rng(1), torch.device("cpu"))
+    batch = data.batch(6, 3, SIZE)
+    assert batch.images.shape == (6, 3, 3, 32, 64) and batch.later.shape == (6, 3, 32, 64)
+    assert (batch.object_ids == -1).all() and (batch.times[:, 0] == 0).all()
+    for b in range(6):
+        for v in range(3):
+            u, w = 40.0, 20.0  # a pixel of the source, lifted and looked up in view v
+            K0, K, T = (t.double() for t in (batch.K[b, 0], batch.K[b, v], batch.T_source_camera[b, v]))
+            point = torch.linalg.inv(K0) @ torch.tensor([u, w, 1.0], dtype=torch.float64) * batch.depth[b, 20, 40]
+            seen = K @ (T[:3, :3].T @ (point - T[:3, 3]))
+            x, y = (seen[:2] / seen[2]).tolist()
+            if not (1 < x < 62 and 1 < y < 30):
+                continue
+            place = torch.tensor([[[[(x + 0.5) / 64 * 2 - 1, (y + 0.5) / 32 * 2 - 1]]]])
+            found = torch.nn.functional.grid_sample(batch.images[b, v][None], place, align_corners=False)[0, :, 0, 0]
+            torch.testing.assert_close(found, batch.images[b, 0, :, 20, 40], atol=0.012, rtol=0)
