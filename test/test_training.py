@@ -148,7 +148,7 @@ def test_a_latent_like_the_prior_costs_only_its_free_bits() -> None:
 
 def tiny_config(out: Path, steps: int = 2) -> TrainingConfig:
     return TrainingConfig(
-        out=out, steps=steps, batch=0, synthetic_batch=1, synthetic_pool=2, targets=1, device="cpu"
+        out=out, steps=steps, batch=0, synthetic_batch=1, synthetic_pool=2, targets=1, widen=1.0, device="cpu"
     )
 
 
