@@ -34,6 +34,8 @@ def check_poses(poses: ArrayLike) -> FloatArray:
     if not np.isfinite(poses).all():
         raise ValueError("camera poses contain NaN or Inf: check the trajectory and the odometry")
     R = poses[:, :3, :3]
+    if len(poses) and np.abs(poses[:, 3] - (0, 0, 0, 1)).max() > 1e-6:
+        raise ValueError("camera poses must end in the row 0 0 0 1: pass 4x4 rigid transforms, not projections")
     if len(poses) and np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max() > 1e-3:
         raise ValueError(
             "camera poses are not rigid: their rotation part must be orthonormal (normalise the quaternions)"

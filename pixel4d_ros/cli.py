@@ -20,6 +20,10 @@ COMMANDS = {
 }
 
 
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; bad input ends in one line on stderr and exit code 1."""
     parser = argparse.ArgumentParser(prog="pixel4d", description="Forecast what a robot's camera will see.")
@@ -29,9 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen, _ = parser.parse_known_args(arguments)
     module = import_module(COMMANDS[chosen.command][0])
     # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
-    own = argparse.ArgumentParser(
-        prog=f"pixel4d {chosen.command}", description=COMMANDS[chosen.command][1].capitalize() + "."
-    )
+    own = argparse.ArgumentParser(prog=f"pixel4d {chosen.command}", description=_sentence(COMMANDS[chosen.command][1]))
     module.add_arguments(own)
     given = sys.argv[1:] if arguments is None else arguments
     args = own.parse_args(given[given.index(chosen.command) + 1 :])

@@ -34,7 +34,7 @@ class Forecast:
     frames: NDArray[np.uint8]  # (S, T, H, W, 3) RGB; sample 0 is the most likely future
     depth: NDArray[np.float32]  # (S, T, H, W) metres
     uncertainty: NDArray[np.float32]  # (T, H, W) 0..1: standard deviation of the colours over the samples
-    confidence: NDArray[np.float32]  # (S, T) 0..1: share of each frame that the source image showed
+    confidence: NDArray[np.float32]  # (S, T) 0..1: share of pixels that come mostly from what the image showed
     scene: DynamicGaussians  # on the forecaster's device
 
 
@@ -48,9 +48,9 @@ class Forecaster:
 
     @staticmethod
     def load(weights: str | Path | None = None, device: str = "auto") -> Forecaster:
-        """Load weights (None.
+        """Load weights (None: the shipped ones) onto a device ("auto": CUDA if there is one).
 
-        The shipped ones) onto a device ("auto": CUDA if there is one). Raises WeightsError, DeviceError.
+        Raises WeightsError, DeviceError.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -119,7 +119,7 @@ class Forecaster:
             views = list(self._views(scene.sample(k), poses, times, camera.K, (camera.width, camera.height)))
             frames.append(np.concatenate([_to_bytes(rgb) for rgb, _, _ in views]))
             depth.append(np.concatenate([d.cpu().numpy() for _, d, _ in views]))
-            confidence.append(np.concatenate([c.mean((1, 2)).cpu().numpy() for _, _, c in views]))
+            confidence.append(np.concatenate([(c > 0.5).float().mean((1, 2)).cpu().numpy() for _, _, c in views]))
         stacked = np.stack(frames)
         spread = stacked.std(0, dtype=np.float32).mean(-1) / 255 if num_samples > 1 else np.zeros(stacked.shape[1:4])
         return Forecast(

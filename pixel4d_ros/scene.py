@@ -195,9 +195,9 @@ class DynamicGaussians:
             raise ValueError(f"{path} is not a scene written by DynamicGaussians.save: {error}") from error
 
     def save_ply(self, path: str | Path) -> None:
-        """Write the usual 3DGS PLY (binary little endian.
+        """Write the usual 3DGS PLY for splat viewers.
 
-        Log scales, logit opacities, f_dc colours) for splat viewers.
+        Binary little endian; log scales, logit opacities, colours as f_dc.
         """
         names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
         names += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]

@@ -17,7 +17,8 @@ from pixel4d_ros.camera import Camera
 
 CANONICAL_FOCAL = 244.0  # pixels
 STRIDE = 32  # the encoder's coarsest stride: the canvas is a multiple of it
-MIN_WIDTH, MAX_WIDTH = 256, 640  # pixels of the image on the canvas, for cameras of unusual field of view
+# Pixels of the image on the canvas, for cameras of unusual field of view.
+MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 256, 640, 1280
 MAX_VISIBLE_PIXELS = 1_600_000  # the visible layer of larger images is built from a smaller copy
 
 
@@ -41,12 +42,19 @@ class Canvas:
         """The padded canvas as a camera."""
         return self.inner.shifted(-self.left, -self.top, self.width, self.height)
 
+    def inside(self, device: torch.device) -> Tensor:
+        """(height, width) float: 1 where the camera saw, 0 in the padding."""
+        mask = torch.zeros(self.height, self.width, device=device)
+        mask[self.top : self.top + self.inner.height, self.left : self.left + self.inner.width] = 1
+        return mask
+
     @staticmethod
     def of(camera: Camera) -> Canvas:
         """The canvas of a camera: canonical focal length, within the limits of the network's image size."""
         focal = CANONICAL_FOCAL
         width = camera.width * focal / camera.K[0, 0]
         focal *= min(max(width, MIN_WIDTH), MAX_WIDTH) / width
+        focal = min(focal, MAX_HEIGHT * camera.K[1, 1] / camera.height)
         width = max(STRIDE, round(camera.width * focal / camera.K[0, 0]))
         height = max(STRIDE, round(camera.height * focal / camera.K[1, 1]))
         padded_width, padded_height = padded_size(width), padded_size(height)

@@ -17,7 +17,7 @@ from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_me
 from pixel4d_ros.rendering import rasterize
 from pixel4d_ros.scene import DynamicGaussians
 
-COLOR_STEPS = 2  # rounds of matching the rendered source view to the image
+COLOR_STEPS = 1  # rounds of matching the rendered source view to the image; more costs later frames
 
 
 class Predictor:
@@ -60,8 +60,7 @@ class Predictor:
         return z.to(self.device)
 
     def _run(self, drawn: Tensor, canvas: Canvas, z: Tensor) -> PixelMaps:
-        inside = torch.zeros_like(drawn[:, :1])
-        inside[..., canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 1
+        inside = canvas.inside(drawn.device)[None, None]
         rays = canvas_rays(self._intrinsics(canvas.camera), canvas.width, canvas.height)
         return self.network(drawn, inside, rays, z)[0]
 
@@ -73,7 +72,10 @@ def _group(
     maps: PixelMaps, visible: Layer, grid: Grid, canvas: Canvas, scale: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Ids of the visible Gaussians (N,), centroids (M + 1, 3), and per sample the objects' motion (M + 1, 4, 3)."""
-    objects = find_objects(maps.static["mobility"][0, 0], maps.objects["center"][0, 0], maps.objects["offset"][0])
+    # What is mirrored in the padding is no object.
+    outside = canvas.inside(scale.device) == 0
+    mobility = maps.static["mobility"][0, 0].masked_fill(outside, -torch.inf)
+    objects = find_objects(mobility, maps.objects["center"][0, 0], maps.objects["offset"][0])
     fine = grid.sample_nearest(objects.ids, canvas)
     ids = fine.flatten()
     # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.

@@ -78,9 +78,9 @@ def _render_views(
 def _project(
     means: Floats, quaternions: Floats, scales: Floats, opacities: Floats, T: Floats, K: Floats, width: int, height: int
 ) -> tuple[NDArray[np.int32], Floats]:
-    """Indices (n,) of the Gaussians in view, and per one.
+    """Indices (n,) of the Gaussians in view and their splats (n, 9).
 
-    Depth, x, y, conic a b c, opacity, reach in x and y (n, 9).
+    A splat is: Depth, x, y, conic a b c, opacity, reach in x and y (n, 9).
     """
     visible = np.empty(len(means), np.int32)
     splats = np.empty((len(means), 9), np.float32)

@@ -43,9 +43,8 @@ def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: 
     order = torch.argsort(pixel, stable=True)  # pairs come in depth order, so each pixel keeps it
     gaussian, pixel, alpha = gaussian[order], pixel[order], alpha[order]
 
-    # Transmittance before each pair: a running sum of log(1 - alpha) that restarts at each pixel. float64, since the
-    # sum
-    # runs over the whole image before the restart is subtracted.
+    # Transmittance before each pair: a running sum of log(1 - alpha) that restarts at each pixel. float64,
+    # since the sum runs over the whole image before the restart is subtracted.
     log_through = torch.log1p(-alpha.double())
     after = torch.cumsum(log_through, 0)
     first = torch.searchsorted(pixel, pixel)

@@ -1,16 +1,57 @@
-"""What only some installations have: tf (ROS distributions only, not PyPI) and the package's own built messages."""
+"""What only some installations have: two helpers of ROS distributions, and the package's own built messages.
+
+sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, what is needed of them stands here.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.time import Time
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
 
-from pixel4d_ros.ros.conversions import nanoseconds, rigid_from_xyzw
-from pixel4d_ros.ros.transforms import FrameSource, FrameTree, NoFrames
-from pixel4d_ros.rotations import FloatArray
+try:
+    from sensor_msgs_py.point_cloud2 import create_cloud
+except ImportError:
+
+    def create_cloud(header: Header, fields: list[PointField], points: NDArray[Any]) -> PointCloud2:
+        """An unordered cloud of a structured array (N,) whose fields are 4 bytes each, as `fields` says."""
+        message = PointCloud2(
+            header=header,
+            height=1,
+            width=len(points),
+            fields=fields,
+            is_bigendian=False,
+            is_dense=True,
+            point_step=points.itemsize,
+            row_step=points.nbytes,
+        )
+        # frombytes, as assigning takes hundreds of times longer.
+        message.data.frombytes(np.ascontiguousarray(points).data.cast("B"))
+        return message
+
+
+try:
+    from tf_transformations import quaternion_from_matrix, quaternion_matrix
+except ImportError:
+    from transforms3d import quaternions
+
+    def quaternion_matrix(quaternion: ArrayLike) -> NDArray[np.float64]:
+        """4x4 rotation of a quaternion (x, y, z, w)."""
+        x, y, z, w = np.asarray(quaternion, np.float64)
+        T = np.eye(4)
+        T[:3, :3] = quaternions.quat2mat((w, x, y, z))
+        return T
+
+    def quaternion_from_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
+        """Quaternion (x, y, z, w) of a 4x4 transform's rotation."""
+        w, x, y, z = quaternions.mat2quat(np.asarray(matrix)[:3, :3])
+        return np.array([x, y, z, w])
+
+
+__all__ = ["create_cloud", "forecast_sequence_type", "quaternion_from_matrix", "quaternion_matrix"]
 
 
 def forecast_sequence_type() -> Any:
@@ -19,66 +60,7 @@ def forecast_sequence_type() -> Any:
         from pixel4d_ros.msg import ForecastSequence
     except ImportError as error:
         raise ImportError(
-            f"the message pixel4d_ros/ForecastSequence is not built ({error}): run `make build` or `colcon build`, "
+            f"the message pixel4d_ros/ForecastSequence is not built ({error}): run `make setup` or `colcon build`, "
             "then `source env.sh`"
         ) from error
     return ForecastSequence
-
-
-def frame_source(node: Node) -> FrameSource:
-    """tf2_ros where it is installed; else a small listener where tf2_msgs is; else a source that knows nothing."""
-    try:
-        return _Tf2(node)
-    except ImportError:
-        pass
-    try:
-        return _listen(node)
-    except ImportError:
-        return NoFrames()
-
-
-class _Tf2:
-    """tf2_ros's buffer. Lookups never wait: a wait inside a callback would starve the listener."""
-
-    def __init__(self, node: Node) -> None:
-        import tf2_ros
-
-        self._error = tf2_ros.TransformException
-        self._buffer = tf2_ros.Buffer(node=node)
-        self._listener = tf2_ros.TransformListener(self._buffer, node, spin_thread=False)
-
-    def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
-        try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
-        except self._error:
-            return None
-        return _matrix(found.transform)
-
-    def clear(self) -> None:
-        self._buffer.clear()  # keeps static transforms
-
-
-def _listen(node: Node) -> FrameTree:
-    """A FrameTree that /tf and /tf_static fill."""
-    from tf2_msgs.msg import TFMessage
-
-    tree = FrameTree()
-
-    def take(message: Any, static: bool) -> None:
-        for t in message.transforms:
-            try:
-                tree.add(t.header.frame_id, t.child_frame_id, nanoseconds(t.header.stamp), _matrix(t.transform), static)
-            except ValueError as error:
-                node.get_logger().warning(
-                    f"tf {t.header.frame_id} -> {t.child_frame_id} is ignored: {error}", throttle_duration_sec=10.0
-                )
-
-    latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    node.create_subscription(TFMessage, "/tf", lambda message: take(message, False), QoSProfile(depth=100))
-    node.create_subscription(TFMessage, "/tf_static", lambda message: take(message, True), latched)
-    return tree
-
-
-def _matrix(transform: Any) -> FloatArray:
-    r, t = transform.rotation, transform.translation
-    return rigid_from_xyzw((r.x, r.y, r.z, r.w), (t.x, t.y, t.z))

@@ -16,10 +16,10 @@ from geometry_msgs.msg import Point, Pose, Quaternion
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
-from transforms3d import quaternions
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.rotations import FloatArray, rigid
+from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
+from pixel4d_ros.rotations import FloatArray
 
 RgbImage = NDArray[np.uint8]
 
@@ -170,12 +170,14 @@ def rigid_from_xyzw(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
         raise ValueError("pose contains NaN or Inf")
     if abs(norm - 1) > 0.1:
         raise ValueError(f"pose has a quaternion of length {norm:.3g}: it must be a unit quaternion")
-    return rigid(np.array([w, x, y, z]) / norm, translation)
+    T = np.asarray(quaternion_matrix(np.array([x, y, z, w]) / norm))
+    T[:3, 3] = translation
+    return T
 
 
 def pose_message(T: FloatArray) -> Pose:
     """Pose of a 4x4 matrix."""
-    w, x, y, z = map(float, quaternions.mat2quat(T[:3, :3]))
+    x, y, z, w = map(float, quaternion_from_matrix(T))
     px, py, pz = map(float, T[:3, 3])
     return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
 

@@ -113,12 +113,13 @@ class Statistics:
             recent = [t for t in self._publish_times if now - t <= RATE_S]
             # Intervals rather than counts, so that the rate is right from the second forecast on.
             rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
-            latency = np.percentile(self._latencies, (50, 99)) * 1e3 if self._latencies else (np.nan, np.nan)
+            latency = np.percentile(self._latencies, (50, 99, 100)) * 1e3 if self._latencies else [np.nan] * 3
             age = np.nan if self._last_stamp_ns is None else (ros_now_ns - self._last_stamp_ns) * 1e-9
             return {
                 "rate (Hz)": f"{rate:.2f}",
                 "latency p50 (ms)": f"{latency[0]:.1f}",
                 "latency p99 (ms)": f"{latency[1]:.1f}",
+                "latency worst (ms)": f"{latency[2]:.1f}",
                 "received frames": str(self.received),
                 "published forecasts": str(self.published),
                 "dropped frames": str(self.dropped),

@@ -6,6 +6,7 @@ arrives meanwhile replaces the image that waits. A lifecycle node: configure loa
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import traceback
@@ -30,9 +31,9 @@ from std_msgs.msg import Header
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameters
-from pixel4d_ros.ros.compat import frame_source
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, subscribe
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.worker import LatestWorker
@@ -164,7 +165,10 @@ class ForecastNode(LifecycleNode):
 
     def _restart(self, what: str) -> None:
         """Time jumped back: forget everything but the calibration, which holds at all times."""
-        self.get_logger().warning(f"{what} jumped back: all state is dropped")
+        self.get_logger().warning(
+            f"{what} jumped back: all state is dropped (if this goes on, two programs publish it)",
+            throttle_duration_sec=5.0,
+        )
         self._inputs = Inputs()
         self._tf.clear()
         self._faults.clear()
@@ -284,6 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"forecast_node: {error}", file=sys.stderr)
         return 1
     finally:
+        # A terminal's Ctrl-C reaches the node twice, once through `ros2 launch`: the second must not break the ending.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

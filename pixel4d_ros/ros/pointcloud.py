@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from pixel4d_ros.ros.conversions import fill
+from pixel4d_ros.ros.compat import create_cloud
 from pixel4d_ros.scene import SH_C0, DynamicGaussians
 
 # Values are activated: opacity 0..1, scale in metres, rot w x y z; f_dc as in a PLY file: (colour - 0.5) / SH_C0.
@@ -21,7 +21,7 @@ FIELD_NAMES = (
     *("vx", "vy", "vz", "ax", "ay", "az", "wx", "wy", "wz", "alx", "aly", "alz"),
     "object_id",
 )
-POINT_STEP = 4 * len(FIELD_NAMES)
+_POINT = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])
 _FIELDS = [
     PointField(
         name=name,
@@ -63,16 +63,5 @@ def thinned(scene: DynamicGaussians, min_opacity: float, max_points: int) -> Dyn
 
 def pointcloud_message(scene: DynamicGaussians, header: Header) -> PointCloud2:
     """One point per Gaussian, little endian, unordered (height 1)."""
-    data = cloud_array(scene).astype("<f4", copy=False)
-    message = PointCloud2(
-        header=header,
-        height=1,
-        width=len(data),
-        fields=_FIELDS,
-        is_bigendian=False,
-        point_step=POINT_STEP,
-        row_step=POINT_STEP * len(data),
-        is_dense=True,
-    )
-    fill(message, data)
-    return message
+    points = cloud_array(scene).astype("<f4", copy=False).view(_POINT)[:, 0]
+    return create_cloud(header, _FIELDS, points)

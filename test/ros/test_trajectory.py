@@ -317,12 +317,12 @@ def test_frames_in_a_loop_end():
 
 
 def test_tf2_is_asked_without_waiting(monkeypatch):
-    """tf2_ros exists in ROS distributions only: a stand-in with its interface checks how compat.py calls it."""
+    """tf2_ros exists in ROS distributions only: a stand-in with its interface checks how tf_frames.py calls it."""
     import sys
 
     from geometry_msgs.msg import TransformStamped
 
-    from pixel4d_ros.ros import compat
+    from pixel4d_ros.ros import tf_frames
 
     class Unknown(Exception):
         pass
@@ -346,7 +346,7 @@ def test_tf2_is_asked_without_waiting(monkeypatch):
         Buffer=Buffer, TransformListener=lambda buffer, node, spin_thread: None, TransformException=Unknown
     )
     monkeypatch.setitem(sys.modules, "tf2_ros", fake)
-    frames = compat.frame_source(SimpleNamespace())
+    frames = tf_frames.frame_source(SimpleNamespace())
     assert frames.lookup("base", "camera", T0)[0, 3] == 4.0
     assert frames.lookup("base", "moon", T0) is None
 
@@ -357,7 +357,7 @@ def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
 
     from geometry_msgs.msg import TransformStamped
 
-    from pixel4d_ros.ros import compat
+    from pixel4d_ros.ros import tf_frames
 
     heard = {}
     warnings: list[str] = []
@@ -368,7 +368,7 @@ def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=object))
-    frames = compat.frame_source(node)
+    frames = tf_frames.frame_source(node)
 
     def transform(parent: str, child: str, x: float):
         message = TransformStamped(child_frame_id=child)
@@ -383,4 +383,4 @@ def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
     assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", None)
-    assert isinstance(compat.frame_source(node), NoFrames)
+    assert isinstance(tf_frames.frame_source(node), NoFrames)
