@@ -15,7 +15,7 @@ from torch import Tensor
 from pixel4d_ros.camera import Camera, CameraPath, check_poses
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
@@ -154,14 +154,16 @@ class Forecaster:
             v = len(means)
             with _memory_errors(self.device):
                 view = rasterize(
-                    means,
-                    quaternions,
-                    scene.scales.expand(v, -1, -1),
-                    scene.opacities.expand(v, -1),
-                    features.expand(v, -1, -1),
-                    T[start : start + v],
-                    intrinsics.expand(v, 3, 3),
-                    size,
+                    GaussianViews(
+                        means,
+                        quaternions,
+                        scene.scales.expand(v, -1, -1),
+                        scene.opacities.expand(v, -1),
+                        features.expand(v, -1, -1),
+                        T[start : start + v],
+                        intrinsics.expand(v, 3, 3),
+                        size,
+                    )
                 )
             yield view.features[..., :3], view.depth, view.features[..., 3]
 

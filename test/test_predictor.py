@@ -21,7 +21,7 @@ from pixel4d_ros.predictor.objects import (
     find_objects,
     object_means,
 )
-from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rendering import GaussianViews, rasterize
 
 often = settings(max_examples=40, deadline=None)
 
@@ -143,7 +143,9 @@ def test_a_road_stays_closed_when_the_camera_drives_over_it(ahead: float) -> Non
     T_camera_source = torch.eye(4)[None].clone()
     T_camera_source[0, 2, 3] = -ahead
     opacities = torch.full(means.shape[:2], 0.999)
-    view = rasterize(means, quaternions, scales, opacities, torch.ones_like(means), T_camera_source, K, (208, 64))
+    view = rasterize(
+        GaussianViews(means, quaternions, scales, opacities, torch.ones_like(means), T_camera_source, K, (208, 64))
+    )
     # The first rows look beyond the farthest Gaussian of the source view, the more so the further the camera drives.
     seen = view.alpha[0, 8:]
     assert seen.min() > 0.8

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rendering import Rendering, rasterize
+from pixel4d_ros.rendering import GaussianViews, Rendering, rasterize
 from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
@@ -19,32 +19,20 @@ from pixel4d_ros.rotations import FloatArray, axis_angle_to_quaternion, quaterni
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-@dataclass(frozen=True)
-class Views:
-    """What rasterize takes."""
-
-    means: Tensor
-    quaternions: Tensor
-    scales: Tensor
-    opacities: Tensor
-    features: Tensor
-    T_camera_world: Tensor
-    K: Tensor
-    size: tuple[int, int]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (
-            self.means, self.quaternions, self.scales, self.opacities, self.features, self.T_camera_world, self.K
-        )  # fmt: skip
-
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, tuple[int, int]]:
-        return (*self.tensors(), self.size)  # type: ignore[return-value]
-
-    def to(self, target: torch.dtype | str) -> Views:
-        return Views(*(t.to(target) for t in self.tensors()), self.size)
+def converted(views: GaussianViews, target: torch.dtype | str) -> GaussianViews:
+    """The same in another precision, or on another device."""
+    return GaussianViews(*(t.to(target) for t in views.tensors()), views.size)
 
 
-def random_views(seed: int, n: int, views: int = 1, size: tuple[int, int] = (64, 48), channels: int = 3) -> Views:
+def layered(views: list[GaussianViews]) -> GaussianViews:
+    """All Gaussians of several, seen by the first one's cameras."""
+    parts = (torch.cat(tensors, 1) for tensors in zip(*(v.tensors()[:5] for v in views)))
+    return GaussianViews(*parts, *views[0].tensors()[5:], views[0].size)
+
+
+def random_views(
+    seed: int, n: int, views: int = 1, size: tuple[int, int] = (64, 48), channels: int = 3
+) -> GaussianViews:
     """Gaussians of all shapes in front of, beside and behind cameras that look about; float64."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -58,7 +46,7 @@ def random_views(seed: int, n: int, views: int = 1, size: tuple[int, int] = (64,
     T[:, :3, 3] = uniform(-0.3, 0.3, views, 3)
     width, height = size
     K = torch.tensor([[width * 0.8, 0, width * 0.52], [0, width * 0.75, height * 0.47], [0, 0, 1]], dtype=torch.float64)
-    return Views(
+    return GaussianViews(
         torch.cat((spread * depth, depth), -1),
         torch.nn.functional.normalize(uniform(-1, 1, views, n, 4), dim=-1),
         torch.exp(uniform(math.log(0.003), math.log(0.1), views, n, 3)) * depth.abs(),
@@ -70,7 +58,7 @@ def random_views(seed: int, n: int, views: int = 1, size: tuple[int, int] = (64,
     )
 
 
-def rasterize_slowly(views: Views) -> tuple[FloatArray, FloatArray, FloatArray]:
+def rasterize_slowly(views: GaussianViews) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Colours (H, W, C), depth and alpha (H, W) of view 0 by the definition: every Gaussian at every pixel."""
     means, quaternions, scales, opacities, features, T, K = (t[0].numpy() for t in views.tensors())
     (width, height), (fx, fy, cx, cy) = views.size, (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
@@ -114,11 +102,11 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10(((a.cpu() - b.cpu()) ** 2).mean().clamp(min=1e-12)))
 
 
-def one_gaussian(z: float, opacity: float = 0.9, size: tuple[int, int] = (9, 7)) -> Views:
+def one_gaussian(z: float, opacity: float = 0.9, size: tuple[int, int] = (9, 7)) -> GaussianViews:
     """A small round Gaussian on the optical axis of a camera whose principal point is a pixel's centre."""
     f64 = {"dtype": torch.float64}
     K = torch.tensor([[[10.0, 0, 4], [0, 10, 3], [0, 0, 1]]], **f64)
-    return Views(
+    return GaussianViews(
         torch.tensor([[[0.0, 0, z]]], **f64), torch.tensor([[[1.0, 0, 0, 0]]], **f64),
         torch.full((1, 1, 3), 0.1 * abs(z), **f64), torch.full((1, 1), opacity, **f64),
         torch.tensor([[[0.2, 0.4, 0.8]]], **f64), torch.eye(4, **f64)[None], K, size,
@@ -130,7 +118,7 @@ CPU_RASTERIZERS = pytest.mark.parametrize("rasterizer", [rasterize_torch, raster
 
 @CPU_RASTERIZERS
 def test_one_gaussian_is_where_it_should_be(rasterizer) -> None:
-    view = rasterizer(*one_gaussian(5.0).arguments())
+    view = rasterizer(one_gaussian(5.0))
     assert view.alpha[0, 3, 4].item() == pytest.approx(0.9, abs=1e-6)
     assert view.depth[0, 3, 4].item() == pytest.approx(5.0, abs=1e-5)
     assert view.features[0, 3, 4].tolist() == pytest.approx([0.18, 0.36, 0.72], abs=1e-6)
@@ -141,7 +129,7 @@ def test_one_gaussian_is_where_it_should_be(rasterizer) -> None:
 @CPU_RASTERIZERS
 @pytest.mark.parametrize(("z", "opacity"), [(-5.0, 0.9), (0.9 * NEAR, 0.9), (5.0, 0.0), (5.0, 0.9 * MIN_ALPHA)])
 def test_where_nothing_is_seen_depth_is_infinite(rasterizer, z: float, opacity: float) -> None:
-    view = rasterizer(*one_gaussian(z, opacity).arguments())
+    view = rasterizer(one_gaussian(z, opacity))
     assert not view.alpha.any() and not view.features.any()
     assert torch.isposinf(view.depth).all()
 
@@ -149,8 +137,10 @@ def test_where_nothing_is_seen_depth_is_infinite(rasterizer, z: float, opacity: 
 @CPU_RASTERIZERS
 def test_depth_is_the_inverse_of_the_mean_inverse(rasterizer) -> None:
     near, far = one_gaussian(2.0, 0.5), one_gaussian(400.0, 0.999)
-    both = Views(*(torch.cat(pair, 1) for pair in zip(far.tensors()[:5], near.tensors()[:5])), *far.arguments()[5:])
-    view = rasterizer(*both.arguments())
+    both = GaussianViews(
+        *(torch.cat(pair, 1) for pair in zip(far.tensors()[:5], near.tensors()[:5])), *far.tensors()[5:], far.size
+    )
+    view = rasterizer(both)
     weights = np.array([0.5, 0.5 * 0.999])
     expected = weights.sum() / (weights / [2.0, 400.0]).sum()
     assert view.depth[0, 3, 4].item() == pytest.approx(expected, rel=1e-4)
@@ -160,7 +150,7 @@ def test_depth_is_the_inverse_of_the_mean_inverse(rasterizer) -> None:
 def test_the_reference_follows_the_definition(seed: int) -> None:
     views = random_views(seed, 15, size=(24, 18))
     colors, depth, alpha = rasterize_slowly(views)
-    view = rasterize_torch(*views.arguments())
+    view = rasterize_torch(views)
     assert (alpha > 0.1).sum() > 10 and np.isinf(depth).any()
     np.testing.assert_allclose(view.features[0], colors, atol=1e-9)
     np.testing.assert_allclose(view.alpha[0], alpha, atol=1e-9)
@@ -169,20 +159,18 @@ def test_the_reference_follows_the_definition(seed: int) -> None:
 
 def test_many_opaque_layers_end_at_the_smallest_transmittance() -> None:
     layers = [one_gaussian(2.0 + k, 0.95) for k in range(6)]
-    stack = Views(
-        *(torch.cat(parts, 1) for parts in zip(*(v.tensors()[:5] for v in layers))), *layers[0].arguments()[5:]
-    )
+    stack = layered(layers)
     colors, _, alpha = rasterize_slowly(stack)
     for rasterizer in (rasterize_torch, rasterize_numba):
-        view = rasterizer(*stack.arguments())
+        view = rasterizer(stack)
         np.testing.assert_allclose(view.features[0], colors, atol=1e-5)
         np.testing.assert_allclose(view.alpha[0], alpha, atol=1e-5)
 
 
 @pytest.mark.parametrize(("seed", "n", "size"), [(0, 2000, (64, 48)), (1, 300, (97, 61)), (2, 1, (16, 16))])
 def test_the_compiled_rasterizer_agrees_with_the_reference(seed: int, n: int, size: tuple[int, int]) -> None:
-    views = random_views(seed, n, 3, size, channels=4).to(torch.float32)
-    fast, reference = rasterize_numba(*views.arguments()), rasterize_torch(*views.arguments())
+    views = converted(random_views(seed, n, 3, size, channels=4), torch.float32)
+    fast, reference = rasterize_numba(views), rasterize_torch(views)
     assert fast.features.shape == (3, size[1], size[0], 4)
     assert psnr(fast.features, reference.features) >= 60
     assert psnr(fast.alpha, reference.alpha) >= 60
@@ -193,30 +181,30 @@ def test_a_mean_behind_a_slanted_camera_does_not_show() -> None:
     views = random_views(5, 200)
     behind = replace(views, means=-views.means.abs() * torch.tensor([1.0, 1, 1]) - torch.tensor([0.0, 0, 5]))
     for rasterizer in (rasterize_torch, rasterize_numba):
-        assert not rasterizer(*behind.arguments()).alpha.any()
+        assert not rasterizer(behind).alpha.any()
 
 
 def test_views_may_share_their_gaussians_through_expanded_tensors() -> None:
-    views = random_views(6, 100).to(torch.float32)
-    shared = Views(*(t.expand(3, *t.shape[1:]) for t in views.tensors()), views.size)
-    alone, three = rasterize(*views.arguments()), rasterize(*shared.arguments())
+    views = converted(random_views(6, 100), torch.float32)
+    shared = GaussianViews(*(t.expand(3, *t.shape[1:]) for t in views.tensors()), views.size)
+    alone, three = rasterize(views), rasterize(shared)
     for v in range(3):
         assert torch.equal(three.features[v], alone.features[0])
 
 
 def test_the_reference_renders_where_gradients_are_wanted() -> None:
-    views = random_views(7, 20).to(torch.float32)
+    views = converted(random_views(7, 20), torch.float32)
     wanted = replace(views, features=views.features.requires_grad_())
-    assert rasterize(*wanted.arguments()).features.requires_grad
+    assert rasterize(wanted).features.requires_grad
     with torch.no_grad():
-        assert not rasterize(*wanted.arguments()).features.requires_grad
+        assert not rasterize(wanted).features.requires_grad
 
 
 def test_gradients_of_the_reference_match_finite_differences() -> None:
     views = random_views(8, 6, size=(12, 9))
 
     def rendered(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        view = rasterize_torch(*tensors, views.T_camera_world, views.K, views.size)
+        view = rasterize_torch(GaussianViews(*tensors, views.T_camera_world, views.K, views.size))
         return view.features, view.alpha, 1 / view.depth
 
     tensors = [t.clone().requires_grad_() for t in views.tensors()[:5]]
@@ -227,7 +215,7 @@ def test_gradients_of_the_reference_match_finite_differences() -> None:
 def test_gradients_of_depth_are_finite_where_nothing_is_seen() -> None:
     views = one_gaussian(5.0)
     means = views.means.clone().requires_grad_()
-    depth = rasterize_torch(means, *views.arguments()[1:]).depth
+    depth = rasterize_torch(replace(views, means=means)).depth
     depth[torch.isfinite(depth)].mean().backward()
     assert means.grad is not None
     assert means.grad[0, 0, 2].item() == pytest.approx(1.0, abs=1e-6)
@@ -245,8 +233,8 @@ def weighted_sum(view: Rendering, seed: int) -> Tensor:
 @needs_gpu
 @pytest.mark.parametrize("seed", range(3))
 def test_gsplat_agrees_with_the_reference(seed: int) -> None:
-    views = random_views(seed, 2000, 2, (160, 96)).to(torch.float32)
-    fast, reference = rasterize(*views.to("cuda").arguments()), rasterize_torch(*views.arguments())
+    views = converted(random_views(seed, 2000, 2, (160, 96)), torch.float32)
+    fast, reference = rasterize(converted(views, "cuda")), rasterize_torch(views)
     assert psnr(fast.features, reference.features) >= 40
     assert psnr(fast.alpha, reference.alpha) >= 40
     assert psnr(1 / fast.depth, 1 / reference.depth) >= 40
@@ -255,19 +243,19 @@ def test_gsplat_agrees_with_the_reference(seed: int) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_where_gsplat_sees_nothing_depth_is_infinite() -> None:
-    view = rasterize(*one_gaussian(-5.0).to(torch.float32).to("cuda").arguments())
+    view = rasterize(converted(converted(one_gaussian(-5.0), torch.float32), "cuda"))
     assert torch.isposinf(view.depth).all()
 
 
 @pytest.mark.gpu
 @needs_gpu
 def test_gradients_of_gsplat_agree_with_the_reference() -> None:
-    views = random_views(9, 300, 1, (96, 64)).to(torch.float32)
+    views = converted(random_views(9, 300, 1, (96, 64)), torch.float32)
     gradients = []
     for device in ("cuda", "cpu"):
-        moved = views.to(device)
+        moved = converted(views, device)
         tensors = [t.clone().requires_grad_() for t in moved.tensors()[:5]]
-        weighted_sum(rasterize(*tensors, moved.T_camera_world, moved.K, moved.size), 0).backward()
+        weighted_sum(rasterize(GaussianViews(*tensors, moved.T_camera_world, moved.K, moved.size)), 0).backward()
         gradients.append([t.grad.cpu() for t in tensors])  # type: ignore[union-attr]
     for name, fast, reference in zip(("means", "quaternions", "scales", "opacities", "features"), *gradients):
         assert (fast - reference).norm() < 1e-2 * reference.norm(), name

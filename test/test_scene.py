@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixel4d_ros import Camera, DynamicGaussians
+from pixel4d_ros.rendering import GaussianViews
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
 from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.scene import MOTION_FIELDS, SH_C0, Motion
@@ -64,7 +65,9 @@ def render(scene: DynamicGaussians, T_scene_camera: FloatArray) -> Tensor:
     """Colours (H, W, 3) of the scene as the camera sees it."""
     parts = (scene.means, scene.quaternions, scene.scales, scene.opacities, scene.colors)
     T, K = torch.from_numpy(rigid_inverse(T_scene_camera)), torch.from_numpy(CAMERA.K)
-    return rasterize_torch(*(p[None] for p in parts), T[None], K[None], (CAMERA.width, CAMERA.height)).features[0]
+    return rasterize_torch(
+        GaussianViews(*(p[None] for p in parts), T[None], K[None], (CAMERA.width, CAMERA.height))
+    ).features[0]
 
 
 def assert_same(a: DynamicGaussians, b: DynamicGaussians, futures: bool = True) -> None:

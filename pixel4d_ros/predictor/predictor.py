@@ -14,7 +14,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
 from pixel4d_ros.predictor.network import Network, PixelMaps, canvas_rays, latent_shape
 from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_means, object_motion
-from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import DynamicGaussians
 
 COLOR_STEPS = 1  # rounds of matching the rendered source view to the image; more costs later frames
@@ -127,14 +127,16 @@ def _match_colors(scene: DynamicGaussians, image: Tensor, grid: Grid) -> Dynamic
     pixels = colors[:visible].view(grid.camera.height, grid.camera.width, 3)
     for _ in range(COLOR_STEPS):
         rendered = rasterize(
-            scene.means[None],
-            scene.quaternions[None],
-            scene.scales[None],
-            scene.opacities[None],
-            colors[None],
-            torch.eye(4, device=image.device)[None],
-            K,
-            (inner.width, inner.height),
+            GaussianViews(
+                scene.means[None],
+                scene.quaternions[None],
+                scene.scales[None],
+                scene.opacities[None],
+                colors[None],
+                torch.eye(4, device=image.device)[None],
+                K,
+                (inner.width, inner.height),
+            )
         ).features[0]
         pixels[rows, columns] = (pixels[rows, columns] + target - rendered).clamp(0, 1)
     return replace(scene, colors=colors)

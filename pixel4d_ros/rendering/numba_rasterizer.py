@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numba import njit, prange
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pixel4d_ros.rendering.rasterizer import (
     EPS2D,
@@ -19,6 +18,7 @@ from pixel4d_ros.rendering.rasterizer import (
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
     NEAR,
+    GaussianViews,
     Rendering,
     depth_from_inverse,
 )
@@ -26,23 +26,13 @@ from pixel4d_ros.rendering.rasterizer import (
 Floats = NDArray[np.float32]
 
 
-def rasterize_numba(
-    means: Tensor,
-    quaternions: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    T_camera_world: Tensor,
-    K: Tensor,
-    size: tuple[int, int],
-) -> Rendering:
-    """Render on the CPU in float32; see `rasterize` for the shapes. The first call compiles for some seconds."""
-    tensors = (means, quaternions, scales, opacities, features, T_camera_world, K)
+def rasterize_numba(views: GaussianViews) -> Rendering:
+    """Render on the CPU in float32. The first call compiles for some seconds."""
     # What is the same for all views (expanded, stride 0) is passed once.
-    once = [t[:1] if t.stride(0) == 0 else t for t in tensors]
+    once = [t[:1] if t.stride(0) == 0 else t for t in views.tensors()]
     arrays = [t.detach().to(torch.float32).contiguous().numpy() for t in once]
-    width, height = size
-    image = np.zeros((len(means), height, width, features.shape[2] + 2), np.float32)
+    width, height = views.size
+    image = np.zeros((len(views.means), height, width, views.features.shape[2] + 2), np.float32)
     _render_views(*arrays, image)
     rendered = torch.from_numpy(image)
     alpha = rendered[..., -1]

@@ -8,7 +8,7 @@ little of the sky that shines through a near surface would drag a mean of depths
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -22,6 +22,27 @@ MIN_TRANSMITTANCE = 1e-4
 
 
 @dataclass(frozen=True)
+class GaussianViews:
+    """What to draw: V views, each of its own N Gaussians (of one moving scene at V times, say).
+
+    Expanded (stride 0) tensors are welcome.
+    """
+
+    means: Tensor  # (V, N, 3) metres
+    quaternions: Tensor  # (V, N, 4) wxyz, unit
+    scales: Tensor  # (V, N, 3) metres
+    opacities: Tensor  # (V, N)
+    features: Tensor  # (V, N, C) colours and whatever else is blended like them
+    T_camera_world: Tensor  # (V, 4, 4)
+    K: Tensor  # (V, 3, 3) pixels, pixel centres at integers
+    size: tuple[int, int]  # width, height of the images
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All but the size, in the order of the fields."""
+        return tuple(value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor))
+
+
+@dataclass(frozen=True)
 class Rendering:
     """V rendered views."""
 
@@ -32,36 +53,24 @@ class Rendering:
     alpha: Tensor  # (V, H, W) 0..1
 
 
-def rasterize(
-    means: Tensor,
-    quaternions: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    T_camera_world: Tensor,
-    K: Tensor,
-    size: tuple[int, int],
-) -> Rendering:
-    """Render V views, each of its own N Gaussians (of one moving scene at V times, say).
+def rasterize(views: GaussianViews) -> Rendering:
+    """Render all views.
 
-    means (V, N, 3), quaternions (V, N, 4) wxyz unit, scales (V, N, 3), opacities (V, N), features (V, N, C),
-    T_camera_world (V, 4, 4), K (V, 3, 3) with pixel centres at integers, size (width, height). Expanded (stride 0)
-    tensors are welcome. On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where
-    gradients are wanted or numba is not installed.
+    On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where gradients are wanted or numba
+    is not installed.
     """
-    arguments = (means, quaternions, scales, opacities, features, T_camera_world, K, size)
-    if means.is_cuda:
+    if views.means.is_cuda:
         from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat
 
-        return rasterize_gsplat(*arguments)
-    wants_gradient = torch.is_grad_enabled() and any(a.requires_grad for a in arguments[:7])
+        return rasterize_gsplat(views)
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in views.tensors())
     if not wants_gradient and numba_available():
         from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 
-        return rasterize_numba(*arguments)
+        return rasterize_numba(views)
     from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
 
-    return rasterize_torch(*arguments)
+    return rasterize_torch(views)
 
 
 def depth_from_inverse(alpha: Tensor, inverse: Tensor) -> Tensor:

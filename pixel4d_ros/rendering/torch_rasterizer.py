@@ -14,27 +14,19 @@ from pixel4d_ros.rendering.rasterizer import (
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
     NEAR,
+    GaussianViews,
     Rendering,
     depth_from_inverse,
 )
 
 
-def rasterize_torch(
-    means: Tensor,
-    quaternions: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    T_camera_world: Tensor,
-    K: Tensor,
-    size: tuple[int, int],
-) -> Rendering:
-    """Render with plain torch operations; see `rasterize` for the shapes. The oracle for the other rasterizers."""
-    views = []
-    for v in range(len(means)):
-        seen = project(means[v], quaternions[v], scales[v], T_camera_world[v], K[v], size)
-        views.append(_blend(seen, opacities[v], features[v], size))
-    return Rendering(*(torch.stack(tensors) for tensors in zip(*views)))
+def rasterize_torch(views: GaussianViews) -> Rendering:
+    """Render with plain torch operations. The oracle for the other rasterizers."""
+    images = []
+    for means, quaternions, scales, opacities, features, T_camera_world, K in zip(*views.tensors()):
+        seen = project(means, quaternions, scales, T_camera_world, K, views.size)
+        images.append(_blend(seen, opacities, features, views.size))
+    return Rendering(*(torch.stack(tensors) for tensors in zip(*images)))
 
 
 def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, padded_size
 from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
 from pixel4d_ros.predictor.network import Latent, PixelMaps, canvas_rays
 from pixel4d_ros.predictor.objects import decode_motion
-from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.batch import Batch
 
@@ -99,14 +99,16 @@ def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: Pixel
         [quaternions] + [layer.quaternions[:, None].expand(-1, v, -1, -1) for layer in still], 2
     )
     rendered = rasterize(
-        all_means.flatten(0, 1),
-        all_quaternions.flatten(0, 1),
-        views_of("scales"),
-        views_of("opacities"),
-        views_of("colors"),
-        torch.linalg.inv(batch.T_source_camera).flatten(0, 1),
-        batch.K.flatten(0, 1),
-        (width, height),
+        GaussianViews(
+            all_means.flatten(0, 1),
+            all_quaternions.flatten(0, 1),
+            views_of("scales"),
+            views_of("opacities"),
+            views_of("colors"),
+            torch.linalg.inv(batch.T_source_camera).flatten(0, 1),
+            batch.K.flatten(0, 1),
+            (width, height),
+        )
     )
     return rendered.features.view(b, v, height, width, 3).permute(0, 1, 4, 2, 3)
 
