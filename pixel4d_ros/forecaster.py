@@ -58,6 +58,11 @@ class Forecaster:
         with _memory_errors(chosen):
             return Forecaster(Predictor.load(weights, chosen))
 
+    def warm_up(self) -> None:
+        """Forecast once from nothing: first use compiles kernels and allocates, which a robot wants behind it."""
+        K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
+        self.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1))
+
     def predict(self, image: ArrayLike, K: ArrayLike, num_samples: int = 1, seed: int = 0) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 

@@ -107,11 +107,10 @@ class DynamicGaussians:
         return self if not self.futures else replace(self, **_motion_dict(self.futures[k]))
 
     def at(self, t: float) -> DynamicGaussians:
-        """The scene t seconds later, as a scene whose own t = 0 is then.
+        """The selected sample's scene t seconds later, as a scene whose own t = 0 is then; other futures are not kept.
 
         at(s).at(t) equals at(s + t) as long as each object's angular velocity and acceleration share an axis.
         """
-        futures = tuple(replace(self, futures=(), **_motion_dict(m)).at(t).motion for m in self.futures)
         means, quaternions = moved_gaussians(
             self.means, self.quaternions, self.centroids[self.object_ids], self.motion, t
         )
@@ -123,7 +122,7 @@ class DynamicGaussians:
             velocities=self.velocities + self.accelerations * t,
             angular_velocities=self.angular_velocities + self.angular_accelerations * t,
             centroids=self.centroids + self._per_object(shift),
-            futures=futures,
+            futures=(),
         )
 
     def _per_object(self, values: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
@@ -72,7 +71,7 @@ class ForecastNode(LifecycleNode):
         """Load the weights and warm up. On failure one line says why, and the node can be configured again."""
         try:
             self._forecaster = self._load(self.parameters.weights or None, self.parameters.device)
-            _warm_up(self._forecaster)
+            self._forecaster.warm_up()
             self._outputs = Publishers(self)
         except (WeightsError, DeviceError, ImportError, OSError) as error:
             return self._not_configured(str(error))
@@ -262,12 +261,6 @@ class ForecastNode(LifecycleNode):
         state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
         status = diagnostics.status(f"{name}: forecast", state, device, self._statistics, self._faults, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
-
-
-def _warm_up(forecaster: Any) -> None:
-    """First use compiles and allocates; better now than at the first image."""
-    K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
-    forecaster.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1))
 
 
 def main(arguments: list[str] | None = None) -> int:
