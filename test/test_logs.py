@@ -262,14 +262,14 @@ def test_image_encodings() -> None:
         decode_image(message("mystery", rgb))
     short = message("rgb8", rgb)
     short.data = short.data[:-1]
-    with pytest.raises(ValueError, match="step must be at least 96"):
+    with pytest.raises(ValueError, match=r"image data holds \d+ bytes, but height \d+ x step \d+ needs \d+"):
         decode_image(short)
     torn = compressed_message(t, START, rgb)
     torn.data = torn.data[:10]
-    with pytest.raises(ValueError, match="cannot be decoded: it is damaged"):
+    with pytest.raises(ValueError, match="cannot be decoded: damaged"):
         decode_image(torn)
     torn.data = torn.data[:0]
-    with pytest.raises(ValueError, match="cannot be decoded: it is damaged"):
+    with pytest.raises(ValueError, match="cannot be decoded: damaged"):
         decode_image(torn)
 
 

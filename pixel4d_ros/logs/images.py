@@ -1,4 +1,8 @@
-"""Pixels of sensor_msgs/Image and CompressedImage messages, whether `rosbags` or rclpy made them."""
+"""Pixels of sensor_msgs/Image and CompressedImage messages, whether `rosbags` or rclpy made them.
+
+Decoded with numpy and OpenCV: cv_bridge 1.13 from PyPI miscounts channels with OpenCV 5 (whose type codes changed),
+calls ndarray.tostring (gone from numpy 2.3) and knows no yuv422; so one path serves every installation.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +12,89 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-COLOR_CODES = {
-    "bgr8": cv2.COLOR_BGR2RGB,
-    "rgba8": cv2.COLOR_RGBA2RGB,
-    "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB,
-    "8UC1": cv2.COLOR_GRAY2RGB,
-    "8UC3": cv2.COLOR_BGR2RGB,
-    # OpenCV names a Bayer pattern by its second row's second and third pixel, ROS by the first two of the first row.
-    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
-    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
-    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
-    "yuv422": cv2.COLOR_YUV2RGB_UYVY,
-    "uyvy": cv2.COLOR_YUV2RGB_UYVY,
-    "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
-    "yuyv": cv2.COLOR_YUV2RGB_YUY2,
+RgbImage = NDArray[np.uint8]
+
+# encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
+# types 8UC3 and 8UC4 are BGR as everywhere in OpenCV; float images run from 0 to 1.
+_ENCODINGS: dict[str, tuple[str, int, int | None]] = {
+    "rgb8": ("u1", 3, None),
+    "rgba8": ("u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgr8": ("u1", 3, cv2.COLOR_BGR2RGB),
+    "bgra8": ("u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": ("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": ("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": ("u1", 3, cv2.COLOR_BGR2RGB),
+    "8UC4": ("u1", 4, cv2.COLOR_BGRA2RGB),
+    "rgb16": ("u2", 3, None),
+    "bgr16": ("u2", 3, cv2.COLOR_BGR2RGB),
+    "mono16": ("u2", 1, cv2.COLOR_GRAY2RGB),
+    "32FC1": ("f4", 1, cv2.COLOR_GRAY2RGB),
+    "32FC3": ("f4", 3, cv2.COLOR_BGR2RGB),
+    "bayer_rggb8": ("u1", 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": ("u1", 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": ("u1", 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": ("u1", 1, cv2.COLOR_BayerGRBG2RGB),
+    "yuv422": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
 }
-CHANNELS = {
-    "rgb8": 3,
-    "bgr8": 3,
-    "8UC3": 3,
-    "rgba8": 4,
-    "bgra8": 4,
-    "yuv422": 2,
-    "uyvy": 2,
-    "yuv422_yuy2": 2,
-    "yuyv": 2,
-}
 
 
-def decode_image(message: Any) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) uint8 of an Image or CompressedImage. Raises ValueError: unknown encoding, wrong size, damaged."""
-    if hasattr(message, "format"):
-        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
-        if pixels is None:
-            raise ValueError(
-                f"a compressed image ({message.format or 'no format given'}) cannot be decoded: it is damaged"
-            )
-        return _converted(pixels, cv2.COLOR_BGR2RGB)
-    encoding = message.encoding
-    if encoding in ("mono16", "16UC1"):
-        grey = _rows(message, np.dtype(np.uint16), 1)
-        return _converted((grey >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-    if encoding != "rgb8" and encoding not in COLOR_CODES:
-        raise ValueError(
-            f"image encoding {encoding!r} is not supported: use rgb8, bgr8, mono8, a Bayer or a YUV 4:2:2 one"
-        )
-    pixels = _rows(message, np.dtype(np.uint8), CHANNELS.get(encoding, 1))
-    return np.ascontiguousarray(pixels) if encoding == "rgb8" else _converted(pixels, COLOR_CODES[encoding])
+def decode_image(message: Any) -> RgbImage:
+    """RGB (H, W, 3) uint8 of an Image or CompressedImage. Raises ValueError for what cannot be decoded."""
+    return _read_compressed(message) if hasattr(message, "format") else _read_raw(message)
 
 
-def _converted(pixels: NDArray, code: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+def _read_raw(message: Any) -> RgbImage:
+    if message.encoding not in _ENCODINGS:
+        known = ", ".join(_ENCODINGS)
+        raise ValueError(f"image encoding {message.encoding!r} is not supported: publish one of {known}")
+    kind, channels, to_rgb = _ENCODINGS[message.encoding]
+    pixels = _pixels(message, np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"), channels)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    elif pixels.dtype == np.float32:
+        pixels = _float_to_uint8(pixels, message.encoding)
+    # OpenCV wants yuv422 as two channels and grey as a plain (H, W).
+    pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
+    return pixels if to_rgb is None else np.asarray(cv2.cvtColor(pixels, to_rgb))
+
+
+def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> NDArray[Any]:
+    """The message's data as (H, W, channels) in native byte order, row padding cut off."""
+    width, height, step = message.width, message.height, message.step
+    row = width * channels * dtype.itemsize
+    if width == 0 or height == 0:
+        raise ValueError(f"image of {width}x{height} pixels: the camera driver sends no picture")
+    if step < row:
+        raise ValueError(f"image step {step} is too small: {width} {message.encoding} pixels take {row} bytes")
+    if len(message.data) < height * step:
+        needed = f"height {height} x step {step} needs {height * step}"
+        raise ValueError(f"image data holds {len(message.data)} bytes, but {needed}")
+    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row]
+    pixels = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
+    return pixels.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{encoding} image contains NaN or Inf")
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise ValueError(f"{encoding} image has values outside 0..1: is this a depth image? `image` needs colours")
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+def _read_compressed(message: Any) -> RgbImage:
+    data = np.frombuffer(message.data, np.uint8)
+    # An empty buffer and a file that is no image at all raise; a damaged one gives None.
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        raise ValueError(f"compressed image ({message.format!r}) cannot be decoded: damaged, or neither jpeg nor png")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
 def decode_depth(message: Any) -> NDArray[np.float32]:
@@ -71,7 +105,8 @@ def decode_depth(message: Any) -> NDArray[np.float32]:
     if not hasattr(message, "format"):
         if message.encoding not in ("16UC1", "mono16", "32FC1"):
             raise ValueError(f"depth encoding {message.encoding!r} is not supported: use 16UC1 (mm) or 32FC1 (m)")
-        return _metres(_rows(message, np.dtype(np.float32 if message.encoding == "32FC1" else np.uint16), 1))
+        kind = np.dtype("f4" if message.encoding == "32FC1" else "u2")
+        return _metres(_pixels(message, kind.newbyteorder(">" if message.is_bigendian else "<"), 1)[..., 0])
     data = np.frombuffer(message.data, np.uint8)
     header = 12 if "compressedDepth" in message.format else 0  # compressed_depth_image_transport: enum, two floats
     pixels = cv2.imdecode(data[header:], cv2.IMREAD_UNCHANGED) if len(data) > header else None
@@ -92,18 +127,3 @@ def _metres(depth: NDArray) -> NDArray[np.float32]:
         return depth.astype(np.float32) * np.float32(0.001)
     depth = depth.astype(np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
-
-
-def _rows(message: Any, dtype: np.dtype, channels: int) -> NDArray:
-    """The pixels (H, W) or (H, W, channels) without the padding at the end of rows, in the machine's byte order."""
-    height, width, step = message.height, message.width, message.step
-    used = width * channels * dtype.itemsize
-    if height == 0 or width == 0 or step < used or len(message.data) < step * height:
-        raise ValueError(
-            f"an image of {width}x{height} {message.encoding}, step {step}, holds {len(message.data)} bytes:"
-            f" step must be at least {used} and data step * height; check the camera driver"
-        )
-    rows = np.frombuffer(message.data, np.uint8)[: step * height].reshape(height, step)[:, :used]
-    pixels = np.ascontiguousarray(rows).view(dtype.newbyteorder(">" if message.is_bigendian else "<"))
-    pixels = pixels.astype(dtype, copy=False)
-    return pixels.reshape(height, width, channels) if channels > 1 else pixels

@@ -10,7 +10,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.ros.conversions import RgbImage, nanoseconds, read_image, read_intrinsics, rigid_from_xyzw
+from pixel4d_ros.logs.images import RgbImage, decode_image
+from pixel4d_ros.ros.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.trajectory import PLAN_READERS, Plan, PlanError
 from pixel4d_ros.ros.transforms import FrameSource, OdometryTrack, Surroundings
@@ -66,7 +67,7 @@ class Source:
 def read_source(message: Image | CompressedImage, info: CameraInfo | None, info_topic: str) -> Source:
     """Decode an image and match it with its calibration. Raises InputFault."""
     try:
-        rgb = read_image(message)
+        rgb = decode_image(message)
     except ValueError as error:
         raise InputFault("image", str(error)) from error
     if info is None:

@@ -21,7 +21,8 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import CompressedImage
 
-from pixel4d_ros.ros.conversions import fill, read_image, read_pose
+from pixel4d_ros.logs.images import decode_image
+from pixel4d_ros.ros.conversions import fill, read_pose
 from pixel4d_ros.ros.pointcloud import FIELD_NAMES
 
 pytestmark = pytest.mark.ros
@@ -94,13 +95,13 @@ def test_every_output_of_one_frame(node, client):
 
     assert [round(t.sec + t.nanosec * 1e-9, 9) for t in first.time_from_start] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert list(first.camera_info.k) == K and (first.camera_info.width, first.camera_info.height) == (WIDTH, HEIGHT)
-    frames = np.stack([read_image(m) for m in first.images])
+    frames = np.stack([decode_image(m) for m in first.images])
     assert frames.shape == (6, HEIGHT, WIDTH, 3) and frames[0].std() > 1
     assert len(first.confidence) == 6 and all(0 <= c <= 1 for c in first.confidence)
     # 5 m/s along base_link's x is 5 m/s along the camera's z.
     poses = np.stack([read_pose(p) for p in first.camera_poses])
     assert np.allclose(poses[:, :3, 3], [[0, 0, 0.5 * i] for i in range(6)], atol=1e-6)
-    assert np.array_equal(read_image(client.got["forecast/image"][0]), frames[3])
+    assert np.array_equal(decode_image(client.got["forecast/image"][0]), frames[3])
 
     cloud, moved = client.got["gaussians"][0], client.got["gaussians/forecast"][0]
     assert tuple(f.name for f in cloud.fields) == FIELD_NAMES and cloud.width == moved.width > 100
@@ -197,7 +198,7 @@ def test_only_the_selected_image_is_rendered_for_a_viewer(node):
         viewer.connect()
         viewer.send_frame(60.0)
         viewer.until(lambda: viewer.got["forecast/image"] or viewer.send_frame(60.0) or viewer.spin_for(0.5))
-        assert read_image(viewer.got["forecast/image"][0]).shape == (HEIGHT, WIDTH, 3)
+        assert decode_image(viewer.got["forecast/image"][0]).shape == (HEIGHT, WIDTH, 3)
     finally:
         viewer.destroy_node()
 
@@ -217,7 +218,7 @@ def test_compressed_images_in_a_namespace_at_another_output_size(tmp_path):
             sequence = client.until(lambda: client.got["forecast"])[0]
         finally:
             client.destroy_node()
-    assert sequence.header.frame_id == "front_camera" and read_image(sequence.images[1]).shape == (32, 104, 3)
+    assert sequence.header.frame_id == "front_camera" and decode_image(sequence.images[1]).shape == (32, 104, 3)
     # Pixel centres at integers: the image's corner at (-0.5, -0.5) stays where it is.
     assert sequence.camera_info.k[0] == 60.0 and sequence.camera_info.k[2] == pytest.approx(51.5)
 
