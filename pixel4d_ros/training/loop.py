@@ -1,4 +1,4 @@
-"""The training loop: one GPU (or the CPU), bf16, weight averaging, a validation log that is never trained on."""
+"""The training loop: CPU, one GPU or several (DDP), bf16, weight averaging, a log to validate on, never trained on."""
 
 from __future__ import annotations
 
