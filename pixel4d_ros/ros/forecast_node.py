@@ -32,6 +32,7 @@ from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameters
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.memory import return_large_blocks
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, subscribe
 from pixel4d_ros.ros.trajectory import ego_motion
@@ -164,10 +165,8 @@ class ForecastNode(LifecycleNode):
 
     def _restart(self, what: str) -> None:
         """Time jumped back: forget everything but the calibration, which holds at all times."""
-        self.get_logger().warning(
-            f"{what} jumped back: all state is dropped (if this goes on, two programs publish it)",
-            throttle_duration_sec=5.0,
-        )
+        text = f"{what} jumped back: all state is dropped (if this goes on, two programs publish it)"
+        self.get_logger().warning(text, throttle_duration_sec=5.0)
         self._inputs = Inputs()
         self._tf.clear()
         self._faults.clear()
@@ -266,6 +265,7 @@ class ForecastNode(LifecycleNode):
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
     node = None
+    return_large_blocks()
     try:
         rclpy.init(args=arguments)
         node = ForecastNode()
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"forecast_node: {error}", file=sys.stderr)
         return 1
     finally:
-        # A terminal's Ctrl-C reaches the node twice, once through `ros2 launch`: the second must not break the ending.
+        # Ctrl-C reaches the node twice, once through `ros2 launch`: the second must not break the ending.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()

@@ -28,6 +28,7 @@ INPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 TRAJECTORY = QoSProfile(depth=1)  # reliable
 # Deep enough for all samples of one forecast, which go out back to back.
 OUTPUT = QoSProfile(depth=10)
+CLOUD = QoSProfile(depth=1)  # DDS keeps the history in memory, and a cloud takes up to 22 MB
 
 
 def overridable() -> QoSOverridingOptions:
@@ -48,11 +49,11 @@ class Publishers:
         self._sequence_type = forecast_sequence_type()
         self.sequence = self._create(self._sequence_type, "~/forecast")
         self.image = self._create(Image, "~/forecast/image")
-        self.cloud = self._create(PointCloud2, "~/gaussians")
-        self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast")
+        self.cloud = self._create(PointCloud2, "~/gaussians", CLOUD)
+        self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast", CLOUD)
 
-    def _create(self, message_type: type, topic: str) -> Any:
-        return self._node.create_lifecycle_publisher(message_type, topic, OUTPUT, qos_overriding_options=overridable())
+    def _create(self, message_type: type, topic: str, qos: QoSProfile = OUTPUT) -> Any:
+        return self._node.create_lifecycle_publisher(message_type, topic, qos, qos_overriding_options=overridable())
 
     def destroy(self) -> None:
         """Take the topics down."""
