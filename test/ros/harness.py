@@ -126,7 +126,7 @@ class Client(Node):
         self.until(lambda: all(p.get_subscription_count() for p in inputs))
         topics = [s.topic_name for s in self.subscriptions if "forecast_node" in s.topic_name]
         self.until(lambda: all(self.count_publishers(t) for t in topics))
-        self.spin_for(0.5)  # the node must have seen this side too
+        self.spin_for(1.0)  # the node must have seen this side too
         return self
 
     def until(self, true: Callable[[], Any], patience: float = PATIENCE) -> Any:

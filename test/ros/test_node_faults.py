@@ -155,9 +155,10 @@ def test_bad_trajectories_fall_back_to_odometry(node, client, clock, kind):
     make, words = BAD_PATHS[kind]
     message = make(clock)
     message.header.stamp = stamp(clock)
-    client.send_odometry(clock)
     client.trajectory.publish(message)
-    client.settle()
+    for _ in range(3):  # best effort: one may be lost
+        client.send_odometry(clock)
+        client.settle()
     for _ in range(3):
         sequence = client.forecast(clock)
         assert sequence.camera_poses[1].position.z == pytest.approx(0.5)
