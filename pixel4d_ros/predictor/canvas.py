@@ -44,9 +44,7 @@ class Canvas:
 
     def inside(self, device: torch.device) -> Tensor:
         """(height, width) float: 1 where the camera saw, 0 in the padding."""
-        mask = torch.zeros(self.height, self.width, device=device)
-        mask[self.top : self.top + self.inner.height, self.left : self.left + self.inner.width] = 1
-        return mask
+        return inside_mask(self.camera, self.inner, self.left, self.top, device)
 
     @staticmethod
     def of(camera: Camera) -> Canvas:
@@ -71,6 +69,13 @@ class Canvas:
         inner = resize(image, self.inner.width, self.inner.height)
         right, bottom = self.width - self.left - self.inner.width, self.height - self.top - self.inner.height
         return reflect_pad(inner, self.left, right, self.top, bottom)
+
+
+def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torch.device) -> Tensor:
+    """(H, W) float of the padded image: 1 in the inner one, whose upper left pixel is at (left, top), 0 around it."""
+    mask = torch.zeros(padded.height, padded.width, device=device)
+    mask[top : top + inner.height, left : left + inner.width] = 1
+    return mask
 
 
 def padded_size(size: int) -> int:

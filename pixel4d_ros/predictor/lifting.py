@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, reflect_pad, resize
+from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, reflect_pad, resize
 from pixel4d_ros.predictor.network import PixelMaps
 from pixel4d_ros.rotations import matrix_to_quaternion
 
@@ -96,9 +96,7 @@ class Grid:
 
     def inside(self, device: torch.device) -> Tensor:
         """(H, W) float: 1 where the camera saw, 0 in the padding."""
-        mask = torch.zeros(self.camera.height, self.camera.width, device=device)
-        mask[self.top : self.top + self.inner.height, self.left : self.left + self.inner.width] = 1
-        return mask
+        return inside_mask(self.camera, self.inner, self.left, self.top, device)
 
 
 def visible_layer(

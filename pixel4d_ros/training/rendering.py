@@ -87,11 +87,8 @@ def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: Pixel
     )
 
     def views_of(name: str) -> Tensor:
-        return (
-            torch.cat([getattr(layer, name) for layer in layers], 1)[:, None]
-            .expand(b, v, *_shape(layers, name))
-            .flatten(0, 1)
-        )
+        joined = torch.cat([getattr(layer, name) for layer in layers], 1)
+        return joined[:, None].expand(-1, v, *joined.shape[1:]).flatten(0, 1)
 
     still = layers[1:]
     all_means = torch.cat([means] + [layer.means[:, None].expand(-1, v, -1, -1) for layer in still], 2)
@@ -111,11 +108,6 @@ def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: Pixel
         )
     )
     return rendered.features.view(b, v, height, width, 3).permute(0, 1, 4, 2, 3)
-
-
-def _shape(layers: tuple[Layer, ...], name: str) -> tuple[int, ...]:
-    first = getattr(layers[0], name)
-    return (sum(getattr(layer, name).shape[1] for layer in layers), *first.shape[2:])
 
 
 def _visible_motion(canvas: Canvas, maps: PixelMaps, motion: Tensor) -> Motion:
