@@ -19,7 +19,7 @@ from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
-__all__ = ["DeviceError", "Forecast", "Forecaster", "WeightsError"]
+__all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
 VIEWS_PER_CALL = 28  # rendered at once: bounds memory
 MIN_SIDE = 32  # pixels
@@ -36,6 +36,15 @@ class Forecast:
     uncertainty: NDArray[np.float32]  # (T, H, W) 0..1: standard deviation of the colours over the samples
     confidence: NDArray[np.float32]  # (S, T) 0..1: share of pixels that come mostly from what the image showed
     scene: DynamicGaussians  # on the forecaster's device
+
+
+@dataclass(frozen=True)
+class Views:
+    """Rendered views of a scene: one future, T times, or P paths of T times each."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3) or (P, T, H, W, 3) RGB
+    depth: NDArray[np.float32]  # (..., H, W) metres, inf where nothing is seen
+    confidence: NDArray[np.float32]  # (...) 0..1: share of pixels that come mostly from what the image showed
 
 
 class Forecaster:
@@ -76,7 +85,6 @@ class Forecaster:
             tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255
             return self.predictor.predict(tensor, camera, num_samples, seed)
 
-    @torch.inference_mode()
     def render(
         self,
         scene: DynamicGaussians,
@@ -87,9 +95,21 @@ class Forecaster:
     ) -> NDArray[np.uint8]:
         """Frames (T, H, W, 3) uint8 of the scene at times (T,), seen from T_source_camera (T, 4, 4).
 
-        K (3, 3) and size (width, height) default to the source camera's; K alone keeps the source's size, size alone
-        resamples the source's view.
+        Several camera paths (P, T, 4, 4) at the same times give (P, T, H, W, 3). K (3, 3) and size (width, height)
+        default to the source camera's; K alone keeps the source's size, size alone resamples the source's view.
         """
+        return self.views(scene, T_source_camera, times, K, size).frames
+
+    @torch.inference_mode()
+    def views(
+        self,
+        scene: DynamicGaussians,
+        T_source_camera: ArrayLike,
+        times: ArrayLike,
+        K: ArrayLike | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Views:
+        """What render gives, with depth and confidence; besides the result it takes memory for a few views only."""
         if scene.camera is None and (K is None or size is None):
             raise ValueError("this scene does not know its source camera: give K and size")
         if K is None:
@@ -98,7 +118,24 @@ class Forecaster:
         if size is None:
             assert scene.camera is not None
             size = (scene.camera.width, scene.camera.height)
-        return np.concatenate([_to_bytes(rgb) for rgb, _, _ in self._views(scene, T_source_camera, times, K, size)])
+        poses, instants = np.asarray(T_source_camera, np.float64), np.atleast_1d(np.asarray(times, np.float64))
+        leading = poses.shape[:-2]
+        if poses.ndim == 4:
+            if poses.shape[1] != len(instants):
+                raise ValueError(f"each path needs one pose per time, got {poses.shape[1]} and {len(instants)} times")
+            poses, instants = poses.reshape(-1, *poses.shape[2:]), np.tile(instants, len(poses))
+        if len(poses) == 0:
+            raise ValueError("rendering needs at least one camera pose")
+        parts = [
+            (_to_bytes(rgb), depth.cpu().numpy(), (seen > 0.5).float().mean((1, 2)).cpu().numpy())
+            for rgb, depth, seen in self._views(scene, poses, instants, K, size)
+        ]
+        frames, depth, confidence = (np.concatenate(part) for part in zip(*parts))
+        return Views(
+            frames.reshape(*leading, *frames.shape[1:]),
+            depth.reshape(*leading, *depth.shape[1:]),
+            confidence.reshape(leading).clip(0, 1),
+        )
 
     @torch.inference_mode()
     def forecast(

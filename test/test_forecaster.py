@@ -185,6 +185,25 @@ def test_bad_requests_are_refused(forecaster: Forecaster, photo: Photo, forecast
         forecaster.forecast(photo.image, photo.K, AHEAD, [np.nan])
 
 
+def test_a_batch_of_paths_is_rendered_as_each_of_them(forecaster: Forecaster, forecast: Forecast) -> None:
+    turns = [CameraPath.constant_twist([0, 0, 6.0], [0, turn, 0], 1.0) for turn in (-0.3, 0.0, 0.3)]
+    times = np.linspace(0, 0.9, 10)  # 30 views: more than one call renders
+    poses = np.stack([turn.at(times) for turn in turns])
+    together = forecaster.views(forecast.scene, poses, times, size=(104, 32))
+    assert together.frames.shape == (3, 10, 32, 104, 3) and together.depth.shape == (3, 10, 32, 104)
+    for k, path in enumerate(poses):
+        alone = forecaster.views(forecast.scene, path, times, size=(104, 32))
+        np.testing.assert_array_equal(together.frames[k], alone.frames)
+        np.testing.assert_array_equal(together.depth[k], alone.depth)
+        np.testing.assert_array_equal(together.confidence[k], alone.confidence)
+    assert together.confidence.shape == (3, 10) and not np.array_equal(together.frames[0], together.frames[2])
+    np.testing.assert_array_equal(forecaster.render(forecast.scene, poses, times, size=(104, 32)), together.frames)
+    with pytest.raises(ValueError, match="one pose per time, got 10 and 3 times"):
+        forecaster.render(forecast.scene, poses, times[:3])
+    with pytest.raises(ValueError, match="at least one camera pose"):
+        forecaster.render(forecast.scene, poses[:0], times)
+
+
 def test_missing_weights_are_reported() -> None:
     with pytest.raises(WeightsError, match="does not exist"):
         Forecaster.load("no/such/weights.safetensors", device="cpu")
