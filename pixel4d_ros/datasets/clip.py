@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import check_intrinsics, check_poses
+from pixel4d_ros.datasets.boxes import Box, box_mask
+from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.rotations import FloatArray
 
 
@@ -19,37 +21,54 @@ class Clip:
     """T posed images of one camera, in time order.
 
     World is any fixed frame; poses are T_world_camera of the optical frame. Moving objects, where known, are numbered
-    1..M through the whole clip; their motion is given per frame in that frame's own optical frame.
+    1..M through the whole clip; their motion is given per frame in that frame's own optical frame. Images and depth may
+    be arrays or LazyFrames, which read a frame when it is asked for; np.asarray makes an array of either.
     """
 
     name: str
-    images: NDArray[np.uint8]  # (T, H, W, 3) RGB
+    images: NDArray[np.uint8] | LazyFrames[np.uint8]  # (T, H, W, 3) RGB
     K: FloatArray  # (3, 3) pixels
     poses: FloatArray  # (T, 4, 4) T_world_camera
     times: FloatArray  # (T,) seconds, increasing
-    depth: NDArray[np.float32] | None = None  # (T, H, W) metres along z, 0 where unknown
+    depth: NDArray[np.float32] | LazyFrames[np.float32] | None = None  # (T, H, W) metres along z, 0 where unknown
     object_ids: NDArray[np.uint8] | None = None  # (T, H, W), 0 = static
     object_motions: NDArray[np.float32] | None = None  # (T, M + 1, 4, 3): v, a, w, a_w in frame t's optical frame
     object_centroids: NDArray[np.float32] | None = None  # (T, M + 1, 3) metres, in frame t's optical frame
     stereo: Clip | None = None  # the other camera of a stereo pair: same times, its own K and poses
+    boxes: tuple[tuple[Box, ...], ...] | None = None  # per frame, the labelled things in view
+    metric: bool = True  # False: positions are in units of unknown length
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "K", check_intrinsics(self.K))
         object.__setattr__(self, "poses", check_poses(self.poses))
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray) and field.name != "K" and len(value) != len(self.images):
-                raise ValueError(f"clip {self.name}: {len(self.images)} images but {len(value)} {field.name}")
+        for name in self._per_frame():
+            count = len(getattr(self, name))
+            if count != len(self.images):
+                raise ValueError(f"clip {self.name}: {len(self.images)} images but {count} {name}")
+
+    def _per_frame(self) -> list[str]:
+        """Names of the fields that hold something for each frame."""
+        kinds = (np.ndarray, LazyFrames, tuple)
+        return [f.name for f in fields(self) if f.name != "K" and isinstance(getattr(self, f.name), kinds)]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def part(self, start: int, stop: int, step: int = 1) -> Clip:
-        """Frames start..stop (exclusive) at every step-th frame; arrays are views."""
-        cut = {
-            f.name: getattr(self, f.name)[start:stop:step]
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), np.ndarray) and f.name != "K"
-        }
+        """Frames start..stop (exclusive) at every step-th frame; arrays and LazyFrames are views."""
+        cut = {name: getattr(self, name)[start:stop:step] for name in self._per_frame()}
         stereo = None if self.stereo is None else self.stereo.part(start, stop, step)
         return replace(self, **cut, stereo=stereo)
+
+    def moving_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Pixels (H, W) of frame t on moving things: by object_ids, else in a moving box; None where neither exists."""
+        if self.object_ids is not None:
+            return self.object_ids[t] > 0
+        if self.boxes is None:
+            return None
+        height, width = self.images.shape[1:3]
+        mask = np.zeros((height, width), bool)
+        for box in self.boxes[t]:
+            if box.moving:
+                mask |= box_mask(box, self.K, width, height)
+        return mask

@@ -1,0 +1,62 @@
+"""Labelled 3D boxes of the things in an image, and the pixels they cover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.rotations import FloatArray
+
+NEAR = 0.05  # metres: what lies nearer than this plane, or behind the camera, is cut off before it is projected
+_CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
+_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1])
+
+
+@dataclass(frozen=True)
+class Box:
+    """One thing in one frame; `track` (1..) is the same through the clip.
+
+    T_camera_box (4, 4) is the pose of the box's centre in that frame's optical frame, the box's axes being x forward,
+    y left, z up; size (3,) is length, width, height in metres; moving: it moves in the world at some time of the clip.
+    """
+
+    track: int
+    label: str
+    T_camera_box: FloatArray
+    size: FloatArray
+    moving: bool
+
+
+def box_corners(box: Box) -> FloatArray:
+    """The corners (8, 3) in the camera's optical frame, metres."""
+    return (_CORNERS * box.size) @ box.T_camera_box[:3, :3].T + box.T_camera_box[:3, 3]
+
+
+def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.bool_]:
+    """Pixels (H, W) whose centre lies in the box's outline; occlusion by other things is not known here."""
+    mask = np.zeros((height, width), bool)
+    corners = box_corners(box)
+    a, b = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
+    crossing = (a[:, 2] < NEAR) != (b[:, 2] < NEAR)
+    a, b = a[crossing], b[crossing]
+    cut = a + (b - a) * ((NEAR - a[:, 2:]) / (b[:, 2:] - a[:, 2:]))
+    seen = np.concatenate((corners[corners[:, 2] >= NEAR], cut))
+    if len(seen) < 3:
+        return mask
+    pixels = seen @ K.T
+    outline = cv2.convexHull((pixels[:, :2] / pixels[:, 2:]).astype(np.float32))[:, 0].astype(np.float64)
+    low = np.clip(np.ceil(outline.min(0)), 0, (width, height)).astype(int)
+    high = np.clip(np.floor(outline.max(0)) + 1, 0, (width, height)).astype(int)
+    v, u = np.mgrid[low[1] : high[1], low[0] : high[0]]
+    inside = np.ones(u.shape, bool)
+    ahead = np.roll(outline, -1, 0)
+    # The turn of the outline: OpenCV's order of a hull's points is not promised.
+    turn = np.sign((outline[:, 0] * ahead[:, 1] - outline[:, 1] * ahead[:, 0]).sum())
+    for (x, y), (dx, dy) in zip(outline, ahead - outline):
+        inside &= turn * (dx * (v - y) - dy * (u - x)) >= 0
+    mask[low[1] : high[1], low[0] : high[0]] = inside
+    return mask

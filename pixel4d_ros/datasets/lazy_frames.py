@@ -1,0 +1,73 @@
+"""Images or depth of a clip that are read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+S = TypeVar("S", bound=np.generic)
+CACHED = 16  # frames that are kept: neighbouring windows of a clip share theirs
+
+
+class LazyFrames(Generic[S]):
+    """Frames (T, H, W) or (T, H, W, 3) behind `load(index)`; what users do with an array of them works here too.
+
+    An int gives the frame as a new array, a slice another LazyFrames on the same cache (the last CACHED frames), a
+    tuple an array as numpy would. np.asarray reads all of them. Errors are those of `load`.
+    """
+
+    def __init__(
+        self, load: Callable[[int], NDArray[S]], count: int, frame_shape: tuple[int, ...], dtype: DTypeLike
+    ) -> None:
+        self._load = lru_cache(maxsize=CACHED)(load)
+        self._indices = range(count)
+        self._frame_shape = tuple(frame_shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, H, W) or (T, H, W, 3)."""
+        return (len(self._indices), *self._frame_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, key: slice) -> LazyFrames[S]: ...
+    @overload
+    def __getitem__(self, key: int | np.integer[Any] | tuple[Any, ...]) -> NDArray[S]: ...
+    def __getitem__(self, key: slice | int | np.integer[Any] | tuple[Any, ...]) -> LazyFrames[S] | NDArray[S]:
+        if isinstance(key, slice):
+            view = object.__new__(LazyFrames)
+            view.__dict__.update(self.__dict__, _indices=self._indices[key])
+            return view
+        if isinstance(key, tuple):
+            first, *rest = key
+            if isinstance(first, (int, np.integer)):
+                return self[first][tuple(rest)]
+            if isinstance(first, slice):
+                return np.asarray(self[first])[(slice(None),) + tuple(rest)]  # noqa: RUF005 (unpacking in an index needs Python 3.11)
+            return np.asarray(self)[key]
+        return self._load(self._indices[int(key)]).copy()  # a copy: drawing on it leaves the cache alone
+
+    def __iter__(self) -> Iterator[NDArray[S]]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        out = np.empty(self.shape, self.dtype)
+        for i in range(len(self)):
+            out[i] = self._load(self._indices[i])
+        return out if dtype is None else out.astype(dtype, copy=False)
+
+    def astype(self, dtype: DTypeLike) -> NDArray[Any]:
+        """All frames as an array of that type."""
+        return np.asarray(self, dtype)
