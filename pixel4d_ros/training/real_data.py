@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,13 +77,16 @@ def _read_rgb(path: Path) -> np.ndarray | None:
 class RealData:
     """Draws augmented batches from clips: one crop, zoom, aspect, flip and colour change for all views of a sample.
 
-    A clip's share grows with the square root of its length, so that long drives do not drown short ones.
+    A clip's share grows with the square root of its length, so that long drives do not drown short ones, times its
+    weight (1 where weights are not given).
     """
 
-    def __init__(self, clips: list[Clip], rng: Generator, device: torch.device) -> None:
+    def __init__(
+        self, clips: list[Clip], rng: Generator, device: torch.device, weights: Sequence[float] | None = None
+    ) -> None:
         self.rng, self.device = rng, device
         self.banks, self.entries = _fill_banks(clips, device)
-        shares = np.sqrt([len(clip) for clip in clips])
+        shares = np.sqrt([len(clip) for clip in clips]) * (1.0 if weights is None else np.asarray(weights))
         self.shares = shares / shares.sum()
 
     def batch(self, count: int, views: int, size: tuple[int, int]) -> Batch:
