@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from log_samples import (
     Entry,
     base_pose,
     camera_info,
+    compressed_message,
     entries,
     header,
     image_message,
@@ -28,6 +30,7 @@ from log_samples import (
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.logs.reader import LogError
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.rotations import rigid, rigid_inverse
@@ -70,7 +73,29 @@ def test_depth_is_that_of_the_nearest_stamp(tmp_path: Path) -> None:
     gaps = read_clip(write_mcap(tmp_path / "gaps.mcap", sparse)).depth
     assert gaps is not None
     assert (gaps[:2, 1:] > 0).all()
-    assert not gaps[2:].any()
+    assert not np.asarray(gaps[2:]).any()
+
+
+@pytest.mark.parametrize("write", [write_mcap, lambda path, items: write_rosbag1(path.with_suffix(".bag"))])
+def test_frames_in_any_order(tmp_path: Path, write: Callable[[Path, list[Entry]], Path]) -> None:
+    clip = read_clip(write(tmp_path / "a.mcap", list(entries())))
+    assert isinstance(clip.images, LazyFrames) and isinstance(clip.depth, LazyFrames)
+    order = [4, 1, 5, 0, 2, 2, 3]
+    for images in (clip.images, read_clip(tmp_path / "a").images):  # the second has nothing in its cache
+        np.testing.assert_array_equal(np.stack([images[i] for i in order]), np.stack([picture(i) for i in order]))
+
+
+def test_a_damaged_or_odd_image_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    items = list(entries(compressed=True))
+    images = [e for e in items if e.topic.endswith("compressed")]
+    images[3].message.data = images[3].message.data[:40]
+    images[4].message.data = compressed_message(T, 0, picture(4, scale=2)).data
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", items))
+    np.testing.assert_array_equal(clip.images[5], picture(5))
+    with pytest.raises(LogError, match=r"a\.mcap: /camera/left/image_raw/compressed, image 3: .* damaged"):
+        clip.images[3]
+    with pytest.raises(LogError, match=r"image 4 has 64x48 pixels, the first 32x24: a clip needs one size"):
+        clip.images[4]
 
 
 def test_part_of_a_log(tmp_path: Path) -> None:
