@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from pixel4d_ros.training.config import TrainingConfig
+from pixel4d_ros.training.config import Source, TrainingConfig
 
 _TYPES = {"Path": Path, "Path | None": Path, "int": int, "float": float, "str": str}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of TrainingConfig."""
-    parser.add_argument("logs", nargs="*", type=Path, help="driving logs to train on")
+    """One option for each field of TrainingConfig; what is not given is absent, so that a config file may say it."""
+    parser.add_argument(
+        "logs", nargs="*", type=Path, help="what to train on: driving logs, folders of stereo pairs (in place of the "
+        "config file's sources)"
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of these options; options here win")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the run that wrote --out stopped, with its settings"
+    )
     for f in fields(TrainingConfig):
-        default = None if f.default is MISSING else f.default
-        parser.add_argument(
-            f"--{f.name.replace('_', '-')}",
-            type=_TYPES[str(f.type)],
-            default=default,
-            help=f"{f.metadata['help']} (default: {default})",
-        )
+        if f.name != "sources":
+            parser.add_argument(
+                f"--{f.name.replace('_', '-')}",
+                type=_TYPES[str(f.type)],
+                default=argparse.SUPPRESS,
+                help=f"{f.metadata['help']} (default: {f.default})",
+            )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; raises ValueError when there is nothing to train on."""
     from pixel4d_ros.training.loop import train
 
-    config = TrainingConfig(**{f.name: getattr(args, f.name) for f in fields(TrainingConfig)})
-    if not args.logs and not config.stereo and not config.synthetic_batch:
+    config = read_config(args)
+    if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
-    train(config, args.logs)
+    train(config, resume=args.resume)
     return 0
+
+
+def read_config(args: argparse.Namespace) -> TrainingConfig:
+    """The run's settings: defaults, then those of the run to resume, then the config file's, then the options."""
+    given = {f.name: getattr(args, f.name) for f in fields(TrainingConfig) if hasattr(args, f.name)}
+    if args.logs:
+        given["sources"] = tuple(Source(path) for path in args.logs)
+    from_file: dict[str, Any] = {}
+    if args.config is not None:
+        from pixel4d_ros.training.config_file import read_config_file
+
+        from_file = read_config_file(args.config)
+    before: dict[str, Any] = {}
+    if args.resume:
+        from pixel4d_ros.training.resume import read_settings
+
+        before = read_settings(TrainingConfig(**{**from_file, **given}).checkpoint)
+    try:
+        return TrainingConfig(**{**before, **from_file, **given})
+    except ValueError as error:
+        raise ValueError(f"{args.config}: {error}" if from_file else str(error)) from None

@@ -12,19 +12,33 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """One training run."""
+class Source:
+    """A driving log or a folder of stereo pairs, and how much more often its clips are drawn than others."""
 
+    path: Path
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"the weight of source {self.path} must be above 0, not {self.weight}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run. Raises ValueError for values that no run could have."""
+
+    sources: tuple[Source, ...] = _option((), "what to train on; in a config file: {path: ..., weight: ...} each")
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")
     weights: Path | None = _option(None, "weights to go on from")
     backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")
-    stereo: Path | None = _option(None, "folder of stereo pairs (left/, right/, disparity/)")
+    stereo: Path | None = _option(None, "one more source: a folder of stereo pairs (left/, right/, disparity/)")
     validate: Path | None = _option(None, "a log to judge the EMA weights by; never trained on")
     steps: int = _option(20_000, "optimiser steps")
     minutes: float = _option(0.0, "stop after this time though steps remain (0: no limit)")
     batch: int = _option(8, "real samples per step")
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced as training goes on")
+    room_share: float = _option(0.25, "share of the steps that train on rooms, if there are any")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders; the encoder's is a tenth")
     rate_from: float = _option(1.0, "share of the peak rate at the start")
@@ -33,5 +47,37 @@ class TrainingConfig:
     weight_decay: float = _option(0.02, "AdamW weight decay")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
     depth_weight: float = _option(0.5, "weight of the log depth loss")
+    save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
+    panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        least = {
+            "steps": 1,
+            "minutes": 0,
+            "batch": 0,
+            "synthetic_batch": 0,
+            "synthetic_pool": 1,
+            "room_share": 0,
+            "targets": 1,
+            "rate": 0,
+            "save_minutes": 0,
+            "panel_every": 0,
+            "seed": 0,
+        }
+        for name, limit in least.items():
+            if not getattr(self, name) >= limit:
+                raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        if self.batch + self.synthetic_batch < 1:
+            raise ValueError("batch and synthetic_batch are both 0: a step needs samples")
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where `--resume` finds the run."""
+        return self.out.with_suffix(".resume.safetensors")
+
+    @property
+    def curves(self) -> Path:
+        """TensorBoard's folder of this run."""
+        return self.out.parent / "tensorboard" / self.out.stem

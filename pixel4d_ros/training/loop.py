@@ -1,100 +1,174 @@
-"""The training loop: CPU, one GPU or several (DDP), bf16, weight averaging, a log to validate on, never trained on."""
+"""The training loop: CPU, one GPU or several (DDP), bf16, weight averaging, checkpoints, a log to validate on."""
 
 from __future__ import annotations
 
 import math
-import os
+import resource
 import time
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import TrainingConfig
+from pixel4d_ros.training.config import Source, TrainingConfig
 from pixel4d_ros.training.losses import total_loss
-from pixel4d_ros.training.real_data import RealData, is_room, read_stereo_folder
+from pixel4d_ros.training.panels import Board
+from pixel4d_ros.training.processes import StopRequest, Team, join_processes
 from pixel4d_ros.training.rendering import predict_views
-from pixel4d_ros.training.synthetic_data import SyntheticData
+from pixel4d_ros.training.resume import RunState, load_state, save_state
+from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.validation import validate
 
 WIDE, TALL = (416, 128), (256, 208)  # crops for roads and rooms: fixed shapes, about the same number of pixels
-TALL_EVERY = 4  # every so many steps trains on rooms, if there are any
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
 
 
-def train(config: TrainingConfig, logs: list[Path]) -> Path:
-    """Train on logs (and whatever else the config names) and return the path of the EMA weights.
+def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False) -> Path:
+    """Train on logs and whatever else the config names, and return the path of the EMA weights.
 
-    Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged.
+    Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged. resume goes on
+    from config.checkpoint. Asked to stop by Ctrl-C or SIGTERM, it writes weights and checkpoint and raises
+    KeyboardInterrupt. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
     """
-    device, rank, world = _join_processes(config)
-    torch.manual_seed(config.seed + rank)
-    torch.backends.cudnn.benchmark = True
-    rng = np.random.default_rng((config.seed, rank))
-    roads, rooms = _real_data(config, logs, rng, device)
-    synthetic = SyntheticData(config.synthetic_batch, config.targets + 1, WIDE, config.synthetic_pool, rng, device)
-    network = _network(config).to(device).train()
-    average = deepcopy(network).eval().requires_grad_(False)
-    parallel = DistributedDataParallel(network) if world > 1 else network
-    optimizer = _optimizer(network, config)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-
-    started, sums, step = time.monotonic(), dict[str, Tensor](), 0
-    bar = tqdm(total=config.steps, unit="step", mininterval=5, disable=rank > 0)
-    while (progress := _progress(config, step, started, world)) < 1:
-        for group, peak in zip(optimizer.param_groups, peaks):
-            group["lr"] = peak * _rate(config, progress) * min(1, (step + 1) / WARM_UP)
-        batch = _draw(config, step, roads, rooms, synthetic)
-        parts = _step(parallel, optimizer, batch, config, progress)
-        # The average forgets its start quickly, unless that start is a trained network.
-        _average(average, network, config.ema if config.weights else min(config.ema, 1 - 10 / (step + 11)))
-        sums = {k: sums.get(k, torch.zeros(())) + v for k, v in parts.items()}
-        step += 1
-        bar.update()
-        if step % REPORT_EVERY == 0:
-            line = " ".join(f"{k} {float(v) / REPORT_EVERY:.4f}" for k, v in sums.items())
-            bar.write(f"step {step} {time.monotonic() - started:.0f}s {line}")
-            sums = {}
-        if config.validate and rank == 0 and step % (30 * REPORT_EVERY) == 0:
-            bar.write(f"step {step} {validate(average, config.validate, device)}")
-    bar.close()
-    rate = step / (time.monotonic() - started)
-    if rank == 0:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(average, config.out, {"steps": str(step), "processes": str(world)})
-        print(f"{step} steps, {rate:.1f} a second, {world} x {device.type}: {config.out}")
-        if config.validate:
-            print(f"final {validate(average, config.validate, device)}")
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+    config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
+    with join_processes(config.device) as team:
+        torch.manual_seed(config.seed + team.rank)
+        torch.backends.cudnn.benchmark = True
+        network = _network(config).to(team.device).train()
+        average = deepcopy(network).eval().requires_grad_(False)
+        state = RunState(network, average, _optimizer(network, config))
+        if resume:
+            load_state(state, config.checkpoint)
+        data = TrainingData(config, team.rank, team.device, WIDE, TALL)
+        board = Board(config.curves if team.rank == 0 else None, state.step)
+        with StopRequest().listen() as stop:
+            finished = _train(config, state, data, team, stop, board)
+        board.close()
+    if not finished:
+        raise KeyboardInterrupt
     return config.out
 
 
-def _join_processes(config: TrainingConfig) -> tuple[torch.device, int, int]:
-    """Device, rank and number of processes; torchrun says them through the environment."""
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return torch.device(kind), 0, 1
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+def _train(
+    config: TrainingConfig, state: RunState, data: TrainingData, team: Team, stop: StopRequest, board: Board
+) -> bool:
+    """Step until the end (True) or a request to stop; the first process reports, validates and saves."""
+    parallel = DistributedDataParallel(state.network) if team.world > 1 else state.network
+    peaks = [group["lr"] for group in state.optimizer.param_groups]
+    clock = Clock(config, state)
+    sums, reported = dict[str, Tensor](), state.step
+    bar = tqdm(total=config.steps, initial=state.step, unit="step", mininterval=5, disable=team.rank > 0)
+    while True:
+        progress, stopping = team.agree(clock.progress(state.step), stop.signal is not None)
+        if progress >= 1 or stopping:
+            break
+        _seed(config, team.rank, state.step)
+        for group, peak in zip(state.optimizer.param_groups, peaks):
+            group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
+        batch = data.batch(state.step)
+        board.remember(batch)
+        parts = _step(parallel, state.optimizer, batch, config, progress)
+        # The average forgets its start quickly, unless that start is a trained network.
+        decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
+        _average(state.average, state.network, decay)
+        sums = {k: sums.get(k, torch.zeros(())) + v for k, v in parts.items()}
+        state.step += 1
+        bar.update()
+        if state.step % REPORT_EVERY == 0:
+            means = {k: float(v) / (state.step - reported) for k, v in sums.items()}
+            line = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            bar.write(f"step {state.step} {clock.seconds():.0f}s {line}")
+            rates = {"rate": state.optimizer.param_groups[-1]["lr"], "steps_per_second": clock.rate(state.step)}
+            board.scalars({**means, **rates}, state.step)
+            sums, reported = {}, state.step
+        if team.rank == 0:
+            _look_and_save(config, state, clock, team, board)
+    bar.close()
+    if team.rank == 0:
+        _finish(config, state, clock, team, finished=progress >= 1)
+    return progress >= 1
+
+
+class Clock:
+    """Time of a run, over all its starts."""
+
+    def __init__(self, config: TrainingConfig, state: RunState) -> None:
+        self.config, self.started, self.first_step = config, time.monotonic(), state.step
+        self.before, self.saved = state.seconds, self.started
+
+    def seconds(self) -> float:
+        """Time spent on the run so far, earlier starts included."""
+        return self.before + time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        """Share of the run that is over, from 0 to 1, by steps or by time."""
+        spent = self.seconds() / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return max(step / self.config.steps, spent)
+
+    def rate(self, step: int) -> float:
+        """Steps per second since this start."""
+        return (step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
+
+    def save_due(self) -> bool:
+        """Whether save_minutes passed since this last said so."""
+        due = time.monotonic() - self.saved >= 60 * self.config.save_minutes
+        self.saved = time.monotonic() if due else self.saved
+        return due
+
+
+def _look_and_save(config: TrainingConfig, state: RunState, clock: Clock, team: Team, board: Board) -> None:
+    """Panels, validation and checkpoints, each when it is due."""
+    if config.panel_every and state.step % config.panel_every == 0:
+        board.panels(state.average, state.step)
+    if config.validate and state.step % (30 * REPORT_EVERY) == 0:
+        line = validate(state.average, config.validate, team.device)
+        tqdm.write(f"step {state.step} {line}")
+        board.text("validation", line, state.step)
+    if clock.save_due():
+        _save(config, state, clock, team)
+
+
+def _save(config: TrainingConfig, state: RunState, clock: Clock, team: Team) -> None:
+    """The EMA weights, and all that the run needs to go on."""
+    save_state(state, config, clock.seconds())
+    save_weights(state.average, config.out, {"steps": str(state.step), "processes": str(team.world)})
+
+
+def _finish(config: TrainingConfig, state: RunState, clock: Clock, team: Team, finished: bool) -> None:
+    """Save, say what the run cost, and validate unless somebody is waiting for the process to end."""
+    rate, kind = clock.rate(state.step), team.device.type
+    _save(config, state, clock, team)
     if kind == "cuda":
-        torch.cuda.set_device(local)
-        kind = f"cuda:{local}"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind.startswith("cuda") else "gloo")
-    return torch.device(kind), rank, world
+        memory = torch.cuda.max_memory_allocated(team.device) / 2**30
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    print(
+        f"{state.step} steps, {rate:.1f} a second, {team.world} x {kind}, "
+        f"{clock.seconds() * team.world / 60:.1f} {'GPU' if kind == 'cuda' else 'CPU'} minutes, "
+        f"at most {memory:.1f} GiB each: {config.out}"
+    )
+    if not finished:
+        print(f"stopped at step {state.step}: go on with --resume --out {config.out}")
+    elif config.validate:
+        print(f"final {validate(state.average, config.validate, team.device)}")
+
+
+def _seed(config: TrainingConfig, rank: int, step: int) -> None:
+    """Random numbers of each step depend on nothing before it, so a run that is resumed needs no state of them."""
+    sequence = np.random.SeedSequence((config.seed, rank, step))
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 def _network(config: TrainingConfig) -> Network:
@@ -106,45 +180,12 @@ def _network(config: TrainingConfig) -> Network:
     return network
 
 
-def _real_data(
-    config: TrainingConfig, logs: list[Path], rng: np.random.Generator, device: torch.device
-) -> tuple[RealData | None, RealData | None]:
-    """Roads (driving logs and stereo pairs) and rooms: they are trained in crops of different shapes."""
-    clips = [read_clip(path) for path in tqdm(logs, desc="reading logs", unit="log")]
-    roads = [c for c in clips if not is_room(c)]
-    if config.stereo is not None:
-        roads += read_stereo_folder(config.stereo)
-    rooms = [c for c in clips if is_room(c)]
-    return RealData(roads, rng, device) if roads else None, RealData(rooms, rng, device) if rooms else None
-
-
-def _draw(
-    config: TrainingConfig, step: int, roads: RealData | None, rooms: RealData | None, synthetic: SyntheticData
-) -> Batch:
-    views = config.targets + 1
-    if rooms is not None and (roads is None or step % TALL_EVERY == TALL_EVERY - 1):
-        return rooms.batch(config.batch + config.synthetic_batch, views, TALL)
-    parts = [] if roads is None else [roads.batch(config.batch, views, WIDE)]
-    if config.synthetic_batch:
-        parts.append(synthetic.batch())
-    return Batch.join(parts)
-
-
 def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
     encoder = list(network.encoder.parameters())
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if id(p) not in known]
     groups = [{"params": encoder, "lr": config.rate / 10}, {"params": rest, "lr": config.rate}]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.99))
-
-
-def _progress(config: TrainingConfig, step: int, started: float, world: int) -> float:
-    """Share of the run that is over, 0 to 1, by steps or by time; all processes go by the first one's clock."""
-    spent = (time.monotonic() - started) / (60 * config.minutes) if config.minutes else 0.0
-    progress = torch.tensor(max(step / config.steps, spent), dtype=torch.float64)
-    if world > 1:
-        dist.broadcast(progress, 0)
-    return float(progress)
 
 
 def _rate(config: TrainingConfig, progress: float) -> float:
@@ -161,11 +202,11 @@ def _step(
     loss, parts = total_loss(prediction, batch, config.depth_weight)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0).cpu()  # waits for the GPU, as `if` would
     finite = torch.isfinite(norm)
     if finite:
         optimizer.step()
-    return {**parts, "skipped": (~finite).cpu()}
+    return {**parts, "gradient": norm.nan_to_num(0, 0, 0), "skipped": ~finite}
 
 
 @torch.no_grad()

@@ -1,0 +1,132 @@
+"""All that a run trains on: real clips mixed by weight, and a pool of synthetic batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from tqdm import tqdm
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.real_data import RealData, is_room, read_stereo_folder
+from pixel4d_ros.training.synthetic_data import RENEW_EVERY, SyntheticData
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class WeightedClip:
+    """A clip, how much more often than others it is drawn, and the source that it comes from."""
+
+    clip: Clip
+    weight: float
+    source: Path
+
+
+class TrainingData:
+    """Batches of one process: roads with synthetic samples, and every so often rooms, in crops of two shapes.
+
+    Every step has random numbers of its own, so that a run that is resumed draws what it would have drawn.
+    """
+
+    def __init__(self, config: TrainingConfig, rank: int, device: torch.device, wide: Size, tall: Size) -> None:
+        self.config, self.seed, self.wide, self.tall = config, (config.seed, rank), wide, tall
+        self.views = config.targets + 1
+        self.rng = np.random.default_rng(self.seed)
+        clips = read_sources(config, quiet=rank > 0)
+        self.roads = self._real([c for c in clips if not is_room(c.clip)], device)
+        self.rooms = self._real([c for c in clips if is_room(c.clip)], device)
+
+        def make(rng: Generator) -> list[Batch]:
+            data = SyntheticData(config.synthetic_batch, self.views, wide, config.synthetic_pool, rng, device)
+            data.batch()
+            return data.pool
+
+        self.synthetic = SyntheticPool(make, config.synthetic_pool, self.seed)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; a later step may follow any earlier one."""
+        self.rng.bit_generator.state = np.random.default_rng((*self.seed, step)).bit_generator.state
+        config = self.config
+        rooms_before = self._room_steps(step)
+        if self.rooms is not None and self._room_steps(step + 1) > rooms_before:
+            return self.rooms.batch(config.batch + config.synthetic_batch, self.views, self.tall)
+        parts = (
+            [] if self.roads is None or not config.batch else [self.roads.batch(config.batch, self.views, self.wide)]
+        )
+        if config.synthetic_batch:
+            parts.append(self.synthetic.batch(step - rooms_before, self.rng))
+        return Batch.join(parts)
+
+    def _room_steps(self, step: int) -> int:
+        """How many of the first `step` steps train on rooms."""
+        if self.rooms is None:
+            return 0
+        return step if self.roads is None else int(step * self.config.room_share)
+
+    def _real(self, clips: list[WeightedClip], device: torch.device) -> RealData | None:
+        if not clips:
+            return None
+        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips])
+
+
+class SyntheticPool:
+    """Batches made every RENEW_EVERY calls, the latest `limit` of them; its content follows from the call's number.
+
+    make(rng) returns some batches; its i-th time draws from (seed, 1, i).
+    """
+
+    def __init__(self, make: Callable[[Generator], list[Batch]], limit: int, seed: tuple[int, ...]) -> None:
+        self.make, self.limit, self.seed = make, limit, seed
+        self.made: dict[int, list[Batch]] = {}  # by the time they were made
+
+    def batch(self, call: int, rng: Generator) -> Batch:
+        """One of the batches that are there at a call."""
+        last = 1 + call // RENEW_EVERY  # made twice before the first call, so that it may choose
+        if last not in self.made:
+            self._renew(last)
+        pool = [batch for time in sorted(self.made) for batch in self.made[time]][-self.limit :]
+        return pool[int(rng.integers(len(pool)))]
+
+    def _renew(self, last: int) -> None:
+        """Make what is missing, newest first, and drop what the pool has no room for."""
+        kept: dict[int, list[Batch]] = {}
+        for time in range(last, -1, -1):
+            kept[time] = self.made.get(time) or self.make(np.random.default_rng((*self.seed, 1, time)))
+            if sum(map(len, kept.values())) >= self.limit:
+                break
+        self.made = kept
+
+
+def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedClip]:
+    """The clips of all sources. Raises ValueError or OSError naming the source that cannot be read."""
+    sources = [*config.sources, *([Source(config.stereo)] if config.stereo else [])]
+    clips = []
+    for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
+        clips += [WeightedClip(clip, source.weight, source.path) for clip in _read_clips(source.path)]
+    if not quiet:
+        print("\n".join(_shares(clips)), end="\n" if clips else "")
+    return clips
+
+
+def _read_clips(path: Path) -> list[Clip]:
+    stereo = (path / "left").is_dir() and (path / "disparity").is_dir()
+    return read_stereo_folder(path) if stereo else [read_clip(path)]
+
+
+def _shares(clips: list[WeightedClip]) -> list[str]:
+    """A line for each source: its share of the samples, of roads and of rooms by themselves."""
+    sums: dict[tuple[bool, Path], float] = {}
+    for c in clips:
+        key = (is_room(c.clip), c.source)
+        sums[key] = sums.get(key, 0.0) + c.weight * len(c.clip) ** 0.5
+    totals = {kind: sum(v for (k, _), v in sums.items() if k == kind) for kind in (False, True)}
+    names = {False: "roads", True: "rooms"}
+    return [f"{names[kind]} {100 * v / totals[kind]:3.0f} %  {path}" for (kind, path), v in sums.items()]
