@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -18,11 +19,15 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation import command
-from pixel4d_ros.evaluation.benchmark import evaluate, score_source
+from pixel4d_ros.evaluation.benchmark import Setting, SourceScore, evaluate
+from pixel4d_ros.evaluation.intervals import bootstrap
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
-from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, clip_windows, find_sequences, resized
-from pixel4d_ros.evaluation.summary import best_sample, bootstrap, summarise
+from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences
+from pixel4d_ros.evaluation.results import Evaluation, Subject
+from pixel4d_ros.evaluation.runner import evaluate_clip
+from pixel4d_ros.evaluation.summary import best_future, summarise
 from pixel4d_ros.evaluation.tables import describe
+from pixel4d_ros.evaluation.windows import clip_windows, resized
 from pixel4d_ros.scene import DynamicGaussians
 
 RANDOM = np.random.default_rng(7)
@@ -60,16 +65,31 @@ class Repeater:
     weights_hash: str = "0" * 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def forecast(self, image: np.ndarray, *given: Any, num_samples: int, seed: int) -> Any:
-        times = given[2]  # after K and path
+    def predict(self, image: np.ndarray, K: np.ndarray, num_samples: int, seed: int) -> DynamicGaussians:
         self.image = image
-        frames = np.stack([[noisy(image, self.noise[k]) for _ in times] for k in range(num_samples)])
-        depth = np.full(frames.shape[:4], self.depth, np.float32)
-        return SimpleNamespace(frames=frames, depth=depth, scene=moving_scene())
+        scene = moving_scene()
+        motions = tuple(replace(scene.motion, velocities=scene.velocities * k) for k in range(num_samples))
+        return replace(scene, futures=motions).sample(0)
 
-    def render(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, *_camera: Any) -> np.ndarray:
+    def views(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, *_camera: Any) -> Any:
         self.rendered.append((scene, poses))
-        return np.stack([self.image for _ in times])
+        k = int(scene.velocities[1, 0])  # velocities tell which future is rendered
+        frames = np.stack([noisy(self.image, self.noise[k]) for _ in times])
+        return SimpleNamespace(frames=frames, depth=np.full(frames.shape[:3], self.depth, np.float32))
+
+    def render(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, *camera: Any) -> np.ndarray:
+        return self.views(scene, poses, times, *camera).frames
+
+
+def judged(forecaster: Any, clip: Clip, protocol: Protocol, setting: Setting | None = None) -> SourceScore:
+    """The score of the clip's first source."""
+    (first, *_) = evaluate(forecaster, clip_windows(clip, protocol), protocol, setting)
+    return first.score
+
+
+def summary(forecaster: Any, clip: Clip, protocol: Protocol) -> Evaluation:
+    scores = [found.score for found in evaluate(forecaster, clip_windows(clip, protocol), protocol)]
+    return summarise(scores, protocol, Subject("drive", (48, 32), "0" * 64, "cpu", "1"))
 
 
 def test_psnr_and_ssim_agree_with_scikit_image() -> None:
@@ -155,7 +175,14 @@ def test_the_default_stride_gives_about_twenty_sources() -> None:
 
 
 def test_bad_protocols_are_refused() -> None:
-    bad: list[dict[str, Any]] = [{"frames": 1}, {"step": 0}, {"stride": 0}, {"samples": 0}, {"size": (4, 4)}]
+    bad: list[dict[str, Any]] = [
+        {"frames": 1},
+        {"step": 0},
+        {"stride": 0},
+        {"samples": 0},
+        {"size": (4, 4)},
+        {"align": "x"},
+    ]
     for arguments in bad:
         with pytest.raises(ValueError, match=f"--{next(iter(arguments))}"):
             Protocol(**arguments)
@@ -171,9 +198,7 @@ def test_resizing_keeps_rays_and_sparse_depth() -> None:
 
 
 def test_repeating_the_image_gains_exactly_nothing() -> None:
-    protocol = Protocol(stride=2)
-    scores = list(evaluate(Repeater(), clip_windows(drive(), protocol), protocol))
-    result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
+    result = summary(Repeater(), drive(), Protocol(stride=2))
     assert result.sources == 4
     assert result.frames == 14
     assert len(result.steps) == 14
@@ -182,16 +207,18 @@ def test_repeating_the_image_gains_exactly_nothing() -> None:
     assert result.ssim_gain.mean == 0
     assert result.frame0_psnr.mean == PSNR_CEILING
     assert result.frame0_ssim.mean == pytest.approx(1)
-    assert 5 < result.psnr.mean < 12  # two independent noise images
+    assert set(result.methods) == {"forecast", "motion off", "image repeated"}
+    assert 5 < result.methods["forecast"].psnr.mean < 12  # two independent noise images
+    assert result.methods["motion off"].psnr == result.methods["forecast"].psnr
     assert result.depth is not None
     assert result.depth.abs_rel.mean == 0
     assert result.depth.delta1.mean == 1
+    assert result.motion is None
+    assert result.inside_gain is None
 
 
 def test_depth_off_by_a_factor_is_only_a_metric_error() -> None:
-    protocol = Protocol()
-    score = score_source(Repeater(depth=12), next(clip_windows(drive(), protocol)), protocol)
-    assert score is not None
+    score = judged(Repeater(depth=12), drive(), Protocol())
     assert score.depth is not None
     assert score.scaled_depth is not None
     assert score.depth.abs_rel == pytest.approx(0.5)
@@ -203,44 +230,49 @@ def test_best_of_k_is_one_future_per_video() -> None:
     clip = replace(drive(), images=np.repeat(drive(1).images, 20, 0))
     protocol = Protocol(samples=3)
     forecaster = Repeater(noise=(30.0, 10.0, 50.0))
-    scores = list(evaluate(forecaster, clip_windows(clip, protocol), protocol))
-    result = summarise(scores, protocol, "drive", (48, 32), "0" * 64, "cpu", "1")
-    assert {best_sample(s) for s in scores} == {1}
-    assert result.psnr_best is not None
-    assert result.psnr_mean is not None
-    assert result.psnr.mean < result.psnr_best.mean
-    assert result.psnr_mean.mean < result.psnr_best.mean
-    assert result.steps[5].psnr_best == pytest.approx(np.mean([s.psnr[1, 5] for s in scores]))
+    score = judged(forecaster, clip, protocol)
+    assert best_future(score) is score.futures[1]
+    result = summary(forecaster, clip, protocol)
+    best, mean = result.methods["best of 3"], result.methods["mean of 3"]
+    assert result.methods["forecast"].psnr.mean < best.psnr.mean
+    assert mean.psnr.mean < best.psnr.mean
+    assert result.steps[5].psnr["best of 3"] > result.steps[5].psnr["forecast"]
     assert "best of 3" in describe(result)
 
 
-def test_static_switches_the_motion_off_and_nothing_else() -> None:
+def test_motion_off_stands_still_and_changes_nothing_else() -> None:
     forecaster = Repeater()
-    protocol = Protocol(static=True)
-    score = score_source(forecaster, next(clip_windows(drive(), protocol)), protocol)
-    ((scene, poses),) = forecaster.rendered
+    score = judged(forecaster, drive(), Protocol())
+    (_, moving_poses), (scene, poses) = forecaster.rendered[:2]
     assert all(not getattr(scene, name).any() for name in ("velocities", "accelerations", "angular_velocities"))
     assert torch.equal(scene.means, moving_scene().means)
+    np.testing.assert_allclose(poses, moving_poses)
     np.testing.assert_allclose(poses[:, 2, 3], np.arange(14))
-    assert score is not None
     assert score.scale == 1
 
 
 def test_align_scale_multiplies_the_camera_path() -> None:
-    forecaster = Repeater(depth=4)  # half of the sensor's
-    protocol = Protocol(align_scale=True)
+    forecaster: Any = Repeater(depth=4)  # half of the sensor's
     clip = drive()
-    score = score_source(forecaster, next(clip_windows(clip, protocol)), protocol)
-    assert score is not None
+    score = judged(forecaster, clip, Protocol(), Setting("image-scale"))
     assert score.scale == pytest.approx(0.5)
-    np.testing.assert_allclose(forecaster.rendered[0][1][:, 2, 3], 0.5 * np.arange(14))
+    np.testing.assert_allclose(forecaster.rendered[1][1][:, 2, 3], 0.5 * np.arange(14))
     assert clip.depth is not None
-    clip = replace(clip, depth=np.concatenate([np.zeros_like(clip.depth[:1]), clip.depth[1:]]))
-    result = command.evaluate_clip(forecaster, clip, replace(protocol, stride=1), "drive")  # type: ignore[arg-type]
+    depth = np.asarray(clip.depth)
+    clip = replace(clip, depth=np.concatenate([np.zeros_like(depth[:1]), depth[1:]]))
+    result = evaluate_clip(forecaster, clip, Protocol(stride=1, align="image-scale"), "drive")
     assert result.sources == 6
-    assert result.notes == ("1 source images without sensor depth were left out",)
-    with pytest.raises(ValueError, match="--align-scale"):
-        command.evaluate_clip(forecaster, replace(clip, depth=None), protocol, "drive")  # type: ignore[arg-type]
+    assert "1 source images without sensor depth were left out" in result.subject.notes
+    assert "one scale per source image" in describe(result)
+
+
+def test_poses_without_a_metric_scale_get_one_scale_per_clip() -> None:
+    forecaster: Any = Repeater(depth=4)
+    result = evaluate_clip(forecaster, replace(drive(), metric=False), Protocol(), "drive")
+    assert result.subject.align == "clip-scale"
+    assert result.scale is not None
+    assert result.scale.mean == result.scale.low == pytest.approx(0.5)
+    assert "one scale per clip" in describe(result)
 
 
 def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
@@ -263,22 +295,25 @@ def test_the_command_prints_a_table_and_writes_all_numbers(
 ) -> None:
     driving_log = SimpleNamespace(read_clip=lambda *_, **__: drive(6))
     forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
-    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.driving_log", driving_log)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.driving_log", driving_log)
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     assert command.run(parser.parse_args(["drive.mcap", "--size", "32x24", "--json"])) == 0
     out = capsys.readouterr()
     numbers = json.loads(out.out)
-    assert numbers["size"] == [32, 24]
+    assert numbers["subject"]["size"] == [32, 24]
     assert numbers["frames"] == 6
     assert numbers["gain"]["mean"] == 0
     assert "6 were used" in out.err
-    assert "gain, dB" in out.err
+    assert "gain over repeating the image, dB" in out.err
+    assert "robot protocol, all pixels; given poses" in out.err
     path = tmp_path / "numbers.json"
-    assert command.run(parser.parse_args(["drive.mcap", "--markdown", "--json", str(path)])) == 0
-    assert "| +0.10 s |" in capsys.readouterr().out
-    assert json.loads(path.read_text())["protocol"]["frames"] == 14
+    assert command.run(parser.parse_args(["drive.mcap", "other.mcap", "--markdown", "--json", str(path)])) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\| \+0\.10 s +\|", shown)
+    assert "mean over clips" in shown
+    assert json.loads(path.read_text())["clips"][1]["protocol"]["frames"] == 14
     with pytest.raises(SystemExit):
         parser.parse_args(["drive.mcap", "--size", "big"])
     assert "WIDTHxHEIGHT" in capsys.readouterr().err

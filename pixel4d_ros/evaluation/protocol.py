@@ -1,35 +1,41 @@
-"""Which frames of a clip are forecast, and against which frames they are judged."""
+"""How forecasts are judged: which frames, which pixels, which camera path."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pixel4d_ros.camera import Camera
-from pixel4d_ros.datasets.clip import Clip
-
 DEFAULT_SOURCES = 20
 SPACING_TOLERANCE = 0.4  # of a step: real 10 Hz cameras run at 9.7 Hz, a lost frame doubles the step
+PROTOCOLS = ("robot", "paper")
+ALIGNMENTS = {
+    "given": "given poses",
+    "image-scale": "given poses, one scale per source image",
+    "clip-scale": "given poses, one scale per clip",
+}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a log is evaluated. Frame 0 of a forecast is its source image, the rest follow at `step` seconds."""
+    """How a clip is evaluated. Frame 0 of a forecast is its source image, the rest follow at `step` seconds."""
 
+    name: str = "robot"  # one of PROTOCOLS
     frames: int = 14  # with frame 0
     step: float = 0.1  # s, nominal: forecasts are made for the true times of the frames
     stride: int | None = None  # every stride-th possible source; None: about DEFAULT_SOURCES of them
-    size: tuple[int, int] | None = None  # (width, height) pixels that images are resized to; None: the log's own
+    size: tuple[int, int] | None = None  # (width, height) pixels that images are resized to; None: the clip's own
+    centre: tuple[int, int] | None = None  # (width, height) pixels of the middle that is scored; None: everything
     samples: int = 1  # sampled futures per source
-    static: bool = False  # switch the forecast's motion off
-    align_scale: bool = False  # scale each source's camera path by predicted / sensor depth
+    align: str | None = None  # one of ALIGNMENTS; None: given, but clip-scale where poses have no metric scale
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise ValueError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {self.name}")
+        if self.align is not None and self.align not in ALIGNMENTS:
+            raise ValueError(f"--align must be one of {', '.join(ALIGNMENTS)}, got {self.align}")
         if self.frames < 2:
             raise ValueError(f"--frames must be at least 2 (the source and one later frame), got {self.frames}")
         if not self.step > 0:
@@ -40,6 +46,35 @@ class Protocol:
             raise ValueError(f"--samples must be at least 1, got {self.samples}")
         if self.size is not None and min(self.size) < 16:
             raise ValueError(f"--size must be at least 16x16 pixels, got {self.size[0]}x{self.size[1]}")
+
+    @staticmethod
+    def paper(**changes: object) -> Protocol:
+        """Pixel-to-4D's: 14 frames at 10 fps, 256 pixels high (driving: 832x256), scored on the 256x256 centre."""
+        return replace(Protocol(name="paper", centre=(256, 256)), **changes)  # type: ignore[arg-type]
+
+    def image_size(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) at which a clip's images of width x height pixels are forecast.
+
+        The paper's protocol resizes to 832x256, as the paper does with KITTI and Waymo, where that changes the aspect
+        ratio by less than a tenth, and else to 256 rows.
+        """
+        if self.size is not None:
+            return self.size
+        if self.name != "paper":
+            return width, height
+        aspect = width / height
+        return (832 if abs(aspect * 256 / 832 - 1) < 0.1 else round(256 * aspect)), 256
+
+    def scored(self, width: int, height: int) -> tuple[slice, slice]:
+        """Rows and columns that are scored of an image of width x height pixels."""
+        w, h = (width, height) if self.centre is None else (min(width, self.centre[0]), min(height, self.centre[1]))
+        left, top = (width - w) // 2, (height - h) // 2
+        return slice(top, top + h), slice(left, left + w)
+
+    def describe(self) -> str:
+        """The protocol in a few words."""
+        pixels = "all pixels" if self.centre is None else f"the {self.centre[0]}x{self.centre[1]} centre"
+        return f"{self.name} protocol, {pixels}"
 
 
 def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[np.intp]]:
@@ -72,37 +107,3 @@ def choose_sequences(times: ArrayLike, protocol: Protocol) -> list[NDArray[np.in
     sequences = find_sequences(times, protocol.frames, protocol.step)
     stride = protocol.stride or max(1, round(len(sequences) / DEFAULT_SOURCES))
     return sequences[::stride]
-
-
-def cut(clip: Clip, sequence: NDArray[np.intp]) -> Clip:
-    """The frames of one sequence as a clip (views where the spacing allows), without the stereo camera."""
-    every = int(sequence[1] - sequence[0])
-    return replace(clip, stereo=None).part(int(sequence[0]), int(sequence[-1]) + 1, every)
-
-
-def resized(clip: Clip, size: tuple[int, int] | None) -> Clip:
-    """The clip with images and depth resampled to size (width, height); None leaves it as it is."""
-    height, width = clip.images.shape[1:3]
-    if size is None or size == (width, height):
-        return clip
-    camera = Camera(clip.K, width, height).resized(*size)
-    images = np.stack([resize_image(image, size) for image in clip.images])
-    depth = clip.depth
-    if depth is not None:
-        # Nearest: a mean of LiDAR returns and empty pixels would be no depth at all.
-        depth = np.stack([cv2.resize(d, size, interpolation=cv2.INTER_NEAREST) for d in depth])
-    return replace(clip, images=images, K=camera.K, depth=depth, object_ids=None, stereo=None)
-
-
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image (H, W, 3) resampled to size (width, height); area averaging when it shrinks."""
-    if (image.shape[1], image.shape[0]) == tuple(size):
-        return image
-    shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
-
-
-def clip_windows(clip: Clip, protocol: Protocol) -> Iterator[Clip]:
-    """One clip per source: its first frame is the source, the rest is what really happened."""
-    for sequence in choose_sequences(clip.times, protocol):
-        yield resized(cut(clip, sequence), protocol.size)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.driving_log import half_period, image_messages
-from pixel4d_ros.evaluation.protocol import resize_image
+from pixel4d_ros.evaluation.windows import resize_image
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.transforms import stamp_ns

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from pixel4d_ros.evaluation.compare import Comparison, compare
 from pixel4d_ros.evaluation.environment import Environment, environment
+from pixel4d_ros.evaluation.intervals import Interval, bootstrap
 from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
 from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
-from pixel4d_ros.evaluation.summary import Interval, bootstrap
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams

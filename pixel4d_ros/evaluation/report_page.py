@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.plots import Series, histogram, line_chart
 from pixel4d_ros.evaluation.report_style import STYLE
-from pixel4d_ros.evaluation.summary import Interval
 
 if TYPE_CHECKING:
     from pixel4d_ros.evaluation.report import Report, Strip

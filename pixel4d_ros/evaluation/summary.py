@@ -1,209 +1,140 @@
-"""Means over sources, with bootstrap confidence intervals: what an evaluation reports."""
+"""From the scores of a clip's source images to what an evaluation reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from pixel4d_ros.evaluation.benchmark import SourceScore
+from pixel4d_ros.evaluation.benchmark import SourceScore, VideoScore
+from pixel4d_ros.evaluation.frechet import frechet_distance
+from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known
 from pixel4d_ros.evaluation.metrics import DepthErrors
 from pixel4d_ros.evaluation.protocol import Protocol
+from pixel4d_ros.evaluation.results import Depth, Evaluation, Method, Motion, Source, Step, Subject, Timing
+from pixel4d_ros.rotations import FloatArray
 
-BOOTSTRAP_DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over sources and its 95 % bootstrap confidence interval (None with fewer than two sources)."""
-
-    mean: float
-    low: float | None
-    high: float | None
+FORECAST, STILL, PLANE, REPEAT = "forecast", "motion off", "flat ground", "image repeated"
+Chooser = Callable[[SourceScore], VideoScore]
 
 
-def bootstrap(values: ArrayLike, seed: int = 0) -> Interval:
-    """Mean of values (n,) and its 95 % percentile interval (B. Efron, 1979), resampling the values with a seed."""
-    values = np.asarray(values, np.float64)
-    if len(values) == 0:
-        raise ValueError("nothing to average: no source was evaluated")
-    if len(values) == 1:
-        return Interval(float(values[0]), None, None)
-    draws = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP_DRAWS, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Step:
-    """Means over sources for one frame of the horizon; "_mean" and "_best" over the sampled futures."""
-
-    step: int
-    time: float  # s after the source image, mean
-    psnr: float
-    repeat_psnr: float
-    ssim: float
-    repeat_ssim: float
-    psnr_mean: float | None = None
-    psnr_best: float | None = None
-    ssim_mean: float | None = None
-    ssim_best: float | None = None
-
-
-@dataclass(frozen=True)
-class Depth:
-    """Depth errors of frame 0 against the sensor; metric, and with one scale per image."""
-
-    sources: int
-    abs_rel: Interval
-    delta1: Interval
-    scaled_abs_rel: Interval
-    scaled_delta1: Interval
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Wall time of one forecast in milliseconds; the first one also loads kernels and stands apart."""
-
-    first: float
-    median: float
-    worst: float
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source image: means over +1..+(T-1) of sample 0, and its depth errors."""
-
-    stamp: float  # s
-    frame0_psnr: float
-    psnr: float
-    repeat_psnr: float
-    ssim: float
-    repeat_ssim: float
-    abs_rel: float | None
-    scale: float
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All numbers of one log. Means are over +1..+(T-1), of sample 0 unless said."""
-
-    log: str
-    protocol: Protocol
-    weights: str  # sha256
-    device: str
-    package_version: str
-    size: tuple[int, int]  # (width, height) pixels
-    frames: int  # with frame 0; fewer than the protocol's when the log is short
-    sources: int
-    frame0_psnr: Interval
-    frame0_ssim: Interval
-    psnr: Interval
-    repeat_psnr: Interval
-    gain: Interval  # psnr - repeat_psnr, dB
-    ssim: Interval
-    repeat_ssim: Interval
-    ssim_gain: Interval
-    psnr_mean: Interval | None  # mean over the sampled futures
-    psnr_best: Interval | None  # of the future whose video has the highest PSNR
-    scale: Interval | None  # of the camera paths, when aligned to depth
-    depth: Depth | None
-    timing_ms: Timing
-    steps: tuple[Step, ...]
-    per_source: tuple[Source, ...]
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
-def summarise(
-    scores: Sequence[SourceScore],
-    protocol: Protocol,
-    log: str,
-    size: tuple[int, int],
-    weights: str,
-    device: str,
-    package_version: str,
-    notes: Sequence[str] = (),
-) -> Evaluation:
-    """Average the scores of one log's sources. Raises ValueError when there are none."""
+def summarise(scores: Sequence[SourceScore], protocol: Protocol, subject: Subject) -> Evaluation:
+    """Average the scores of one clip's sources. Raises ValueError when there are none."""
     if not scores:
-        raise ValueError(f"{log}: no source frame could be evaluated")
+        raise ValueError(f"{subject.log}: no source frame could be evaluated")
+    seed = protocol.seed
 
     def over(value: Callable[[SourceScore], float]) -> Interval:
-        return bootstrap([value(s) for s in scores], protocol.seed)
+        return bootstrap([value(s) for s in scores], seed)
 
-    several = len(scores[0].psnr) > 1
+    several = len(scores[0].futures) > 1
     return Evaluation(
-        log=log,
+        subject=subject,
         protocol=protocol,
-        weights=weights,
-        device=device,
-        package_version=package_version,
-        size=size,
         frames=len(scores[0].times),
         sources=len(scores),
-        frame0_psnr=over(lambda s: s.psnr[0, 0]),
-        frame0_ssim=over(lambda s: s.ssim[0, 0]),
-        psnr=over(lambda s: s.psnr[0, 1:].mean()),
-        repeat_psnr=over(lambda s: s.repeat_psnr[1:].mean()),
-        gain=over(lambda s: s.psnr[0, 1:].mean() - s.repeat_psnr[1:].mean()),
-        ssim=over(lambda s: s.ssim[0, 1:].mean()),
-        repeat_ssim=over(lambda s: s.repeat_ssim[1:].mean()),
-        ssim_gain=over(lambda s: s.ssim[0, 1:].mean() - s.repeat_ssim[1:].mean()),
-        psnr_mean=over(lambda s: s.psnr[:, 1:].mean()) if several else None,
-        psnr_best=over(lambda s: s.psnr[best_sample(s), 1:].mean()) if several else None,
-        scale=over(lambda s: s.scale) if protocol.align_scale else None,
-        depth=_depth(scores, protocol.seed),
+        frame0_psnr=over(lambda s: s.futures[0].psnr[0]),
+        frame0_ssim=over(lambda s: s.futures[0].ssim[0]),
+        gain=over(lambda s: later(s.futures[0].psnr) - later(s.repeat.psnr)),
+        ssim_gain=over(lambda s: later(s.futures[0].ssim) - later(s.repeat.ssim)),
+        inside_gain=known([later(s.futures[0].inside) - later(s.still.inside) for s in scores], seed),
+        best_inside_gain=known([later(best_inside(s).inside) - later(s.futures[0].inside) for s in scores], seed)
+        if several
+        else None,
+        methods=_methods(scores, seed),
+        motion=_motion(scores, seed),
+        scale=over(lambda s: s.scale) if subject.align.endswith("scale") else None,
+        depth=_depth(scores, seed),
         timing_ms=_timing(scores),
-        steps=_steps(scores, several),
+        steps=_steps(scores),
         per_source=tuple(map(_source, scores)),
-        notes=tuple(notes),
     )
 
 
-def best_sample(score: SourceScore) -> int:
+def later(values: FloatArray | None) -> float:
+    """Mean over the frames after frame 0 that have a value; NaN when none has."""
+    if values is None or not np.isfinite(values[1:]).any():
+        return float("nan")
+    return float(np.nanmean(values[1:]))
+
+
+def best_future(score: SourceScore) -> VideoScore:
     """The sampled future whose frames +1.. have the highest mean PSNR: one choice per video, not per frame."""
-    return int(score.psnr[:, 1:].mean(1).argmax())
+    return max(score.futures, key=lambda f: later(f.psnr))
 
 
-def _source(score: SourceScore) -> Source:
-    return Source(
-        stamp=score.stamp,
-        frame0_psnr=float(score.psnr[0, 0]),
-        psnr=float(score.psnr[0, 1:].mean()),
-        repeat_psnr=float(score.repeat_psnr[1:].mean()),
-        ssim=float(score.ssim[0, 1:].mean()),
-        repeat_ssim=float(score.repeat_ssim[1:].mean()),
-        abs_rel=None if score.depth is None else score.depth.abs_rel,
-        scale=score.scale,
-        milliseconds=score.milliseconds,
+def best_inside(score: SourceScore) -> VideoScore:
+    """The sampled future with the highest mean PSNR inside moving objects; sample 0 where nothing moves."""
+    return max(score.futures, key=lambda f: np.nan_to_num(later(f.inside), nan=-np.inf))
+
+
+def choosers(score: SourceScore) -> dict[str, tuple[Chooser, Chooser]]:
+    """By a method's name: how to get its video from a score, and its video for what is inside moving objects."""
+    out: dict[str, tuple[Chooser, Chooser]] = {FORECAST: (lambda s: s.futures[0],) * 2}
+    if len(score.futures) > 1:
+        out[f"best of {len(score.futures)}"] = (best_future, best_inside)
+    out[STILL] = (lambda s: s.still,) * 2
+    if score.plane is not None:
+        out[PLANE] = (lambda s: s.plane,) * 2
+    out[REPEAT] = (lambda s: s.repeat,) * 2
+    return out
+
+
+def _methods(scores: Sequence[SourceScore], seed: int) -> dict[str, Method]:
+    found = {}
+    for name, (video, inner) in choosers(scores[0]).items():
+        found[name] = _method([video(s) for s in scores], [inner(s) for s in scores], scores, seed)
+    several = len(scores[0].futures)
+    if several > 1:
+        found[f"mean of {several}"] = _mean_method(scores, seed)
+    return found
+
+
+def _method(
+    videos: Sequence[VideoScore], inner: Sequence[VideoScore], scores: Sequence[SourceScore], seed: int
+) -> Method:
+    features = [v.features for v in videos if v.features is not None]
+    truth = [s.truth_features for s in scores if s.truth_features is not None]
+    return Method(
+        psnr=bootstrap([later(v.psnr) for v in videos], seed),
+        ssim=bootstrap([later(v.ssim) for v in videos], seed),
+        inside=known([later(v.inside) for v in inner], seed),
+        outside=known([later(v.outside) for v in videos], seed),
+        lpips=known([later(v.lpips) for v in videos], seed),
+        fvd=frechet_distance(np.stack(features), np.stack(truth)) if len(features) > 1 and len(truth) > 1 else None,
     )
 
 
-def _steps(scores: Sequence[SourceScore], several: bool) -> tuple[Step, ...]:
-    def mean(value: Callable[[SourceScore], Any]) -> list[float]:
-        return [float(v) for v in np.mean([value(s) for s in scores], 0)]
+def _mean_method(scores: Sequence[SourceScore], seed: int) -> Method:
+    """Each score averaged over the sampled futures."""
 
-    columns: dict[str, list[float]] = {
-        "time": mean(lambda s: s.times),
-        "psnr": mean(lambda s: s.psnr[0]),
-        "repeat_psnr": mean(lambda s: s.repeat_psnr),
-        "ssim": mean(lambda s: s.ssim[0]),
-        "repeat_ssim": mean(lambda s: s.repeat_ssim),
-    }
-    if several:
-        columns["psnr_mean"] = mean(lambda s: s.psnr.mean(0))
-        columns["psnr_best"] = mean(lambda s: s.psnr[best_sample(s)])
-        columns["ssim_mean"] = mean(lambda s: s.ssim.mean(0))
-        columns["ssim_best"] = mean(lambda s: s.ssim[best_sample(s)])
-    return tuple(Step(i, **{k: v[i] for k, v in columns.items()}) for i in range(len(columns["time"])))
+    def over(value: Callable[[VideoScore], float]) -> list[float]:
+        return [float(np.mean([value(f) for f in s.futures])) for s in scores]
+
+    return Method(
+        psnr=bootstrap(over(lambda v: later(v.psnr)), seed),
+        ssim=bootstrap(over(lambda v: later(v.ssim)), seed),
+        inside=known(over(lambda v: later(v.inside)), seed),
+        outside=known(over(lambda v: later(v.outside)), seed),
+        lpips=known(over(lambda v: later(v.lpips)), seed),
+        fvd=None,
+    )
+
+
+def _motion(scores: Sequence[SourceScore], seed: int) -> Motion | None:
+    found = [s.motion for s in scores if s.motion is not None]
+    if not found:
+        return None
+    overlaps = [m.mask_iou for m in found if m.mask_iou is not None]
+    return Motion(
+        sources=len(overlaps),
+        mask_iou=known(overlaps, seed),
+        false_moving=bootstrap([m.false_moving for m in found], seed),
+        objects=sum(m.objects for m in found),
+        found=sum(m.found for m in found),
+        velocity_error=known([e for m in found for e in m.velocity_errors], seed, np.median),
+        found_velocity_error=known([e for m in found for e in m.found_errors], seed, np.median),
+    )
 
 
 def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
@@ -221,6 +152,47 @@ def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
 
 
 def _timing(scores: Sequence[SourceScore]) -> Timing:
-    first, *later = (s.milliseconds for s in scores)
-    later = later or [first]
-    return Timing(first, float(np.median(later)), max(later))
+    first, *others = (s.milliseconds for s in scores)
+    others = others or [first]
+    return Timing(first, float(np.median(others)), max(others))
+
+
+def _steps(scores: Sequence[SourceScore]) -> tuple[Step, ...]:
+    times = np.mean([s.times for s in scores], 0)
+    columns = choosers(scores[0])
+
+    def means(value: Callable[[VideoScore], FloatArray | None], inner: bool) -> dict[str, FloatArray]:
+        """By method the mean (T,) over sources of those values that are known; NaN where none is."""
+        return {name: _mean_known([value(pair[inner](s)) for s in scores]) for name, pair in columns.items()}
+
+    psnr, ssim = means(lambda v: v.psnr, False), means(lambda v: v.ssim, False)
+    inside = means(lambda v: v.inside, True)
+
+    def at(i: int, values: dict[str, FloatArray]) -> dict[str, float]:
+        return {name: float(row[i]) for name, row in values.items() if len(row) > i and np.isfinite(row[i])}
+
+    return tuple(Step(i, float(t), at(i, psnr), at(i, ssim), at(i, inside)) for i, t in enumerate(times))
+
+
+def _mean_known(rows: Sequence[FloatArray | None]) -> FloatArray:
+    length = max(0 if row is None else len(row) for row in rows)
+    values = np.stack([np.full(max(1, length), np.nan) if row is None else row for row in rows])
+    count = np.isfinite(values).sum(0)
+    mean = np.nansum(values, 0) / np.maximum(count, 1)
+    out: FloatArray = np.where(count > 0, mean, np.nan)
+    return out
+
+
+def _source(score: SourceScore) -> Source:
+    first = score.futures[0]
+    return Source(
+        stamp=score.stamp,
+        frame0_psnr=float(first.psnr[0]),
+        psnr=later(first.psnr),
+        repeat_psnr=later(score.repeat.psnr),
+        inside=later(first.inside),
+        inside_still=later(score.still.inside),
+        abs_rel=None if score.depth is None else score.depth.abs_rel,
+        scale=score.scale,
+        milliseconds=score.milliseconds,
+    )

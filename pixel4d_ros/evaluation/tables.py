@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixel4d_ros.evaluation.summary import Evaluation, Interval, Step
+from pixel4d_ros.evaluation.intervals import Interval
+from pixel4d_ros.evaluation.protocol import ALIGNMENTS
+from pixel4d_ros.evaluation.results import Evaluation, Method, Motion, Step
+from pixel4d_ros.evaluation.summary import FORECAST, PLANE, REPEAT, STILL
 
 Row = Sequence[str]
 
@@ -21,72 +24,177 @@ def table(header: Row, rows: Sequence[Row], markdown: bool = False) -> str:
     return "\n".join([line(header), line(dashes), *map(line, rows)])
 
 
-def describe(evaluation: Evaluation, markdown: bool = False) -> str:
-    """The whole evaluation: what was evaluated, per-step table, means with confidence intervals, depth, time."""
-    e = evaluation
-    head = (
-        f"{e.log}: {e.sources} source image{'s' * (e.sources != 1)}, {e.frames} frames each, {e.size[0]}x{e.size[1]}; "
-        f"weights {e.weights[:12]}, pixel4d_ros {e.package_version}, {e.device}"
+def headline(evaluation: Evaluation) -> str:
+    """What was evaluated, and how, in one line: protocol and camera alignment belong to every table."""
+    e, s = evaluation, evaluation.subject
+    return (
+        f"{s.log}: {e.sources} source image{'s' * (e.sources != 1)}, {e.frames} frames each, "
+        f"{s.size[0]}x{s.size[1]}; {e.protocol.describe()}; {ALIGNMENTS[s.align]}; "
+        f"weights {s.weights[:12]}, pixel4d_ros {s.package_version}, {s.device}"
     )
-    if e.protocol.static:
-        head += "; motion switched off"
-    if e.protocol.align_scale:
-        head += "; camera paths scaled to the predicted depth, one scale per image"
-    blocks = [f"### {head}" if markdown else head, _steps(e, markdown), _means(e, markdown)]
-    blocks += [f"Note: {note}" for note in e.notes]
-    t = e.timing_ms
+
+
+def describe(evaluation: Evaluation, markdown: bool = False) -> str:
+    """The whole evaluation: what was evaluated, means by method, per-step table, depth, motion, time."""
+    head = headline(evaluation)
+    blocks = [f"### {head}" if markdown else head]
+    blocks += [methods_table(evaluation, markdown), measures_table(evaluation, markdown)]
+    blocks.append(steps_table(evaluation, markdown))
+    blocks += [f"Note: {note}" for note in evaluation.subject.notes]
+    t = evaluation.timing_ms
     blocks.append(f"One forecast takes {t.median:.0f} ms (median; worst {t.worst:.0f} ms, the first {t.first:.0f} ms).")
     return "\n\n".join(blocks)
 
 
-def _steps(e: Evaluation, markdown: bool) -> str:
-    several = e.psnr_best is not None
-    header = ["time", "PSNR", "repeat", "gain", "SSIM", "repeat"]
-    if several:
-        header += [f"PSNR mean of {e.protocol.samples}", f"best of {e.protocol.samples}"]
-    return table(header, [_step_row(step, several) for step in e.steps], markdown)
+def methods_table(evaluation: Evaluation, markdown: bool = False) -> str:
+    """The forecast and its rivals, a row each: means over the frames after frame 0."""
+    methods = evaluation.methods
+    columns: list[tuple[str, int, bool]] = [("PSNR", 2, True), ("SSIM", 3, True)]
+    columns += [("inside", 2, _any(methods, "inside")), ("outside", 2, _any(methods, "outside"))]
+    columns += [("LPIPS", 3, _any(methods, "lpips")), ("FVD", 1, _any(methods, "fvd"))]
+    shown = [(name, digits) for name, digits, there in columns if there]
+    rows = [[name, *(_cell(getattr(m, c.lower()), digits) for c, digits in shown)] for name, m in methods.items()]
+    units = {"PSNR": "PSNR, dB", "inside": "inside movers, dB", "outside": "outside, dB"}
+    header = [f"mean of +1..+{evaluation.frames - 1}", *(units.get(name, name) for name, _ in shown)]
+    return table(header, rows, markdown)
 
 
-def _step_row(step: Step, several: bool) -> Row:
-    row = [f"+{step.time:.2f} s", f"{step.psnr:.2f}"]
-    if step.step == 0:  # repeating the source image is the source image
-        row += ["", "", f"{step.ssim:.3f}", ""]
+def _any(methods: dict[str, Method], name: str) -> bool:
+    return any(getattr(method, name) is not None for method in methods.values())
+
+
+def _cell(value: Interval | float | None, digits: int) -> str:
+    number = value.mean if isinstance(value, Interval) else value
+    return "" if number is None else f"{number:.{digits}f}"
+
+
+def steps_table(evaluation: Evaluation, markdown: bool = False) -> str:
+    """One row per frame of the horizon: forecast and rivals."""
+    last = evaluation.steps[-1]
+    rivals = [name for name in (STILL, PLANE, REPEAT) if name in last.psnr]
+    best = [name for name in last.psnr if name.startswith("best")]
+    inside = any(step.inside for step in evaluation.steps)
+    header = ["time", "PSNR", *best, *rivals, "gain", "SSIM", REPEAT]
+    header += ["inside", *(f"{name}, inside" for name in best), "motion off, inside"] if inside else []
+    rows = [_step_row(step, best, rivals, inside) for step in evaluation.steps]
+    return table(header, rows, markdown)
+
+
+def _step_row(step: Step, best: Sequence[str], rivals: Sequence[str], inside: bool) -> Row:
+    row = [f"+{step.time:.2f} s", f"{step.psnr[FORECAST]:.2f}", *(f"{step.psnr[name]:.2f}" for name in best)]
+    if step.step == 0:  # all rivals show the source image itself
+        row += [""] * (len(rivals) + 1) + [f"{step.ssim[FORECAST]:.3f}", ""]
     else:
-        row += [f"{step.repeat_psnr:.2f}", f"{step.psnr - step.repeat_psnr:+.2f}"]
-        row += [f"{step.ssim:.3f}", f"{step.repeat_ssim:.3f}"]
-    if several:
-        row += [f"{step.psnr_mean:.2f}", f"{step.psnr_best:.2f}"]
+        row += [f"{step.psnr[name]:.2f}" for name in rivals]
+        row += [f"{step.psnr[FORECAST] - step.psnr[REPEAT]:+.2f}"]
+        row += [f"{step.ssim[FORECAST]:.3f}", f"{step.ssim[REPEAT]:.3f}"]
+    if inside:
+        row += [_cell(step.inside.get(name), 2) for name in (FORECAST, *best, STILL)]
     return row
 
 
-def _means(e: Evaluation, markdown: bool) -> str:
-    later = f"+1..+{e.frames - 1}"
-    rows = [
-        _mean_row("PSNR of frame 0, dB", e.frame0_psnr, 2),
-        _mean_row(f"PSNR of {later}, dB", e.psnr, 2),
-        _mean_row("  repeating the image, dB", e.repeat_psnr, 2),
-        _mean_row("  gain, dB", e.gain, 2),
-        _mean_row(f"SSIM of {later}", e.ssim, 3),
-        _mean_row("  repeating the image", e.repeat_ssim, 3),
-    ]
-    if e.psnr_mean is not None and e.psnr_best is not None:
-        rows += [
-            _mean_row(f"PSNR of {later}, mean of {e.protocol.samples} futures, dB", e.psnr_mean, 2),
-            _mean_row(f"PSNR of {later}, best of {e.protocol.samples} futures, dB", e.psnr_best, 2),
-        ]
+def measures_table(evaluation: Evaluation, markdown: bool = False) -> str:
+    """Gains, depth and motion with their confidence intervals."""
+    e = evaluation
+    rows = [_row("PSNR of frame 0, dB", e.frame0_psnr, 2), _row("gain over repeating the image, dB", e.gain, 2)]
+    rows.append(_row("gain in SSIM", e.ssim_gain, 3))
+    if e.inside_gain is not None:
+        rows.append(_row("inside moving objects: gain over motion off, dB", e.inside_gain, 2))
+    if e.best_inside_gain is not None:
+        k = e.protocol.samples
+        rows.append(_row(f"inside moving objects: best of {k} over sample 0, dB", e.best_inside_gain, 2))
+    rows += _motion_rows(e.motion)
     if e.scale is not None:
-        rows.append(_mean_row("scale of the camera path", e.scale, 3))
+        rows.append(_row("scale of the camera path", e.scale, 3))
     if e.depth is not None:
         rows += [
-            _mean_row("depth AbsRel", e.depth.abs_rel, 3),
-            _mean_row("depth delta1", e.depth.delta1, 3),
-            _mean_row("depth AbsRel, median scaled", e.depth.scaled_abs_rel, 3),
-            _mean_row("depth delta1, median scaled", e.depth.scaled_delta1, 3),
+            _row("depth AbsRel", e.depth.abs_rel, 3),
+            _row("depth delta1", e.depth.delta1, 3),
+            _row("depth AbsRel, median scaled", e.depth.scaled_abs_rel, 3),
+            _row("depth delta1, median scaled", e.depth.scaled_delta1, 3),
         ]
     return table(["mean over source images", "value", "95 % interval"], rows, markdown)
 
 
-def _mean_row(name: str, value: Interval, digits: int) -> Row:
-    known = value.low is not None and value.high is not None
-    interval = f"{value.low:.{digits}f} .. {value.high:.{digits}f}" if known else ""
-    return [name, f"{value.mean:.{digits}f}", interval]
+def _motion_rows(motion: Motion | None) -> list[Row]:
+    if motion is None:
+        return []
+    rows: list[Row] = []
+    if motion.mask_iou is not None:
+        rows.append(_row(f"moving pixels: IoU ({motion.sources} images)", motion.mask_iou, 2))
+    rows.append(_row("static pixels called moving, %", motion.false_moving, 2, 100))
+    if motion.velocity_error is not None:
+        rows.append(_row(f"velocity error, median of {motion.objects} objects, %", motion.velocity_error, 0, 100))
+    if motion.found_velocity_error is not None:
+        name = f"velocity error, median of the {motion.found} that were found, %"
+        rows.append(_row(name, motion.found_velocity_error, 0, 100))
+    return rows
+
+
+def _row(name: str, value: Interval, digits: int, factor: float = 1) -> Row:
+    interval = ""
+    if value.low is not None and value.high is not None:
+        interval = f"{factor * value.low:.{digits}f} .. {factor * value.high:.{digits}f}"
+    return [name, f"{factor * value.mean:.{digits}f}", interval]
+
+
+def overview(evaluations: Sequence[Evaluation], markdown: bool = False) -> str:
+    """A row per clip, and their mean, each clip counting alike."""
+    rows = [_overview_row(e) for e in evaluations]
+    columns = list(zip(*rows))
+    means = [_mean([value for value in column if value is not None]) for column in columns]
+    shown = [i for i, column in enumerate(columns) if any(value is not None for value in column)]
+    body = [[e.subject.log, *(_cell(row[i], OVERVIEW[i][1]) for i in shown)] for e, row in zip(evaluations, rows)]
+    body.append(["mean over clips", *("" if i == 0 else _cell(means[i], OVERVIEW[i][1]) for i in shown)])
+    header = ["clip", *(OVERVIEW[i][0] for i in shown)]
+    alignments = {ALIGNMENTS[e.subject.align] for e in evaluations}
+    head = f"{len(evaluations)} clips; {evaluations[0].protocol.describe()}; {', '.join(sorted(alignments))}"
+    return "\n\n".join([f"### {head}" if markdown else head, table(header, body, markdown)])
+
+
+OVERVIEW: tuple[tuple[str, int], ...] = (  # columns and their digits
+    ("sources", 0),
+    ("frame 0, dB", 2),
+    ("PSNR, dB", 2),
+    (STILL, 2),
+    (PLANE, 2),
+    ("repeated", 2),
+    ("gain, dB", 2),
+    ("SSIM", 3),
+    ("LPIPS", 3),
+    ("FVD", 1),
+    ("inside, dB", 2),
+    ("gain inside", 2),
+    ("AbsRel", 3),
+    ("IoU", 2),
+    ("velocity error", 2),
+)
+
+
+def _overview_row(e: Evaluation) -> tuple[float | None, ...]:
+    forecast, plane = e.methods[FORECAST], e.methods.get(PLANE)
+
+    def mean(value: Interval | None) -> float | None:
+        return None if value is None else value.mean
+
+    return (
+        e.sources,
+        e.frame0_psnr.mean,
+        forecast.psnr.mean,
+        e.methods[STILL].psnr.mean,
+        None if plane is None else plane.psnr.mean,
+        e.methods[REPEAT].psnr.mean,
+        e.gain.mean,
+        forecast.ssim.mean,
+        mean(forecast.lpips),
+        forecast.fvd,
+        mean(forecast.inside),
+        mean(e.inside_gain),
+        None if e.depth is None else e.depth.abs_rel.mean,
+        None if e.motion is None else mean(e.motion.mask_iou),
+        None if e.motion is None else mean(e.motion.velocity_error),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

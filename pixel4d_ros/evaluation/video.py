@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.evaluation.compare import Comparison, Picture
-from pixel4d_ros.evaluation.protocol import resize_image
+from pixel4d_ros.evaluation.windows import resize_image
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,0 +1,130 @@
+"""What an evaluation found, in numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pixel4d_ros.evaluation.intervals import Interval
+from pixel4d_ros.evaluation.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to foresee, the forecast or a rival: means over +1..+(T-1) and sources."""
+
+    psnr: Interval
+    ssim: Interval
+    inside: Interval | None  # PSNR inside moving objects
+    outside: Interval | None
+    lpips: Interval | None
+    fvd: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Mean PSNR over sources for one frame of the horizon, by method; inside: of moving objects."""
+
+    step: int
+    time: float  # s after the source image, mean
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    inside: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What the scenes know about what moves."""
+
+    sources: int  # source images in which something moves
+    mask_iou: Interval | None
+    false_moving: Interval  # share of static pixels predicted to move
+    objects: int  # of known motion, large enough to be judged
+    found: int
+    velocity_error: Interval | None  # median over objects of |v - v_true| / |v_true|; standing still where not found
+    found_velocity_error: Interval | None  # the same over the objects that were found
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Depth errors of frame 0 against the sensor; metric, and with one scale per image."""
+
+    sources: int
+    abs_rel: Interval
+    delta1: Interval
+    scaled_abs_rel: Interval
+    scaled_delta1: Interval
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of one forecast in milliseconds; the first one also loads kernels and stands apart."""
+
+    first: float
+    median: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source image: means over +1..+(T-1) of sample 0."""
+
+    stamp: float  # s
+    frame0_psnr: float
+    psnr: float
+    repeat_psnr: float
+    inside: float | None
+    inside_still: float | None
+    abs_rel: float | None
+    scale: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated, on what, and how: all that a summary does not compute."""
+
+    log: str
+    size: tuple[int, int]  # (width, height) pixels
+    weights: str  # sha256
+    device: str
+    package_version: str
+    align: str = "given"  # one of protocol.ALIGNMENTS
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All numbers of one clip. Means are over +1..+(T-1), of sample 0 unless said."""
+
+    subject: Subject
+    protocol: Protocol
+    frames: int  # with frame 0; fewer than the protocol's when the clip is short
+    sources: int
+    frame0_psnr: Interval
+    frame0_ssim: Interval
+    gain: Interval  # PSNR of the forecast - PSNR of repeating the image, dB
+    ssim_gain: Interval
+    inside_gain: Interval | None  # PSNR inside moving objects: forecast - the same with its motion off, dB
+    best_inside_gain: Interval | None  # PSNR inside moving objects: best of K - sample 0, dB
+    methods: dict[str, Method]
+    motion: Motion | None
+    scale: Interval | None  # of the camera paths, unless they are as given
+    depth: Depth | None
+    timing_ms: Timing
+    steps: tuple[Step, ...]
+    per_source: tuple[Source, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: None for what is unknown."""
+        return dict(_plain(asdict(self)))
+
+
+def _plain(value: Any) -> Any:
+    """Without NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

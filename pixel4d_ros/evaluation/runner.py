@@ -1,0 +1,107 @@
+"""Evaluate whole clips: choose the windows, align the camera, judge, summarise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.evaluation.alignment import PROBED, clip_scale
+from pixel4d_ros.evaluation.benchmark import Judged, Setting, SourceScore, Video, evaluate
+from pixel4d_ros.evaluation.environment import device_name, package_version
+from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
+from pixel4d_ros.evaluation.results import Evaluation, Subject
+from pixel4d_ros.evaluation.rivals import known_height
+from pixel4d_ros.evaluation.summary import summarise
+from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
+from pixel4d_ros.evaluation.windows import clip_windows, windows_of
+from pixel4d_ros.rotations import FloatArray
+
+if TYPE_CHECKING:
+    from pixel4d_ros.forecaster import Forecaster
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an evaluation may be given beside its protocol."""
+
+    camera_height: float | None = None  # metres above flat ground; None: known for some data sets
+    perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
+    video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
+    notes: tuple[str, ...] = ()
+    watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
+
+
+def evaluate_clip(
+    forecaster: Forecaster, clip: Clip, protocol: Protocol, name: str, options: Options | None = None
+) -> Evaluation:
+    """Score the protocol's sources of a clip, with a progress bar on stderr. Raises ValueError when none can be."""
+    options = options or Options()
+    sequences = choose_sequences(clip.times, protocol)
+    notes = [*options.notes, *_missing(clip)]
+    if len(sequences[0]) < protocol.frames:
+        notes.append(
+            f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
+            f" {len(sequences[0])} were used"
+        )
+    align = protocol.align or ("given" if clip.metric else "clip-scale")
+    height = options.camera_height or known_height(name)
+    if height is None:
+        notes.append("no flat ground: the camera's height above it is not known (--camera-height, metres)")
+    scale = 1.0
+    if align == "clip-scale":
+        probed = [sequences[i] for i in np.unique(np.linspace(0, len(sequences) - 1, PROBED).round().astype(int))]
+        scale = clip_scale(forecaster, list(windows_of(clip, probed, protocol)), protocol.seed)
+    setting = Setting(align, scale, height, options.perceptual, options.video_features)
+    windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
+    scores = _scores(evaluate(forecaster, windows, protocol, setting), options)
+    if len(scores) < len(sequences):
+        notes.append(f"{len(sequences) - len(scores)} source images without sensor depth were left out")
+    size = protocol.image_size(clip.images.shape[2], clip.images.shape[1])
+    return summarise(scores, protocol, _subject(forecaster, name, size, align, notes))
+
+
+def evaluate_worlds(
+    forecaster: Forecaster, worlds: WorldSet, protocol: Protocol, options: Options | None = None
+) -> Evaluation:
+    """Score synthetic worlds, one source image of each."""
+    from pixel4d_ros.synthetic.street import make_street
+
+    options = options or Options()
+    scores = []
+    size = protocol.size or protocol.image_size(*worlds.size)
+    for seed in tqdm(worlds.seeds, "worlds", leave=False, unit="world"):
+        clip = make_clip(seed, worlds.kind, protocol.frames, protocol.step, size)
+        height = None
+        if worlds.kind == "street":
+            height = float(make_street(seed, max(3.0, float(clip.times[-1]))).camera(np.zeros(1))[0, 2, 3])
+        setting = Setting(protocol.align or "given", 1.0, height, options.perceptual, options.video_features)
+        if setting.align == "clip-scale":
+            raise ValueError("synthetic worlds have one source image each: --align image-scale is what fits them")
+        scores += _scores(evaluate(forecaster, clip_windows(clip, protocol), protocol, setting), options)
+    notes = options.notes if worlds.kind == "street" else (*options.notes, "no flat ground: rooms are all walls")
+    return summarise(scores, protocol, _subject(forecaster, worlds.name, size, protocol.align or "given", notes))
+
+
+def _scores(judged: Iterator[Judged], options: Options) -> list[SourceScore]:
+    scores = []
+    for found in judged:
+        options.watch(found)
+        scores.append(found.score)
+    return scores
+
+
+def _missing(clip: Clip) -> Iterator[str]:
+    if clip.moving_mask(0) is None:
+        yield "nothing tells what moves: no figures inside moving objects (--moving residual finds it in the frames)"
+    if clip.depth is None:
+        yield "no depth to compare with"
+
+
+def _subject(forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str]) -> Subject:
+    weights, device = forecaster.weights_hash, device_name(forecaster.device)
+    return Subject(name, size, weights, device, package_version(), align, tuple(notes))

@@ -1,0 +1,77 @@
+"""Synthetic streets and rooms as clips to evaluate on, made on the spot with exact depth, masks and motion."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pixel4d_ros.datasets.clip import Clip
+
+HELD_OUT = 900_001  # training draws its seeds from 2^20 on, so that smaller ones are never trained on
+PATTERN = re.compile(r"synthetic-(street|room):([0-9]+)(?:@([0-9]+))?")
+
+
+@dataclass(frozen=True)
+class WorldSet:
+    """`count` worlds of one kind, with the seeds from `first` on."""
+
+    kind: str  # street or room
+    count: int
+    first: int = HELD_OUT
+    size: tuple[int, int] = (400, 120)  # (width, height) pixels, where the protocol has no wish
+
+    @staticmethod
+    def parse(text: str) -> WorldSet | None:
+        """From synthetic-KIND:COUNT[@FIRST_SEED]; None when the text is something else.
+
+        Raises ValueError when it begins like one, or would evaluate on worlds that training may have drawn.
+        """
+        match = PATTERN.fullmatch(text)
+        if match is None:
+            if text.startswith(("synthetic-street:", "synthetic-room:")):
+                raise ValueError(
+                    f"{text}: write synthetic-street:COUNT or synthetic-room:COUNT, e.g. synthetic-street:8"
+                )
+            return None
+        worlds = WorldSet(match[1], int(match[2]), int(match[3] or HELD_OUT))
+        if worlds.count < 1:
+            raise ValueError(f"{text}: at least one world is needed")
+        if worlds.first + worlds.count > 1 << 20:
+            raise ValueError(f"{text}: seeds from 2^20 = {1 << 20} on are those of training; use smaller ones")
+        return worlds
+
+    @property
+    def name(self) -> str:
+        """What tables call it: the kind and the seeds."""
+        return f"synthetic {self.kind}s, seeds {self.first}..{self.first + self.count - 1}"
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of its worlds."""
+        return range(self.first, self.first + self.count)
+
+
+def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, int]) -> Clip:
+    """One world as a clip; the motion of objects is known at frame 0 only, and zero in the rest."""
+    from pixel4d_ros.synthetic import sample_views
+
+    times = np.arange(frames, dtype=np.float64) * step
+    views = sample_views([seed], torch.from_numpy(times)[None], size, kind=kind)
+    depth = views.depth[0].numpy()
+    motions = np.zeros((frames, *views.motions.shape[1:]), np.float32)
+    centroids = np.zeros((frames, *views.centroids.shape[1:]), np.float32)
+    motions[0], centroids[0] = views.motions[0].numpy(), views.centroids[0].numpy()
+    return Clip(
+        f"synthetic_{kind}_{seed}",
+        (views.rgb[0] * 255).round().byte().numpy(),
+        views.K[0].double().numpy(),
+        views.T_source_camera[0].double().numpy(),
+        times,
+        np.where(np.isfinite(depth), depth, 0).astype(np.float32),
+        views.object_ids[0].byte().numpy(),
+        motions,
+        centroids,
+    )
