@@ -9,7 +9,7 @@ from pathlib import Path
 from progress import Progress
 
 INSTALLED_FOLDERS = ("pixel4d_ros", "launch", "config", "weights")
-BUILD_FILES = ("CMakeLists.txt", "package.xml", "msg/*", "scripts/*")
+BUILD_FILES = ("CMakeLists.txt", "package.xml", "msg/*", "srv/*", "scripts/*")
 
 # pixel4d: /bin/sh starts it, so that the path of the checkout may hold spaces and be of any length.
 COMMAND = """#!/bin/sh

@@ -2,7 +2,7 @@
 
 It makes `.venv/bin/python` know the package without anything being sourced:
 - `pixel4d_ros` is imported from the checkout, so an edited or a new module needs no rebuild; only what colcon generates
-  (`pixel4d_ros.msg` and its type support) comes from install/.
+  (`pixel4d_ros.msg`, `.srv` and their type support) comes from install/.
 - The dynamic loader finds the message libraries. It reads LD_LIBRARY_PATH only when a process starts, so where that
   lacks their folders Python starts itself once more, as the ROS wheels' own hook does (which then has nothing to do).
 - AMENT_PREFIX_PATH names both prefixes, so that launch files, parameters and weights are found by package name.
@@ -25,6 +25,7 @@ MODULE_FOLDERS = [
         ("local", "lib", PYTHON, "dist-packages"),
     )
 ]
+GENERATED = ("pixel4d_ros.msg", "pixel4d_ros.srv", "pixel4d_ros.pixel4d_ros_s__")
 
 
 class SourceFinder:
@@ -34,7 +35,7 @@ class SourceFinder:
     def find_spec(name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
         if name == "pixel4d_ros":
             return PathFinder.find_spec(name, [REPOSITORY])
-        if name == "pixel4d_ros.msg" or name.startswith("pixel4d_ros.pixel4d_ros_s__"):
+        if name.startswith(GENERATED):
             return PathFinder.find_spec(name, MODULE_FOLDERS)
         return None
 

@@ -5,6 +5,7 @@ sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, wh
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,15 @@ except ImportError:
         return np.array([x, y, z, w])
 
 
-__all__ = ["create_cloud", "forecast_sequence_type", "quaternion_from_matrix", "quaternion_matrix"]
+__all__ = ["create_cloud", "interface", "quaternion_from_matrix", "quaternion_matrix"]
 
 
-def forecast_sequence_type() -> Any:
-    """The message class ForecastSequence. Raises ImportError naming the cure when the package is not built."""
+def interface(kind: str, name: str) -> Any:
+    """A message or service class of this package. Raises ImportError naming the cure when the package is not built."""
     try:
-        from pixel4d_ros.msg import ForecastSequence
-    except ImportError as error:
+        return getattr(import_module(f"pixel4d_ros.{kind}"), name)
+    except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"the message pixel4d_ros/ForecastSequence is not built ({error}): run `make setup` or `colcon build`, "
+            f"the interface pixel4d_ros/{kind}/{name} is not built ({error}): run `make setup` or `colcon build`, "
             "then `source env.sh`"
         ) from error
-    return ForecastSequence

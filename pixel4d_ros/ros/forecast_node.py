@@ -1,7 +1,8 @@
 """forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
 
-Callbacks only store the newest message. One worker thread reads the newest image, predicts, renders and publishes; what
-arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights, activate subscribes.
+Callbacks only store the newest message. One worker thread (engine.py) reads the newest image, predicts, renders and
+publishes; what arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights, activate
+subscribes.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameters
+from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
-from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.engine import Engine, Tools
+from pixel4d_ros.ros.inputs import Frame, Inputs
 from pixel4d_ros.ros.memory import return_large_blocks
 from pixel4d_ros.ros.tf_frames import frame_source
-from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, listened, subscribe
-from pixel4d_ros.ros.trajectory import ego_motion
-from pixel4d_ros.ros.worker import LatestWorker
+from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
+from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
 
+NOT_ACTIVE = "the node is not active: activate it first"
 STAMPS_BACK_NS = 500_000_000  # image stamps jumping back further than this are a log that begins anew
 
 
@@ -54,12 +56,11 @@ class ForecastNode(LifecycleNode):
         self._statistics = diagnostics.Statistics()
         self._tf = frame_source(self)
         self._inputs = Inputs()
-        self._info: CameraInfo | None = None
-        self._size: tuple[int, int] | None = None  # of the newest image read
         self._input_subscriptions: list[Subscription] = []
         self._forecaster: Any = None
         self._outputs: Publishers | None = None
-        self._worker: LatestWorker[Frame] | None = None
+        self._candidates: CandidatesService | None = None
+        self._worker: LatestWorker[Frame, Question] | None = None
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -74,6 +75,7 @@ class ForecastNode(LifecycleNode):
             self._forecaster = self._load(self.parameters.weights or None, self.parameters.device)
             self._forecaster.warm_up()
             self._outputs = Publishers(self)
+            self._candidates = CandidatesService(self, self._on_question)
         except (WeightsError, DeviceError, ImportError, OSError) as error:
             return self._not_configured(str(error))
         except Exception:  # noqa: BLE001 (rclpy would swallow it)
@@ -89,8 +91,14 @@ class ForecastNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._inputs, self._statistics = Inputs(), diagnostics.Statistics()
-        self._worker = LatestWorker(self._work)
+        assert self._outputs is not None
+        self._inputs, self._statistics = Inputs(self._inputs.info), diagnostics.Statistics()
+        tools = Tools(self, self._forecaster, self._outputs, self._tf, self._faults, self._statistics)
+        engine = Engine(tools)
+        self._worker = LatestWorker(
+            lambda frame: engine.handle(frame, self.parameters),
+            lambda question: engine.answer(question, self._inputs, self.parameters),
+        )
         self._subscribe()
         self.get_logger().info("active: " + ", ".join(s.topic_name for s in self._input_subscriptions))
         return super().on_activate(state)
@@ -125,7 +133,8 @@ class ForecastNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._input_subscriptions = []
         if self._worker is not None:
-            self._worker.stop()
+            for question in self._worker.stop():
+                question.refuse(NOT_ACTIVE)
             self._worker = None
 
     def _free(self) -> None:
@@ -134,6 +143,9 @@ class ForecastNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
+        if self._candidates is not None:
+            self._candidates.destroy()
+            self._candidates = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -148,10 +160,11 @@ class ForecastNode(LifecycleNode):
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
         if self._worker is not None:
-            self._statistics.frame_received(self._worker.offer(Frame(message, time.monotonic(), self._inputs)))
+            self._inputs.frame = Frame(message, time.monotonic(), self._inputs)
+            self._statistics.frame_received(self._worker.offer(self._inputs.frame))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._info = message
+        self._inputs.info = message
 
     def _on_trajectory(self, message: Any) -> None:
         self._inputs.trajectory = (message, self.get_clock().now().nanoseconds)
@@ -163,82 +176,22 @@ class ForecastNode(LifecycleNode):
         except ValueError as error:
             self._faults.report("odometry", str(error))
 
+    def _on_question(self, question: Question) -> None:
+        if self._worker is None:
+            question.refuse(NOT_ACTIVE)
+        elif not self._worker.ask(question):
+            question.refuse(f"{MAX_QUESTIONS} requests wait already: ask again when they are answered")
+
     def _restart(self, what: str) -> None:
         """Time jumped back: forget everything but the calibration, which holds at all times."""
         text = f"{what} jumped back: all state is dropped (if this goes on, two programs publish it)"
         self.get_logger().warning(text, throttle_duration_sec=5.0)
-        self._inputs = Inputs()
+        self._inputs.outdated = True
+        self._inputs = Inputs(self._inputs.info)
         self._tf.clear()
         self._faults.clear()
         if self._worker is not None:
             self._worker.clear()
-
-    # The worker's thread
-
-    def _work(self, frame: Frame) -> None:
-        """Forecast from one frame. Whatever goes wrong is one log line, and the next frame gets its chance."""
-        try:
-            self._forecast(frame)
-        except InputFault as fault:
-            self._faults.report(fault.place, str(fault))
-        except (DeviceError, ValueError) as error:
-            self._faults.report("forecast", str(error))
-        except Exception as error:  # noqa: BLE001 (the node goes on)
-            # A context that was shut down meanwhile cannot publish: that is the end, not a fault.
-            if self.context.ok() and self._faults.report("forecast", f"{type(error).__name__}: {error}"):
-                self.get_logger().error(traceback.format_exc())
-
-    def _forecast(self, frame: Frame) -> None:
-        assert self._outputs is not None
-        out, p = self._outputs, self.parameters
-        source = self._read(frame.message)
-        path = self._camera_path(frame.inputs, source, p)
-        if not out.wanted():
-            self._statistics.frame_skipped()
-            return
-        size = source.size if p.output_size == (0, 0) else p.output_size
-        i = p.selected
-        forecast = selected = None
-        if listened(out.sequence):
-            forecast = self._forecaster.forecast(
-                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
-            )
-            scene, selected = forecast.scene, forecast.frames[0, i]
-        else:
-            scene = self._forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
-            if listened(out.image):
-                selected = self._forecaster.render(scene, path.poses[i : i + 1], p.times[i : i + 1], size=size)[0]
-        if frame.inputs is not self._inputs:  # time jumped back meanwhile
-            return
-        if forecast is not None:
-            out.publish_sequences(forecast, source.camera.resized(*size), source.header)
-        if selected is not None:
-            out.publish_image(selected, source.header)
-        out.publish_clouds(scene, p.times[i], p.min_opacity, p.max_cloud_points, source.header)
-        self._statistics.frame_published(frame.received_at, source.stamp_ns)
-        self._faults.clear("forecast")
-
-    def _read(self, message: Image | CompressedImage) -> Source:
-        """Decode an image and match it with its calibration. Raises InputFault."""
-        source = read_source(message, self._info, self.resolve_topic_name("camera_info"))
-        self._faults.clear("image", "camera_info")
-        if self._size not in (None, source.size):
-            self.get_logger().warning(f"image size changed from {self._size} to {source.size}")
-        self._size = source.size
-        if source.distorted:
-            self.get_logger().warning("CameraInfo has distortion: images are taken as rectified", once=True)
-        return source
-
-    def _camera_path(self, inputs: Inputs, source: Source, p: parameters.Parameters) -> CameraPath:
-        """Where the camera will be at the forecast times; notes which motion that is."""
-        near = surroundings(inputs, self._tf, p)
-        motion = ego_motion(read_plan(inputs), near, source.header.frame_id, source.stamp_ns, p.times)
-        self._statistics.moved_by(motion.source, motion.warning)
-        if inputs.trajectory is not None and motion.warning:
-            self._faults.report("motion", f"{motion.warning}; following {motion.source}")
-        else:
-            self._faults.clear("motion")
-        return motion.path
 
     # Parameters and diagnostics
 

@@ -27,12 +27,15 @@ class InputFault(ValueError):
 
 @dataclass
 class Inputs:
-    """What the node remembers of its inputs; replaced as a whole when time jumps back."""
+    """What the node remembers of its inputs; replaced as a whole, but for the calibration, when time jumps back."""
 
+    info: CameraInfo | None = None  # newest calibration
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
     trajectory: tuple[Any, int] | None = None  # newest message, ROS time in ns when it came in
     plan: tuple[Any, Plan | PlanError] | None = None  # that message, read
     stamp_ns: int = 0  # of the newest image
+    frame: Frame | None = None  # newest
+    outdated: bool = False  # time jumped back since
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,9 @@ class Parameters:
     min_opacity: float = _parameter(
         0.05, "Gaussians less opaque than this are left out of point clouds.", low=0.0, high=1.0
     )
+    max_candidates: int = _parameter(
+        64, "Trajectories that one call of ~/forecast_trajectories may hold.", low=1, high=1000
+    )
     trajectory_timeout: float = _parameter(
         2.0, "Seconds after its stamp at which a trajectory is stale and no longer followed.", low=0.0, high=3600.0
     )
@@ -120,6 +123,10 @@ class Parameters:
     def selected(self) -> int:
         """Index of the selected forecast frame."""
         return min(self.selected_step, self.steps - 1)
+
+    def size_of(self, source: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of forecast images, given the source image's."""
+        return source if self.output_size == (0, 0) else (self.output_size[0], self.output_size[1])
 
 
 def _check(f: Field[Any], value: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.forecaster import Forecast
-from pixel4d_ros.ros.compat import forecast_sequence_type
+from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.conversions import camera_info_message, duration_message, image_message, pose_message
 from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
+from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 
 # Images lose nothing by being dropped: only the newest counts.
@@ -46,8 +48,7 @@ class Publishers:
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
-        self._sequence_type = forecast_sequence_type()
-        self.sequence = self._create(self._sequence_type, "~/forecast")
+        self.sequence = self._create(interface("msg", "ForecastSequence"), "~/forecast")
         self.image = self._create(Image, "~/forecast/image")
         self.cloud = self._create(PointCloud2, "~/gaussians", CLOUD)
         self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast", CLOUD)
@@ -66,21 +67,9 @@ class Publishers:
 
     def publish_sequences(self, forecast: Forecast, camera: Camera, header: Header) -> None:
         """One ForecastSequence per sampled future."""
-        durations = [duration_message(t) for t in forecast.times]
-        poses = [pose_message(T) for T in forecast.T_source_camera]
-        info = camera_info_message(camera, header)
-        for k, frames in enumerate(forecast.frames):
-            message = self._sequence_type(
-                header=header,
-                camera_info=info,
-                time_from_start=durations,
-                camera_poses=poses,
-                images=[image_message(frame, header) for frame in frames],
-                sample_index=k,
-                sample_count=len(forecast.frames),
-            )
-            message.confidence.frombytes(np.ascontiguousarray(forecast.confidence[k], np.float32).tobytes())
-            self.sequence.publish(message)
+        for k, (frames, confidence) in enumerate(zip(forecast.frames, forecast.confidence)):
+            views = CameraViews(camera, forecast.times, forecast.T_source_camera, confidence, frames)
+            self.sequence.publish(sequence_message(views, header, k, len(forecast.frames)))
 
     def publish_image(self, rgb: NDArray[np.uint8], header: Header) -> None:
         """The selected forecast frame."""
@@ -97,6 +86,32 @@ class Publishers:
             self.cloud.publish(pointcloud_message(scene, header))
         if listened(self.moved_cloud):
             self.moved_cloud.publish(pointcloud_message(scene.at(seconds), header))
+
+
+@dataclass(frozen=True)
+class CameraViews:
+    """What a ForecastSequence holds: T views along a path."""
+
+    camera: Camera
+    times: FloatArray  # (T,) s
+    T_source_camera: FloatArray  # (T, 4, 4)
+    confidence: NDArray[np.float32]  # (T,)
+    frames: Iterable[NDArray[np.uint8]] = ()  # (H, W, 3) each
+
+
+def sequence_message(views: CameraViews, header: Header, sample_index: int = 0, sample_count: int = 1) -> Any:
+    """A ForecastSequence."""
+    message = interface("msg", "ForecastSequence")(
+        header=header,
+        camera_info=camera_info_message(views.camera, header),
+        time_from_start=[duration_message(t) for t in views.times],
+        camera_poses=[pose_message(T) for T in views.T_source_camera],
+        images=[image_message(frame, header) for frame in views.frames],
+        sample_index=sample_index,
+        sample_count=sample_count,
+    )
+    message.confidence.frombytes(np.ascontiguousarray(views.confidence, np.float32).tobytes())
+    return message
 
 
 def listened(publisher: Any) -> bool:

@@ -76,20 +76,26 @@ def ego_motion(
 
     A PlanError in place of a plan is why there is none.
     """
-    mounting = near.camera_in_base(camera, stamp_ns)
     reason = str(plan) if isinstance(plan, PlanError) else ""
     if isinstance(plan, Plan):
         try:
-            source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
-            return EgoMotion(_seen_by_camera(_follow(plan, near, camera, stamp_ns, times), mounting, times), source)
+            return planned_motion(plan, near, camera, stamp_ns, times)
         except PlanError as error:
             reason = str(error)
+    mounting = near.camera_in_base(camera, stamp_ns)
     path = near.odometry.twist_path(stamp_ns, near.odometry_timeout, float(times[-1]))
     if path is not None:
         return EgoMotion(_seen_by_camera(path.at(times), mounting, times), "constant velocity from odometry", reason)
     missing = "odometry is stale" if near.odometry.frame else "no odometry"
     reason = f"{reason or 'no trajectory'}, {missing}"
     return EgoMotion(CameraPath(times, np.tile(np.eye(4), (len(times), 1, 1))), "standing camera", reason)
+
+
+def planned_motion(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
+    """The camera's motion along the plan. Raises PlanError when the plan cannot be followed."""
+    source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
+    mounting = near.camera_in_base(camera, stamp_ns)
+    return EgoMotion(_seen_by_camera(_follow(plan, near, camera, stamp_ns, times), mounting, times), source)
 
 
 def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> CameraPath:

@@ -1,21 +1,30 @@
-"""One thread that always works on the newest item: what arrives meanwhile replaces what waits, nothing queues."""
+"""One thread that always works on the newest item: what arrives meanwhile replaces what waits, nothing queues.
+
+Questions are another matter: each wants its answer. They are taken in their order, before the item that waits, and
+only a few may wait.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Question = TypeVar("Question")
+MAX_QUESTIONS = 8  # that wait; who asks more often than that can be answered is told so at once
 
 
-class LatestWorker(Generic[Item]):
-    """Calls handle(item) on its own thread. handle must not raise: what should happen then is its owner's to decide."""
+class LatestWorker(Generic[Item, Question]):
+    """Calls handle(item) and answer(question) on its own thread. They must not raise: that is their owner's matter."""
 
-    def __init__(self, handle: Callable[[Item], None]) -> None:
+    def __init__(self, handle: Callable[[Item], None], answer: Callable[[Question], None] | None = None) -> None:
         self._handle = handle
+        self._answer = answer
         self._changed = Condition()
         self._waiting: Item | None = None
+        self._questions: deque[Question] = deque()
         self._stopping = False
         self._thread = Thread(target=self._run, name="forecast", daemon=True)
         self._thread.start()
@@ -28,24 +37,40 @@ class LatestWorker(Generic[Item]):
             self._changed.notify()
         return dropped
 
+    def ask(self, question: Question) -> bool:
+        """Hand over a question; false when too many wait already, or the worker ends."""
+        with self._changed:
+            if self._stopping or len(self._questions) >= MAX_QUESTIONS:
+                return False
+            self._questions.append(question)
+            self._changed.notify()
+        return True
+
     def clear(self) -> None:
         """Forget the item that waits; the one in work goes on."""
         with self._changed:
             self._waiting = None
 
-    def stop(self) -> None:
-        """Finish the item in work, forget the waiting one and end the thread."""
+    def stop(self) -> list[Question]:
+        """Finish what is in work, forget the waiting item, end the thread; the questions left unanswered."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        return list(self._questions)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
-                item, self._waiting = self._waiting, None
+                self._changed.wait_for(lambda: self._stopping or self._questions or self._waiting is not None)
                 if self._stopping:
                     return
-            assert item is not None
-            self._handle(item)
+                question = self._questions.popleft() if self._questions else None
+                item = None
+                if question is None:
+                    item, self._waiting = self._waiting, None
+            if question is not None:
+                assert self._answer is not None
+                self._answer(question)
+            elif item is not None:
+                self._handle(item)

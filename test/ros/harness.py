@@ -25,7 +25,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from pixel4d_ros.ros.compat import forecast_sequence_type
+from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.conversions import fill, pose_message
 from pixel4d_ros.rotations import rigid
 
@@ -110,7 +110,7 @@ class Client(Node):
         self.clock_source = self.create_publisher(Clock, "/clock", 10)
         self.listen(DiagnosticArray, "/diagnostics")
         if listen:
-            self.listen(forecast_sequence_type(), "forecast_node/forecast")
+            self.listen(interface("msg", "ForecastSequence"), "forecast_node/forecast")
             self.listen(Image, "forecast_node/forecast/image")
             self.listen(PointCloud2, "forecast_node/gaussians")
             self.listen(PointCloud2, "forecast_node/gaussians/forecast")
@@ -168,11 +168,7 @@ class Client(Node):
 
     def send_info(self, seconds: float, width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> None:
         """The calibration; changes replace fields."""
-        info = CameraInfo(width=width, height=height, k=K)
-        info.header.frame_id, info.header.stamp = "camera", stamp(seconds)
-        for name, value in changes.items():
-            setattr(info, name, value)
-        self.info.publish(info)
+        self.info.publish(calibration(seconds, width, height, **changes))
 
     def send_odometry(self, seconds: float, speed: float = 5.0) -> None:
         """base_link in odom, driving along x at this speed."""
@@ -201,6 +197,25 @@ class Client(Node):
             own = [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)]
             if own:
                 return own[0]
+
+
+def call(client: Client, kind: type, name: str, request: Any) -> Any:
+    """The response of a service."""
+    service = client.create_client(kind, name)
+    client.until(service.service_is_ready)
+    future = service.call_async(request)
+    client.until(future.done)
+    client.destroy_client(service)
+    return future.result()
+
+
+def calibration(seconds: float, width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> CameraInfo:
+    """The CameraInfo of the pictures; changes replace fields."""
+    info = CameraInfo(width=width, height=height, k=K)
+    info.header.frame_id, info.header.stamp = "camera", stamp(seconds)
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
 
 
 def image(seconds: float, rgb: np.ndarray, **changes: Any) -> Image:

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from conftest import REPOSITORY
-from harness import HEIGHT, WIDTH, Client, K, NodeProcess, picture, running_node, stamp
+from harness import HEIGHT, WIDTH, Client, K, NodeProcess, call, picture, running_node, stamp
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -48,15 +48,6 @@ def node(tmp_path_factory):
     parameters = {"num_samples": 2, "selected_step": 3, "steps": 6, "diagnostics_period": 0.2}
     with running_node(log, "--params-file", str(REPOSITORY / "config/forecast.yaml"), **parameters) as process:
         yield process
-
-
-def call(client: Client, kind: type, name: str, request):
-    service = client.create_client(kind, name)
-    client.until(service.service_is_ready)
-    future = service.call_async(request)
-    client.until(future.done)
-    client.destroy_client(service)
-    return future.result()
 
 
 def set_parameter(client: Client, name: str, value: ParameterValue):

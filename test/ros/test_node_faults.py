@@ -354,7 +354,7 @@ def test_status_levels():
 
 def test_worker_takes_the_newest_and_ends():
     seen: list[int] = []
-    worker: LatestWorker[int] = LatestWorker(lambda item: (time.sleep(0.2), seen.append(item))[0])
+    worker: LatestWorker[int, None] = LatestWorker(lambda item: (time.sleep(0.2), seen.append(item))[0])
     assert not worker.offer(1)
     time.sleep(0.1)
     assert [worker.offer(2), worker.offer(3), worker.offer(4)] == [False, True, True]

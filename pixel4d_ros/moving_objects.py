@@ -1,0 +1,110 @@
+"""The moving objects of a predicted scene as planners want them: which comes closest when, boxes, velocities, paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pixel4d_ros.rotations import FloatArray, rigid
+from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
+
+MIN_OPACITY = 0.1  # Gaussians fainter than this bound nothing
+MIN_GAUSSIANS = 4  # of an object that gets a box
+TRIMMED = (2.0, 98.0)  # percentiles between which a box spans its Gaussians' means
+ALONG_VELOCITY = 0.5  # m/s over the ground from which on a box is turned along its velocity
+
+
+@dataclass(frozen=True)
+class ClosestObjects:
+    """Which moving object is closest to each of P paths at each of T times."""
+
+    ids: NDArray[np.int64]  # (P, T) as in the scene, 0: there is none
+    distances: FloatArray  # (P, T) metres to the nearest mean of its Gaussians, inf: there is none
+
+
+@dataclass(frozen=True)
+class MovingObject:
+    """One moving object, in the frame of the scene."""
+
+    object_id: int
+    T_source_box: FloatArray  # (4, 4) the box's centre at t = 0; its z is up, its x the direction of travel
+    size: FloatArray  # (3,) metres along the box's axes
+    velocity: FloatArray  # (3,) m/s of the centre at t = 0
+    path: FloatArray  # (T, 3) metres: the box's centre at the times asked for
+
+
+def closest_objects(scene: DynamicGaussians, positions: ArrayLike, times: ArrayLike) -> ClosestObjects:
+    """The moving object closest to positions (P, T, 3), metres in the scene's frame, at times (T,) seconds."""
+    points = torch.as_tensor(np.asarray(positions, np.float32)).to(scene.means.device)
+    ids = np.zeros(points.shape[:2], np.int64)
+    distances = np.full(points.shape[:2], np.inf)
+    movers = _movers(scene)
+    if len(movers) == 0:
+        return ClosestObjects(ids, distances)
+    object_ids = movers.object_ids.cpu().numpy()
+    for i, t in enumerate(np.asarray(times, np.float64)):
+        means, _ = _moved(movers, float(t))
+        nearest = torch.cdist(points[:, i], means, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+        ids[:, i] = object_ids[nearest.indices.cpu().numpy()]
+        distances[:, i] = nearest.values.cpu().numpy()
+    return ClosestObjects(ids, distances)
+
+
+def moving_objects(scene: DynamicGaussians, up: ArrayLike, times: ArrayLike) -> list[MovingObject]:
+    """The scene's moving objects, by id; up (3,) is the unit vector that points up in the scene's frame.
+
+    Objects of fewer than four Gaussians that are not faint are left out.
+    """
+    movers = _movers(scene)
+    ids, counts = torch.unique(movers.object_ids, return_counts=True)
+    wanted = ids[counts >= MIN_GAUSSIANS].tolist()
+    return [_moving_object(movers, int(k), np.asarray(up, np.float64), np.asarray(times, np.float64)) for k in wanted]
+
+
+def _movers(scene: DynamicGaussians) -> DynamicGaussians:
+    return scene.select(torch.nonzero((scene.object_ids > 0) & (scene.opacities >= MIN_OPACITY))[:, 0])
+
+
+def _moved(movers: DynamicGaussians, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return moved_gaussians(movers.means, movers.quaternions, movers.centroids[movers.object_ids], movers.motion, t)
+
+
+def _moving_object(movers: DynamicGaussians, object_id: int, up: FloatArray, times: FloatArray) -> MovingObject:
+    own = movers.select(torch.nonzero(movers.object_ids == object_id)[:, 0])
+    means = own.means.cpu().double().numpy()
+    velocity = own.velocities.mean(0).cpu().double().numpy()
+    R = _upright_axes(means, velocity, up)
+    low, high = np.percentile(means @ R, TRIMMED, axis=0)
+    centre = R @ ((low + high) / 2)
+    # The centre moves with the object: it turns about the centroid as each of the Gaussians does.
+    first = own.select(torch.zeros(1, dtype=torch.long, device=own.means.device))
+    start = torch.as_tensor(centre[None], dtype=own.means.dtype, device=own.means.device)
+    path = [
+        moved_gaussians(start, first.quaternions, first.centroids[first.object_ids], first.motion, float(t))[0]
+        for t in times
+    ]
+    turning = own.angular_velocities.mean(0).cpu().double().numpy()
+    centroid = own.centroids[object_id].cpu().double().numpy()
+    return MovingObject(
+        object_id,
+        rigid(R, centre),
+        np.maximum(high - low, 1e-3),
+        velocity + np.cross(turning, centre - centroid),
+        torch.cat(path).cpu().double().numpy().reshape(-1, 3) if len(path) else np.zeros((0, 3)),
+    )
+
+
+def _upright_axes(means: FloatArray, velocity: FloatArray, up: FloatArray) -> FloatArray:
+    """Axes (3, 3) as columns: z up; x along the velocity over the ground, or where that is slow the longer side."""
+    flat = velocity - up * (velocity @ up)
+    if np.linalg.norm(flat) < ALONG_VELOCITY:
+        spread = (means - means.mean(0)) @ (np.eye(3) - np.outer(up, up))
+        flat = np.linalg.svd(spread, full_matrices=False)[2][0]
+        flat = flat - up * (flat @ up)
+    if np.linalg.norm(flat) < 1e-6:  # all in one upright line
+        flat = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+    x = flat / np.linalg.norm(flat)
+    return np.stack((x, np.cross(up, x), up), axis=1)

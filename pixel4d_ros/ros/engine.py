@@ -1,0 +1,142 @@
+"""What the worker's thread does: images become forecasts that are published, candidate paths become answers."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.forecaster import DeviceError
+from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candidates
+from pixel4d_ros.ros.diagnostics import Faults, Statistics
+from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.topics import Publishers, listened
+from pixel4d_ros.ros.trajectory import ego_motion
+from pixel4d_ros.ros.transforms import FrameSource
+from pixel4d_ros.scene import DynamicGaussians
+
+
+@dataclass
+class Tools:
+    """What an engine works with; the executor's thread uses some of it too."""
+
+    node: LifecycleNode
+    forecaster: Any
+    outputs: Publishers
+    frames: FrameSource
+    faults: Faults
+    statistics: Statistics
+
+
+class Engine:
+    """Works on one frame or question at a time; whatever goes wrong is said, and the next gets its chance."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._size: tuple[int, int] | None = None  # of the newest image read
+        self._predicted: tuple[Frame, DynamicGaussians] | None = None  # the newest
+
+    def handle(self, frame: Frame, p: Parameters) -> None:
+        """Forecast from one frame."""
+        node, faults = self._tools.node, self._tools.faults
+        try:
+            self._forecast(frame, p)
+        except InputFault as fault:
+            faults.report(fault.place, str(fault))
+        except (DeviceError, ValueError) as error:
+            faults.report("forecast", str(error))
+        except Exception as error:  # noqa: BLE001 (the node goes on)
+            # A context that was shut down meanwhile cannot publish: that is the end, not a fault.
+            if node.context.ok() and faults.report("forecast", f"{type(error).__name__}: {error}"):
+                node.get_logger().error(traceback.format_exc())
+
+    def answer(self, question: Question, inputs: Inputs, p: Parameters) -> None:
+        """Forecast along candidate paths."""
+        try:
+            question.answer(self._answer(question.request, inputs, p))
+        except (DeviceError, ValueError) as error:
+            question.refuse(str(error))
+        except Exception as error:  # noqa: BLE001 (the node goes on)
+            if self._tools.node.context.ok():
+                self._tools.node.get_logger().error(traceback.format_exc())
+                question.refuse(f"{type(error).__name__}: {error}")
+
+    def _forecast(self, frame: Frame, p: Parameters) -> None:
+        tools, out = self._tools, self._tools.outputs
+        source = self._read(frame)
+        path = self._camera_path(frame.inputs, source, p)
+        if not out.wanted():
+            tools.statistics.frame_skipped()
+            return
+        size, i = p.size_of(source.size), p.selected
+        forecast = selected = None
+        if listened(out.sequence):
+            forecast = tools.forecaster.forecast(
+                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
+            )
+            scene, selected = forecast.scene, forecast.frames[0, i]
+        else:
+            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
+            if listened(out.image):
+                selected = tools.forecaster.render(scene, path.poses[i : i + 1], p.times[i : i + 1], size=size)[0]
+        self._predicted = (frame, scene)
+        if frame.inputs.outdated:
+            return
+        if forecast is not None:
+            out.publish_sequences(forecast, source.camera.resized(*size), source.header)
+        if selected is not None:
+            out.publish_image(selected, source.header)
+        out.publish_clouds(scene, p.times[i], p.min_opacity, p.max_cloud_points, source.header)
+        tools.statistics.frame_published(frame.received_at, source.stamp_ns)
+        tools.faults.clear("forecast")
+
+    def _answer(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
+        """One TrajectoryForecast per path. Raises ValueError and DeviceError for what cannot be answered."""
+        tools = self._tools
+        info_topic = tools.node.resolve_topic_name("camera_info")
+        frame = inputs.frame
+        if len(request.image.data):
+            frame = None
+            source = read_source(request.image, request.camera_info, "the request's camera_info")
+        elif frame is not None:
+            source = read_source(frame.message, inputs.info, info_topic)
+        else:
+            raise InputFault("image", f"no image yet on {tools.node.resolve_topic_name('image')}: send one in `image`")
+        near = surroundings(inputs, tools.frames, p)
+        now = tools.node.get_clock().now().nanoseconds
+        poses = candidate_paths(request.trajectories, near, source, now, p)
+        if frame is not None and self._predicted is not None and self._predicted[0] is frame:
+            scene = self._predicted[1].sample(0)
+        else:
+            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
+            if frame is not None:
+                self._predicted = (frame, scene)
+        mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
+        return forecast_candidates(tools.forecaster, scene, source, poses, mounting, p, request.with_images)
+
+    def _read(self, frame: Frame) -> Source:
+        """Decode an image and match it with its calibration. Raises InputFault."""
+        node = self._tools.node
+        source = read_source(frame.message, frame.inputs.info, node.resolve_topic_name("camera_info"))
+        self._tools.faults.clear("image", "camera_info")
+        if self._size not in (None, source.size):
+            node.get_logger().warning(f"image size changed from {self._size} to {source.size}")
+        self._size = source.size
+        if source.distorted:
+            node.get_logger().warning("CameraInfo has distortion: images are taken as rectified", once=True)
+        return source
+
+    def _camera_path(self, inputs: Inputs, source: Source, p: Parameters) -> CameraPath:
+        """Where the camera will be at the forecast times; notes which motion that is."""
+        near = surroundings(inputs, self._tools.frames, p)
+        motion = ego_motion(read_plan(inputs), near, source.header.frame_id, source.stamp_ns, p.times)
+        self._tools.statistics.moved_by(motion.source, motion.warning)
+        if inputs.trajectory is not None and motion.warning:
+            self._tools.faults.report("motion", f"{motion.warning}; following {motion.source}")
+        else:
+            self._tools.faults.clear("motion")
+        return motion.path

@@ -1,0 +1,184 @@
+"""~/forecast_trajectories over DDS: several paths from one prediction, and what is wrong with bad requests."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import rclpy
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, running_node, stamp
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from pixel4d_ros.srv import ForecastTrajectories
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from pixel4d_ros.logs.images import decode_image
+from pixel4d_ros.ros.conversions import read_pose
+from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
+
+pytestmark = pytest.mark.ros
+SERVICE = "forecast_node/forecast_trajectories"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def context():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    with running_node(log, steps=4, max_candidates=6, diagnostics_period=0.2) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client(node):
+    node = Client(listen=False)
+    yield node.connect()
+    node.destroy_node()
+
+
+def ask(client: Client, *paths, **fields):
+    return call(client, ForecastTrajectories, SERVICE, ForecastTrajectories.Request(trajectories=list(paths), **fields))
+
+
+def test_before_any_image_the_answer_says_so(node, client):
+    answer = ask(client, path(1.0))
+    assert not answer.success and "no image yet on /image" in answer.message and not answer.forecasts
+
+
+def test_several_paths_are_answered_from_the_newest_image(node, client):
+    client.settle()
+    for _ in range(3):  # best effort: one may be lost
+        client.send_odometry(10.0)
+        client.send_frame(10.0)
+        client.settle()
+    answer = ask(client, path(10.0), path(10.0, speed=9.0), with_images=True)
+    assert answer.success and answer.message == "" and len(answer.forecasts) == 2
+    for forecast, speed in zip(answer.forecasts, (5.0, 9.0)):
+        sequence = forecast.sequence
+        assert sequence.header.stamp == stamp(10.0) and sequence.header.frame_id == "camera"
+        assert (sequence.sample_index, sequence.sample_count) == (0, 1)
+        times = [t.sec + t.nanosec * 1e-9 for t in sequence.time_from_start]
+        assert times == pytest.approx([0, 0.1, 0.2, 0.3])
+        poses = np.stack([read_pose(p) for p in sequence.camera_poses])
+        # base_link at T0 + 10 s is at 50 m; the faster path begins at 90 m there.
+        begin = (speed - 5.0) * 10.0
+        assert poses[1:, 2, 3] == pytest.approx([begin + speed * t for t in times[1:]], abs=1e-5)
+        frames = np.stack([decode_image(m) for m in sequence.images])
+        assert frames.shape == (4, HEIGHT, WIDTH, 3)
+        assert np.asarray(forecast.unseen) == pytest.approx(1 - np.asarray(sequence.confidence))
+        assert len(forecast.closest_object) == len(forecast.closest_distance) == 4
+        for object_id, distance in zip(forecast.closest_object, forecast.closest_distance):
+            assert (distance == np.inf) == (object_id == 0) and distance >= 0
+    assert answer.forecasts[0].unseen[0] < 0.2  # frame 0 is the image
+    assert answer.forecasts[0].unseen[0] < answer.forecasts[1].unseen[3]  # where it has never been
+
+
+def test_without_images_the_figures_are_about_the_same(node, client):
+    with_images = ask(client, path(10.0), with_images=True).forecasts[0]
+    without = ask(client, path(10.0)).forecasts[0]
+    assert not without.sequence.images and without.sequence.camera_info.width == WIDTH
+    assert np.allclose(without.unseen, with_images.unseen, atol=0.05)
+    assert without.closest_distance == with_images.closest_distance
+
+
+def test_an_image_in_the_request_is_forecast_without_any_on_the_topic(node, client):
+    given = {"image": image(20.0, picture(3, width=104)), "camera_info": calibration(20.0, 104)}
+    answer = ask(client, path(20.0), with_images=True, **given)
+    assert answer.success and answer.forecasts[0].sequence.header.stamp == stamp(20.0)
+    first = decode_image(answer.forecasts[0].sequence.images[0])
+    assert first.shape == (HEIGHT, 104, 3)
+    assert np.abs(first.astype(int) - picture(3, width=104)).mean() < 12
+
+
+def nan_path():
+    message = path(10.0)
+    message.poses[2].pose.position.x = np.nan
+    return message
+
+
+def past_path():
+    message = path(5.0)
+    message.header.stamp = stamp(10.0)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("paths", "fields", "words"),
+    [
+        ([], {}, "the request has no trajectories"),
+        ([path(10.0)] * 7, {}, "the request has 7 trajectories, max_candidates is 6"),
+        ([path(10.0), path(10.0, count=0)], {}, "trajectories[1]: trajectory is empty"),
+        ([past_path()], {}, "trajectories[0]: trajectory lies wholly in the past"),
+        ([path(1.0)], {}, "trajectories[0]: trajectory is stale: older"),
+        ([nan_path()], {}, "trajectories[0]: trajectory: pose contains NaN or Inf"),
+        ([path(10.0, frame="nowhere")], {}, "trajectories[0]: trajectory frame 'nowhere' is unknown"),
+        ([path(10.0)], {"image": image(10.0, picture())}, "the camera is not calibrated"),
+        ([path(10.0)], {"image": Image(width=9, height=9, data=[1])}, "encoding '' is not supported"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_reason(node, client, paths, fields, words):
+    answer = ask(client, *paths, **fields)
+    assert not answer.success and words in answer.message and not answer.forecasts
+    assert "Traceback" not in node.log
+
+
+def test_the_node_goes_on_receiving_while_it_answers(node, client):
+    service = client.create_client(ForecastTrajectories, SERVICE, qos_profile=QoSProfile(depth=100))
+    client.until(service.service_is_ready)
+    request = ForecastTrajectories.Request(trajectories=[path(10.0)] * 6, with_images=True)
+    before = int(client.values()["received frames"])
+    futures = [service.call_async(request) for _ in range(MAX_QUESTIONS + 6)]
+    for i in range(20):
+        client.send_frame(10.0 + i * 1e-3)
+        client.spin_for(0.02)
+    # Images were taken while questions waited: the executor was not held up.
+    assert int(client.values()["received frames"]) > before and not all(f.done() for f in futures)
+    client.until(lambda: all(f.done() for f in futures))
+    answers = [f.result() for f in futures]
+    assert sum(a.success for a in answers) >= MAX_QUESTIONS
+    refused = [a.message for a in answers if not a.success]
+    assert refused and all("requests wait already" in message for message in refused)
+    client.destroy_client(service)
+
+
+def test_an_inactive_node_refuses_and_a_node_that_is_deactivated_answers_what_waits(node, client):
+    service = client.create_client(ForecastTrajectories, SERVICE)
+    client.until(service.service_is_ready)
+    request = ForecastTrajectories.Request(trajectories=[path(10.0)] * 6, with_images=True)
+    futures = [service.call_async(request) for _ in range(4)]
+    change = ChangeState.Request()
+    change.transition.id = Transition.TRANSITION_DEACTIVATE
+    call(client, ChangeState, "forecast_node/change_state", change)
+    client.until(lambda: all(f.done() for f in futures))
+    assert any("not active" in f.result().message for f in futures)
+    assert ask(client, path(10.0)).message == "the node is not active: activate it first"
+    change.transition.id = Transition.TRANSITION_ACTIVATE
+    call(client, ChangeState, "forecast_node/change_state", change)
+    assert "no image yet" in ask(client, path(10.0)).message
+    client.destroy_client(service)
+
+
+def test_questions_are_answered_in_order_and_before_the_item_that_waits():
+    done: list[object] = []
+    worker: LatestWorker[int, str] = LatestWorker(lambda item: (time.sleep(0.2), done.append(item))[0], done.append)
+    worker.offer(1)
+    time.sleep(0.1)
+    worker.offer(2)
+    assert worker.ask("a") and worker.ask("b")
+    time.sleep(0.5)
+    assert done == [1, "a", "b", 2]
+    worker.offer(3)
+    time.sleep(0.1)
+    assert worker.ask("c")
+    assert worker.stop() == ["c"] and done[-1] == 3 and not worker.ask("d")
