@@ -1,0 +1,207 @@
+"""KITTI raw: drives in the distributed layout against the street that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dataset_samples import (
+    FRAMES,
+    SIZE,
+    assert_same_boxes,
+    assert_same_cameras,
+    lazily_read,
+    street,
+    world_boxes,
+    world_points,
+)
+from kitti_sample import BASELINE, write_kitti
+
+from pixel4d_ros.datasets.boxes import box_mask
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
+from pixel4d_ros.datasets.kitti_splits import split_drives
+from pixel4d_ros.datasets.lidar import project_depth
+from pixel4d_ros.rotations import rigid, rigid_inverse
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_kitti(tmp_path_factory.mktemp("kitti"))
+
+
+def test_images_times_intrinsics_and_poses(drive: Path) -> None:
+    clip, truth = read_kitti_raw(drive), street()
+    assert clip.name == "2011_09_26_drive_0001_sync" and clip.metric and lazily_read(clip)
+    np.testing.assert_array_equal(np.asarray(clip.images), truth.images)
+    np.testing.assert_allclose(clip.K, truth.K, rtol=1e-9)
+    np.testing.assert_allclose(clip.times, 1317042145.964389445 + truth.times, atol=1e-6)
+    assert_same_cameras(clip, truth, pixels=0.01)
+    # The world's z is up and its x east, as the street's are.
+    np.testing.assert_allclose(clip.poses[:, :3, :3], truth.poses[:, :3, :3], atol=2e-5)
+
+
+def test_depth_is_the_nearest_return(drive: Path) -> None:
+    clip, truth = read_kitti_raw(drive), street()
+    assert clip.depth is not None and clip.depth.dtype == np.float32
+    for read, known in zip(clip.depth, np.asarray(truth.depth)):
+        np.testing.assert_allclose(read, np.where(known > 0.5, known, 0), rtol=1e-4)
+
+
+def test_stereo_partner(drive: Path) -> None:
+    clip = read_kitti_raw(drive)
+    assert clip.stereo is not None
+    np.testing.assert_array_equal(clip.stereo.images[2], np.asarray(street().images)[2, ::-1])
+    between = rigid_inverse(clip.poses) @ clip.stereo.poses
+    np.testing.assert_allclose(between, np.tile(rigid(np.eye(3), [BASELINE, 0, 0]), (FRAMES, 1, 1)), atol=1e-6)
+    assert read_kitti_raw(drive, stereo=False).stereo is None
+
+
+def test_tracklets_are_boxes_and_know_what_moves(drive: Path) -> None:
+    clip, truth = read_kitti_raw(drive), street()
+    assert clip.boxes is not None
+    world = world_boxes()
+    inside = rigid_inverse(truth.poses)[:, None] @ world
+    for t, boxes in enumerate(clip.boxes):
+        labelled = range(world.shape[1]) if t < FRAMES - 1 else range(0, world.shape[1], 2)
+        assert_same_boxes(boxes, {m + 1: inside[t, m] for m in labelled if inside[t, m, 2, 3] > 3}, atol=0.02)
+    for box in (b for frame in clip.boxes for b in frame):
+        labelled = FRAMES - (box.track - 1) % 2
+        path = world[:labelled, box.track - 1, :2, 3]
+        assert box.moving == (np.linalg.norm(np.ptp(path, axis=0)) > 1.0)
+    assert {b.moving for b in clip.boxes[0]} == {True, False}
+    assert truth.object_ids is not None
+    for box in clip.boxes[0]:  # the middle of each thing's pixels lies in its box
+        v, u = np.nonzero(truth.object_ids[0] == box.track)
+        if len(v) > 20:
+            assert box_mask(box, clip.K, *SIZE)[round(v.mean()), round(u.mean())]
+
+
+def test_the_road_lies_below_the_inertial_unit(drive: Path) -> None:
+    points, _ = world_points(read_kitti_raw(drive), 1)
+    assert len(points) > 100
+    assert np.percentile(points[:, 2], 5) < -0.5
+
+
+def test_missing_scans_and_tracklets_leave_depth_and_boxes_unknown(tmp_path: Path) -> None:
+    folder = write_kitti(tmp_path)
+    (folder / "velodyne_points" / "data" / "0000000001.bin").unlink()
+    (folder / "tracklet_labels.xml").unlink()
+    clip = read_kitti_raw(folder)
+    assert clip.boxes is None and clip.depth is not None
+    assert not clip.depth[1].any() and clip.depth[2].any()
+
+
+def test_drives_are_found_from_any_folder_above(tmp_path: Path) -> None:
+    one = write_kitti(tmp_path)
+    other = write_kitti(tmp_path, "2011_09_28", "0002")
+    assert kitti_drives(tmp_path) == [one, other]
+    assert kitti_drives(one.parent) == [one] == kitti_drives(one)
+    assert kitti_drives(tmp_path, "tulsiani") == [one]
+    assert kitti_drives(tmp_path, "tulsiani", "train") == [other] == kitti_drives(tmp_path, "eigen", "test")
+    with pytest.raises(DatasetError, match="holds no drives of the split eigen, part test"):
+        kitti_drives(one.parent, "eigen")
+    with pytest.raises(ValueError, match="'zhou' is no split of KITTI raw: choose tulsiani or eigen"):
+        kitti_drives(tmp_path, "zhou")
+    with pytest.raises(DatasetError, match="holds no drives of KITTI raw: 2011_xx"):
+        kitti_drives(one / "oxts")
+
+
+def test_splits_do_not_overlap() -> None:
+    parts = [split_drives("tulsiani", part) for part in ("train", "val", "test")]
+    assert [len(p) for p in parts] == [20, 4, 4] and len(set().union(*parts)) == 28
+    assert len(split_drives("eigen", "test")) == 28 and len(split_drives("eigen", "train")) == 33
+    assert not set(split_drives("eigen", "test")) & set(split_drives("eigen", "train"))
+    assert "2011_10_03_drive_0047_sync" in split_drives("eigen", "test")
+
+
+def damage(name: str, edit: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda folder: edit(folder / name)
+
+
+def unlink_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no images": (damage("image_02/data", unlink_all), r"image_02/data holds no images: 0000000000\.png"),
+    "no poses": (
+        damage("oxts/data/0000000002.txt", Path.unlink),
+        r"0000000002\.txt is missing: every image needs a pose",
+    ),
+    "short pose": (
+        damage("oxts/data/0000000001.txt", lambda p: p.write_text("49.0 8.4 116")),
+        r"0000000001\.txt holds 3 values, 30 finite numbers were expected",
+    ),
+    "no number": (damage("oxts/data/0000000001.txt", lambda p: p.write_text("x " * 30)), r"0000000001\.txt: could not"),
+    "no calibration": (damage("../calib_velo_to_cam.txt", Path.unlink), r"calib_velo_to_cam\.txt is missing: unpack"),
+    "short calibration": (
+        damage("../calib_cam_to_cam.txt", lambda p: p.write_text(p.read_text()[:200])),
+        r"calib_cam_to_cam\.txt: P_rect_02 holds 0 numbers, 12 were expected",
+    ),
+    "wrong calibration": (
+        damage("../calib_imu_to_velo.txt", lambda p: p.write_text("R: 1 0 0 0 2 0 0 0 1\nT: 0 0 0\n")),
+        r"calib_imu_to_velo\.txt: R is no rotation matrix",
+    ),
+    "few times": (
+        damage("image_02/timestamps.txt", lambda p: p.write_text("2011-09-26 13:02:25.9\n")),
+        r"timestamps\.txt has 1 lines, but image 0000000001 needs line 2",
+    ),
+    "odd time": (
+        damage("image_02/timestamps.txt", lambda p: p.write_text("yesterday\n" * 4)),
+        r"timestamps\.txt, line 1: 'yesterday' is no time",
+    ),
+    "short labels": (
+        damage("tracklet_labels.xml", lambda p: p.write_text(p.read_text()[:900])),
+        r"tracklet_labels\.xml is truncated or no XML",
+    ),
+    "odd labels": (
+        damage("tracklet_labels.xml", lambda p: p.write_text(p.read_text().replace("first_frame", "frame"))),
+        r"tracklet_labels\.xml: a tracklet has no <first_frame>; items with h",
+    ),
+    "wrong size": (
+        damage("image_02/data/0000000000.png", lambda p: cv2.imwrite(str(p), np.zeros((16, 52, 3), np.uint8))),
+        r"0000000000\.png has 52x16 pixels, but S_rect_02 in .*calib_cam_to_cam\.txt says 104x32",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_drives_are_told_in_one_message(tmp_path: Path, what: str) -> None:
+    folder = write_kitti(tmp_path)
+    edit, message = BAD[what]
+    edit(folder)
+    with pytest.raises(DatasetError, match=message):
+        read_kitti_raw(folder)
+
+
+def test_damaged_frames_are_told_when_they_are_asked_for(tmp_path: Path) -> None:
+    folder = write_kitti(tmp_path)
+    image, scan = folder / "image_02/data/0000000003.png", folder / "velodyne_points/data/0000000003.bin"
+    image.write_bytes(b"")
+    scan.write_bytes(scan.read_bytes()[:-3])
+    clip = read_kitti_raw(folder)
+    assert clip.depth is not None
+    with pytest.raises(DatasetError, match=r"0000000003\.png is no whole image \(0 bytes\)"):
+        clip.images[3]
+    with pytest.raises(DatasetError, match=r"0000000003\.bin is truncated"):
+        clip.depth[3]
+
+
+def test_extracted_drives_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "2011_09_26" / "2011_09_26_drive_0001_extract"
+    folder.mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"neither synced nor rectified: download the drive's _sync\.zip"):
+        kitti_drives(folder)
+
+
+def test_a_scan_keeps_the_nearest_point_in_view() -> None:
+    K = np.array([[2.0, 0, 1.5], [0, 2, 1], [0, 0, 1]])
+    points = np.array([[0.25, 0, 4], [0.5, 0, 8], [0.125, 0, 2], [0, 0, -3], [9, 0, 4], [0, 0, 0.3]])
+    expected = np.zeros((3, 4))
+    expected[1, 2] = 2
+    np.testing.assert_array_equal(project_depth(points, np.eye(4), K, (4, 3)), expected)
