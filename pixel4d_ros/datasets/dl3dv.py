@@ -1,0 +1,121 @@
+"""DL3DV-10K scenes, and any other with a nerfstudio-style transforms.json, as clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixel4d_ros.camera import check_poses
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import DatasetError, Lens, image_size, lazy_image_files
+from pixel4d_ros.rotations import FloatArray
+
+TRANSFORMS = "transforms.json"
+STEP = 0.1  # seconds: the scenes do not tell when a picture was taken
+FOLDERS = ("images", "images_2", "images_4", "images_8")  # the same pictures at 1, 1/2, 1/4, 1/8 of the size
+OPENGL_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])  # x right, y up, z back -> x right, y down, z forward
+LENS_KEYS = ("k1", "k2", "p1", "p2", "k3")
+
+
+def dl3dv_scenes(path: Path) -> list[Path]:
+    """The transforms.json files at path: itself, in the folder, its nerfstudio/, or those of the scenes below it."""
+    if path.name == TRANSFORMS:
+        return [path]
+    for pattern in (TRANSFORMS, f"nerfstudio/{TRANSFORMS}", f"*/{TRANSFORMS}", f"*/*/{TRANSFORMS}"):
+        if found := sorted(path.glob(pattern)):
+            return found
+    raise DatasetError(f"{path} holds no scene: a {TRANSFORMS} was expected in it")
+
+
+def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
+    """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names, 0.1 s apart.
+
+    images: the folder of pictures (None: the json's own, else the largest of images_2, _4, _8 that is there); K follows
+    their size. Pictures are freed of lens distortion. Poses are structure from motion: no metric scale, any world axes.
+    Raises DatasetError, also when a damaged picture is asked for.
+    """
+    path = dl3dv_scenes(Path(scene))[0]
+    data = _read_json(path)
+    frames = sorted(data["frames"], key=lambda frame: str(frame.get("file_path")))
+    files = _picture_files(path, frames, images)
+    poses = _poses(path, frames)
+    size = image_size(files[0])
+    K = _intrinsics(path, data, size)
+    lens = Lens.of(K, [_number(path, data, key, 0.0) for key in LENS_KEYS], *size)
+    return Clip(
+        name=_scene_name(path),
+        images=lazy_image_files(files, size, f"the first picture {files[0].name}", lens),
+        K=lens.K,
+        poses=poses,
+        times=np.arange(len(frames), dtype=np.float64) * STEP,
+        metric=False,
+    )
+
+
+def _scene_name(path: Path) -> str:
+    folder = path.resolve().parent
+    return folder.parent.name if folder.name == "nerfstudio" else folder.name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is truncated or no JSON ({error}): download it again") from error
+    if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
+        raise DatasetError(f'{path} has no frames: "frames" with file_path and transform_matrix was expected')
+    if str(data.get("camera_model", "OPENCV")).upper() not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL"):
+        raise DatasetError(f"{path}: camera_model {data['camera_model']} is not supported: OPENCV or PINHOLE expected")
+    return data
+
+
+def _number(path: Path, data: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = data.get(key, default)
+    if not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise DatasetError(f"{path}: {key} is {value!r}, a number was expected")
+    return float(value)
+
+
+def _picture_files(path: Path, frames: list[dict[str, Any]], images: str | None) -> list[Path]:
+    """The pictures of the frames. A scaled folder holds the same names as the one that the json tells."""
+    named = [Path(str(frame.get("file_path"))) for frame in frames]
+    folders: tuple[str | None, ...] = (images,) if images is not None else (None, *FOLDERS)
+    for folder in folders:
+        files = [path.parent / (name if folder is None else Path(folder) / name.name) for name in named]
+        if any(f.is_file() for f in files):
+            missing = [f for f in files if not f.is_file()]
+            if missing:
+                raise DatasetError(f"{missing[0]} is missing, with {len(missing) - 1} more that {path} names")
+            return files
+    wanted = images or ", ".join(dict.fromkeys([str(named[0].parent), *FOLDERS]))
+    raise DatasetError(f"{path.parent} holds no pictures: {named[0].name} was expected in {wanted}")
+
+
+def _poses(path: Path, frames: list[dict[str, Any]]) -> FloatArray:
+    try:
+        c2w = np.array([frame["transform_matrix"] for frame in frames], np.float64)
+        if c2w.shape[1:] == (3, 4):
+            c2w = np.concatenate([c2w, np.broadcast_to([[[0.0, 0, 0, 1]]], (len(c2w), 1, 4))], 1)
+        return check_poses(c2w @ OPENGL_OPTICAL)
+    except KeyError as error:
+        raise DatasetError(f"{path}: a frame has no {error}: 4x4 camera-to-world matrices were expected") from error
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{path}: transform_matrix: {error}") from error
+
+
+def _intrinsics(path: Path, data: dict[str, Any], size: tuple[int, int]) -> FloatArray:
+    """K of pictures of this size; the json's is that of w x h pixels whose corner, not middle, is at (0, 0)."""
+    fx, fy, cx, cy, w, h = (_number(path, data, key) for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"))
+    if min(fx, fy, w, h) <= 0:
+        raise DatasetError(f"{path}: fl_x {fx:g}, fl_y {fy:g}, w {w:g}, h {h:g}: positive numbers were expected")
+    sx, sy = size[0] / w, size[1] / h
+    if abs(sx / sy - 1) > 0.02:
+        raise DatasetError(
+            f"{path} describes {w:g}x{h:g} pixels, but the pictures have {size[0]}x{size[1]}: another shape"
+        )
+    return np.array([[fx * sx, 0, cx * sx - 0.5], [0, fy * sy, cy * sy - 0.5], [0, 0, 1]])
