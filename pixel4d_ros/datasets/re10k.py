@@ -30,11 +30,12 @@ def camera_files(path: Path) -> list[Path]:
 
 
 def is_camera_file(path: Path) -> bool:
-    """Whether a file looks like one of RealEstate10K's: a URL, then lines of 19 numbers."""
+    """Whether a file looks like one of RealEstate10K's: a URL, then lines of 19 values."""
     if path.suffix != ".txt" or not path.is_file():
         return False
     with path.open(errors="replace") as file:
-        return file.readline().startswith("http") or len(file.readline().split()) == COLUMNS
+        file.readline()
+        return len(file.readline().split()) == COLUMNS
 
 
 def frame_folder(path: Path) -> Path | None:

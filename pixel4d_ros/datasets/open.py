@@ -1,0 +1,118 @@
+"""Clips from whatever data set lies at a path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import DatasetError
+
+LOG_SUFFIXES = (".mcap", ".bag", ".db3")
+KINDS = {
+    "log": "a driving log (.mcap, .bag, .db3), a rosbag2 folder, or a folder of logs",
+    "kitti": "KITTI raw: 2011_xx_xx/2011_xx_xx_drive_xxxx_sync, or a folder above it",
+    "waymo": "Waymo Open: a folder with camera_image/*.parquet (v2), or .tfrecord files (v1)",
+    "re10k": "RealEstate10K: camera files <id>.txt with the folders of their frames",
+    "dl3dv": "DL3DV-10K: a scene with transforms.json, or a folder of scenes",
+}
+
+
+def open_clips(
+    path: str | Path, kind: str | None = None, camera: str | None = None, split: str | None = None, part: str = "test"
+) -> Iterator[Clip]:
+    """The clips at a path, one after another; their frames are read when asked for.
+
+    kind: one of KINDS (None: see recognise). camera: an image topic of logs, 0..3 of KITTI, FRONT, SIDE_LEFT ... of
+    Waymo. split and part choose drives of KITTI, see kitti_splits.py. Raises DatasetError or LogError, both ValueError:
+    at once for what is no data set, later for a damaged part.
+    """
+    path = Path(path)
+    kind = kind or recognise(path)
+    if kind not in KINDS:
+        raise DatasetError(f"{kind!r} is no kind of data set: choose {', '.join(KINDS)}")
+    if split is not None and kind != "kitti":
+        raise DatasetError(f"only KITTI raw has splits, {path} is {KINDS[kind].partition(':')[0]}")
+    if camera is not None and kind in ("re10k", "dl3dv"):
+        raise DatasetError(f"{path} is {KINDS[kind].partition(':')[0]}, which has one camera: leave it unnamed")
+    if kind == "log":
+        return _logs(path, camera)
+    if kind == "kitti":
+        return _kitti(path, camera, split, part)
+    if kind == "waymo":
+        return _waymo(path, camera)
+    return _re10k(path) if kind == "re10k" else _dl3dv(path)
+
+
+def recognise(path: Path) -> str:
+    """The kind of data set at a path, by the names in it. Raises DatasetError when it is none."""
+    from pixel4d_ros.datasets.re10k import is_camera_file
+
+    tests: dict[str, Callable[[], bool]] = {
+        "log": lambda: path.suffix in LOG_SUFFIXES or (path / "metadata.yaml").is_file() or bool(_log_files(path)),
+        "waymo": lambda: path.suffix == ".tfrecord" or (path / "camera_image").is_dir() or _has(path, "*.tfrecord"),
+        "dl3dv": lambda: (
+            path.name == "transforms.json" or any(_has(path, f"{above}transforms.json") for above in ("", "*/", "*/*/"))
+        ),
+        "kitti": lambda: "_drive_" in path.resolve().name or any(_has(path, p) for p in ("*_drive_*", "*/*_drive_*")),
+        "re10k": lambda: (
+            is_camera_file(path) or any(is_camera_file(f) for p in ("*.txt", "*/*.txt") for f in path.glob(p))
+        ),
+    }
+    if not path.exists():
+        if any(path.with_name(path.name + suffix).is_file() for suffix in LOG_SUFFIXES):
+            return "log"
+        raise DatasetError(f"{path} does not exist: check the path of the data set or log")
+    for kind, fits in tests.items():
+        if fits():
+            return kind
+    raise DatasetError(f"{path} is no data set that is known here. Expected one of:\n  " + "\n  ".join(KINDS.values()))
+
+
+def _has(path: Path, pattern: str) -> bool:
+    return next(path.glob(pattern), None) is not None
+
+
+def _log_files(path: Path) -> list[Path]:
+    """The logs in a folder, if that is no rosbag2 itself."""
+    return sorted(p for p in path.glob("*") if p.suffix in LOG_SUFFIXES or (p / "metadata.yaml").is_file())
+
+
+def _logs(path: Path, camera: str | None) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.driving_log import read_clip
+
+    folder = path.is_dir() and not (path / "metadata.yaml").is_file()
+    logs = _log_files(path) if folder else [path]
+    return (read_clip(log, camera) for log in logs or [path])
+
+
+def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
+
+    if camera not in (None, "0", "1", "2", "3"):
+        raise DatasetError(f"KITTI raw has no camera {camera}: choose 0, 1 (grey), 2 or 3 (colour)")
+    drives = kitti_drives(path, split, part)
+    return (read_kitti_raw(drive, int(camera or 2)) for drive in drives)
+
+
+def _waymo(path: Path, camera: str | None) -> Iterator[Clip]:
+    # Not imported above: pyarrow, which v2 needs, is an optional extra.
+    if path.suffix == ".tfrecord" or not (path / "camera_image").is_dir():
+        module = importlib.import_module("pixel4d_ros.datasets.waymo_v1")
+        return iter(module.read_waymo_v1_folder(path, camera or "FRONT"))
+    module = importlib.import_module("pixel4d_ros.datasets.waymo_v2")
+    return iter(module.read_waymo_v2_folder(path, camera or "FRONT"))
+
+
+def _re10k(path: Path) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.re10k import camera_files, read_re10k_folder
+
+    camera_files(path)  # tells at once when there are none
+    return read_re10k_folder(path)
+
+
+def _dl3dv(path: Path) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
+
+    return (read_dl3dv(scene) for scene in dl3dv_scenes(path))
