@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
     KeyboardInterrupt. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
     """
     config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
-    with join_processes(config.device) as team:
+    with join_processes(config.device) as team, _repeatable(team.device):
         torch.manual_seed(config.seed + team.rank)
         torch.backends.cudnn.benchmark = True
         network = _network(config).to(team.device).train()
@@ -163,6 +164,18 @@ def _finish(config: TrainingConfig, state: RunState, clock: Clock, team: Team, f
         print(f"stopped at step {state.step}: go on with --resume --out {config.out}")
     elif config.validate:
         print(f"final {validate(state.average, config.validate, team.device)}")
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """On the CPU, sums whose order does not depend on threads. On GPUs there is none for all that rendering does."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _seed(config: TrainingConfig, rank: int, step: int) -> None:

@@ -1,0 +1,265 @@
+"""Training runs: they repeat, stop and go on, run in several processes, and draw their curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pixel4d_ros import cli
+from pixel4d_ros.errors import WeightsError
+from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.synthetic import write_street_log
+from pixel4d_ros.training import loop, resume, sources, synthetic_data
+from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config_file import parse_fields, plain_values
+from pixel4d_ros.training.panels import Board
+from pixel4d_ros.training.sources import TrainingData
+
+SIZE = (64, 32)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("logs") / "street.mcap"
+    write_street_log(path, frames=6, size=(96, 48), progress=False)
+    return path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Little to compute, in one thread: several add up in no fixed order, and wait for each other on a busy machine."""
+    monkeypatch.setattr(loop, "WIDE", SIZE)
+    monkeypatch.setattr(loop, "WARM_UP", 1)
+    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+    monkeypatch.setattr(sources, "RENEW_EVERY", 2)  # so that the pool changes within a few steps
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny_config(out: Path, log: Path, steps: int = 4) -> TrainingConfig:
+    return TrainingConfig(
+        sources=(Source(log),),
+        out=out / "weights.safetensors",
+        steps=steps,
+        batch=1,
+        synthetic_batch=1,
+        synthetic_pool=2,
+        targets=1,
+        save_minutes=100,
+        panel_every=0,
+        device="cpu",
+    )
+
+
+def test_options_win_over_the_config_file(
+    tmp_path: Path, log: Path, small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(plain_values(tiny_config(tmp_path / "unused", log, steps=50))))
+    out = tmp_path / "w.safetensors"
+    assert cli.main(["train", "--config", str(path), "--steps", "1", "--batch", "0", "--out", str(out)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("1 steps, ") and "1 x cpu" in last and "CPU minutes" in last and "GiB" in last
+    assert not (tmp_path / "unused").exists()
+    assert resume.read_settings(out.with_suffix(".resume.safetensors"))["steps"] == 1
+
+
+def test_processes_draw_different_samples_and_each_step_its_own(log: Path, small: None) -> None:
+    config, cpu = replace(tiny_config(Path(), log), synthetic_batch=0), torch.device("cpu")
+    first, second = (TrainingData(config, rank, cpu, SIZE, SIZE) for rank in (0, 1))
+    assert not torch.equal(first.batch(0).images, second.batch(0).images)
+    third = first.batch(3).images
+    assert not torch.equal(third, first.batch(4).images)
+    assert torch.equal(third, first.batch(3).images)
+
+
+# Stopping and going on
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, kind: signal.Signals) -> None:
+    """Send this process a signal in the middle of the step of this number."""
+    average, calls = loop._average, []
+
+    def averaging(*args: object) -> None:
+        average(*args)
+        calls.append(1)
+        if len(calls) == steps:
+            os.kill(os.getpid(), kind)
+
+    monkeypatch.setattr(loop, "_average", averaging)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
+    tmp_path: Path, log: Path, small: None, kind: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unbroken, broken = (tiny_config(tmp_path / name, log) for name in ("unbroken", "broken"))
+    loop.train(unbroken)
+    handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2, kind)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(broken)
+    assert [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert "stopped at step 2" in capsys.readouterr().out
+    half = load_file(broken.checkpoint)
+    Forecaster.load(broken.out, device="cpu")  # the EMA weights of a run that was stopped
+    assert cli.main(["train", "--resume", "--out", str(broken.out)]) == 0
+    ends = [load_file(config.checkpoint) for config in (unbroken, broken)]
+    assert ends[0].keys() == ends[1].keys() and any(name.startswith("optimizer/") for name in ends[0])
+    different = [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])]
+    assert not different
+    assert any(not torch.equal(half[name], ends[0][name]) for name in half)
+
+
+@pytest.mark.slow
+def test_equal_seeds_give_equal_weights(tmp_path: Path, log: Path, small: None) -> None:
+    configs = [replace(tiny_config(tmp_path / str(i), log, steps=2), seed=seed) for i, seed in enumerate((5, 5, 6))]
+    first, again, other = (load_file(loop.train(config)) for config in configs)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_checkpoints_are_written_on_the_way(
+    tmp_path: Path, log: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(tiny_config(tmp_path, log, steps=3), batch=0, save_minutes=0)
+    saved = []
+    save = resume.save_state
+    monkeypatch.setattr(loop, "save_state", lambda state, *rest: (save(state, *rest), saved.append(state.step)))
+    loop.train(config)
+    assert saved == [1, 2, 3, 3]
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["weights.resume.safetensors", "weights.safetensors"]
+    with safe_open(str(config.checkpoint), "pt") as file:
+        metadata = file.metadata()
+    assert metadata["step"] == "3" and float(metadata["seconds"]) > 0
+    assert TrainingConfig(**parse_fields(json.loads(metadata["config"]), "", Path())) == config
+
+
+def test_a_time_limit_ends_the_run(tmp_path: Path, log: Path, small: None) -> None:
+    config = replace(tiny_config(tmp_path, log, steps=10_000), batch=0, minutes=0.001)
+    assert loop.train(config).is_file()
+    with safe_open(str(config.checkpoint), "pt") as file:
+        assert 1 <= int(file.metadata()["step"]) < 100
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "w.safetensors"
+    assert cli.main(["train", "--resume", "--out", str(out)]) == 1
+    assert "there is no checkpoint" in capsys.readouterr().err
+    checkpoint = TrainingConfig(out=out).checkpoint
+    checkpoint.write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match="damaged"):
+        resume.read_settings(checkpoint)
+    save_file({"network/x": torch.zeros(1)}, str(checkpoint))
+    with pytest.raises(WeightsError, match="no checkpoint of this version"):
+        resume.read_settings(checkpoint)
+    metadata = {"format": resume.FORMAT, "config": "{}", "step": "1", "seconds": "1"}
+    save_file({"network/x": torch.zeros(1)}, str(checkpoint), metadata)
+    network = loop._network(TrainingConfig())
+    state = resume.RunState(network, network, loop._optimizer(network, TrainingConfig()))
+    with pytest.raises(WeightsError, match="belongs to another network"):
+        resume.load_state(state, checkpoint)
+
+
+# Curves
+
+
+def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(loop, "REPORT_EVERY", 2)
+    config = replace(tiny_config(tmp_path, log, steps=2), panel_every=2)
+    loop.train(config)
+    assert config.curves == tmp_path / "tensorboard" / "weights"
+    events = accumulator.EventAccumulator(str(config.curves))
+    events.Reload()
+    assert {"color", "depth", "gradient", "skipped", "rate", "steps_per_second"} <= set(events.Tags()["scalars"])
+    (point,) = events.Scalars("gradient")
+    assert point.step == 2 and point.value > 0
+    assert set(events.Tags()["images"]) == {"64x32/0", "64x32/1"}
+    (image,) = events.Images("64x32/0")
+    assert (image.width, image.height) == (4 * 64, 3 * 32)
+
+
+def test_without_tensorboard_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    board = Board(tmp_path / "curves")
+    board.scalars({"color": 1.0}, 1)
+    board.close()
+    assert capsys.readouterr().out.count("TensorBoard is not installed") == 1
+    assert not (tmp_path / "curves").exists()
+
+
+# Several processes
+
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from pixel4d_ros.training import loop, synthetic_data
+from pixel4d_ros.training.config import Source, TrainingConfig
+
+rank, out = int(os.environ["RANK"]), Path(sys.argv[2])
+loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
+torch.set_num_threads(1)
+step, seen = loop._step, {}
+
+def watched(network, optimizer, batch, config, progress):
+    parts = step(network, optimizer, batch, config, progress)
+    seen[f"images{len(seen)}"] = batch.images.clone()
+    if rank == 1 and len(seen) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)  # only one of the two is asked to stop
+    return parts
+
+loop._step = watched
+networks, make = [], loop._optimizer
+loop._optimizer = lambda network, config: networks.append(network) or make(network, config)
+config = TrainingConfig(
+    sources=(Source(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
+    synthetic_pool=2, targets=1, panel_every=1, device="cpu",
+)
+try:
+    loop.train(config)
+except KeyboardInterrupt:
+    seen["stopped"] = torch.ones(1)
+parameters = torch.nn.utils.parameters_to_vector(networks[0].parameters()).detach()
+torch.save({**seen, "parameters": parameters}, out / f"rank{rank}.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_processes_train_one_network_on_different_samples_and_stop_together(tmp_path: Path, log: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [*command, script, log, tmp_path], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 x cpu" in done.stdout and "stopped at step 2" in done.stdout
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    names = {"images0", "images1", "stopped", "parameters"}
+    assert first.keys() == second.keys() == names
+    assert torch.equal(first["parameters"], second["parameters"])
+    assert not torch.equal(first["images0"], second["images0"])
+    assert not torch.equal(first["images0"], first["images1"])
+    Forecaster.load(tmp_path / "weights.safetensors", device="cpu")

@@ -1,0 +1,141 @@
+"""What a training run is told: settings from files and options, sources and their weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from pixel4d_ros import cli
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.training import sources
+from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config_file import plain_values, read_config_file
+from pixel4d_ros.training.real_data import RealData
+from pixel4d_ros.training.sources import SyntheticPool, TrainingData
+
+SIZE = (64, 32)
+
+
+# Settings
+
+
+def test_a_config_file_sets_every_field(tmp_path: Path) -> None:
+    wanted = TrainingConfig(
+        sources=(Source(tmp_path / "a.mcap", 2.5),), out=tmp_path / "w.safetensors", steps=7, rate=8e-4, device="cpu"
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(plain_values(wanted)))  # JSON is YAML
+    assert TrainingConfig(**read_config_file(path)) == wanted
+
+
+def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "run.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "out: ../out/w.safetensors\nsources:\n  - ../a.mcap\n  - {path: b, weight: 3}\nrate: 8e-4\nweights:\n"
+    )
+    given = read_config_file(path)
+    assert given["out"] == tmp_path / "out" / "w.safetensors"
+    assert given["sources"] == (Source(tmp_path / "a.mcap"), Source(tmp_path / "config" / "b", 3.0))
+    assert given["rate"] == 8e-4 and given["weights"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3", "unknown option stepz; did you mean steps?"),
+        ("steps: many", "steps must be a whole number, not 'many'"),
+        ("steps: 2.5", "steps must be a whole number"),
+        ("steps: true", "steps must be a whole number"),
+        ("rate: [1]", "rate must be a number"),
+        ("rate:", "rate must be a number, not None"),
+        ("out: 3", "out must be a path"),
+        ("device: 0", "device must be text"),
+        ("sources: a.mcap", "sources must be a list"),
+        ("sources: [{weight: 2}]", r"sources\[0\] must be a path"),
+        ("sources: [a, {path: b, wait: 2}]", r"sources\[1\] must be a path, or path and weight"),
+        ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
+        ("steps: 0", "steps must be at least 1, not 0"),
+        ("- steps", "must hold `option: value` lines"),
+        ("steps: [", "is not YAML"),
+        ("steps: 1\nsteps: 2", "is not YAML: .*duplicate"),
+    ],
+)
+def test_a_wrong_config_file_is_one_clear_line(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert cli.main(["train", "--config", str(path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "run.yaml" in error and "\n" not in error
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(error)
+
+
+def test_nothing_to_train_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--synthetic-batch", "0"]) == 1
+    assert "nothing to train on" in capsys.readouterr().err
+
+
+# Data
+
+
+def still(name: str, frames: int) -> Clip:
+    images = np.zeros((frames, 40, 80, 3), np.uint8)
+    K = np.array([[60.0, 0, 40], [0, 60, 20], [0, 0, 1]])
+    return Clip(name, images, K, np.tile(np.eye(4), (frames, 1, 1)), np.arange(frames) * 0.1)
+
+
+def test_weights_mix_clips() -> None:
+    clips, rng, cpu = [still("a", 16), still("b", 4)], np.random.default_rng(0), torch.device("cpu")
+    assert RealData(clips, rng, cpu).shares == pytest.approx([2 / 3, 1 / 3])
+    assert RealData(clips, rng, cpu, [1, 6]).shares == pytest.approx([1 / 4, 3 / 4])
+
+
+def test_a_sources_weight_reaches_its_clips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = {"a": 16, "b": 4, "indoor_c": 9}
+    monkeypatch.setattr(sources, "_read_clips", lambda path: [still(path.name, lengths[path.name])])
+    config = TrainingConfig(
+        sources=(Source(Path("a")), Source(Path("b"), 6.0), Source(Path("indoor_c"), 5.0)),
+        batch=1,
+        synthetic_batch=0,
+        room_share=0.5,
+    )
+    data = TrainingData(config, 0, torch.device("cpu"), SIZE, (48, 40))
+    assert data.roads.shares == pytest.approx([1 / 4, 3 / 4])
+    assert data.rooms.shares == pytest.approx([1])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["roads  25 %  a", "roads  75 %  b", "rooms 100 %  indoor_c"]
+    widths = [data.batch(step).images.shape[-1] for step in range(6)]
+    assert widths == [64, 48, 64, 48, 64, 48]
+
+
+def test_a_pool_is_the_same_whether_walked_or_jumped_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "RENEW_EVERY", 3)
+    made = []
+
+    def make(rng: np.random.Generator) -> list[float]:
+        made.append(rng.random())
+        return [made[-1], -made[-1]]
+
+    walked = SyntheticPool(make, 5, (7, 0))
+    drawn = [walked.batch(call, np.random.default_rng(call)) for call in range(40)]
+    assert len(made) == len(set(made)) == 2 + 39 // 3
+    assert len(set(drawn)) > 10
+    made.clear()
+    jumped = SyntheticPool(make, 5, (7, 0))
+    assert [jumped.batch(call, np.random.default_rng(call)) for call in range(20, 40)] == drawn[20:]
+    assert len(made) == 3 + 7  # what is still in the pool, and the seven renewals after it
+
+
+def test_the_config_file_that_comes_along_is_valid() -> None:
+    config = TrainingConfig(**read_config_file(REPOSITORY / "config" / "train.yaml"))
+    assert config.sources and config.out.is_relative_to(REPOSITORY / "out")
