@@ -14,6 +14,7 @@ from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 MIN_OPACITY = 0.1  # Gaussians fainter than this bound nothing
 MIN_GAUSSIANS = 4  # of an object that gets a box
 TRIMMED = (2.0, 98.0)  # percentiles between which a box spans its Gaussians' means
+STRAY = 3.0  # Gaussians farther from an object's middle than so many median distances do not belong to its body
 ALONG_VELOCITY = 0.5  # m/s over the ground from which on a box is turned along its velocity
 
 
@@ -74,7 +75,7 @@ def _moved(movers: DynamicGaussians, t: float) -> tuple[torch.Tensor, torch.Tens
 
 def _moving_object(movers: DynamicGaussians, object_id: int, up: FloatArray, times: FloatArray) -> MovingObject:
     own = movers.select(torch.nonzero(movers.object_ids == object_id)[:, 0])
-    means = own.means.cpu().double().numpy()
+    means = _body(own.means.cpu().double().numpy())
     velocity = own.velocities.mean(0).cpu().double().numpy()
     R = _upright_axes(means, velocity, up)
     low, high = np.percentile(means @ R, TRIMMED, axis=0)
@@ -95,6 +96,13 @@ def _moving_object(movers: DynamicGaussians, object_id: int, up: FloatArray, tim
         velocity + np.cross(turning, centre - centroid),
         torch.cat(path).cpu().double().numpy().reshape(-1, 3) if len(path) else np.zeros((0, 3)),
     )
+
+
+def _body(means: FloatArray) -> FloatArray:
+    """Without what lies far off: at outlines some Gaussians are placed at the depth of what is behind."""
+    distances = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    body: FloatArray = means[distances <= STRAY * np.median(distances)]
+    return body
 
 
 def _upright_axes(means: FloatArray, velocity: FloatArray, up: FloatArray) -> FloatArray:

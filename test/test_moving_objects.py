@@ -84,6 +84,12 @@ def test_a_box_spans_its_object_and_lies_along_its_velocity() -> None:
     np.testing.assert_allclose(car.path, [[1.0, 0.5, 10.0 + 6 * t] for t in TIMES], atol=1e-5)
 
 
+def test_a_few_gaussians_far_behind_do_not_lengthen_the_box() -> None:
+    points = np.concatenate([block(np.array([1.0, 0.5, 10.0]), CAR), [[1.0, 0.5, z] for z in range(20, 60)]])
+    (car,) = moving_objects(scene((points, np.array([0.0, 0.0, 6.0]))), UP, TIMES)
+    np.testing.assert_allclose(car.size, [4.0, 1.8, 1.5], atol=0.05)
+
+
 def test_a_slow_object_lies_along_its_longer_side_and_turns_in_place() -> None:
     (car,) = moving_objects(scene((block(np.array([1.0, 0.5, 10.0]), CAR), np.zeros(3)), turning=0.5), UP, TIMES)
     assert abs(car.T_source_box[2, 0]) > 0.999 and np.isclose(car.size[0], 4.0, atol=1e-4)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Pose, Quaternion
+from nav_msgs.msg import MapMetaData, OccupancyGrid
 from numpy.typing import ArrayLike, NDArray
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.logs.images import RgbImage
+from pixel4d_ros.occupancy import OccupancyMap
 from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
 from pixel4d_ros.rotations import FloatArray
 
@@ -66,8 +69,42 @@ def image_message(rgb: RgbImage, header: Header) -> Image:
     return message
 
 
+def depth_message(depth: NDArray[np.float32], header: Header) -> Image:
+    """A 32FC1 Image of depth (H, W) in metres, inf where nothing is seen (REP 118)."""
+    height, width = depth.shape
+    message = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
+    fill(message, depth.astype("<f4", copy=False))
+    return message
+
+
+def mono_message(values: NDArray[np.uint8], header: Header) -> Image:
+    """A mono8 Image of values (H, W)."""
+    height, width = values.shape
+    message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
+    fill(message, values)
+    return message
+
+
+def jpeg_message(rgb: RgbImage, quality: int, header: Header) -> CompressedImage:
+    """A CompressedImage as image_transport's compressed plugin makes it."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    fill(message, data)
+    return message
+
+
+def grid_message(occupancy: OccupancyMap, at_ns: int, header: Header) -> OccupancyGrid:
+    """An OccupancyGrid at height 0 of the header's frame; map_load_time is the time at_ns that it shows."""
+    rows, columns = occupancy.cells.shape
+    info = MapMetaData(map_load_time=time_message(at_ns), resolution=occupancy.resolution, width=columns, height=rows)
+    info.origin.position.x, info.origin.position.y = (float(v) for v in occupancy.origin)
+    message = OccupancyGrid(header=header, info=info)
+    fill(message, occupancy.cells)
+    return message
+
+
 def fill(message: Any, array: NDArray[Any]) -> None:
-    """Put an array's bytes into message.data (uint8[]): frombytes, as assigning takes hundreds of times longer."""
+    """Put an array's bytes into message.data (uint8[] or int8[]): frombytes, as assigning takes far longer."""
     message.data.frombytes(np.ascontiguousarray(array).data.cast("B"))
 
 
@@ -100,6 +137,11 @@ def pose_message(T: FloatArray) -> Pose:
 def nanoseconds(stamp: Time) -> int:
     """A message's stamp as nanoseconds since the epoch."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def time_message(ns: int) -> Time:
+    """builtin_interfaces/Time of nanoseconds since the epoch."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def duration_message(seconds: float) -> Duration:

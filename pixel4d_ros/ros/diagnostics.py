@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
-DEGRADING = ("motion", "odometry")  # faults in these places worsen the forecast but do not prevent it
+DEGRADING = ("motion", "odometry", "occupancy")  # faults in these places worsen the forecast but do not prevent it
 SILENCE_S = 2.0  # without images for so long the node is stale
 
 

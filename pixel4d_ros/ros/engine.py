@@ -6,6 +6,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
 from pixel4d_ros.camera import CameraPath
@@ -14,9 +15,10 @@ from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candi
 from pixel4d_ros.ros.diagnostics import Faults, Statistics
 from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
 from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.topics import Publishers, listened
 from pixel4d_ros.ros.trajectory import ego_motion
-from pixel4d_ros.ros.transforms import FrameSource
+from pixel4d_ros.ros.transforms import FrameSource, Surroundings
 from pixel4d_ros.scene import DynamicGaussians
 
 
@@ -68,31 +70,41 @@ class Engine:
     def _forecast(self, frame: Frame, p: Parameters) -> None:
         tools, out = self._tools, self._tools.outputs
         source = self._read(frame)
-        path = self._camera_path(frame.inputs, source, p)
+        near = surroundings(frame.inputs, tools.frames, p)
+        path = self._camera_path(frame.inputs, near, source, p)
         if not out.wanted():
             tools.statistics.frame_skipped()
             return
-        size, i = p.size_of(source.size), p.selected
-        forecast = selected = None
-        if listened(out.sequence):
-            forecast = tools.forecaster.forecast(
-                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
-            )
-            scene, selected = forecast.scene, forecast.frames[0, i]
-        else:
-            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
-            if listened(out.image):
-                selected = tools.forecaster.render(scene, path.poses[i : i + 1], p.times[i : i + 1], size=size)[0]
-        self._predicted = (frame, scene)
+        result = self._result(source, near, path, p)
+        self._predicted = (frame, result.scene)
         if frame.inputs.outdated:
             return
-        if forecast is not None:
-            out.publish_sequences(forecast, source.camera.resized(*size), source.header)
-        if selected is not None:
-            out.publish_image(selected, source.header)
-        out.publish_clouds(scene, p.times[i], p.min_opacity, p.max_cloud_points, source.header)
+        try:
+            publish(result, out, p)
+            tools.faults.clear("occupancy")
+        except OccupancyError as error:
+            tools.faults.report("occupancy", str(error))
         tools.statistics.frame_published(frame.received_at, source.stamp_ns)
         tools.faults.clear("forecast")
+
+    def _result(self, source: Source, near: Surroundings, path: CameraPath, p: Parameters) -> Result:
+        """Predict, and render as much as somebody subscribes to."""
+        out, forecaster = self._tools.outputs, self._tools.forecaster
+        size, i = p.size_of(source.size), p.selected
+        if listened(out.sequence):
+            forecast = forecaster.forecast(
+                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
+            )
+            selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
+            return Result(source, near, path, forecast.scene, forecast, selected)
+        samples = p.num_samples if listened(out.uncertainty) else 1
+        scene = forecaster.predict(source.rgb, source.camera.K, num_samples=samples, seed=p.seed)
+        if not listened(out.image, out.jpeg, out.depth, out.uncertainty):
+            return Result(source, near, path, scene, None, None)
+        pose, instant = path.poses[i : i + 1], p.times[i : i + 1]
+        views = [forecaster.views(scene.sample(k), pose, instant, size=size) for k in range(samples)]
+        selected = SelectedFrame(np.concatenate([v.frames for v in views]), views[0].depth[0])
+        return Result(source, near, path, scene, None, selected)
 
     def _answer(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError and DeviceError for what cannot be answered."""
@@ -130,9 +142,8 @@ class Engine:
             node.get_logger().warning("CameraInfo has distortion: images are taken as rectified", once=True)
         return source
 
-    def _camera_path(self, inputs: Inputs, source: Source, p: Parameters) -> CameraPath:
+    def _camera_path(self, inputs: Inputs, near: Surroundings, source: Source, p: Parameters) -> CameraPath:
         """Where the camera will be at the forecast times; notes which motion that is."""
-        near = surroundings(inputs, self._tools.frames, p)
         motion = ego_motion(read_plan(inputs), near, source.header.frame_id, source.stamp_ns, p.times)
         self._tools.statistics.moved_by(motion.source, motion.warning)
         if inputs.trajectory is not None and motion.warning:

@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
-from pixel4d_ros.ros import diagnostics, parameters
+from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.engine import Engine, Tools
@@ -49,7 +49,7 @@ class ForecastNode(LifecycleNode):
     def __init__(self, load: Callable[[str | None, str], Any] = Forecaster.load, **options: Any) -> None:
         super().__init__("forecast_node", **options)
         self._load = load
-        self.parameters = parameters.declare(self)
+        self.parameters = parameter_documents.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._faults = diagnostics.Faults(self.get_logger().warning, self.get_logger().error)

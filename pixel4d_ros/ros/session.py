@@ -10,7 +10,6 @@ from threading import Event
 from typing import Any
 
 import rclpy
-from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -40,8 +39,3 @@ def message_class(type_name: str) -> Any | None:
         return getattr(importlib.import_module(f"{package}.msg"), name, None)
     except ImportError:
         return None
-
-
-def time_message(ns: int) -> Time:
-    """builtin_interfaces/Time of nanoseconds since the epoch."""
-    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from pixel4d_ros.ros.parameters import Parameters, parameter_name, to_markdown, to_yaml, updated
+from pixel4d_ros.ros.parameter_documents import to_markdown, to_yaml
+from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated
 
 
 def test_config_file_is_what_the_declaration_says():
@@ -65,7 +66,7 @@ def test_bad_values_are_refused_with_the_reason(name, value, words):
 
 def test_descriptors_say_what_a_parameter_is():
     pytest.importorskip("rclpy")
-    from pixel4d_ros.ros.parameters import descriptor
+    from pixel4d_ros.ros.parameter_documents import descriptor
 
     descriptors = {parameter_name(f.name): descriptor(f) for f in fields(Parameters)}
     steps, autostart, transport = descriptors["steps"], descriptors["autostart"], descriptors["image_transport"]

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from pixel4d_ros.cli import COMMANDS
-from pixel4d_ros.ros.parameters import to_markdown
+from pixel4d_ros.ros.parameter_documents import to_markdown
 
 README = (REPOSITORY / "README.md").read_text()
 

@@ -1,0 +1,145 @@
+"""How a forecast becomes messages, each made only while somebody subscribes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from std_msgs.msg import Header
+
+from pixel4d_ros.camera import Camera, CameraPath
+from pixel4d_ros.forecaster import Forecast
+from pixel4d_ros.moving_objects import moving_objects
+from pixel4d_ros.occupancy import occupancy_map
+from pixel4d_ros.ros import conversions as c
+from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.inputs import Source
+from pixel4d_ros.ros.markers import motion_markers
+from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
+from pixel4d_ros.ros.topics import Publishers, listened
+from pixel4d_ros.ros.transforms import Surroundings
+from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.scene import DynamicGaussians
+
+
+class OccupancyError(ValueError):
+    """There is no occupancy grid, and why."""
+
+
+@dataclass(frozen=True)
+class CameraViews:
+    """What a ForecastSequence holds: T views along a path."""
+
+    camera: Camera
+    times: FloatArray  # (T,) s
+    T_source_camera: FloatArray  # (T, 4, 4)
+    confidence: NDArray[np.float32]  # (T,)
+    frames: Iterable[NDArray[np.uint8]] = ()  # (H, W, 3) each
+
+
+@dataclass(frozen=True)
+class SelectedFrame:
+    """The forecast at the selected step."""
+
+    frames: NDArray[np.uint8]  # (S, H, W, 3) of the sampled futures
+    depth: NDArray[np.float32]  # (H, W) metres, of the most likely future
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was forecast from one image."""
+
+    source: Source
+    near: Surroundings
+    path: CameraPath  # at the forecast times
+    scene: DynamicGaussians
+    forecast: Forecast | None  # all frames, where somebody wants them
+    selected: SelectedFrame | None
+
+
+def sequence_message(views: CameraViews, header: Header, sample_index: int = 0, sample_count: int = 1) -> Any:
+    """A ForecastSequence."""
+    message = interface("msg", "ForecastSequence")(
+        header=header,
+        camera_info=c.camera_info_message(views.camera, header),
+        time_from_start=[c.duration_message(t) for t in views.times],
+        camera_poses=[c.pose_message(T) for T in views.T_source_camera],
+        images=[c.image_message(frame, header) for frame in views.frames],
+        sample_index=sample_index,
+        sample_count=sample_count,
+    )
+    message.confidence.frombytes(np.ascontiguousarray(views.confidence, np.float32).tobytes())
+    return message
+
+
+def publish(result: Result, out: Publishers, p: Parameters) -> None:
+    """Everything that somebody subscribes to. Raises OccupancyError, at the end, for a grid without odometry."""
+    if result.forecast is not None:
+        _publish_sequences(result.forecast, result.source, out, p)
+    if result.selected is not None:
+        _publish_images(result.selected, result.source.header, out, p)
+    _publish_clouds(result.scene, result.source.header, out, p)
+    if listened(out.motion):
+        up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
+        objects = moving_objects(result.scene, up, p.times)
+        out.motion.publish(motion_markers(objects, result.path.poses, result.source.header))
+    if listened(out.occupancy):
+        _publish_occupancy(result, out, p)
+
+
+def uncertainty_image(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Standard deviation of the colours over S samples (S, H, W, 3), as (H, W): 255 is half the range, the most."""
+    spread: NDArray[np.float32] = frames.std(0, dtype=np.float32).mean(-1)
+    return np.rint((2 * spread).clip(0, 255)).astype(np.uint8)
+
+
+def _mounting(result: Result) -> FloatArray:
+    """T_base_camera."""
+    return result.near.camera_in_base(result.source.header.frame_id, result.source.stamp_ns)
+
+
+def _publish_sequences(forecast: Forecast, source: Source, out: Publishers, p: Parameters) -> None:
+    """One ForecastSequence per sampled future."""
+    camera = source.camera.resized(*p.size_of(source.size))
+    for k, (frames, confidence) in enumerate(zip(forecast.frames, forecast.confidence)):
+        views = CameraViews(camera, forecast.times, forecast.T_source_camera, confidence, frames)
+        out.sequence.publish(sequence_message(views, source.header, k, len(forecast.frames)))
+
+
+def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p: Parameters) -> None:
+    if listened(out.image):
+        out.image.publish(c.image_message(selected.frames[0], header))
+    if listened(out.jpeg):
+        out.jpeg.publish(c.jpeg_message(selected.frames[0], p.jpeg_quality, header))
+    if listened(out.depth):
+        out.depth.publish(c.depth_message(selected.depth, header))
+    if listened(out.uncertainty):
+        out.uncertainty.publish(c.mono_message(uncertainty_image(selected.frames), header))
+
+
+def _publish_clouds(scene: DynamicGaussians, header: Header, out: Publishers, p: Parameters) -> None:
+    """The scene now, and as it will be at the selected step."""
+    if not listened(out.cloud, out.moved_cloud):
+        return
+    scene = thinned(scene, p.min_opacity, p.max_cloud_points)
+    if listened(out.cloud):
+        out.cloud.publish(pointcloud_message(scene, header))
+    if listened(out.moved_cloud):
+        out.moved_cloud.publish(pointcloud_message(scene.at(p.times[p.selected]), header))
+
+
+def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
+    """A grid per frame asked for, in odometry's frame."""
+    near, stamp_ns = result.near, result.source.stamp_ns
+    base = near.base_in(near.odometry.frame, stamp_ns) if near.odometry.frame else None
+    if base is None:
+        raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
+    header = Header(stamp=result.source.header.stamp, frame_id=near.odometry.frame)
+    for i in p.occupancy_frames:
+        seconds = float(p.times[i])
+        made = occupancy_map(result.scene.at(seconds), base, _mounting(result), p.map_extent)
+        out.occupancy.publish(c.grid_message(made, stamp_ns + round(seconds * 1e9), header))

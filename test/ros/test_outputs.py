@@ -1,0 +1,165 @@
+"""Outputs for planners and eyes over DDS: markers, occupancy, uncertainty, depth and jpeg, each only where wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rclpy
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
+from nav_msgs.msg import OccupancyGrid
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from pixel4d_ros.logs.images import decode_depth, decode_image
+from pixel4d_ros.moving_objects import MovingObject
+from pixel4d_ros.ros.conversions import read_pose
+from pixel4d_ros.ros.markers import motion_markers
+from pixel4d_ros.ros.publishing import uncertainty_image
+from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.synthetic import street_clip
+
+pytestmark = pytest.mark.ros
+OUTPUTS = {
+    "motion": MarkerArray,
+    "occupancy": OccupancyGrid,
+    "uncertainty": Image,
+    "forecast/depth": Image,
+    "forecast/image/compressed": CompressedImage,
+    "forecast/image": Image,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def context():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def street():
+    return street_clip(seed=2, frames=1, size=(WIDTH, HEIGHT))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    parameters = {"steps": 4, "selected_step": 2, "num_samples": 2, "diagnostics_period": 0.2}
+    parameters |= {"occupancy.steps": "[0, 3]", "occupancy.heights": "[-1.0, 1.0]", "occupancy.size": "[40.0, 20.0]"}
+    with running_node(log, **parameters) as process:
+        yield process
+
+
+@pytest.fixture
+def listener(node):
+    made: list[Client] = []
+
+    def listening_to(*names: str) -> Client:
+        client = Client(listen=False)
+        made.append(client)
+        for name in names:
+            client.listen(OUTPUTS[name], f"forecast_node/{name}")
+        return client.connect()
+
+    yield listening_to
+    for client in made:
+        client.destroy_node()
+
+
+def send(client: Client, street, seconds: float) -> None:
+    """The street and, best effort, its odometry, until something comes out."""
+    client.clear()
+    for _ in range(3):
+        client.send_odometry(seconds)
+        client.settle()
+    client.info.publish(calibration(seconds, k=street.K.ravel()))
+    client.settle()
+    client.image.publish(image(seconds, street.images[0]))
+
+
+def test_every_output_of_one_street(node, listener, street):
+    client = listener(*OUTPUTS)
+    send(client, street, 10.0)
+    client.until(lambda: all(client.got[n] for n in OUTPUTS) and len(client.got["occupancy"]) >= 2)
+    shown = decode_image(client.got["forecast/image"][0])
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+
+    jpeg = client.got["forecast/image/compressed"][0]
+    assert jpeg.header.stamp == stamp(10.0) and jpeg.format == "rgb8; jpeg compressed bgr8"
+    assert np.abs(decode_image(jpeg).astype(int) - shown).mean() < 5 and len(jpeg.data) < shown.size / 3
+
+    depth = client.got["forecast/depth"][0]
+    assert depth.encoding == "32FC1" and depth.header.frame_id == "camera"
+    metres = decode_depth(depth)
+    assert metres.shape == (HEIGHT, WIDTH) and 1 < np.median(metres[HEIGHT // 2 :]) < np.median(metres[: HEIGHT // 2])
+
+    uncertainty = client.got["uncertainty"][0]
+    assert (uncertainty.encoding, uncertainty.width, uncertainty.height) == ("mono8", WIDTH, HEIGHT)
+
+    markers = client.got["motion"][0].markers
+    assert markers[0].action == Marker.DELETEALL and {m.ns for m in markers[1:]} <= {
+        *("camera_path", "boxes", "velocities", "paths")
+    }
+    assert all(m.header.frame_id == "camera" and m.header.stamp == stamp(10.0) for m in markers)
+    way = next(m for m in markers if m.ns == "camera_path").points
+    assert [p.z for p in way] == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-6)  # odometry says 5 m/s
+    boxes = [m for m in markers if m.ns == "boxes"]
+    assert boxes and all(m.scale.x > 0 and m.scale.y > 0 and m.scale.z > 0 for m in boxes)
+
+    now, later = client.got["occupancy"][:2]
+    for grid, t in ((now, 10.0), (later, 10.3)):
+        assert grid.header.frame_id == "odom" and grid.header.stamp == stamp(10.0)
+        assert grid.info.map_load_time == stamp(t)
+        assert (grid.info.width, grid.info.height, round(grid.info.resolution, 6)) == (160, 80, 0.25)
+        # base_link is at x = 50 m.
+        assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((30.0, -10.0), abs=0.13)
+        cells = np.array(grid.data).reshape(80, 160)
+        assert cells.min() == -1 and cells.max() > 50 and (cells[:, 90:] >= 0).sum() > (cells[:, :70] >= 0).sum()
+    assert now.data != later.data
+
+
+def test_a_grid_without_odometry_degrades_and_says_why(node, listener, street):
+    client = listener("occupancy", "motion")
+    client.info.publish(calibration(500.0, k=street.K.ravel()))
+    client.until(
+        lambda: client.got["motion"] or client.image.publish(image(500.0, street.images[0])) or client.spin_for(0.5)
+    )
+    client.until(lambda: "occupancy: the grid lies in odometry's frame" in client.status().message)
+    assert client.status().level == b"\x01" and not client.got["occupancy"]
+    send(client, street, 501.0)
+    client.until(lambda: client.got["occupancy"])
+    client.until(lambda: "occupancy" not in client.status().message)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_each_output_comes_alone(node, listener, street, name):
+    client = listener(name)
+    send(client, street, 600.0)
+    client.until(lambda: client.got[name] or client.image.publish(image(600.0, street.images[0])) or client.settle())
+    assert {k for k, v in client.got.items() if v} <= {name, "/diagnostics"}
+
+
+def test_markers_of_one_object():
+    T = rigid(rotation_matrix([0.1, 0.2, 0.3]), [1, 2, 10])
+    way = np.array([[1, 2, 10.0], [1, 2, 11.0]])
+    car = MovingObject(7, T, np.array([4.0, 1.8, 1.5]), np.array([0, 0, 6.0]), way)
+    header = Header(frame_id="camera", stamp=stamp(1.0))
+    clear, camera, box, arrow, line = motion_markers([car], np.eye(4)[None], header).markers
+    assert clear.action == Marker.DELETEALL and len(camera.points) == 2  # RViz refuses a line of one point
+    assert {m.id for m in (box, arrow, line)} == {7} and box.type == Marker.CUBE and arrow.type == Marker.ARROW
+    assert np.allclose(read_pose(box.pose), T) and (box.scale.x, box.scale.y, box.scale.z) == (4.0, 1.8, 1.5)
+    assert [(p.x, p.y, p.z) for p in arrow.points] == [(1, 2, 10), (1, 2, 16)]
+    assert [(p.x, p.y, p.z) for p in line.points] == [tuple(p) for p in way]
+    assert all(m.header == header and m.color.a > 0 for m in (camera, box, arrow, line))
+
+
+def test_uncertainty_is_twice_the_standard_deviation():
+    same = np.full((3, 2, 2, 3), 80, np.uint8)
+    assert not uncertainty_image(same).any() and not uncertainty_image(same[:1]).any()
+    extremes = np.stack([np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)])
+    assert (uncertainty_image(extremes) == 255).all()
