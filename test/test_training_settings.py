@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import REPOSITORY
 
 from pixel4d_ros import cli
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import sources
 from pixel4d_ros.training.config import Source, TrainingConfig
 from pixel4d_ros.training.config_file import plain_values, read_config_file
@@ -116,6 +118,22 @@ def test_a_sources_weight_reaches_its_clips(
     assert printed == ["roads  25 %  a", "roads  75 %  b", "rooms 100 %  indoor_c"]
     widths = [data.batch(step).images.shape[-1] for step in range(6)]
     assert widths == [64, 48, 64, 48, 64, 48]
+
+
+def test_a_source_may_be_a_folder_of_logs_but_must_be_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write_street_log(tmp_path / f"{name}.mcap", frames=2, size=(96, 48), progress=False)
+    config = TrainingConfig(sources=(Source(tmp_path, 2.0),))
+    assert [(c.clip.name, c.weight) for c in sources.read_sources(config)] == [("a", 2.0), ("b", 2.0)]
+    monkeypatch.setattr(sources, "open_clips", lambda path: [replace(still("a", 2), metric=False)])
+    with pytest.raises(ValueError, match="training needs metres"):
+        sources.read_sources(config)
+    monkeypatch.undo()
+    assert cli.main(["train", str(tmp_path / "absent.mcap")]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("pixel4d train: ") and "absent.mcap" in error
 
 
 def test_a_pool_is_the_same_whether_walked_or_jumped_to(monkeypatch: pytest.MonkeyPatch) -> None:

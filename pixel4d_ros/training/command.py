@@ -14,10 +14,8 @@ _TYPES = {"Path": Path, "Path | None": Path, "int": int, "float": float, "str": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option for each field of TrainingConfig; what is not given is absent, so that a config file may say it."""
-    parser.add_argument(
-        "logs", nargs="*", type=Path, help="what to train on: driving logs, folders of stereo pairs (in place of the "
-        "config file's sources)"
-    )  # fmt: skip
+    what = "driving logs, folders of them, data sets, folders of stereo pairs; in place of the config file's sources"
+    parser.add_argument("logs", nargs="*", type=Path, metavar="SOURCE", help=f"what to train on: {what}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of these options; options here win")
     parser.add_argument(
         "--resume", action="store_true", help="go on where the run that wrote --out stopped, with its settings"

@@ -13,7 +13,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """A driving log or a folder of stereo pairs, and how much more often its clips are drawn than others."""
+    """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often its clips are drawn."""
 
     path: Path
     weight: float = 1.0
