@@ -13,7 +13,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often its clips are drawn."""
+    """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often it is drawn."""
 
     path: Path
     weight: float = 1.0
