@@ -55,6 +55,12 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         "--align", choices=tuple(ALIGNMENTS), help="camera paths: " + "; ".join(map(": ".join, ALIGNMENTS.items()))
     )
     p.add_argument("--align-scale", action="store_const", const="image-scale", dest="align", help="--align image-scale")
+    p.add_argument(
+        "--moving",
+        choices=("known", "residual"),
+        default="known",
+        help="what moves: known: labels, where there are some; residual: found by flow and depth (default: known)",
+    )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
 
@@ -86,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluations(
     forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, options: Options
 ) -> Iterator[Evaluation]:
+    from pixel4d_ros.datasets.residual_motion import with_residual_masks
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 
@@ -95,6 +102,8 @@ def _evaluations(
             yield evaluate_worlds(forecaster, worlds, protocol, options)
             continue
         for clip in _clips(Path(data), args):
+            if args.moving == "residual":
+                clip = with_residual_masks(clip)
             yield evaluate_clip(forecaster, clip, protocol, clip.name, options)
 
 

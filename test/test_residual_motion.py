@@ -1,0 +1,81 @@
+"""Moving pixels found by flow and depth, against the masks that a synthetic street knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.residual_motion import residual_moving_masks, static_flow, with_residual_masks
+from pixel4d_ros.evaluation.synthetic_worlds import make_clip
+
+
+@pytest.fixture(scope="module")
+def street() -> Clip:
+    """Seven frames at 10 Hz with a laser's depth: every third row, every second column, up to 65 m."""
+    clip = make_clip(900_001, "street", 7, 0.1, (416, 128))
+    assert clip.depth is not None
+    depth = np.zeros(clip.depth.shape, np.float32)
+    depth[:, ::3, ::2] = clip.depth[:, ::3, ::2]
+    depth[depth > 65] = 0
+    return replace(clip, depth=depth)
+
+
+def test_what_moves_is_found_and_little_else(street: Clip) -> None:
+    masks = residual_moving_masks(street)
+    assert street.object_ids is not None
+    true = street.object_ids > 0
+    assert masks.shape == true.shape
+    # Painted cars without texture are found in part only; shadows move too, but belong to no object.
+    assert (masks & true).sum() / true.sum() > 0.2
+    assert (masks & true).sum() / masks.sum() > 0.65
+    assert (masks & ~true).sum() / (~true).sum() < 0.03
+
+
+def test_poses_a_little_off_do_not_make_the_world_move(street: Clip) -> None:
+    poses = street.poses.copy()
+    angles = np.random.default_rng(1).normal(0, 0.002, len(poses))
+    for pose, angle in zip(poses, angles):
+        turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+        pose[:3, :3] = pose[:3, :3] @ turn
+    masks = residual_moving_masks(replace(street, poses=poses))
+    assert street.object_ids is not None
+    static = street.object_ids == 0
+    assert (masks & static).sum() / static.sum() < 0.04
+
+
+def test_a_still_street_holds_still(street: Clip) -> None:
+    """One image over and over, from a camera that stands."""
+    assert street.depth is not None
+    still = replace(
+        street,
+        images=np.repeat(np.asarray(street.images[:1]), 7, 0),
+        poses=np.tile(np.eye(4), (7, 1, 1)),
+        depth=np.repeat(np.asarray(street.depth[:1]), 7, 0),
+    )
+    assert not residual_moving_masks(still).any()
+
+
+def test_the_static_flow_of_a_plane_ahead() -> None:
+    K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    T = np.eye(4)
+    T[2, 3] = -2.0  # the camera goes 2 m forward, towards a wall 10 m away
+    flow = static_flow(np.full((48, 64), 0.1, np.float32), T, K)
+    np.testing.assert_allclose(flow[23, 63], np.array([31.5, -0.5]) * (10 / 8 - 1), atol=1e-4)
+
+
+def test_masks_become_the_clips_own(street: Clip) -> None:
+    clip = with_residual_masks(street.part(0, 4))
+    assert clip.object_motions is None
+    mask = clip.moving_mask(1)
+    assert mask is not None
+    np.testing.assert_array_equal(mask, residual_moving_masks(street.part(0, 4))[1])
+
+
+def test_clips_that_cannot_tell_are_refused(street: Clip) -> None:
+    with pytest.raises(ValueError, match="no depth"):
+        residual_moving_masks(replace(street, depth=None))
+    with pytest.raises(ValueError, match="takes three"):
+        residual_moving_masks(street.part(0, 2))
