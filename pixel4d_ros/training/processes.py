@@ -52,7 +52,7 @@ def join_processes(device: str) -> Iterator[Team]:
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM as something to ask for between steps; a second one ends the process as usual."""
+    """Ctrl-C and SIGTERM as something to ask for between steps; a second one ends a process as usual."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -73,4 +73,5 @@ class StopRequest:
 
     def _note(self, kind: int, frame: FrameType | None) -> None:
         self.signal = kind
-        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
+        if "WORLD_SIZE" not in os.environ:  # torchrun passes a terminal's Ctrl-C on, and ends who is late by itself
+            signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
