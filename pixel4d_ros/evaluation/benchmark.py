@@ -14,6 +14,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
 from pixel4d_ros.evaluation.metrics import DepthErrors, depth_errors, psnr, ssim
 from pixel4d_ros.evaluation.motion_metrics import LEAST_SHARE, MotionScore, score_motion
+from pixel4d_ros.evaluation.pose_search import find_poses
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.rivals import on_flat_ground, without_motion
 from pixel4d_ros.evaluation.windows import moving_masks
@@ -164,5 +165,7 @@ def _camera_path(
 ) -> tuple[FloatArray, float] | None:
     """T_source_camera (T, 4, 4) as the setting's alignment asks for, and what its translations were multiplied with."""
     poses = source_poses(window)
+    if setting.align == "poses":
+        return find_poses(forecaster, scene, window, poses), 1.0
     scale = image_scale(forecaster, scene, window) if setting.align == "image-scale" else setting.scale
     return (scaled_translation(poses, scale), scale) if np.isfinite(scale) else None

@@ -29,6 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     _add_protocol(parser)
+    weights = parser.add_argument_group("metrics that need weights of others, left out without them")
+    weights.add_argument(
+        "--lpips",
+        type=Path,
+        nargs=2,
+        metavar=("BACKBONE", "LINEAR"),
+        help="torchvision's AlexNet or VGG16 file, and the lpips package's weights/v0.1 file for it",
+    )
+    weights.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
@@ -67,7 +76,6 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
-    from pixel4d_ros.evaluation.runner import Options
     from pixel4d_ros.evaluation.tables import describe, overview
     from pixel4d_ros.forecaster import Forecaster
 
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
-    options = Options(camera_height=args.camera_height)
+    options = _options(args, forecaster)
     # With JSON on stdout the tables must not break it for whoever parses it.
     text = sys.stderr if args.json == "-" else sys.stdout
     found = []
@@ -87,6 +95,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _write_json(found, args.json)
     return 0
+
+
+def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
+    from pixel4d_ros.evaluation.perceptual import load_lpips, load_video_features
+    from pixel4d_ros.evaluation.runner import Options
+
+    missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
+    return Options(
+        camera_height=args.camera_height,
+        perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
+        video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
+        notes=(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)",) if missing else (),
+    )
 
 
 def _evaluations(

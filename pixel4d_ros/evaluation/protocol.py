@@ -14,6 +14,7 @@ ALIGNMENTS = {
     "given": "given poses",
     "image-scale": "given poses, one scale per source image",
     "clip-scale": "given poses, one scale per clip",
+    "poses": "poses found from the frames (they look at the true frames)",
 }
 
 
