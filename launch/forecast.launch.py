@@ -38,6 +38,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         declare("camera_info_topic", default_value="camera_info", description="Calibration of the camera."),
         declare("trajectory_topic", default_value="trajectory", description="The planned path."),
         declare("odometry_topic", default_value="odometry", description="Pose and speed of the vehicle."),
+        declare("depth_topic", default_value="depth", description="Depth registered to the images (optional)."),
         declare("image_transport", default_value="", choices=["", "raw", "compressed"], description="Type of images."),
         declare("weights", default_value="", description="Weights file (.safetensors)."),
         declare("device", default_value="", description="auto, cpu, cuda or cuda:N."),
@@ -70,7 +71,7 @@ def _actions(context: LaunchContext) -> list[Action]:
 def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
     overrides: dict[str, Any] = {"use_sim_time": sim_time, "autostart": values["autostart"] == "true"}
     overrides |= {name: values[name] for name in ("image_transport", "weights", "device") if values[name]}
-    topics = ("image", "camera_info", "trajectory", "odometry")
+    topics = ("image", "camera_info", "trajectory", "odometry", "depth")
     return LifecycleNode(
         package="pixel4d_ros",
         executable=NODE,

@@ -29,7 +29,7 @@ ARGUMENTS = {
         "bag",
         "bag_rate",
     ),
-    *("image_topic", "camera_info_topic", "trajectory_topic", "odometry_topic", "image_transport"),
+    *("image_topic", "camera_info_topic", "trajectory_topic", "odometry_topic", "depth_topic", "image_transport"),
 }
 START_S = 60
 

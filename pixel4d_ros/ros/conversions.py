@@ -24,16 +24,22 @@ from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
 from pixel4d_ros.rotations import FloatArray
 
 
-def read_intrinsics(info: CameraInfo, width: int, height: int) -> FloatArray:
+def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
     """K (3, 3) of an image of width x height pixels: CameraInfo's K after its region of interest and binning.
 
-    Raises ValueError when the camera is not calibrated, K or D are not finite, or the image has another size.
+    rectified: CameraInfo's P instead, where it has one, as images that image_proc has rectified follow that.
+    Raises ValueError when the camera is not calibrated, its numbers are not finite, or the image has another size.
     """
-    if not np.isfinite(info.k).all() or not np.isfinite(np.asarray(info.d)).all():
-        raise ValueError("CameraInfo contains NaN or Inf in K or D: check the camera's calibration")
+    if not np.isfinite(info.k).all() or not np.isfinite(np.asarray(info.d)).all() or not np.isfinite(info.p).all():
+        raise ValueError("CameraInfo contains NaN or Inf in K, D or P: check the camera's calibration")
     if info.k[0] <= 0 or info.k[4] <= 0:
         raise ValueError(f"CameraInfo has focal lengths {info.k[0]:g}, {info.k[4]:g}: the camera is not calibrated")
-    camera = Camera(np.reshape(info.k, (3, 3)), info.width, info.height)
+    K = (
+        np.reshape(info.p, (3, 4))[:, :3]
+        if rectified and info.p[0] > 0 and info.p[5] > 0
+        else np.reshape(info.k, (3, 3))
+    )
+    camera = Camera(K, info.width, info.height)
     roi = info.roi
     if roi.width and roi.height:
         camera = camera.shifted(roi.x_offset, roi.y_offset, roi.width, roi.height)

@@ -13,7 +13,12 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
-DEGRADING = ("motion", "odometry", "occupancy")  # faults in these places worsen the forecast but do not prevent it
+DEGRADING = (
+    "motion",
+    "odometry",
+    "depth",
+    "occupancy",
+)  # faults in these places worsen the forecast but do not prevent it
 SILENCE_S = 2.0  # without images for so long the node is stale
 
 
@@ -70,6 +75,7 @@ class Statistics:
         self.skipped = 0  # not computed because nobody subscribes
         self.motion = "none yet"
         self.motion_warning = ""
+        self.depth = "none"
         self._last_received: float | None = None
         self._last_stamp_ns: int | None = None
         self._latencies: deque[float] = deque(maxlen=WINDOW)
@@ -127,6 +133,7 @@ class Statistics:
                 "age of the last published (s)": f"{age:.3f}",
                 "motion source": self.motion,
                 "motion warning": self.motion_warning,
+                "depth": self.depth,
             }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,29 @@ from rclpy.lifecycle import LifecycleNode
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import DeviceError
+from pixel4d_ros.rectification import Rectifier
 from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candidates
 from pixel4d_ros.ros.diagnostics import Faults, Statistics
-from pixel4d_ros.ros.inputs import Frame, InputFault, Inputs, Source, read_plan, read_source, surroundings
+from pixel4d_ros.ros.inputs import (
+    CalibrationSource,
+    Depth,
+    Frame,
+    InputFault,
+    Inputs,
+    Source,
+    depth_of,
+    read_plan,
+    read_source,
+    surroundings,
+)
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.topics import Publishers, listened
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.transforms import FrameSource, Surroundings
 from pixel4d_ros.scene import DynamicGaussians
+
+DEPTH_POLL_S = 0.002
 
 
 @dataclass
@@ -39,6 +54,7 @@ class Engine:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._rectifier = Rectifier()
         self._size: tuple[int, int] | None = None  # of the newest image read
         self._predicted: tuple[Frame, DynamicGaussians] | None = None  # the newest
 
@@ -69,13 +85,13 @@ class Engine:
 
     def _forecast(self, frame: Frame, p: Parameters) -> None:
         tools, out = self._tools, self._tools.outputs
-        source = self._read(frame)
+        source = self._read(frame, p)
         near = surroundings(frame.inputs, tools.frames, p)
         path = self._camera_path(frame.inputs, near, source, p)
         if not out.wanted():
             tools.statistics.frame_skipped()
             return
-        result = self._result(source, near, path, p)
+        result = self._result(source, near, path, self._depth(frame, source, p), p)
         self._predicted = (frame, result.scene)
         if frame.inputs.outdated:
             return
@@ -87,18 +103,21 @@ class Engine:
         tools.statistics.frame_published(frame.received_at, source.stamp_ns)
         tools.faults.clear("forecast")
 
-    def _result(self, source: Source, near: Surroundings, path: CameraPath, p: Parameters) -> Result:
+    def _result(
+        self, source: Source, near: Surroundings, path: CameraPath, depth: Depth | None, p: Parameters
+    ) -> Result:
         """Predict, and render as much as somebody subscribes to."""
         out, forecaster = self._tools.outputs, self._tools.forecaster
         size, i = p.size_of(source.size), p.selected
+        K = source.camera.K
         if listened(out.sequence):
             forecast = forecaster.forecast(
-                source.rgb, source.camera.K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size
+                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, **_known(depth)
             )
             selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
             return Result(source, near, path, forecast.scene, forecast, selected)
         samples = p.num_samples if listened(out.uncertainty) else 1
-        scene = forecaster.predict(source.rgb, source.camera.K, num_samples=samples, seed=p.seed)
+        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, **_known(depth))
         if not listened(out.image, out.jpeg, out.depth, out.uncertainty):
             return Result(source, near, path, scene, None, None)
         pose, instant = path.poses[i : i + 1], p.times[i : i + 1]
@@ -109,13 +128,12 @@ class Engine:
     def _answer(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError and DeviceError for what cannot be answered."""
         tools = self._tools
-        info_topic = tools.node.resolve_topic_name("camera_info")
         frame = inputs.frame
         if len(request.image.data):
-            frame = None
-            source = read_source(request.image, request.camera_info, "the request's camera_info")
+            given = CalibrationSource(request.camera_info, "the request's camera_info")
+            frame, source = None, read_source(request.image, given, self._rectifier, p.rectify)
         elif frame is not None:
-            source = read_source(frame.message, inputs.info, info_topic)
+            source = self._source(frame, p)
         else:
             raise InputFault("image", f"no image yet on {tools.node.resolve_topic_name('image')}: send one in `image`")
         near = surroundings(inputs, tools.frames, p)
@@ -124,23 +142,41 @@ class Engine:
         if frame is not None and self._predicted is not None and self._predicted[0] is frame:
             scene = self._predicted[1].sample(0)
         else:
-            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed)
+            depth = None if frame is None else self._depth(frame, source, p)
+            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed, **_known(depth))
             if frame is not None:
                 self._predicted = (frame, scene)
         mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
         return forecast_candidates(tools.forecaster, scene, source, poses, mounting, p, request.with_images)
 
-    def _read(self, frame: Frame) -> Source:
+    def _source(self, frame: Frame, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""
-        node = self._tools.node
-        source = read_source(frame.message, frame.inputs.info, node.resolve_topic_name("camera_info"))
+        calibration = CalibrationSource(frame.inputs.info, self._tools.node.resolve_topic_name("camera_info"))
+        return read_source(frame.message, calibration, self._rectifier, p.rectify)
+
+    def _read(self, frame: Frame, p: Parameters) -> Source:
+        """The source, and what it says about the inputs."""
+        source = self._source(frame, p)
         self._tools.faults.clear("image", "camera_info")
         if self._size not in (None, source.size):
-            node.get_logger().warning(f"image size changed from {self._size} to {source.size}")
+            self._tools.node.get_logger().warning(f"image size changed from {self._size} to {source.size}")
         self._size = source.size
-        if source.distorted:
-            node.get_logger().warning("CameraInfo has distortion: images are taken as rectified", once=True)
         return source
+
+    def _depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
+        """The image's depth; None, and where something is wrong a fault, when there is none to use."""
+        end = time.monotonic() + (p.depth_wait if frame.inputs.depths else 0.0)
+        try:
+            while (depth := depth_of(source, frame.inputs.depths, p.depth_tolerance)) is None:
+                if time.monotonic() >= end:
+                    break
+                time.sleep(DEPTH_POLL_S)
+            self._tools.faults.clear("depth")
+        except InputFault as fault:
+            depth = None
+            self._tools.faults.report(fault.place, str(fault))
+        self._tools.statistics.depth = "none" if depth is None else f"known of {(depth > 0).mean():.0%} of the pixels"
+        return depth
 
     def _camera_path(self, inputs: Inputs, near: Surroundings, source: Source, p: Parameters) -> CameraPath:
         """Where the camera will be at the forecast times; notes which motion that is."""
@@ -151,3 +187,8 @@ class Engine:
         else:
             self._tools.faults.clear("motion")
         return motion.path
+
+
+def _known(depth: Depth | None) -> dict[str, Any]:
+    """The argument depth, for forecasters that take it."""
+    return {} if depth is None else {"depth": depth}

@@ -33,7 +33,7 @@ from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.engine import Engine, Tools
-from pixel4d_ros.ros.inputs import Frame, Inputs
+from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs
 from pixel4d_ros.ros.memory import return_large_blocks
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
@@ -120,11 +120,13 @@ class ForecastNode(LifecycleNode):
 
     def _subscribe(self) -> None:
         image_type = CompressedImage if self.parameters.image_transport == "compressed" else Image
+        depth_type = CompressedImage if self.parameters.depth_transport == "compressed" else Image
         self._input_subscriptions = [
             subscribe(self, image_type, "image", self._on_image, INPUT_IMAGE),
             subscribe(self, CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
             subscribe(self, Path, "trajectory", self._on_trajectory, TRAJECTORY),
             subscribe(self, Odometry, "odometry", self._on_odometry, INPUT),
+            subscribe(self, depth_type, "depth", self._on_depth, INPUT),
         ]
 
     def _stop(self) -> None:
@@ -175,6 +177,9 @@ class ForecastNode(LifecycleNode):
             self._faults.clear("odometry")
         except ValueError as error:
             self._faults.report("odometry", str(error))
+
+    def _on_depth(self, message: Image | CompressedImage) -> None:
+        self._inputs.depths = (*self._inputs.depths[1 - DEPTHS_KEPT :], message)
 
     def _on_question(self, question: Question) -> None:
         if self._worker is None:

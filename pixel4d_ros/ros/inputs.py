@@ -6,15 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.logs.images import RgbImage, decode_image
+from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
+from pixel4d_ros.rectification import Lens, Rectifier, Undistortion, is_distorted
 from pixel4d_ros.ros.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.trajectory import PLAN_READERS, Plan, PlanError
 from pixel4d_ros.ros.transforms import FrameSource, OdometryTrack, Surroundings
+
+Depth = NDArray[np.float32]
+DEPTHS_KEPT = 10
 
 
 class InputFault(ValueError):
@@ -33,6 +38,7 @@ class Inputs:
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
     trajectory: tuple[Any, int] | None = None  # newest message, ROS time in ns when it came in
     plan: tuple[Any, Plan | PlanError] | None = None  # that message, read
+    depths: tuple[Image | CompressedImage, ...] = ()  # the newest, latest last
     stamp_ns: int = 0  # of the newest image
     frame: Frame | None = None  # newest
     outdated: bool = False  # time jumped back since
@@ -54,7 +60,7 @@ class Source:
     rgb: RgbImage
     camera: Camera
     header: Header
-    distorted: bool  # whether the calibration has lens distortion
+    undistortion: Undistortion | None = None  # what was done to the image, where its lens is distorted
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,21 +73,63 @@ class Source:
         return nanoseconds(self.header.stamp)
 
 
-def read_source(message: Image | CompressedImage, info: CameraInfo | None, info_topic: str) -> Source:
-    """Decode an image and match it with its calibration. Raises InputFault."""
+@dataclass(frozen=True)
+class CalibrationSource:
+    """A calibration, or none yet, and where it comes from."""
+
+    info: CameraInfo | None
+    name: str  # the topic's, for people
+
+
+def read_source(
+    message: Image | CompressedImage, calibration: CalibrationSource, rectifier: Rectifier, rectify: bool
+) -> Source:
+    """Decode an image, match it with its calibration, and undo lens distortion if asked to. Raises InputFault."""
     try:
         rgb = decode_image(message)
     except ValueError as error:
         raise InputFault("image", str(error)) from error
+    info = calibration.info
     if info is None:
-        raise InputFault("camera_info", f"nothing received on {info_topic} yet: remap camera_info to the camera's")
+        raise InputFault(
+            "camera_info", f"nothing received on {calibration.name} yet: remap camera_info to the camera's"
+        )
     height, width, _ = rgb.shape
+    header = Header(stamp=message.header.stamp, frame_id=message.header.frame_id or info.header.frame_id)
     try:
-        K = read_intrinsics(info, width, height)
+        camera = Camera(read_intrinsics(info, width, height, rectified=not rectify), width, height)
+        if not (rectify and is_distorted(info.d)):
+            return Source(rgb, camera, header)
+        made = rectifier.undistortion(Lens(camera, info.distortion_model, tuple(info.d)))
     except ValueError as error:
         raise InputFault("camera_info", str(error)) from error
-    header = Header(stamp=message.header.stamp, frame_id=message.header.frame_id or info.header.frame_id)
-    return Source(rgb, Camera(K, width, height), header, bool(np.any(info.d)))
+    return Source(made.image(rgb), made.camera, header, made)
+
+
+def depth_of(source: Source, depths: tuple[Image | CompressedImage, ...], tolerance_s: float) -> Depth | None:
+    """The depth (H, W) in metres, 0 where unknown, nearest in time to an image; None when none is near enough.
+
+    Raises InputFault when that one cannot be used.
+    """
+    stamp_ns = source.stamp_ns
+    nearest = min(depths, key=lambda m: abs(nanoseconds(m.header.stamp) - stamp_ns), default=None)
+    if nearest is None or abs(nanoseconds(nearest.header.stamp) - stamp_ns) > tolerance_s * 1e9:
+        return None
+    frame = nearest.header.frame_id
+    if frame and source.header.frame_id and frame != source.header.frame_id:
+        raise InputFault(
+            "depth", f"depth is in frame {frame!r}, the image in {source.header.frame_id!r}: register it to the image"
+        )
+    try:
+        metres = decode_depth(nearest)
+    except ValueError as error:
+        raise InputFault("depth", str(error)) from error
+    if metres.shape != source.rgb.shape[:2]:
+        height, width = metres.shape
+        raise InputFault(
+            "depth", f"depth is {width}x{height}, the image {source.size[0]}x{source.size[1]}: register it to the image"
+        )
+    return metres if source.undistortion is None else source.undistortion.depth(metres)
 
 
 def read_plan(inputs: Inputs) -> Plan | PlanError | None:

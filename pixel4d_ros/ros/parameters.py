@@ -45,6 +45,26 @@ class Parameters:
         choices=("raw", "compressed"),
         on_configure=True,
     )
+    rectify: bool = parameter(
+        True, "Undo the lens distortion that camera_info tells; false: images are rectified, and its P holds for them."
+    )
+    depth_transport: str = parameter(
+        "raw",
+        "Type of `depth`: raw (Image) or compressed (CompressedImage, png or compressedDepth).",
+        name="depth.transport",
+        choices=("raw", "compressed"),
+        on_configure=True,
+    )
+    depth_tolerance: float = parameter(
+        0.02,
+        "Seconds between depth and image beyond which they do not belong together.",
+        name="depth.tolerance",
+        low=0.0,
+        high=1.0,
+    )
+    depth_wait: float = parameter(
+        0.0, "Seconds to wait for the depth of an image while depth is coming in.", name="depth.wait", low=0.0, high=1.0
+    )
     output_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height in pixels of forecast images; 0, 0: the source image's.", low=0, high=8192
     )

@@ -100,8 +100,8 @@ def test_bad_images(node, client, clock, kind):
 
 BAD_CALIBRATIONS = {
     "not calibrated": ({"k": [0.0] * 9}, "focal lengths 0, 0: the camera is not calibrated"),
-    "NaN": ({"k": [np.nan] * 9}, "NaN or Inf in K or D"),
-    "distortion Inf": ({"d": [np.inf] * 5}, "NaN or Inf in K or D"),
+    "NaN": ({"k": [np.nan] * 9}, "NaN or Inf in K, D or P"),
+    "distortion Inf": ({"d": [np.inf] * 5}, "NaN or Inf in K, D or P"),
     "other size": ({"width": 400}, "image is 208x64 but CameraInfo says 400x64"),
 }
 

@@ -1,0 +1,95 @@
+"""Distorted images become those of a pinhole camera, by OpenCV, with its maps kept per calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pixel4d_ros.camera import Camera
+
+# Names of sensor_msgs/distortion_models.hpp, with the counts of coefficients that OpenCV takes; "fisheye" is what some
+# drivers call equidistant.
+COEFFICIENTS = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+    "fisheye": (4,),
+}
+FISHEYE = ("equidistant", "fisheye")
+KEPT = 4  # calibrations: those of a camera that changes between a few resolutions
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A distorted camera."""
+
+    camera: Camera
+    model: str  # one of COEFFICIENTS
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Undistortion:
+    """What turns a lens's images into those of `camera`, a pinhole camera of the same size without black corners."""
+
+    camera: Camera
+    maps: tuple[NDArray[Any], NDArray[Any]]
+
+    def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The undistorted image (H, W, 3)."""
+        return np.asarray(cv2.remap(pixels, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+    def depth(self, metres: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The undistorted depth (H, W); nearest pixel, as depths must not blend."""
+        return np.asarray(cv2.remap(metres, *self.maps, cv2.INTER_NEAREST, borderValue=0))
+
+
+class Rectifier:
+    """Undistortions by lens; making one takes some milliseconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Undistortion] = {}
+
+    def undistortion(self, lens: Lens) -> Undistortion:
+        """That of a lens. Raises ValueError when its model or coefficients cannot be undone."""
+        camera = lens.camera
+        key = (lens.model, lens.coefficients, camera.K.tobytes(), camera.width, camera.height)
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = undistortion(lens)
+        return self._known[key]
+
+
+def is_distorted(coefficients: ArrayLike) -> bool:
+    """Whether any coefficient is not zero."""
+    return bool(np.any(np.asarray(coefficients, np.float64)))
+
+
+def undistortion(lens: Lens) -> Undistortion:
+    """What Rectifier keeps. Raises ValueError as it does."""
+    if lens.model not in COEFFICIENTS:
+        raise ValueError(
+            f"distortion model {lens.model!r} is not known: publish {', '.join(COEFFICIENTS)}, or images rectified by "
+            "image_proc with the parameter rectify false"
+        )
+    allowed = COEFFICIENTS[lens.model]
+    if len(lens.coefficients) not in allowed:
+        counts = " or ".join(map(str, allowed))
+        raise ValueError(f"{lens.model} needs {counts} distortion coefficients, got {len(lens.coefficients)}")
+    K, D = lens.camera.K, np.asarray(lens.coefficients)
+    size = (lens.camera.width, lens.camera.height)
+    if lens.model in FISHEYE:
+        K_new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(K, D, size, np.eye(3), balance=0)
+        maps = cv2.fisheye.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
+    else:
+        K_new, _ = cv2.getOptimalNewCameraMatrix(K, D, size, 0, size)
+        maps = cv2.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
+    if not (np.isfinite(K_new).all() and K_new[0, 0] > 0 and K_new[1, 1] > 0):
+        raise ValueError(f"the {lens.model} coefficients {list(lens.coefficients)} cannot be undone: calibrate again")
+    # OpenCV may leave a pixel's width of border outside the image; what it names there is the nearest inside.
+    return Undistortion(Camera(K_new, *size), (maps[0], maps[1]))

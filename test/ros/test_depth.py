@@ -1,0 +1,208 @@
+"""Depth beside the image, and distorted cameras, over DDS: what the forecaster is given, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from harness import HEIGHT, WIDTH, Client, calibration, call, image, picture, stamp
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage, Image
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.rectification import Lens, undistortion
+from pixel4d_ros.ros.conversions import fill
+from pixel4d_ros.ros.forecast_node import ForecastNode
+from pixel4d_ros.ros.inputs import Source, depth_of
+
+pytestmark = pytest.mark.ros
+DISTORTION = [-0.2, 0.05, 0.001, 0.0, 0.0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def context():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@dataclass
+class Recording:
+    """The real forecaster, which notes what it is given."""
+
+    real: Forecaster
+    given: list[dict[str, Any]] = field(default_factory=list)
+
+    def __getattr__(self, name: str):
+        return getattr(self.real, name)
+
+    def predict(self, rgb, K, num_samples=1, seed=0, depth=None):
+        self.given.append({"rgb": rgb, "K": K, "depth": depth})
+        return self.real.predict(rgb, K, num_samples, seed)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A node in this process with a forecaster that records, and its client, which looks at the forecast image only."""
+    recording = Recording(Forecaster.load(None, "cpu"))
+    values = {"steps": 1, "selected_step": 0, "diagnostics_period": 0.2, "depth.wait": 0.5}
+    node = ForecastNode(
+        lambda weights, device: recording,
+        namespace="deep",
+        parameter_overrides=[rclpy.Parameter(name, value=value) for name, value in values.items()],
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.trigger_configure()
+    node.trigger_activate()
+    Thread(target=executor.spin, daemon=True).start()
+    client = Client(listen=False, namespace="deep")
+    client.depth = client.create_publisher(Image, "depth", 10)
+    client.listen(Image, "forecast_node/forecast/image")
+    client.connect()
+    client.until(client.depth.get_subscription_count)
+    yield client, recording
+    client.destroy_node()
+    executor.shutdown()
+    node.destroy_node()
+
+
+@pytest.fixture
+def moment():
+    """Image stamps that go on from test to test."""
+    moment.now += 10.0
+    return moment.now
+
+
+moment.now = 0.0
+
+
+def depth_image(seconds: float, metres: np.ndarray, encoding: str = "16UC1", frame: str = "camera") -> Image:
+    stored = np.round(metres * 1000).astype("<u2") if encoding == "16UC1" else metres.astype("<f4")
+    message = Image(height=len(metres), width=metres.shape[1], encoding=encoding, step=stored.strides[0])
+    message.header.frame_id, message.header.stamp = frame, stamp(seconds)
+    fill(message, stored)
+    return message
+
+
+def sparse(value: float = 12.5, width: int = WIDTH) -> np.ndarray:
+    metres = np.zeros((HEIGHT, width), np.float32)
+    metres[::4, ::3] = value
+    return metres
+
+
+def given(world, seconds: float, depth: Image | None, late: bool = False, **info: Any) -> dict[str, Any]:
+    """What the forecaster is given for an image with this depth, which comes before or after it."""
+    client, recording = world
+    client.clear()
+    client.info.publish(calibration(seconds, **info))
+    client.settle()
+    while not client.got["forecast/image"]:  # best effort: a message may be lost
+        recording.given.clear()
+        if depth is not None and not late:
+            client.depth.publish(depth)
+            client.settle()
+        client.image.publish(image(seconds, picture()))
+        if depth is not None and late:
+            client.spin_for(0.1)
+            client.depth.publish(depth)
+        client.spin_for(1.0)
+    return recording.given[-1]
+
+
+def test_without_depth_nothing_is_passed(world, moment):
+    assert given(world, moment, None)["depth"] is None
+    assert world[0].values()["depth"] == "none"
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_depth_of_the_same_stamp_is_given_in_metres(world, moment, encoding):
+    metres = sparse()
+    if encoding == "32FC1":
+        metres[1, 1], metres[2, 2] = np.nan, np.inf  # REP 118: unknown, too far
+    got = given(world, moment, depth_image(moment, metres, encoding))["depth"]
+    assert got.dtype == np.float32 and np.allclose(got, sparse())
+    world[0].until(lambda: world[0].values()["depth"] == "known of 8% of the pixels")
+
+
+def test_depth_of_another_time_is_not_used_and_a_late_one_is_waited_for(world, moment):
+    assert given(world, moment, depth_image(moment - 0.05, sparse()))["depth"] is None
+    assert given(world, moment + 1, depth_image(moment + 1.01, sparse()))["depth"] is not None
+    assert given(world, moment + 2, depth_image(moment + 2, sparse(3.0)), late=True)["depth"].max() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda t: depth_image(t, sparse(width=100)), "depth is 100x64, the image 208x64: register it to the image"),
+        (lambda t: depth_image(t, sparse(), frame="lidar"), "depth is in frame 'lidar', the image in 'camera'"),
+        (lambda t: image(t, picture()), "depth encoding 'rgb8' is not supported"),
+    ],
+)
+def test_depth_that_cannot_be_used_is_said_and_the_forecast_goes_on(world, moment, make, words):
+    client = world[0]
+    assert given(world, moment, make(moment))["depth"] is None
+    client.until(lambda: words in client.status().message)
+    assert client.status().level == b"\x01"
+    assert given(world, moment + 1, depth_image(moment + 1, sparse()))["depth"] is not None
+    client.until(lambda: words not in client.status().message)
+
+
+def test_a_distorted_image_and_its_depth_are_undistorted(world, moment):
+    info = {"d": DISTORTION, "distortion_model": "plumb_bob"}
+    got = given(world, moment, depth_image(moment, sparse()), **info)
+    lens = Lens(Camera(np.reshape(calibration(0).k, (3, 3)), WIDTH, HEIGHT), "plumb_bob", tuple(DISTORTION))
+    expected = undistortion(lens)
+    assert np.array_equal(got["rgb"], expected.image(picture())) and np.allclose(got["K"], expected.camera.K)
+    assert np.allclose(got["depth"], expected.depth(sparse())) and not np.array_equal(got["rgb"], picture())
+
+
+def test_rectified_images_follow_p_when_the_parameter_says_so(world, moment):
+    P = [100.0, 0.0, 90.0, 0.0, 0.0, 101.0, 30.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info = {"d": DISTORTION, "distortion_model": "plumb_bob", "p": P}
+
+    def rectify(value: bool) -> None:
+        values = [Parameter(name="rectify", value=ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value))]
+        request = SetParameters.Request(parameters=values)
+        assert call(world[0], SetParameters, "forecast_node/set_parameters", request).results[0].successful
+
+    rectify(False)
+    try:
+        got = given(world, moment, None, **info)
+    finally:
+        rectify(True)
+    assert np.array_equal(got["rgb"], picture()) and np.allclose(got["K"], np.reshape(P, (3, 4))[:, :3])
+
+
+def test_an_unknown_distortion_is_refused_with_the_reason(world, moment):
+    client = world[0]
+    client.info.publish(calibration(moment, d=[0.1] * 4, distortion_model="kannala"))
+    client.settle()
+    for _ in range(3):
+        client.image.publish(image(moment, picture()))
+        client.settle()
+    client.until(lambda: "distortion model 'kannala' is not known" in client.status().message)
+    assert client.status().level == b"\x02"
+    given(world, moment + 1, None)
+
+
+def test_depth_as_png_and_as_compressed_depth():
+    source = Source(picture(), Camera(np.eye(3), WIDTH, HEIGHT), image(1.0, picture()).header)
+    png = cv2.imencode(".png", np.round(sparse() * 1000).astype(np.uint16))[1].tobytes()
+    for form, data in (("16UC1; png compressed ", png), ("16UC1; compressedDepth png", bytes(12) + png)):
+        message = CompressedImage(format=form)
+        message.header = source.header
+        message.data.frombytes(data)
+        assert np.allclose(depth_of(source, (message,), 0.0), sparse())
