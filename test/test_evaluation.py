@@ -293,9 +293,9 @@ def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
 def test_the_command_prints_a_table_and_writes_all_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    driving_log = SimpleNamespace(read_clip=lambda *_, **__: drive(6))
+    opener = SimpleNamespace(open_clips=lambda *_, **__: iter([drive(6)]))
     forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
-    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.driving_log", driving_log)
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.open", opener)
     monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
@@ -308,6 +308,14 @@ def test_the_command_prints_a_table_and_writes_all_numbers(
     assert "6 were used" in out.err
     assert "gain over repeating the image, dB" in out.err
     assert "robot protocol, all pixels; given poses" in out.err
+    assert command.run(parser.parse_args(["drive.mcap", "--out", str(tmp_path / "seen")])) == 0
+    page = (tmp_path / "seen" / "evaluation.html").read_text()
+    assert "image repeated" in page
+    assert "drive.mp4" in page
+    assert (tmp_path / "seen" / "drive.mp4").stat().st_size > 1000
+    assert json.loads((tmp_path / "seen" / "evaluation.json").read_text())["gain"]["mean"] == 0
+    assert "| image repeated" in (tmp_path / "seen" / "evaluation.md").read_text()
+    capsys.readouterr()
     path = tmp_path / "numbers.json"
     assert command.run(parser.parse_args(["drive.mcap", "other.mcap", "--markdown", "--json", str(path)])) == 0
     shown = capsys.readouterr().out

@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,12 @@ from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
     from pixel4d_ros.datasets.clip import Clip
+    from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.evaluation.results import Evaluation
     from pixel4d_ros.evaluation.runner import Options
     from pixel4d_ros.forecaster import Forecaster
+
+MOST_IN_FULL = 4  # clips of which all tables are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="MCAP, rosbag2 or rosbag1 logs, folders of data sets, synthetic-street:COUNT, synthetic-room:COUNT",
     )
-    parser.add_argument("--camera", help="image topic of the camera to evaluate (default: the first colour camera)")
+    parser.add_argument("--kind", help="log, kitti, waymo, re10k or dl3dv (default: by what the path looks like)")
+    parser.add_argument("--split", help="drives of KITTI raw to use: tulsiani or eigen, their test part (default: all)")
+    parser.add_argument(
+        "--camera", help="image topic of a log, or a data set's camera (default: the first, or the left, colour camera)"
+    )
     parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     _add_protocol(parser)
@@ -42,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
     )
+    output.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.html, .md, .json and videos")
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
@@ -76,25 +86,87 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
-    from pixel4d_ros.evaluation.tables import describe, overview
+    from pixel4d_ros.evaluation.evaluation_page import write_page
+    from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.forecaster import Forecaster
 
     protocol = _protocol(args)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
-    options = _options(args, forecaster)
+    gallery = None if args.out is None else Gallery(args.out)
+    notes: list[str] = []
+    found = list(_evaluations(forecaster, args, protocol, gallery, notes))
+    if not found:
+        raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
     # With JSON on stdout the tables must not break it for whoever parses it.
-    text = sys.stderr if args.json == "-" else sys.stdout
-    found = []
-    for evaluation in _evaluations(forecaster, args, protocol, options):
-        print(describe(evaluation, args.markdown), end="\n\n", file=text, flush=True)
-        found.append(evaluation)
-    if len(found) > 1:
-        print(overview(found, args.markdown), file=text)
-    if args.json:
-        _write_json(found, args.json)
+    print(_text(found, args.markdown, notes), file=sys.stderr if args.json == "-" else sys.stdout)
+    numbers = [evaluation.as_dict() for evaluation in found]
+    text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers, "notes": notes}, indent=2)
+    if args.json == "-":
+        print(text)
+    elif args.json:
+        Path(args.json).write_text(text + "\n")
+    if gallery is not None:
+        (args.out / "evaluation.json").write_text(text + "\n")
+        (args.out / "evaluation.md").write_text(_text(found, True, notes) + "\n")
+        print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
     return 0
+
+
+def _text(found: list[Evaluation], markdown: bool, notes: list[str]) -> str:
+    """Every clip in full where they are few, and the overview where they are several."""
+    from pixel4d_ros.evaluation.tables import describe, overview
+
+    blocks = [describe(evaluation, markdown) for evaluation in found] if len(found) <= MOST_IN_FULL else []
+    return "\n\n\n".join([*blocks, overview(found, markdown, notes)] if len(found) > 1 else blocks)
+
+
+def _evaluations(
+    forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, gallery: Gallery | None, notes: list[str]
+) -> Iterator[Evaluation]:
+    """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
+    from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
+    from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
+
+    options = _options(args, forecaster)
+    for data in args.data:
+        worlds = WorldSet.parse(data)
+        if worlds is not None:
+            with _watched(options, gallery, worlds.name) as watched:
+                yield evaluate_worlds(forecaster, worlds, protocol, watched)
+            continue
+        several = Path(data).is_dir()
+        for clip in _clips(data, args):
+            try:
+                with _watched(options, gallery, clip.name) as watched:
+                    evaluation = evaluate_clip(forecaster, clip, protocol, clip.name, watched)
+            except ValueError as error:
+                if not several:
+                    raise
+                notes.append(f"{clip.name} was left out: {error}")
+                continue
+            yield evaluation
+
+
+@contextmanager
+def _watched(options: Options, gallery: Gallery | None, name: str) -> Iterator[Options]:
+    if gallery is None:
+        yield options
+        return
+    with gallery.clip(name) as show:
+        yield replace(options, watch=show)
+
+
+def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.open import open_clips
+    from pixel4d_ros.datasets.residual_motion import with_residual_masks
+
+    for clip in open_clips(data, args.kind, args.camera, args.split):
+        if args.start or args.count is not None:
+            stop = len(clip) if args.count is None else args.start + args.count
+            clip = clip.part(args.start, stop)
+        yield with_residual_masks(clip) if args.moving == "residual" else clip
 
 
 def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
@@ -110,43 +182,10 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
     )
 
 
-def _evaluations(
-    forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, options: Options
-) -> Iterator[Evaluation]:
-    from pixel4d_ros.datasets.residual_motion import with_residual_masks
-    from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
-    from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
-
-    for data in args.data:
-        worlds = WorldSet.parse(data)
-        if worlds is not None:
-            yield evaluate_worlds(forecaster, worlds, protocol, options)
-            continue
-        for clip in _clips(Path(data), args):
-            if args.moving == "residual":
-                clip = with_residual_masks(clip)
-            yield evaluate_clip(forecaster, clip, protocol, clip.name, options)
-
-
-def _clips(path: Path, args: argparse.Namespace) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.driving_log import read_clip
-
-    yield read_clip(path, args.camera, args.start, args.count)
-
-
 def _protocol(args: argparse.Namespace) -> Protocol:
     names = ("frames", "step", "stride", "size", "samples", "align", "seed")
     given = {name: getattr(args, name) for name in names}
     return Protocol.paper(**given) if args.protocol == "paper" else Protocol(**given)
-
-
-def _write_json(found: list[Evaluation], target: str) -> None:
-    numbers = [evaluation.as_dict() for evaluation in found]
-    text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers}, indent=2)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n")
 
 
 def _size(text: str) -> tuple[int, int]:

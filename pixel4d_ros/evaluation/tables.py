@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixel4d_ros.evaluation.intervals import Interval
+from pixel4d_ros.evaluation.intervals import Interval, known
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS
 from pixel4d_ros.evaluation.results import Evaluation, Method, Motion, Step
 from pixel4d_ros.evaluation.summary import FORECAST, PLANE, REPEAT, STILL
 
 Row = Sequence[str]
+Table = tuple[Row, Sequence[Row]]  # header, rows
 
 
 def table(header: Row, rows: Sequence[Row], markdown: bool = False) -> str:
@@ -38,15 +39,15 @@ def describe(evaluation: Evaluation, markdown: bool = False) -> str:
     """The whole evaluation: what was evaluated, means by method, per-step table, depth, motion, time."""
     head = headline(evaluation)
     blocks = [f"### {head}" if markdown else head]
-    blocks += [methods_table(evaluation, markdown), measures_table(evaluation, markdown)]
-    blocks.append(steps_table(evaluation, markdown))
+    tables = (methods_table(evaluation), measures_table(evaluation), steps_table(evaluation))
+    blocks += [table(header, rows, markdown) for header, rows in tables]
     blocks += [f"Note: {note}" for note in evaluation.subject.notes]
     t = evaluation.timing_ms
     blocks.append(f"One forecast takes {t.median:.0f} ms (median; worst {t.worst:.0f} ms, the first {t.first:.0f} ms).")
     return "\n\n".join(blocks)
 
 
-def methods_table(evaluation: Evaluation, markdown: bool = False) -> str:
+def methods_table(evaluation: Evaluation) -> Table:
     """The forecast and its rivals, a row each: means over the frames after frame 0."""
     methods = evaluation.methods
     columns: list[tuple[str, int, bool]] = [("PSNR", 2, True), ("SSIM", 3, True)]
@@ -56,7 +57,7 @@ def methods_table(evaluation: Evaluation, markdown: bool = False) -> str:
     rows = [[name, *(_cell(getattr(m, c.lower()), digits) for c, digits in shown)] for name, m in methods.items()]
     units = {"PSNR": "PSNR, dB", "inside": "inside movers, dB", "outside": "outside, dB"}
     header = [f"mean of +1..+{evaluation.frames - 1}", *(units.get(name, name) for name, _ in shown)]
-    return table(header, rows, markdown)
+    return header, rows
 
 
 def _any(methods: dict[str, Method], name: str) -> bool:
@@ -68,7 +69,7 @@ def _cell(value: Interval | float | None, digits: int) -> str:
     return "" if number is None else f"{number:.{digits}f}"
 
 
-def steps_table(evaluation: Evaluation, markdown: bool = False) -> str:
+def steps_table(evaluation: Evaluation) -> Table:
     """One row per frame of the horizon: forecast and rivals."""
     last = evaluation.steps[-1]
     rivals = [name for name in (STILL, PLANE, REPEAT) if name in last.psnr]
@@ -77,7 +78,7 @@ def steps_table(evaluation: Evaluation, markdown: bool = False) -> str:
     header = ["time", "PSNR", *best, *rivals, "gain", "SSIM", REPEAT]
     header += ["inside", *(f"{name}, inside" for name in best), "motion off, inside"] if inside else []
     rows = [_step_row(step, best, rivals, inside) for step in evaluation.steps]
-    return table(header, rows, markdown)
+    return header, rows
 
 
 def _step_row(step: Step, best: Sequence[str], rivals: Sequence[str], inside: bool) -> Row:
@@ -93,7 +94,7 @@ def _step_row(step: Step, best: Sequence[str], rivals: Sequence[str], inside: bo
     return row
 
 
-def measures_table(evaluation: Evaluation, markdown: bool = False) -> str:
+def measures_table(evaluation: Evaluation) -> Table:
     """Gains, depth and motion with their confidence intervals."""
     e = evaluation
     rows = [_row("PSNR of frame 0, dB", e.frame0_psnr, 2), _row("gain over repeating the image, dB", e.gain, 2)]
@@ -113,7 +114,7 @@ def measures_table(evaluation: Evaluation, markdown: bool = False) -> str:
             _row("depth AbsRel, median scaled", e.depth.scaled_abs_rel, 3),
             _row("depth delta1, median scaled", e.depth.scaled_delta1, 3),
         ]
-    return table(["mean over source images", "value", "95 % interval"], rows, markdown)
+    return ["mean over source images", "value", "95 % interval"], rows
 
 
 def _motion_rows(motion: Motion | None) -> list[Row]:
@@ -138,18 +139,38 @@ def _row(name: str, value: Interval, digits: int, factor: float = 1) -> Row:
     return [name, f"{factor * value.mean:.{digits}f}", interval]
 
 
-def overview(evaluations: Sequence[Evaluation], markdown: bool = False) -> str:
-    """A row per clip, and their mean, each clip counting alike."""
-    rows = [_overview_row(e) for e in evaluations]
-    columns = list(zip(*rows))
-    means = [_mean([value for value in column if value is not None]) for column in columns]
+def overview(evaluations: Sequence[Evaluation], markdown: bool = False, notes: Sequence[str] = ()) -> str:
+    """A row per clip and their mean, with what was evaluated, and how, above."""
+    head = overview_headline(evaluations)
+    blocks = [f"### {head}" if markdown else head, table(*overview_table(evaluations), markdown)]
+    return "\n\n".join([*blocks, *(f"Note: {note}" for note in notes)])
+
+
+def overview_headline(evaluations: Sequence[Evaluation]) -> str:
+    """What was evaluated, and how, in one line."""
+    alignments = sorted({ALIGNMENTS[e.subject.align] for e in evaluations})
+    first = evaluations[0]
+    return (
+        f"{len(evaluations)} clips, {sum(e.sources for e in evaluations)} source images; {first.protocol.describe()}; "
+        f"{', '.join(alignments)}; weights {first.subject.weights[:12]}, pixel4d_ros {first.subject.package_version}"
+    )
+
+
+def overview_table(evaluations: Sequence[Evaluation]) -> Table:
+    """A row per clip, and their mean with a bootstrap interval over clips; each clip counts alike."""
+    columns = list(zip(*(_overview_row(e) for e in evaluations)))
     shown = [i for i, column in enumerate(columns) if any(value is not None for value in column)]
-    body = [[e.subject.log, *(_cell(row[i], OVERVIEW[i][1]) for i in shown)] for e, row in zip(evaluations, rows)]
-    body.append(["mean over clips", *("" if i == 0 else _cell(means[i], OVERVIEW[i][1]) for i in shown)])
     header = ["clip", *(OVERVIEW[i][0] for i in shown)]
-    alignments = {ALIGNMENTS[e.subject.align] for e in evaluations}
-    head = f"{len(evaluations)} clips; {evaluations[0].protocol.describe()}; {', '.join(sorted(alignments))}"
-    return "\n\n".join([f"### {head}" if markdown else head, table(header, body, markdown)])
+    rows: list[Row] = []
+    for k, evaluation in enumerate(evaluations):
+        rows.append([evaluation.subject.log, *(_cell(columns[i][k], OVERVIEW[i][1]) for i in shown)])
+    seed = evaluations[0].protocol.seed
+    means = [known([v for v in columns[i] if v is not None], seed) if i else None for i in shown]
+    rows.append(["mean over clips", *(_cell(mean, OVERVIEW[i][1]) for i, mean in zip(shown, means))])
+    if len(evaluations) > 1:
+        ends = [["", ""] if m is None else _row("", m, OVERVIEW[i][1])[1:] for i, m in zip(shown, means)]
+        rows.append(["95 % interval", *(interval for _, interval in ends)])
+    return header, rows
 
 
 OVERVIEW: tuple[tuple[str, int], ...] = (  # columns and their digits
@@ -194,7 +215,3 @@ def _overview_row(e: Evaluation) -> tuple[float | None, ...]:
         None if e.motion is None else mean(e.motion.mask_iou),
         None if e.motion is None else mean(e.motion.velocity_error),
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

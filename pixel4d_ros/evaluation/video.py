@@ -85,16 +85,16 @@ def side_by_side(comparison: Comparison, i: int, title: str, seconds: float) -> 
     middle = top + small[1] + MARGIN + CAPTION
     canvas = np.full((middle + panel[1] + MARGIN, 2 * PANEL_WIDTH + 3 * MARGIN, 3), BACKGROUND, np.uint8)
     left, right = MARGIN, 2 * MARGIN + PANEL_WIDTH
-    _write(canvas, f"the one image it sees, t = {seconds:.2f} s", (left, top), GREY)
-    _paste(canvas, comparison.source, (left, top), small)
-    _write(canvas, f"forecast, {comparison.times[i]:+.2f} s", (left, middle), BLUE)
-    _paste(canvas, comparison.forecast[i], (left, middle), panel)
-    _write(canvas, f"what really happened, t = {seconds + comparison.times[i]:.2f} s", (right, middle), ORANGE)
+    write_text(canvas, f"the one image it sees, t = {seconds:.2f} s", (left, top), GREY)
+    paste(canvas, comparison.source, (left, top), small)
+    write_text(canvas, f"forecast, {comparison.times[i]:+.2f} s", (left, middle), BLUE)
+    paste(canvas, comparison.forecast[i], (left, middle), panel)
+    write_text(canvas, f"what really happened, t = {seconds + comparison.times[i]:.2f} s", (right, middle), ORANGE)
     truth = comparison.truth[i]
     if truth is None:
-        _write(canvas, "the log has no image of this time", (right, middle + panel[1] // 2), GREY)
+        write_text(canvas, "the log has no image of this time", (right, middle + panel[1] // 2), GREY)
     else:
-        _paste(canvas, truth, (right, middle), panel)
+        paste(canvas, truth, (right, middle), panel)
     _legend(canvas, comparison, i, title, (left + small[0] + MARGIN, top))
     return canvas
 
@@ -103,23 +103,27 @@ def _legend(canvas: Picture, comparison: Comparison, i: int, title: str, corner:
     """Title, time bar and the PSNR of this frame, to the right of the source image."""
     x, y = corner
     end = canvas.shape[1] - MARGIN
-    _write(canvas, title, (x, y), WHITE)
+    write_text(canvas, title, (x, y), WHITE)
     bar = y + 14
     cv2.line(canvas, (x, bar), (end, bar), (60, 64, 72), 6, cv2.LINE_AA)
     share = comparison.times[i] / max(comparison.times[-1], 1e-9)
     cv2.line(canvas, (x, bar), (x + round(share * (end - x)), bar), BLUE, 6, cv2.LINE_AA)
-    _write(canvas, f"{comparison.times[i]:+.2f} s of {comparison.times[-1]:.2f} s", (x, bar + 2 * CAPTION - 16), WHITE)
+    write_text(
+        canvas, f"{comparison.times[i]:+.2f} s of {comparison.times[-1]:.2f} s", (x, bar + 2 * CAPTION - 16), WHITE
+    )
     if i and np.isfinite(comparison.psnr[i]):
-        _write(canvas, f"PSNR {comparison.psnr[i]:.1f} dB", (x, bar + 3 * CAPTION - 16), BLUE)
+        write_text(canvas, f"PSNR {comparison.psnr[i]:.1f} dB", (x, bar + 3 * CAPTION - 16), BLUE)
         repeat = f"repeating the image: {comparison.repeat_psnr[i]:.1f} dB"
-        _write(canvas, repeat, (x + 200, bar + 3 * CAPTION - 16), GREY)
+        write_text(canvas, repeat, (x + 200, bar + 3 * CAPTION - 16), GREY)
 
 
-def _write(canvas: Picture, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+def write_text(canvas: Picture, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """A line of text above `corner` (x, y)."""
     cv2.putText(canvas, text, (corner[0], corner[1] - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
 
 
-def _paste(canvas: Picture, image: Picture, corner: tuple[int, int], size: tuple[int, int]) -> None:
+def paste(canvas: Picture, image: Picture, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """An image, resized to size (width, height), with its upper left at `corner` (x, y)."""
     x, y = corner
     canvas[y : y + size[1], x : x + size[0]] = resize_image(image, size)
 
