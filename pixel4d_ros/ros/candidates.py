@@ -16,8 +16,9 @@ from pixel4d_ros.moving_objects import closest_objects
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_message
-from pixel4d_ros.ros.trajectory import PlanError, plan_from_path, planned_motion
+from pixel4d_ros.ros.trajectory import planned_motion
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians

@@ -17,7 +17,7 @@ from typing import Any
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -33,8 +33,9 @@ from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.engine import Engine, Tools
-from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs
+from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
 from pixel4d_ros.ros.memory import return_large_blocks
+from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
 from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
@@ -74,6 +75,8 @@ class ForecastNode(LifecycleNode):
         try:
             self._forecaster = self._load(self.parameters.weights or None, self.parameters.device)
             self._forecaster.warm_up()
+            self._plan_type = plan_type(self.parameters.trajectory_type)
+            self._read_plan = PLAN_READERS[self.parameters.trajectory_type]
             self._outputs = Publishers(self)
             self._candidates = CandidatesService(self, self._on_question)
         except (WeightsError, DeviceError, ImportError, OSError) as error:
@@ -124,7 +127,7 @@ class ForecastNode(LifecycleNode):
         self._input_subscriptions = [
             subscribe(self, image_type, "image", self._on_image, INPUT_IMAGE),
             subscribe(self, CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
-            subscribe(self, Path, "trajectory", self._on_trajectory, TRAJECTORY),
+            subscribe(self, self._plan_type, "trajectory", self._on_trajectory, TRAJECTORY),
             subscribe(self, Odometry, "odometry", self._on_odometry, INPUT),
             subscribe(self, depth_type, "depth", self._on_depth, INPUT),
         ]
@@ -169,7 +172,7 @@ class ForecastNode(LifecycleNode):
         self._inputs.info = message
 
     def _on_trajectory(self, message: Any) -> None:
-        self._inputs.trajectory = (message, self.get_clock().now().nanoseconds)
+        self._inputs.trajectory = Trajectory(message, self.get_clock().now().nanoseconds, self._read_plan)
 
     def _on_odometry(self, message: Odometry) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
 from pixel4d_ros.rectification import Lens, Rectifier, Undistortion, is_distorted
 from pixel4d_ros.ros.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
 from pixel4d_ros.ros.parameters import Parameters
-from pixel4d_ros.ros.trajectory import PLAN_READERS, Plan, PlanError
+from pixel4d_ros.ros.plans import Plan, PlanError
 from pixel4d_ros.ros.transforms import FrameSource, OdometryTrack, Surroundings
 
 Depth = NDArray[np.float32]
@@ -30,14 +31,23 @@ class InputFault(ValueError):
         self.place = place
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """A trajectory message."""
+
+    message: Any
+    received_ns: int  # ROS time when it came in
+    read: Callable[[Any, int], Plan]  # one of PLAN_READERS
+
+
 @dataclass
 class Inputs:
     """What the node remembers of its inputs; replaced as a whole, but for the calibration, when time jumps back."""
 
     info: CameraInfo | None = None  # newest calibration
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
-    trajectory: tuple[Any, int] | None = None  # newest message, ROS time in ns when it came in
-    plan: tuple[Any, Plan | PlanError] | None = None  # that message, read
+    trajectory: Trajectory | None = None  # newest
+    plan: tuple[Trajectory, Plan | PlanError] | None = None  # that trajectory, read
     depths: tuple[Image | CompressedImage, ...] = ()  # the newest, latest last
     stamp_ns: int = 0  # of the newest image
     frame: Frame | None = None  # newest
@@ -134,14 +144,14 @@ def depth_of(source: Source, depths: tuple[Image | CompressedImage, ...], tolera
 
 def read_plan(inputs: Inputs) -> Plan | PlanError | None:
     """The newest trajectory, read once per message; a PlanError says why it cannot be used."""
-    if inputs.trajectory is None:
+    newest = inputs.trajectory
+    if newest is None:
         return None
-    message, received_ns = inputs.trajectory
-    if inputs.plan is None or inputs.plan[0] is not message:
+    if inputs.plan is None or inputs.plan[0] is not newest:
         try:
-            inputs.plan = (message, PLAN_READERS[type(message)](message, received_ns))
+            inputs.plan = (newest, newest.read(newest.message, newest.received_ns))
         except PlanError as error:
-            inputs.plan = (message, error)
+            inputs.plan = (newest, error)
     return inputs.plan[1]
 
 

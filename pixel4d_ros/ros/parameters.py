@@ -10,6 +10,13 @@ import numpy as np
 from pixel4d_ros.occupancy import MapExtent
 from pixel4d_ros.ros.parameter_fields import check, parameter
 
+TRAJECTORY_TYPES = (
+    "nav_msgs/Path",
+    "trajectory_msgs/MultiDOFJointTrajectory",
+    "nav_msgs/Trajectory",
+    "nav2_msgs/Trajectory",
+    "autoware_planning_msgs/Trajectory",
+)
 MAX_CELLS = 2000  # along a side of an occupancy grid
 LENGTHS = {
     "output_size": 2,
@@ -47,6 +54,13 @@ class Parameters:
     )
     rectify: bool = parameter(
         True, "Undo the lens distortion that camera_info tells; false: images are rectified, and its P holds for them."
+    )
+    trajectory_type: str = parameter(
+        "nav_msgs/Path",
+        "Type of `trajectory`: nav_msgs/Path, trajectory_msgs/MultiDOFJointTrajectory, or where installed "
+        "autoware_planning_msgs/Trajectory, nav2_msgs/Trajectory, nav_msgs/Trajectory.",
+        choices=TRAJECTORY_TYPES,
+        on_configure=True,
     )
     depth_transport: str = parameter(
         "raw",

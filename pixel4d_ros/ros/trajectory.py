@@ -6,34 +6,16 @@ T_source_camera(t) = (T_frame_base(t0) T_base_camera)^-1 T_frame_base(t) T_base_
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from nav_msgs.msg import Path
-from numpy.typing import NDArray
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.ros.conversions import nanoseconds, read_pose
+from pixel4d_ros.ros.plans import Plan, PlanError
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
 STANDSTILL = 0.05  # m/s: slower counts as standing when a trajectory without times is timed by speed
-
-
-class PlanError(ValueError):
-    """A trajectory that cannot be followed, and why; without changing numbers, so that it is logged once."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A planned trajectory of the base, whatever message it came in."""
-
-    frame: str
-    stamp_ns: int  # when it was planned
-    poses: FloatArray  # (n, 4, 4) T_frame_base
-    times_ns: NDArray[np.int64] | None  # (n,) strictly increasing; None: the trajectory has no times
 
 
 @dataclass(frozen=True)
@@ -43,30 +25,6 @@ class EgoMotion:
     path: CameraPath
     source: str  # for people: "trajectory", "constant velocity from odometry", ...
     warning: str = ""  # why nothing better is used; empty when all is well
-
-
-def plan_from_path(message: Path, received_ns: int) -> Plan:
-    """Read a nav_msgs/Path; received_ns stands in for a missing stamp. Raises PlanError when it cannot be used."""
-    if not message.poses:
-        raise PlanError("trajectory is empty")
-    if not message.header.frame_id:
-        raise PlanError("trajectory has no frame_id in its header")
-    try:
-        poses = np.stack([read_pose(p.pose) for p in message.poses])
-    except ValueError as error:
-        raise PlanError(f"trajectory: {error}") from error
-    times = np.array([nanoseconds(p.header.stamp) for p in message.poses], np.int64)
-    stamp = nanoseconds(message.header.stamp) or int(times[0]) or received_ns
-    if not times.any() or (len(times) > 1 and (times == times[0]).all()):
-        return Plan(message.header.frame_id, stamp, poses, None)
-    if (np.diff(times) < 0).any():
-        raise PlanError("trajectory's stamps do not increase from pose to pose")
-    new = np.append(True, np.diff(times) > 0)  # some planners repeat a pose
-    return Plan(message.header.frame_id, stamp, poses[new], times[new])
-
-
-PLAN_READERS: dict[type, Callable[[Any, int], Plan]] = {Path: plan_from_path}
-"""How to read each message type a trajectory may come in; (message, time received in ns) -> Plan or PlanError."""
 
 
 def ego_motion(

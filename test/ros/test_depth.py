@@ -140,7 +140,8 @@ def test_depth_of_the_same_stamp_is_given_in_metres(world, moment, encoding):
 def test_depth_of_another_time_is_not_used_and_a_late_one_is_waited_for(world, moment):
     assert given(world, moment, depth_image(moment - 0.05, sparse()))["depth"] is None
     assert given(world, moment + 1, depth_image(moment + 1.01, sparse()))["depth"] is not None
-    assert given(world, moment + 2, depth_image(moment + 2, sparse(3.0)), late=True)["depth"].max() == pytest.approx(3.0)
+    late = given(world, moment + 2, depth_image(moment + 2, sparse(3.0)), late=True)
+    assert late["depth"].max() == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(

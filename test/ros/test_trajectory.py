@@ -16,7 +16,8 @@ from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw
-from pixel4d_ros.ros.trajectory import EgoMotion, PlanError, ego_motion, plan_from_path
+from pixel4d_ros.ros.plans import PlanError, plan_from_path
+from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
 from pixel4d_ros.ros.transforms import (
     FrameTree,
     NoFrames,

@@ -1,0 +1,144 @@
+"""Planned trajectories as they come in, of any message type that holds one, read into one form: Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Path
+from numpy.typing import NDArray
+
+from pixel4d_ros.ros.conversions import nanoseconds, read_pose, rigid_from_xyzw
+from pixel4d_ros.rotations import FloatArray
+
+MAX_POSES = 10_000  # a longer trajectory is refused rather than read for seconds
+STOPPED = 0.01  # m/s: where a planned speed falls below, the vehicle stays
+
+
+class PlanError(ValueError):
+    """A trajectory that cannot be followed, and why; without changing numbers, so that it is logged once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned trajectory of the base, whatever message it came in."""
+
+    frame: str
+    stamp_ns: int  # when it was planned
+    poses: FloatArray  # (n, 4, 4) T_frame_base
+    times_ns: NDArray[np.int64] | None  # (n,) strictly increasing; None: the trajectory has no times
+
+
+def plan_from_path(message: Path, received_ns: int) -> Plan:
+    """Read a nav_msgs/Path; received_ns stands in for a missing stamp. Raises PlanError when it cannot be used."""
+    poses = _poses(message, message.poses, lambda p: read_pose(p.pose))
+    return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.poses], received_ns)
+
+
+def plan_from_multi_dof(message: Any, received_ns: int) -> Plan:
+    """Read a trajectory_msgs/MultiDOFJointTrajectory, of which the first joint is the base. Raises PlanError."""
+    if any(not p.transforms for p in message.points):
+        raise PlanError("trajectory has points without transforms")
+
+    def pose(point: Any) -> FloatArray:
+        t, r = point.transforms[0].translation, point.transforms[0].rotation
+        return rigid_from_xyzw((r.x, r.y, r.z, r.w), (t.x, t.y, t.z))
+
+    return _from_start(message, _poses(message, message.points, pose), received_ns)
+
+
+def plan_from_nav_trajectory(message: Any, received_ns: int) -> Plan:
+    """Read a nav_msgs/Trajectory (of distributions after Jazzy), whose points have stamps. Raises PlanError."""
+    poses = _poses(message, message.points, lambda p: read_pose(p.pose))
+    return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.points], received_ns)
+
+
+def plan_from_points(message: Any, received_ns: int) -> Plan:
+    """Read a nav2_msgs/Trajectory or autoware_planning_msgs/Trajectory. Raises PlanError.
+
+    Autoware's planners may leave all times at zero; the speeds they plan give the times then.
+    """
+    poses = _poses(message, message.points, lambda p: read_pose(p.pose))
+    if hasattr(message.points[0], "longitudinal_velocity_mps"):
+        speeds = np.array([p.longitudinal_velocity_mps for p in message.points], np.float64)
+        if not any(nanoseconds(p.time_from_start) for p in message.points) and speeds.any():
+            return _timed_by_speeds(message, poses, speeds, received_ns)
+    return _from_start(message, poses, received_ns)
+
+
+PLAN_READERS: dict[str, Callable[[Any, int], Plan]] = {
+    "nav_msgs/Path": plan_from_path,
+    "trajectory_msgs/MultiDOFJointTrajectory": plan_from_multi_dof,
+    "nav_msgs/Trajectory": plan_from_nav_trajectory,
+    "nav2_msgs/Trajectory": plan_from_points,
+    "autoware_planning_msgs/Trajectory": plan_from_points,
+}
+"""How to read each message type a trajectory may come in; (message, time received in ns) -> Plan or PlanError."""
+
+
+def plan_type(name: str) -> type:
+    """The class of one of PLAN_READERS' message types. Raises ImportError that says what to install."""
+    package, _, kind = name.partition("/")
+    try:
+        found: type = getattr(import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"trajectory_type {name} is not installed here: install the ROS package {package} (of a distribution that "
+            "has it), or choose another trajectory_type"
+        ) from error
+    return found
+
+
+def _poses(message: Any, points: Sequence[Any], read: Callable[[Any], FloatArray]) -> FloatArray:
+    if not points:
+        raise PlanError("trajectory is empty")
+    if len(points) > MAX_POSES:
+        raise PlanError(f"trajectory has more than {MAX_POSES} poses")
+    if not message.header.frame_id:
+        raise PlanError("trajectory has no frame_id in its header")
+    try:
+        return np.stack([read(point) for point in points])
+    except ValueError as error:
+        raise PlanError(f"trajectory: {error}") from error
+
+
+def _stamped(message: Any, poses: FloatArray, stamps: list[int], received_ns: int) -> Plan:
+    """A plan whose points have absolute times."""
+    times = np.array(stamps, np.int64)
+    return _plan(
+        message.header.frame_id, nanoseconds(message.header.stamp) or int(times[0]) or received_ns, poses, times
+    )
+
+
+def _from_start(message: Any, poses: FloatArray, received_ns: int) -> Plan:
+    """A plan whose points have times after its stamp."""
+    start = nanoseconds(message.header.stamp) or received_ns
+    times = start + np.array([nanoseconds(p.time_from_start) for p in message.points], np.int64)
+    return _plan(message.header.frame_id, start, poses, times)
+
+
+def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, received_ns: int) -> Plan:
+    """A plan whose points have speeds: the time from one to the next is at their mean speed."""
+    if not np.isfinite(speeds).all():
+        raise PlanError("trajectory has speeds that are NaN or Inf")
+    start = nanoseconds(message.header.stamp) or received_ns
+    mean = (np.abs(speeds[:-1]) + np.abs(speeds[1:])) / 2
+    stop = int(np.argmax(mean < STOPPED)) if (mean < STOPPED).any() else len(mean)
+    steps = np.linalg.norm(np.diff(poses[: stop + 1, :3, 3], axis=0), axis=1) / mean[:stop]
+    seconds, kept = np.append(0.0, np.cumsum(steps)), poses[: stop + 1]
+    if stop < len(mean) or abs(speeds[-1]) < STOPPED:
+        # It stays where it stops: two equal poses, as a path goes on beyond its end as it went.
+        seconds, kept = np.append(seconds, seconds[-1] + 1.0), np.concatenate([kept, kept[-1:]])
+    return _plan(message.header.frame_id, start, kept, start + np.round(seconds * 1e9).astype(np.int64))
+
+
+def _plan(frame: str, stamp_ns: int, poses: FloatArray, times: NDArray[np.int64]) -> Plan:
+    if not times.any() or (len(times) > 1 and (times == times[0]).all()):
+        return Plan(frame, stamp_ns, poses, None)
+    if (np.diff(times) < 0).any():
+        raise PlanError("trajectory's stamps do not increase from pose to pose")
+    new = np.append(True, np.diff(times) > 0)  # some planners repeat a pose
+    return Plan(frame, stamp_ns, poses[new], times[new])
