@@ -66,12 +66,12 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
     world_velodyne = world_imu @ T_imu_camera @ rig.T_camera_velodyne
     clip = Clip(
         name=drive.resolve().name,
-        images=lazy_image_files(paths, rig.size, f"S_rect_{camera:02d} in {date / 'calib_cam_to_cam.txt'}"),
+        images=_images(paths, rig, date, camera),
         K=rig.K,
         poses=world_imu @ T_imu_camera,
         times=times,
         depth=_lidar_depth(drive, numbers, rig),
-        stereo=_partner(drive, camera, numbers, times) if stereo else None,
+        stereo=_partner(drive, PARTNER[camera], numbers, world_imu, times) if stereo else None,
         boxes=tracklet_boxes(read_tracklets(labels), numbers, world_velodyne, rig.T_camera_velodyne)
         if labels.is_file()
         else None,
@@ -80,14 +80,19 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
     return clip
 
 
-def _partner(drive: Path, camera: int, numbers: list[int], times: FloatArray) -> Clip | None:
-    folder = drive / f"image_{PARTNER[camera]:02d}" / "data"
-    if not set(numbers) <= set(_numbered(folder, "png")[0]):
+def _partner(drive: Path, camera: int, numbers: list[int], world_imu: FloatArray, times: FloatArray) -> Clip | None:
+    """The other camera of the pair, None where it lacks one of the images."""
+    found = dict(zip(*_numbered(drive / f"image_{camera:02d}" / "data", "png")))
+    if not set(numbers) <= set(found):
         return None
-    pair = read_kitti_raw(drive, PARTNER[camera], stereo=False)
-    if len(pair) != len(numbers):
-        return None
-    return Clip(f"{pair.name}_{PARTNER[camera]}", pair.images, pair.K, pair.poses, times)
+    date = drive.resolve().parent
+    rig = read_camera(date, camera)
+    images = _images([found[n] for n in numbers], rig, date, camera)
+    return Clip(f"{drive.resolve().name}_{camera}", images, rig.K, world_imu @ rigid_inverse(rig.T_camera_imu), times)
+
+
+def _images(paths: list[Path], rig: KittiCamera, date: Path, camera: int) -> LazyFrames[np.uint8]:
+    return lazy_image_files(paths, rig.size, f"S_rect_{camera:02d} in {date / 'calib_cam_to_cam.txt'}")
 
 
 def read_times(path: Path, numbers: list[int]) -> FloatArray:
