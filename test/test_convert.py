@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from test_dl3dv import write_scene
 from test_re10k import NAME, write_clip
 
 from pixel4d_ros.cli import main
-from pixel4d_ros.datasets import clip_log
+from pixel4d_ros.datasets import clip_log, convert_command
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError
@@ -82,6 +84,16 @@ def test_clips_without_metric_scale(
     scaled = read_clip(out)
     assert len(scaled) == 3
     np.testing.assert_allclose(relative(scaled.poses)[2, :3, 3], 2.5 * relative(source.poses)[2, :3, 3], atol=1e-6)
+
+
+def test_the_documented_commands_exist() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()
+    commands = re.findall(r"^ {4}pixel4d convert (.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert {line.split()[0] for line in commands} == set(KINDS) - {"log"}
+    parser = argparse.ArgumentParser()
+    convert_command.add_arguments(parser)
+    for line in commands:
+        parser.parse_args(line.split())  # ends the test with an error for an unknown option
 
 
 def test_odometry_and_plan_tell_what_is_driven(tmp_path: Path) -> None:

@@ -116,7 +116,10 @@ def test_crc_of_the_published_vector() -> None:
 
 
 def test_segments_are_recognised_and_converted(segment: Path, tmp_path: Path) -> None:
-    assert recognise(segment) == recognise(segment.parent if segment.suffix else segment) == "waymo"
+    inside = segment / "camera_image" / f"{sample.NAME}.parquet"
+    for path in (segment, segment.parent, segment.parent.parent if segment.suffix else inside):
+        assert recognise(path) == "waymo"
+        assert len(list(open_clips(path))) == 1
     clips = list(open_clips(segment))
     assert [clip.name for clip in clips] == [sample.NAME]
     out = tmp_path / "a.mcap"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import DatasetError
 
 LOG_SUFFIXES = (".mcap", ".bag", ".db3")
+WAYMO_V2 = ("camera_image", "*/camera_image")
+WAYMO = (*WAYMO_V2, "*.tfrecord", "*/*.tfrecord")
 KINDS = {
     "log": "a driving log (.mcap, .bag, .db3), a rosbag2 folder, or a folder of logs",
     "kitti": "KITTI raw: 2011_xx_xx/2011_xx_xx_drive_xxxx_sync, or a folder above it",
-    "waymo": "Waymo Open: a folder with camera_image/*.parquet (v2), or .tfrecord files (v1)",
+    "waymo": "Waymo Open: a folder with camera_image/*.parquet (v2) or .tfrecord files (v1), or the folder above it",
     "re10k": "RealEstate10K: camera files <id>.txt with the folders of their frames",
     "dl3dv": "DL3DV-10K: a scene with transforms.json, or a folder of scenes",
 }
@@ -51,7 +52,7 @@ def recognise(path: Path) -> str:
 
     tests: dict[str, Callable[[], bool]] = {
         "log": lambda: path.suffix in LOG_SUFFIXES or (path / "metadata.yaml").is_file() or bool(_log_files(path)),
-        "waymo": lambda: path.suffix == ".tfrecord" or (path / "camera_image").is_dir() or _has(path, "*.tfrecord"),
+        "waymo": lambda: path.suffix in (".tfrecord", ".parquet") or any(_has(path, p) for p in WAYMO),
         "dl3dv": lambda: (
             path.name == "transforms.json" or any(_has(path, f"{above}transforms.json") for above in ("", "*/", "*/*/"))
         ),
@@ -97,12 +98,13 @@ def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iter
 
 
 def _waymo(path: Path, camera: str | None) -> Iterator[Clip]:
-    # Not imported above: pyarrow, which v2 needs, is an optional extra.
-    if path.suffix == ".tfrecord" or not (path / "camera_image").is_dir():
-        module = importlib.import_module("pixel4d_ros.datasets.waymo_v1")
-        return iter(module.read_waymo_v1_folder(path, camera or "FRONT"))
-    module = importlib.import_module("pixel4d_ros.datasets.waymo_v2")
-    return iter(module.read_waymo_v2_folder(path, camera or "FRONT"))
+    if path.suffix == ".parquet" or any(_has(path, p) for p in WAYMO_V2):
+        from pixel4d_ros.datasets.waymo_v2 import read_waymo_v2_folder
+
+        return read_waymo_v2_folder(path, camera or "FRONT")
+    from pixel4d_ros.datasets.waymo_v1 import read_waymo_v1_folder
+
+    return read_waymo_v1_folder(path, camera or "FRONT")
 
 
 def _re10k(path: Path) -> Iterator[Clip]:

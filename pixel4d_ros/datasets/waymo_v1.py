@@ -33,8 +33,9 @@ HEADER, FOOTER = 12, 4  # bytes around a record: its length and that number's ch
 
 
 def waymo_v1_segments(path: Path) -> list[Path]:
-    """.tfrecord files at path: itself, or those in the folder. Raises DatasetError."""
-    found = [path] if path.suffix == ".tfrecord" else sorted(path.glob("*.tfrecord"))
+    """.tfrecord files at path: itself, or those in the folder or its parts. Raises DatasetError."""
+    inside = (f for pattern in ("*.tfrecord", "*/*.tfrecord") for f in path.glob(pattern))
+    found = [path] if path.suffix == ".tfrecord" else sorted(inside)
     if not found:
         raise DatasetError(f"{path} holds no segments of Waymo Open: segment-*.tfrecord was expected")
     return found

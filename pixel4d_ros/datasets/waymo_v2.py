@@ -37,10 +37,10 @@ AT_ONCE = 4  # rows that are read together
 
 
 def waymo_v2_segments(path: Path) -> list[Path]:
-    """camera_image/*.parquet at path: a split's folder, or one of these files. Raises DatasetError."""
+    """camera_image/*.parquet at path: of a split's folder, of the folder of splits, or one of them. Raises DatasetError."""
     if path.suffix == ".parquet":
         return [path.parent.parent / "camera_image" / path.name]
-    found = sorted((path / "camera_image").glob("*.parquet"))
+    found = sorted(f for pattern in ("camera_image", "*/camera_image") for f in path.glob(f"{pattern}/*.parquet"))
     if not found:
         raise DatasetError(f"{path / 'camera_image'} holds no segments: <segment>.parquet was expected")
     return found
