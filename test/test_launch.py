@@ -114,6 +114,9 @@ def test_rviz_shows_the_topics_of_the_launch(launch_file):
         "/car/forecast_node/forecast/image",
         "/car/forecast_node/gaussians",
         "/car/forecast_node/gaussians/forecast",
+        "/car/forecast_node/motion",
+        "/car/forecast_node/occupancy",
+        "/car/forecast_node/occupancy_updates",
     }
 
 

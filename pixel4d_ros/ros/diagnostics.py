@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import RLock
 
 import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from pixel4d_ros.ros.parameters import Limits
 
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
@@ -19,7 +23,16 @@ DEGRADING = (
     "depth",
     "occupancy",
 )  # faults in these places worsen the forecast but do not prevent it
-SILENCE_S = 2.0  # without images for so long the node is stale
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of the last seconds; NaN where there are none."""
+
+    rate: float  # Hz
+    latencies: tuple[float, float, float]  # s: p50, p99, worst
+    age: float  # s
+    drops: float  # share of the images received since activation
 
 
 class Faults:
@@ -76,6 +89,7 @@ class Statistics:
         self.motion = "none yet"
         self.motion_warning = ""
         self.depth = "none"
+        self.calibration = "none yet"
         self._last_received: float | None = None
         self._last_stamp_ns: int | None = None
         self._latencies: deque[float] = deque(maxlen=WINDOW)
@@ -107,56 +121,115 @@ class Statistics:
             self._latencies.append(now - received_at)
             self._publish_times.append(now)
 
-    def silent(self) -> bool:
-        """Whether no image came for a while."""
+    def silent(self, seconds: float) -> bool:
+        """Whether no image came for so long."""
         with self._lock:
-            return self._last_received is None or time.monotonic() - self._last_received > SILENCE_S
+            return self._last_received is None or time.monotonic() - self._last_received > seconds
 
-    def values(self, ros_now_ns: int) -> dict[str, str]:
-        """Everything as text for diagnostics; age is that of the last published stamp against the ROS clock."""
+    def measured(self, ros_now_ns: int) -> Measured:
+        """The figures now; age is that of the last published stamp against the ROS clock."""
         with self._lock:
             now = time.monotonic()
             recent = [t for t in self._publish_times if now - t <= RATE_S]
             # Intervals rather than counts, so that the rate is right from the second forecast on.
             rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
-            latency = np.percentile(self._latencies, (50, 99, 100)) * 1e3 if self._latencies else [np.nan] * 3
+            p50, p99, worst = np.percentile(self._latencies, (50, 99, 100)) if self._latencies else [np.nan] * 3
             age = np.nan if self._last_stamp_ns is None else (ros_now_ns - self._last_stamp_ns) * 1e-9
+            return Measured(rate, (float(p50), float(p99), float(worst)), age, self.dropped / max(self.received, 1))
+
+    def values(self, ros_now_ns: int) -> dict[str, str]:
+        """Everything as text for diagnostics."""
+        measured = self.measured(ros_now_ns)
+        p50, p99, worst = (1e3 * seconds for seconds in measured.latencies)
+        with self._lock:
             return {
-                "rate (Hz)": f"{rate:.2f}",
-                "latency p50 (ms)": f"{latency[0]:.1f}",
-                "latency p99 (ms)": f"{latency[1]:.1f}",
-                "latency worst (ms)": f"{latency[2]:.1f}",
+                "rate (Hz)": f"{measured.rate:.2f}",
+                "latency p50 (ms)": f"{p50:.1f}",
+                "latency p99 (ms)": f"{p99:.1f}",
+                "latency worst (ms)": f"{worst:.1f}",
                 "received frames": str(self.received),
                 "published forecasts": str(self.published),
                 "dropped frames": str(self.dropped),
                 "frames without subscribers": str(self.skipped),
-                "age of the last published (s)": f"{age:.3f}",
+                "age of the last published (s)": f"{measured.age:.3f}",
                 "motion source": self.motion,
                 "motion warning": self.motion_warning,
                 "depth": self.depth,
+                "calibration": self.calibration,
             }
 
 
-def status(
-    name: str, state: str, hardware: str, statistics: Statistics, faults: Faults, values: dict[str, str]
-) -> DiagnosticStatus:
-    """The node's status: ERROR while frames fail, WARN for degraded motion, STALE without images, OK otherwise."""
-    level, message = _judge(state, statistics, faults.active)
-    everything = {"state": state, **values, "faults": str(faults.count), "last error": faults.last}
+def exceeded(measured: Measured, limits: Limits, wanted: bool) -> list[str]:
+    """What is beyond its limit; the rate only counts while somebody wants forecasts."""
+    said = []
+    if wanted and limits.min_rate and measured.rate < limits.min_rate:
+        said.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {limits.min_rate:g}")
+    if limits.max_latency and measured.latencies[1] > limits.max_latency:
+        said.append(
+            f"latency p99 {measured.latencies[1]:.3f} s is above diagnostics_max_latency {limits.max_latency:g}"
+        )
+    if wanted and limits.max_age and measured.age > limits.max_age:
+        said.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {limits.max_age:g}")
+    if limits.max_drops and measured.drops > limits.max_drops:
+        said.append(f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {limits.max_drops:.0%}")
+    return said
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a node's status is judged by."""
+
+    state: str  # of the lifecycle
+    statistics: Statistics
+    faults: Faults
+    limits: Limits
+    ros_now_ns: int
+    wanted: bool  # somebody subscribes
+
+
+def status(name: str, hardware: str, condition: Condition, values: dict[str, str]) -> DiagnosticStatus:
+    """The node's status: ERROR while frames fail, WARN when degraded or beyond a limit, STALE without images, OK.
+
+    values are said beside what the condition's statistics and faults say.
+    """
+    level, message = _judge(condition)
+    faults = condition.faults
+    everything = {"state": condition.state, **condition.statistics.values(condition.ros_now_ns), **values}
+    everything |= {"faults": str(faults.count), "last error": faults.last}
     pairs = [KeyValue(key=key, value=value) for key, value in everything.items()]
     return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
 
 
-def _judge(state: str, statistics: Statistics, active: dict[str, str]) -> tuple[bytes, str]:
+def _judge(condition: Condition) -> tuple[bytes, str]:
+    active, statistics, limits = condition.faults.active, condition.statistics, condition.limits
     failing = [f"{place}: {text}" for place, text in active.items() if place not in DEGRADING]
     degraded = [f"{place}: {text}" for place, text in active.items() if place in DEGRADING]
     if failing:
         return DiagnosticStatus.ERROR, "; ".join(failing)
-    if state != "active":
-        return DiagnosticStatus.OK, state
-    if statistics.silent():
+    if condition.state != "active":
+        return DiagnosticStatus.OK, condition.state
+    if statistics.silent(limits.silence):
         return DiagnosticStatus.STALE, "no images are coming in"
-    if degraded or statistics.motion_warning:
-        text = "; ".join(degraded) or statistics.motion_warning
-        return DiagnosticStatus.WARN, f"{text}; following {statistics.motion}"
+    if statistics.motion_warning and "motion" not in active:
+        degraded.append(statistics.motion_warning)
+    degraded += exceeded(statistics.measured(condition.ros_now_ns), limits, condition.wanted)
+    if degraded:
+        return DiagnosticStatus.WARN, f"{'; '.join(degraded)}; following {statistics.motion}"
     return DiagnosticStatus.OK, f"forecasting along {statistics.motion}"
+
+
+def simulated_time(use_sim_time: bool, now_ns: int, before_ns: int) -> str:
+    """The state of the node's clock, from its time now and at the diagnostics before."""
+    if not use_sim_time:
+        return "wall clock"
+    if now_ns == 0:
+        return "simulated, waiting for /clock"
+    return "simulated, running" if now_ns != before_ns else "simulated, standing"
+
+
+def gpu_memory(device: str) -> str:
+    """What this process holds of the GPU's memory."""
+    if not device.startswith("cuda"):
+        return "no GPU"
+    used, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    return f"{used / 2**20:.0f} MiB, at most {peak / 2**20:.0f} MiB"

@@ -23,6 +23,7 @@ from pixel4d_ros.ros.inputs import (
     Inputs,
     Source,
     depth_of,
+    describe,
     read_plan,
     read_source,
     surroundings,
@@ -158,6 +159,7 @@ class Engine:
         """The source, and what it says about the inputs."""
         source = self._source(frame, p)
         self._tools.faults.clear("image", "camera_info")
+        self._tools.statistics.calibration = describe(source)
         if self._size not in (None, source.size):
             self._tools.node.get_logger().warning(f"image size changed from {self._size} to {source.size}")
         self._size = source.size

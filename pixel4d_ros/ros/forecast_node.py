@@ -64,6 +64,7 @@ class ForecastNode(LifecycleNode):
         self._worker: LatestWorker[Frame, Question] | None = None
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
+        self._diagnosed_at_ns = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on while simulated time stands
         self.create_timer(self.parameters.diagnostics_period, self._publish_diagnostics, clock=steady)
@@ -214,12 +215,20 @@ class ForecastNode(LifecycleNode):
         self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
 
     def _publish_diagnostics(self) -> None:
-        now = self.get_clock().now()
+        now, p = self.get_clock().now(), self.parameters
         device = str(getattr(self._forecaster, "device", "none"))
-        weights = getattr(self._forecaster, "weights_hash", "not loaded")
-        values = self._statistics.values(now.nanoseconds) | {"device": device, "weights": weights}
+        simulated = bool(self.get_parameter("use_sim_time").value)
+        values = {
+            "device": device,
+            "GPU memory": diagnostics.gpu_memory(device),
+            "weights": getattr(self._forecaster, "weights_hash", "not loaded"),
+            "clock": diagnostics.simulated_time(simulated, now.nanoseconds, self._diagnosed_at_ns),
+        }
+        self._diagnosed_at_ns = now.nanoseconds
         state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
-        status = diagnostics.status(f"{name}: forecast", state, device, self._statistics, self._faults, values)
+        wanted = self._outputs is not None and self._outputs.wanted()
+        condition = diagnostics.Condition(state, self._statistics, self._faults, p.limits, now.nanoseconds, wanted)
+        status = diagnostics.status(f"{name}: forecast", device, condition, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
 
 

@@ -21,6 +21,7 @@ from pixel4d_ros.ros.transforms import FrameSource, OdometryTrack, Surroundings
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT = 10
+MAX_SIDE = 8192  # pixels of an image
 
 
 class InputFault(ValueError):
@@ -105,6 +106,8 @@ def read_source(
             "camera_info", f"nothing received on {calibration.name} yet: remap camera_info to the camera's"
         )
     height, width, _ = rgb.shape
+    if max(width, height) > MAX_SIDE:
+        raise InputFault("image", f"image is {width}x{height}: more than {MAX_SIDE} pixels along a side are not taken")
     header = Header(stamp=message.header.stamp, frame_id=message.header.frame_id or info.header.frame_id)
     try:
         camera = Camera(read_intrinsics(info, width, height, rectified=not rectify), width, height)
@@ -114,6 +117,13 @@ def read_source(
     except ValueError as error:
         raise InputFault("camera_info", str(error)) from error
     return Source(made.image(rgb), made.camera, header, made)
+
+
+def describe(source: Source) -> str:
+    """The calibration in words."""
+    (fx, _, cx), (_, fy, cy), _ = source.camera.K
+    done = "" if source.undistortion is None else ", undistorted"
+    return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{done}"
 
 
 def depth_of(source: Source, depths: tuple[Image | CompressedImage, ...], tolerance_s: float) -> Depth | None:

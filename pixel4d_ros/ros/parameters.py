@@ -28,6 +28,17 @@ LENGTHS = {
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What /diagnostics warns of; 0: of that it does not."""
+
+    min_rate: float = 0.0  # Hz
+    max_latency: float = 0.0  # s, 99th percentile
+    max_age: float = 0.0  # s, of the last published stamp
+    max_drops: float = 0.0  # share of the images received
+    silence: float = 2.0  # s without images after which the node is stale
+
+
+@dataclass(frozen=True)
 class Parameters:
     """Values of all parameters. Raises ValueError with the reason when one is out of its range."""
 
@@ -142,6 +153,22 @@ class Parameters:
         1.0, "Seconds between /diagnostics messages.", low=0.05, high=60.0, read_only=True
     )
 
+    diagnostics_min_rate: float = parameter(
+        0.0, "Forecasts per second below which /diagnostics warns; 0: it does not.", low=0.0, high=1000.0
+    )
+    diagnostics_max_latency: float = parameter(
+        0.0, "Seconds from image to forecast (99th percentile) above which it warns; 0: not.", low=0.0, high=60.0
+    )
+    diagnostics_max_age: float = parameter(
+        0.0, "Age in seconds of the last published stamp above which it warns; 0: not.", low=0.0, high=3600.0
+    )
+    diagnostics_max_drops: float = parameter(
+        0.0, "Share of images dropped since activation above which it warns; 0: not.", low=0.0, high=1.0
+    )
+    diagnostics_silence: float = parameter(
+        2.0, "Seconds without images after which the node is stale.", low=0.1, high=3600.0
+    )
+
     def __post_init__(self) -> None:
         for f in fields(self):
             check(f, getattr(self, f.name))
@@ -180,6 +207,17 @@ class Parameters:
         """What the occupancy grids cover."""
         (x, y), (low, high) = self.occupancy_size, self.occupancy_heights
         return MapExtent((x, y), self.occupancy_resolution, (low, high))
+
+    @property
+    def limits(self) -> Limits:
+        """What /diagnostics warns of."""
+        return Limits(
+            self.diagnostics_min_rate,
+            self.diagnostics_max_latency,
+            self.diagnostics_max_age,
+            self.diagnostics_max_drops,
+            self.diagnostics_silence,
+        )
 
     def size_of(self, source: tuple[int, int]) -> tuple[int, int]:
         """Width and height of forecast images, given the source image's."""

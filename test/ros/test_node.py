@@ -111,6 +111,8 @@ def test_diagnostics_tell_how_it_goes(node, client):
     assert client.status().level == b"\x00"
     values = client.values()
     assert values["state"] == "active" and values["device"] in ("cpu", "cuda") and len(values["weights"]) == 64
+    assert values["calibration"] == "208x64, f 120.0 120.0, c 103.5 31.5" and values["clock"] == "wall clock"
+    assert values["GPU memory"].endswith("MiB") if values["device"] == "cuda" else values["GPU memory"] == "no GPU"
     assert values["motion source"] == "trajectory" and values["motion warning"] == ""
     assert float(values["latency p50 (ms)"]) > 0 and float(values["latency p99 (ms)"]) >= float(
         values["latency p50 (ms)"]
@@ -120,6 +122,19 @@ def test_diagnostics_tell_how_it_goes(node, client):
     client.spin_for(2.0)
     times = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.got["/diagnostics"]]
     assert np.median(np.diff(times)) == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_limit_that_is_exceeded_is_a_warning(node, client):
+    client.connect()
+    limit = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.001)
+    assert set_parameter(client, "diagnostics_max_latency", limit).successful
+    try:
+        client.forecast(25.0)
+        client.until(lambda: "is above diagnostics_max_latency 0.001" in client.status().message)
+        assert client.status().level == b"\x01"
+    finally:
+        limit.double_value = 0.0
+        assert set_parameter(client, "diagnostics_max_latency", limit).successful
 
 
 def balanced(values: dict[str, str]) -> bool:

@@ -21,8 +21,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
-from pixel4d_ros.ros.diagnostics import Faults, Statistics, status
+from pixel4d_ros.ros.diagnostics import Condition, Faults, Measured, Statistics, exceeded, simulated_time, status
 from pixel4d_ros.ros.forecast_node import ForecastNode
+from pixel4d_ros.ros.parameters import Limits
 from pixel4d_ros.ros.worker import LatestWorker
 
 pytestmark = pytest.mark.ros
@@ -235,6 +236,7 @@ def test_clock_that_jumps_back_drops_all_state_with_one_message(tmp_path):
             assert client.forecast(100.2).camera_poses[1].position.z == pytest.approx(0.5)
             age = client.until(lambda: (v := client.values()["age of the last published (s)"]) != "nan" and v)
             assert float(age) == pytest.approx(0.0, abs=1e-3)
+            client.until(lambda: client.values()["clock"] == "simulated, standing")
             for t in (0.0, 0.1):
                 client.clock_source.publish(Clock(clock=stamp(t)))
                 client.settle()
@@ -335,8 +337,9 @@ def test_faults_are_logged_when_they_change_and_not_when_they_flicker():
 def test_status_levels():
     faults, statistics = Faults(print, print), Statistics()
 
-    def level(state: str = "active") -> bytes:
-        return status("name", state, "cpu", statistics, faults, statistics.values(0)).level
+    def level(state: str = "active", wanted: bool = True, **limits: float) -> bytes:
+        condition = Condition(state, statistics, faults, Limits(**limits), 0, wanted)
+        return status("name", "cpu", condition, {}).level
 
     assert level("inactive") == b"\x00" and level() == b"\x03"
     statistics.frame_received(dropped_one=False)
@@ -350,6 +353,26 @@ def test_status_levels():
     assert level() == b"\x02"
     faults.clear()
     assert level() == b"\x00"
+    time.sleep(0.05)
+    assert level(silence=0.01) == b"\x03"
+
+
+def test_limits_that_are_exceeded_are_named():
+    measured = Measured(rate=4.0, latencies=(0.1, 0.4, 0.5), age=0.7, drops=0.25)
+    assert exceeded(measured, Limits(), wanted=True) == []
+    limits = Limits(min_rate=5.0, max_latency=0.3, max_age=0.6, max_drops=0.2)
+    said = exceeded(measured, limits, wanted=True)
+    names = ("min_rate is 5", "max_latency 0.3", "max_age is 0.6", "max_drops is 20%")
+    assert len(said) == 4 and all(f"diagnostics_{name}" in text for name, text in zip(names, said))
+    assert len(exceeded(measured, limits, wanted=False)) == 2
+    unknown = Measured(rate=9.0, latencies=(np.nan,) * 3, age=np.nan, drops=0.0)
+    assert exceeded(unknown, limits, wanted=True) == []
+
+
+def test_state_of_simulated_time():
+    assert simulated_time(False, 5, 5) == "wall clock"
+    assert simulated_time(True, 0, 0) == "simulated, waiting for /clock"
+    assert simulated_time(True, 5, 4) == "simulated, running" and simulated_time(True, 5, 5) == "simulated, standing"
 
 
 def test_worker_takes_the_newest_and_ends():
