@@ -19,7 +19,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation import command
-from pixel4d_ros.evaluation.benchmark import Setting, SourceScore, evaluate
+from pixel4d_ros.evaluation.benchmark import Setting, SourceScore, evaluate, score_video
 from pixel4d_ros.evaluation.intervals import bootstrap
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences
@@ -172,6 +172,46 @@ def test_the_default_stride_gives_about_twenty_sources() -> None:
     assert 15 <= len(choose_sequences(times, Protocol())) <= 25
     assert len(choose_sequences(times, Protocol(stride=1))) == 801 - 13
     assert [int(s[0]) for s in choose_sequences(times[:30], Protocol(stride=4))] == [0, 4, 8, 12, 16]
+
+
+def test_the_papers_protocol_scores_the_middle_of_256_rows() -> None:
+    paper = Protocol.paper(samples=2)
+    assert (paper.frames, paper.step, paper.samples) == (14, 0.1, 2)
+    assert paper.image_size(1242, 375) == (832, 256)  # KITTI
+    assert paper.image_size(640, 360) == (455, 256)  # RealEstate10K
+    assert Protocol.paper(size=(400, 120)).image_size(1242, 375) == (400, 120)
+    assert Protocol().image_size(1242, 375) == (1242, 375)
+    assert paper.scored(832, 256) == (slice(0, 256), slice(288, 544))
+    truth = RANDOM.integers(0, 256, (2, 256, 832, 3), dtype=np.uint8)
+    frames = truth.copy()
+    frames[:, :, :288] = frames[:, :, 544:] = 0
+    assert score_video(frames, truth, None, paper, Setting()).psnr[0] == PSNR_CEILING
+    assert score_video(frames, truth, None, Protocol(), Setting()).psnr[0] < 12
+    assert "256x256 centre" in paper.describe()
+
+
+def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    short = replace(drive(2), name="short", times=np.array([0.0, 5.0]))
+    clips = [replace(drive(15), name="a"), short, replace(drive(20), name="b")]
+    opener = SimpleNamespace(open_clips=lambda *_, **__: iter(clips))
+    forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.open", opener)
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args([str(tmp_path), "--json"])) == 0
+    out = capsys.readouterr()
+    numbers = json.loads(out.out)
+    assert [e["sources"] for e in numbers["clips"]] == [2, 7]
+    assert "short was left out: no two images are 0.1 s apart" in numbers["notes"][0]
+    (mean,) = (line for line in out.err.splitlines() if line.startswith("mean over clips"))
+    frames = [e["methods"]["forecast"]["psnr"]["mean"] for e in numbers["clips"]]
+    assert f"{np.mean(frames):.2f}" in mean
+    clips[:] = [short]
+    with pytest.raises(ValueError, match="no two images"):
+        command.run(parser.parse_args([str(tmp_path)]))
 
 
 def test_bad_protocols_are_refused() -> None:

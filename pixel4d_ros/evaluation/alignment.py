@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.metrics import depth_ratio, psnr
+from pixel4d_ros.evaluation.windows import resized
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
     from pixel4d_ros.scene import DynamicGaussians
 
-PROBED = 5  # windows from which a clip's scale is found
-PROBED_FRAMES = 4  # of each window, spread over its later frames
-COARSE = np.geomspace(1 / 64, 64, 25)  # scales that are tried first
+PROBED = 3  # windows from which a clip's scale is found
+PROBED_FRAMES = 3  # of each window, spread over its later frames
+PROBED_WIDTH = 208  # pixels: small images are fast to draw, and agree over a wider range of scales
+COARSE = np.geomspace(1 / 64, 64, 17)  # scales that are tried first
 ROUNDS = 3  # of refinement, each between the neighbours of the best scale so far
-FINE = 5  # scales tried in each
+FINE = 3  # scales tried in each
 
 
 def source_poses(window: Clip) -> FloatArray:
@@ -66,6 +68,7 @@ def clip_scale(forecaster: Forecaster, windows: Sequence[Clip], seed: int = 0) -
 
 def _search(forecaster: Forecaster, probes: Sequence[tuple[DynamicGaussians, Clip]]) -> float:
     """The scale with the highest mean PSNR over the probes' later frames: a coarse search, then finer ones."""
+    probes = [(scene, _few_frames(window)) for scene, window in probes]
     scales, scores = COARSE, np.array([_agreement(forecaster, probes, s) for s in COARSE])
     for _ in range(ROUNDS):
         best = int(scores.argmax())
@@ -78,10 +81,17 @@ def _search(forecaster: Forecaster, probes: Sequence[tuple[DynamicGaussians, Cli
 def _agreement(forecaster: Forecaster, probes: Sequence[tuple[DynamicGaussians, Clip]], scale: float) -> float:
     values = []
     for scene, window in probes:
-        height, width = window.images.shape[1:3]
-        chosen = np.unique(np.linspace(1, len(window) - 1, PROBED_FRAMES).round().astype(int))
-        poses = scaled_translation(source_poses(window)[chosen], scale)
-        times = window.times[chosen] - window.times[0]
-        frames = forecaster.render(scene, poses, times, window.K, (width, height))
-        values += [psnr(frame, window.images[i]) for frame, i in zip(frames, chosen)]
+        size = window.images.shape[2], window.images.shape[1]
+        poses, times = source_poses(window)[1:], window.times[1:] - window.times[0]
+        frames = forecaster.render(scene, scaled_translation(poses, scale), times, window.K, size)
+        values += [psnr(frame, truth) for frame, truth in zip(frames, window.images[1:])]
     return float(np.mean(values))
+
+
+def _few_frames(window: Clip) -> Clip:
+    """The source image and some later frames of a window, small."""
+    chosen = [0, *np.unique(np.linspace(1, len(window) - 1, PROBED_FRAMES).round().astype(int))]
+    height, width = window.images.shape[1:3]
+    images = np.asarray(window.images)[chosen]
+    few = Clip(window.name, images, window.K, window.poses[chosen], window.times[chosen])
+    return resized(few, (PROBED_WIDTH, max(16, round(height * PROBED_WIDTH / width)))) if width > PROBED_WIDTH else few

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
     )
     output.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.html, .md, .json and videos")
+    output.add_argument(
+        "--brief", action="store_true", help="print no frame-by-frame table, of several clips one table"
+    )
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
@@ -100,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
     # With JSON on stdout the tables must not break it for whoever parses it.
-    print(_text(found, args.markdown, notes), file=sys.stderr if args.json == "-" else sys.stdout)
+    print(_text(found, args.markdown, args.brief, notes), file=sys.stderr if args.json == "-" else sys.stdout)
     numbers = [evaluation.as_dict() for evaluation in found]
     text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers, "notes": notes}, indent=2)
     if args.json == "-":
@@ -109,16 +112,17 @@ def run(args: argparse.Namespace) -> int:
         Path(args.json).write_text(text + "\n")
     if gallery is not None:
         (args.out / "evaluation.json").write_text(text + "\n")
-        (args.out / "evaluation.md").write_text(_text(found, True, notes) + "\n")
+        (args.out / "evaluation.md").write_text(_text(found, True, False, notes) + "\n")
         print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
     return 0
 
 
-def _text(found: list[Evaluation], markdown: bool, notes: list[str]) -> str:
+def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]) -> str:
     """Every clip in full where they are few, and the overview where they are several."""
     from pixel4d_ros.evaluation.tables import describe, overview
 
-    blocks = [describe(evaluation, markdown) for evaluation in found] if len(found) <= MOST_IN_FULL else []
+    full = len(found) <= (1 if brief else MOST_IN_FULL)
+    blocks = [describe(evaluation, markdown, brief) for evaluation in found] if full else []
     return "\n\n\n".join([*blocks, overview(found, markdown, notes)] if len(found) > 1 else blocks)
 
 

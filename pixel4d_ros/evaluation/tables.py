@@ -35,11 +35,12 @@ def headline(evaluation: Evaluation) -> str:
     )
 
 
-def describe(evaluation: Evaluation, markdown: bool = False) -> str:
-    """The whole evaluation: what was evaluated, means by method, per-step table, depth, motion, time."""
+def describe(evaluation: Evaluation, markdown: bool = False, brief: bool = False) -> str:
+    """The whole evaluation: what was evaluated, means by method, depth, motion, time; unless brief, frame by frame."""
     head = headline(evaluation)
     blocks = [f"### {head}" if markdown else head]
-    tables = (methods_table(evaluation), measures_table(evaluation), steps_table(evaluation))
+    tables = [methods_table(evaluation), measures_table(evaluation)]
+    tables += [] if brief else [steps_table(evaluation)]
     blocks += [table(header, rows, markdown) for header, rows in tables]
     blocks += [f"Note: {note}" for note in evaluation.subject.notes]
     t = evaluation.timing_ms
@@ -165,7 +166,8 @@ def overview_table(evaluations: Sequence[Evaluation]) -> Table:
     for k, evaluation in enumerate(evaluations):
         rows.append([evaluation.subject.log, *(_cell(columns[i][k], OVERVIEW[i][1]) for i in shown)])
     seed = evaluations[0].protocol.seed
-    means = [known([v for v in columns[i] if v is not None], seed) if i else None for i in shown]
+    # A mean over some of the clips would stand beside means over all and compare with nothing.
+    means = [known(columns[i], seed) if i and None not in columns[i] else None for i in shown]
     rows.append(["mean over clips", *(_cell(mean, OVERVIEW[i][1]) for i, mean in zip(shown, means))])
     if len(evaluations) > 1:
         ends = [["", ""] if m is None else _row("", m, OVERVIEW[i][1])[1:] for i, m in zip(shown, means)]
