@@ -18,7 +18,8 @@ T_CAM0_VELO = rigid(
     rotation_matrix([0.01, -0.02, 0.005]) @ [[0, -1, 0], [0, 0, -1], [1, 0, 0]], [-0.004, -0.076, -0.27]
 )
 T_VELO_IMU = rigid(rotation_matrix([0.002, -0.003, 0.015]), [-0.81, 0.32, -0.8])
-BESIDE = {2: 0.06, 3: 0.06 - BASELINE}  # P_rect's translation, metres along x
+# P_rect's translation, metres: mostly along x
+BESIDE = {2: [0.06, -3e-4, 2.7e-3], 3: [0.06 - BASELINE, -3e-4, 2.7e-3]}
 START = "2011-09-26 13:02:{:.9f}"
 
 
@@ -28,7 +29,7 @@ def write_kitti(root: Path, date: str = "2011_09_26", drive: str = "0001") -> Pa
     day = root / date
     folder = day / f"{date}_drive_{drive}_sync"
     write_calibration(day)
-    T_camera_velo = rigid(np.eye(3), [BESIDE[2], 0, 0]) @ rigid(RECTIFIED, np.zeros(3)) @ T_CAM0_VELO
+    T_camera_velo = rigid(np.eye(3), BESIDE[2]) @ rigid(RECTIFIED, np.zeros(3)) @ T_CAM0_VELO
     world_velo = clip.poses @ T_camera_velo
     write_poses(folder / "oxts" / "data", world_velo @ T_VELO_IMU)
     for camera, images in ((2, clip.images), (3, np.asarray(clip.images)[:, ::-1])):
@@ -55,7 +56,7 @@ def write_calibration(day: Path) -> None:
     K = street().K
     lines = ["calib_time: 09-Jan-2012 13:57:47", "corner_dist: 9.95e-02"]
     for camera in range(4):
-        P = np.hstack([K, K @ [[BESIDE.get(camera, 0.0)], [0], [0]]])
+        P = np.hstack([K, (K @ BESIDE.get(camera, np.zeros(3)))[:, None]])
         lines += [f"S_rect_{camera:02d}: {numbers(SIZE)}", f"R_rect_{camera:02d}: {numbers(RECTIFIED)}"]
         lines += [f"P_rect_{camera:02d}: {numbers(P)}"]
     (day / "calib_cam_to_cam.txt").write_text("\n".join(lines) + "\n")

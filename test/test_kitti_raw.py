@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import shared_path
 from dataset_samples import (
     FRAMES,
     SIZE,
@@ -22,9 +23,11 @@ from kitti_sample import BASELINE, write_kitti
 
 from pixel4d_ros.datasets.boxes import box_mask
 from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.kitti_calibration import read_camera
 from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
 from pixel4d_ros.datasets.kitti_splits import split_drives
 from pixel4d_ros.datasets.lidar import project_depth
+from pixel4d_ros.logs.reader import LogReader
 from pixel4d_ros.rotations import rigid, rigid_inverse
 
 
@@ -84,6 +87,38 @@ def test_the_road_lies_below_the_inertial_unit(drive: Path) -> None:
     points, _ = world_points(read_kitti_raw(drive), 1)
     assert len(points) > 100
     assert np.percentile(points[:, 2], 5) < -0.5
+
+
+# The published calibration of 2011-09-26, as far as it is read.
+REAL_CALIBRATION = {
+    "calib_cam_to_cam.txt": """S_rect_02: 1.242000e+03 3.750000e+02
+R_rect_00: 9.999239e-01 9.837760e-03 -7.445048e-03 -9.869795e-03 9.999421e-01 -4.278459e-03 7.402527e-03 4.351614e-03 \
+9.999631e-01
+P_rect_02: 7.215377e+02 0.000000e+00 6.095593e+02 4.485728e+01 0.000000e+00 7.215377e+02 1.728540e+02 2.163791e-01 \
+0.000000e+00 0.000000e+00 1.000000e+00 2.745884e-03
+""",
+    "calib_velo_to_cam.txt": """calib_time: 15-Mar-2012 11:37:16
+R: 7.533745e-03 -9.999714e-01 -6.166020e-04 1.480249e-02 7.280733e-04 -9.998902e-01 9.998621e-01 7.523790e-03 \
+1.480755e-02
+T: -4.069766e-03 -7.631618e-02 -2.717806e-01
+""",
+    "calib_imu_to_velo.txt": """calib_time: 25-May-2012 16:47:16
+R: 9.999976e-01 7.553071e-04 -2.035826e-03 -7.854027e-04 9.998898e-01 -1.482298e-02 2.024406e-03 1.482454e-02 \
+9.998881e-01
+T: -8.086759e-01 3.195559e-01 -7.997231e-01
+""",
+}
+
+
+def test_the_real_calibration_places_the_camera_as_a_real_log_does(tmp_path: Path) -> None:
+    with LogReader(shared_path("logs/train/kitti_0005.mcap")) as log:
+        mounts = next(log.messages(["/tf_static"])).message.transforms
+    for name, text in REAL_CALIBRATION.items():
+        (tmp_path / name).write_text(text)
+    T = rigid_inverse(read_camera(tmp_path, 2).T_camera_imu)
+    left = next(m.transform for m in mounts if m.child_frame_id == "camera_left_optical")
+    t, q = left.translation, left.rotation
+    np.testing.assert_allclose(T, rigid([q.w, q.x, q.y, q.z], [t.x, t.y, t.z]), atol=1e-5)
 
 
 def test_missing_scans_and_tracklets_leave_depth_and_boxes_unknown(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ AT_ONCE = 4  # rows that are read together
 
 
 def waymo_v2_segments(path: Path) -> list[Path]:
-    """camera_image/*.parquet at path: of a split's folder, of the folder of splits, or one of them. Raises DatasetError."""
+    """camera_image/*.parquet of a split's folder, of the folder of the splits, or of one file. Raises DatasetError."""
     if path.suffix == ".parquet":
         return [path.parent.parent / "camera_image" / path.name]
     found = sorted(f for pattern in ("camera_image", "*/camera_image") for f in path.glob(f"{pattern}/*.parquet"))
