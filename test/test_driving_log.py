@@ -28,6 +28,7 @@ from log_samples import (
     write_rosbag1,
 )
 
+from pixel4d_ros.datasets import driving_log
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
@@ -83,6 +84,21 @@ def test_frames_in_any_order(tmp_path: Path, write: Callable[[Path, list[Entry]]
     order = [4, 1, 5, 0, 2, 2, 3]
     for images in (clip.images, read_clip(tmp_path / "a").images):  # the second has nothing in its cache
         np.testing.assert_array_equal(np.stack([images[i] for i in order]), np.stack([picture(i) for i in order]))
+
+
+def test_opening_decodes_one_frame_per_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        decode = getattr(driving_log, name)
+        monkeypatch.setattr(driving_log, name, lambda message: (calls.append(name), decode(message))[1])
+
+    counted("decode_image")
+    counted("decode_depth")
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", entries()))
+    assert sorted(calls) == ["decode_depth", "decode_image"]
+    clip.part(2, 4).images[0]
+    assert calls.count("decode_image") == 2
 
 
 def test_a_damaged_or_odd_image_is_named_when_it_is_asked_for(tmp_path: Path) -> None:

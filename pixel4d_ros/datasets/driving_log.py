@@ -35,7 +35,11 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
         streams = pick_streams(log, camera)
         K = read_intrinsics(log, streams.camera_info.name if streams.camera_info else None, streams.image.name)
         frames = read_frames(log, streams)
-        index = index_images(log, streams.image.name, start, count)
+        others = (streams.depth, streams.right_image if streams.right_camera_info else None)
+        indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
+        index = indices[streams.image.name][start : None if count is None else start + count]
+        if not len(index.stamps):
+            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
         try:
             track, mount = frames.camera_track(index.frame_id)
         except LogError as error:
@@ -51,8 +55,8 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
             K=K,
             poses=track.at(index.stamps) @ mount,
             times=seconds(index.stamps),
-            depth=_read_depth(log, streams, index, images.shape),
-            stereo=_read_stereo(log, streams, index, frames),
+            depth=_read_depth(log, indices.get(streams.depth.name) if streams.depth else None, index, images.shape),
+            stereo=_read_stereo(log, streams, indices, index, frames),
         )
 
 
@@ -81,12 +85,11 @@ def half_period(stamps: NDArray[np.int64]) -> float:
 
 
 def _read_depth(
-    log: LogReader, streams: Streams, index: ImageIndex, shape: tuple[int, ...]
+    log: LogReader, found: ImageIndex | None, index: ImageIndex, shape: tuple[int, ...]
 ) -> LazyFrames[np.float32] | None:
     """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without depth in the images' pixels."""
-    if streams.depth is None:
+    if found is None:
         return None
-    found = index_images(log, streams.depth.name)
     depth = lazy_images(log.path, found, decode_depth)
     if depth.shape[1:] != shape[1:3]:
         warnings.warn(
@@ -100,13 +103,14 @@ def _read_depth(
     return LazyFrames(lambda i: depth[partner[i]] if paired[i] else empty, len(partner), shape[1:3], np.float32)
 
 
-def _read_stereo(log: LogReader, streams: Streams, left: ImageIndex, frames: Frames) -> Clip | None:
+def _read_stereo(
+    log: LogReader, streams: Streams, indices: dict[str, ImageIndex], left: ImageIndex, frames: Frames
+) -> Clip | None:
     """The right camera at the left images' stamps; None where there is none or an image has no partner."""
     if streams.right_image is None or streams.right_camera_info is None:
         return None
-    topic = streams.right_image.name
-    K = read_intrinsics(log, streams.right_camera_info.name, topic)
-    found = index_images(log, topic)
+    found = indices[streams.right_image.name]
+    K = read_intrinsics(log, streams.right_camera_info.name, found.topic)
     partner = nearest(found.stamps, left.stamps)
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -28,66 +28,60 @@ class ImageIndex:
     topic: str
     stamps: NDArray[np.int64]
     logged: NDArray[np.int64]
-    frame_id: str
+    first: Any  # the topic's first message
 
-    def __getitem__(self, keep: NDArray[Any]) -> ImageIndex:
-        return ImageIndex(self.topic, self.stamps[keep], self.logged[keep], self.frame_id)
+    @property
+    def frame_id(self) -> str:
+        """The camera's frame."""
+        return str(self.first.header.frame_id.strip("/"))
+
+    def __getitem__(self, keep: slice | NDArray[Any]) -> ImageIndex:
+        return replace(self, stamps=self.stamps[keep], logged=self.logged[keep])
 
 
 def image_messages(log: LogReader, topic: str) -> Iterator[tuple[int, Any]]:
     """(stamp ns, message) of an image topic, in strictly increasing order; a missing stamp is the time of logging."""
-    for stamp, raw in _stamped(log, topic):
-        yield stamp, log.decode(raw)
-
-
-def _stamped(log: LogReader, topic: str) -> Iterator[tuple[int, RawMessage]]:
     last = -1
     for raw in log.raw([topic]):
-        stamp = _stamp(log, raw)
+        message = log.decode(raw)
+        stamp = stamp_ns(message.header) or raw.time_ns
         if stamp > last:
             last = stamp
-            yield stamp, raw
+            yield stamp, message
 
 
-def _stamp(log: LogReader, raw: RawMessage) -> int:
-    return stamp_ns(log.decode(raw).header) or raw.time_ns
-
-
-def index_images(log: LogReader, topic: str, start: int = 0, count: int | None = None) -> ImageIndex:
-    """Images start .. start + count of a topic. Raises LogError when there are none."""
-    stop = None if count is None else start + count
-    stamps: list[int] = []
-    logged: list[int] = []
-    frame_id = ""
-    for position, (stamp, raw) in enumerate(_stamped(log, topic)):
-        if stop is not None and position >= stop:
-            break
-        if position < start:
-            continue
-        if not stamps:
-            frame_id = log.decode(raw).header.frame_id.strip("/")
-        stamps.append(stamp)
-        logged.append(raw.time_ns)
-    if not stamps:
-        raise LogError(f"{log.path}: {topic} has no image {start}: it holds {log.topics[topic].count}")
-    return ImageIndex(topic, np.array(stamps, np.int64), np.array(logged, np.int64), frame_id)
+def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]:
+    """Where the images of some topics are, by topic, in one pass over the log; topics without images are left out."""
+    times: dict[str, list[tuple[int, int]]] = {}
+    firsts: dict[str, Any] = {}
+    for raw in log.raw(list(topics)):
+        message = log.decode(raw)
+        stamp = stamp_ns(message.header) or raw.time_ns
+        found = times.setdefault(raw.topic, [])
+        if not found or stamp > found[-1][0]:
+            found.append((stamp, raw.time_ns))
+        firsts.setdefault(raw.topic, message)
+    indices = {}
+    for topic, found in times.items():
+        stamps, logged = np.array(found, np.int64).T
+        indices[topic] = ImageIndex(topic, stamps, logged, firsts[topic])
+    return indices
 
 
 def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S]]) -> LazyFrames[S]:
-    """The frames of an index; the first is decoded at once and tells their size. Raises LogError, also later."""
+    """The frames of an index, all as large as the topic's first. Raises LogError, also when a frame is asked for."""
     messages = _Messages(path, index.topic)
 
-    def read(i: int) -> NDArray[S]:
-        message = messages.at(int(index.logged[i]), int(index.stamps[i]))
+    def decoded(message: Any, i: int) -> NDArray[S]:
         try:
             return decode(message)
         except ValueError as error:
             raise LogError(f"{path}: {index.topic}, image {i}: {error}") from error
 
-    first = read(0)
+    first = decoded(index.first, 0)
 
     def read_alike(i: int) -> NDArray[S]:
-        image = read(i)
+        image = decoded(messages.at(int(index.logged[i]), int(index.stamps[i])), i)
         if image.shape != first.shape:
             size, wanted = (f"{s[1]}x{s[0]}" for s in (image.shape, first.shape))
             raise LogError(
