@@ -1,6 +1,7 @@
-"""Starts the forecast node, and if asked a driving log to feed it and RViz to look at it.
+"""Starts the forecast node, or one per camera, and if asked a driving log to feed it and RViz to look at it.
 
 ros2 launch pixel4d_ros forecast.launch.py image_topic:=/camera/image_raw camera_info_topic:=/camera/camera_info
+ros2 launch pixel4d_ros forecast.launch.py cameras:=front,left odometry_topic:=/odom trajectory_topic:=/plan
 ros2 launch pixel4d_ros forecast.launch.py --show-args
 """
 
@@ -30,6 +31,9 @@ def arguments() -> list[DeclareLaunchArgument]:
     declare = DeclareLaunchArgument
     return [
         declare("namespace", default_value="", description="Namespace of the node and its topics."),
+        declare(
+            "cameras", default_value="", description="Names, as front,left: a node each, in namespaces of these names."
+        ),
         declare("params_file", default_value=parameters, description="YAML file with the node's parameters."),
         declare("use_sim_time", default_value="false", choices=SWITCH, description="Take the time from /clock."),
         declare("log_level", default_value="info", description="debug, info, warn, error, or logger:=level."),
@@ -56,16 +60,26 @@ def _actions(context: LaunchContext) -> list[Action]:
     """What is started, once the arguments have their values."""
     values = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
     sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
-    node = _forecast_node(values, sim_time)
-    actions: list[Action] = [node]
+    cameras = [values | {"namespace": namespace} for namespace in _namespaces(values)]
+    nodes = [_forecast_node(of_camera, sim_time) for of_camera in cameras]
+    actions: list[Action] = list(nodes)
     if values["bag"]:
-        actions.insert(0, _player(values, node))
+        actions.insert(0, _player(cameras[0], nodes[0]))
     if values["rviz"] == "true":
-        config = str(_rviz_config(values))
+        config = str(_rviz_config(cameras[0]))
         actions.append(
             Node(package="rviz2", executable="rviz2", arguments=["-d", config], parameters=[{"use_sim_time": sim_time}])
         )
     return actions
+
+
+def _namespaces(values: dict[str, str]) -> list[str]:
+    """The namespace of each node: one per camera, below that of the launch."""
+    names = [name.strip() for name in values["cameras"].split(",") if name.strip()]
+    if len(set(names)) < len(names):
+        raise ValueError(f"cameras:={values['cameras']} names one twice")
+    above = values["namespace"].strip("/")
+    return [f"{above}/{name}".lstrip("/") for name in names] or [values["namespace"]]
 
 
 def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:

@@ -19,6 +19,7 @@ LAUNCH_FILE = ROOT / "launch" / "forecast.launch.py"
 ARGUMENTS = {
     *(
         "namespace",
+        "cameras",
         "params_file",
         "use_sim_time",
         "log_level",
@@ -80,6 +81,14 @@ def test_starts_the_node_alone_by_default(launch_file):
 
     (node,) = started(launch_file)
     assert isinstance(node, LifecycleNode)
+
+
+def test_one_node_per_camera_each_in_its_namespace(launch_file):
+    nodes = started(launch_file, cameras="front, left", namespace="/car", odometry_topic="/odom")
+    namespaces = [node._Node__node_namespace for node in nodes]
+    assert namespaces == ["car/front", "car/left"]
+    with pytest.raises(ValueError, match="names one twice"):
+        started(launch_file, cameras="front,front")
 
 
 def test_bag_is_played_by_the_packages_own_player_where_ros2_bag_is_absent(launch_file, monkeypatch):
