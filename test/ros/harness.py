@@ -20,6 +20,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetParametersResult
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -207,6 +209,27 @@ def call(client: Client, kind: type, name: str, request: Any) -> Any:
     client.until(future.done)
     client.destroy_client(service)
     return future.result()
+
+
+def set_parameter(client: Client, name: str, value: ParameterValue) -> SetParametersResult:
+    """Set a parameter of the node; whether it was taken, and why not."""
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    return call(client, SetParameters, "forecast_node/set_parameters", request).results[0]
+
+
+def integer(value: int) -> ParameterValue:
+    """The value of an integer parameter."""
+    return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
+
+
+def number(value: float) -> ParameterValue:
+    """The value of a floating point parameter."""
+    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+
+
+def text(value: str) -> ParameterValue:
+    """The value of a string parameter."""
+    return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
 
 
 def calibration(seconds: float, width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> CameraInfo:

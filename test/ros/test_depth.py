@@ -14,9 +14,8 @@ import rclpy
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, calibration, call, image, picture, stamp
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from harness import HEIGHT, WIDTH, Client, calibration, image, picture, set_parameter, stamp
+from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -174,16 +173,13 @@ def test_rectified_images_follow_p_when_the_parameter_says_so(world, moment):
     P = [100.0, 0.0, 90.0, 0.0, 0.0, 101.0, 30.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     info = {"d": DISTORTION, "distortion_model": "plumb_bob", "p": P}
 
-    def rectify(value: bool) -> None:
-        values = [Parameter(name="rectify", value=ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value))]
-        request = SetParameters.Request(parameters=values)
-        assert call(world[0], SetParameters, "forecast_node/set_parameters", request).results[0].successful
-
-    rectify(False)
+    off = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False)
+    assert set_parameter(world[0], "rectify", off).successful
     try:
         got = given(world, moment, None, **info)
     finally:
-        rectify(True)
+        off.bool_value = True
+        assert set_parameter(world[0], "rectify", off).successful
     assert np.array_equal(got["rgb"], picture()) and np.allclose(got["K"], np.reshape(P, (3, 4))[:, :3])
 
 

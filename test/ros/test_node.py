@@ -14,11 +14,23 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from conftest import REPOSITORY
-from harness import HEIGHT, WIDTH, Client, K, NodeProcess, call, picture, running_node, stamp
+from harness import (
+    HEIGHT,
+    WIDTH,
+    Client,
+    K,
+    NodeProcess,
+    call,
+    integer,
+    picture,
+    running_node,
+    set_parameter,
+    stamp,
+    text,
+)
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import ParameterType, ParameterValue
 from sensor_msgs.msg import CompressedImage
 
 from pixel4d_ros.logs.images import decode_image
@@ -48,19 +60,6 @@ def node(tmp_path_factory):
     parameters = {"num_samples": 2, "selected_step": 3, "steps": 6, "diagnostics_period": 0.2}
     with running_node(log, "--params-file", str(REPOSITORY / "config/forecast.yaml"), **parameters) as process:
         yield process
-
-
-def set_parameter(client: Client, name: str, value: ParameterValue):
-    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-    return call(client, SetParameters, "forecast_node/set_parameters", request).results[0]
-
-
-def integer(value: int) -> ParameterValue:
-    return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
-
-
-def text(value: str) -> ParameterValue:
-    return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
 
 
 def test_every_output_of_one_frame(node, client):
