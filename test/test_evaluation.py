@@ -179,6 +179,7 @@ def test_the_papers_protocol_scores_the_middle_of_256_rows() -> None:
     assert (paper.frames, paper.step, paper.samples) == (14, 0.1, 2)
     assert paper.image_size(1242, 375) == (832, 256)  # KITTI
     assert paper.image_size(640, 360) == (455, 256)  # RealEstate10K
+    assert paper.image_size(1080, 1920) == (256, 455)  # DL3DV, held upright
     assert Protocol.paper(size=(400, 120)).image_size(1242, 375) == (400, 120)
     assert Protocol().image_size(1242, 375) == (1242, 375)
     assert paper.scored(832, 256) == (slice(0, 256), slice(288, 544))

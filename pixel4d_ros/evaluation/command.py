@@ -64,7 +64,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default="robot",
-        help="robot: whole images; paper: 256 rows (driving 832x256), scored on the 256x256 centre (default: robot)",
+        help="robot: whole images; paper: shorter side 256 (KITTI 832x256), the 256x256 centre scored (default: robot)",
     )
     p.add_argument("--frames", type=int, default=14, help="frames per forecast, with the source image (default: 14)")
     p.add_argument("--step", type=float, default=0.1, help="seconds between frames (default: 0.1)")

@@ -50,21 +50,23 @@ class Protocol:
 
     @staticmethod
     def paper(**changes: object) -> Protocol:
-        """Pixel-to-4D's: 14 frames at 10 fps, 256 pixels high (driving: 832x256), scored on the 256x256 centre."""
+        """Pixel-to-4D's: 14 frames at 10 fps, shorter side 256 (KITTI: 832x256), scored on the 256x256 centre."""
         return replace(Protocol(name="paper", centre=(256, 256)), **changes)  # type: ignore[arg-type]
 
     def image_size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) at which a clip's images of width x height pixels are forecast.
 
         The paper's protocol resizes to 832x256, as the paper does with KITTI and Waymo, where that changes the aspect
-        ratio by less than a tenth, and else to 256 rows.
+        ratio by less than a tenth, and else so that the shorter side has 256 pixels.
         """
         if self.size is not None:
             return self.size
         if self.name != "paper":
             return width, height
-        aspect = width / height
-        return (832 if abs(aspect * 256 / 832 - 1) < 0.1 else round(256 * aspect)), 256
+        if abs(width / height * 256 / 832 - 1) < 0.1:
+            return 832, 256
+        shrink = 256 / min(width, height)
+        return round(width * shrink), round(height * shrink)
 
     def scored(self, width: int, height: int) -> tuple[slice, slice]:
         """Rows and columns that are scored of an image of width x height pixels."""
