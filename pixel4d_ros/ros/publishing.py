@@ -20,6 +20,7 @@ from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.markers import motion_markers
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
+from pixel4d_ros.ros.splats import splat_array_message
 from pixel4d_ros.ros.topics import Publishers, listened
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray
@@ -123,6 +124,8 @@ def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p:
 
 def _publish_clouds(scene: DynamicGaussians, header: Header, out: Publishers, p: Parameters) -> None:
     """The scene now, and as it will be at the selected step."""
+    if out.splats is not None and listened(out.splats):
+        out.splats.publish(splat_array_message(thinned(scene, p.min_opacity, p.max_splats), header))
     if not listened(out.cloud, out.moved_cloud):
         return
     scene = thinned(scene, p.min_opacity, p.max_cloud_points)

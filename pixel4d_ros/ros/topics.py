@@ -8,13 +8,14 @@ from typing import Any
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.splats import splat_array_type
 
 # Images lose nothing by being dropped: only the newest counts.
 INPUT_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -23,6 +24,8 @@ TRAJECTORY = QoSProfile(depth=1)  # reliable
 # Deep enough for all samples of one forecast, which go out back to back.
 OUTPUT = QoSProfile(depth=10)
 CLOUD = QoSProfile(depth=1)  # DDS keeps the history in memory, and a cloud takes up to 22 MB
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def overridable() -> QoSOverridingOptions:
@@ -50,6 +53,8 @@ class Publishers:
         self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast", CLOUD)
         self.motion = self._create(MarkerArray, "~/motion")
         self.occupancy = self._create(OccupancyGrid, "~/occupancy")
+        splats = splat_array_type()
+        self.splats = None if splats is None else self._create(splats, "~/splats", LATCHED)
 
     def _create(self, message_type: type, topic: str, qos: QoSProfile = OUTPUT) -> Any:
         made = self._node.create_lifecycle_publisher(message_type, topic, qos, qos_overriding_options=overridable())

@@ -23,6 +23,7 @@ from pixel4d_ros.ros.parameters import Parameters, parameter_name
 
 pytestmark = pytest.mark.ros
 NODE = "forecast_node"
+SPLATS = {f"/{NODE}/splats"}  # published where RVizSplat's messages are installed
 TF = {"/tf", "/tf_static"}  # subscribed to where tf2_ros or tf2_msgs is installed
 
 
@@ -59,7 +60,7 @@ def policy(element: str, attribute: str) -> set[str]:
 
 
 def test_the_policy_names_every_topic_and_service(client):
-    assert names(client, "publisher") == policy("topics", "publish")
+    assert names(client, "publisher") | SPLATS == policy("topics", "publish")
     assert names(client, "subscriber") | TF == policy("topics", "subscribe")
     assert names(client, "service") == policy("services", "reply")
     assert client.get_client_names_and_types_by_node(NODE, "/") == []  # it calls nobody
@@ -74,7 +75,7 @@ def first_column(heading: str) -> set[str]:
 
 def test_readme_tables_name_every_topic_and_service(client):
     common = {"/rosout", "/parameter_events", f"/{NODE}/transition_event"}
-    assert first_column("publication") == names(client, "publisher") - common
+    assert first_column("publication") == (names(client, "publisher") | SPLATS) - common
     assert first_column("subscription") == names(client, "subscriber") - TF - {"/clock"}
     assert first_column("service") == {s for s in names(client, "service") if "forecast_trajectories" in s}
 

@@ -11,6 +11,7 @@ pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make se
 
 from harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
 from nav_msgs.msg import OccupancyGrid
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -21,6 +22,7 @@ from pixel4d_ros.ros.conversions import read_pose
 from pixel4d_ros.ros.markers import motion_markers
 from pixel4d_ros.ros.publishing import uncertainty_image
 from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
 
 pytestmark = pytest.mark.ros
@@ -156,6 +158,43 @@ def test_markers_of_one_object():
     assert [(p.x, p.y, p.z) for p in arrow.points] == [(1, 2, 10), (1, 2, 16)]
     assert [(p.x, p.y, p.z) for p in line.points] == [tuple(p) for p in way]
     assert all(m.header == header and m.color.a > 0 for m in (camera, box, arrow, line))
+
+
+def test_splats_are_what_rvizsplat_reads():
+    pytest.importorskip("gsplat_msgs.msg", reason="needs RVizSplat's messages, which are not on PyPI")
+    from test_conversions import scene_of
+
+    from pixel4d_ros.ros.splats import splat_array_message
+
+    scene = scene_of(5)
+    splats = splat_array_message(scene, Header(frame_id="camera", stamp=stamp(1.0))).splats
+    assert len(splats) == 5 and all(s.harmonics_deg == 0 and len(s.spherical_harmonics) == 3 for s in splats)
+    one = splats[3]
+    assert one.pose.header.frame_id == "camera" and one.opacity == round(255 * float(scene.opacities[3]))
+    T = read_pose(one.pose.pose.pose)
+    assert np.allclose(T[:3, 3], scene.means[3])
+    covariance = np.reshape(one.pose.pose.covariance, (6, 6))[:3, :3]
+    assert np.allclose(covariance, T[:3, :3] @ np.diag(scene.scales[3].numpy() ** 2) @ T[:3, :3].T, atol=1e-6)
+    assert np.allclose(np.array(one.spherical_harmonics) * SH_C0 + 0.5, scene.colors[3], atol=1e-6)
+
+
+def test_splats_come_over_dds_to_a_late_viewer(tmp_path, street):
+    messages = pytest.importorskip("gsplat_msgs.msg", reason="needs RVizSplat's messages, which are not on PyPI")
+    with running_node(tmp_path / "log.txt", "-r", "__ns:=/splat", steps=1, max_splats=100):
+        client = Client(listen=False, namespace="splat")
+        late = Client(listen=False, namespace="splat")
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        try:
+            client.listen(messages.SplatArray, "forecast_node/splats")
+            client.connect()
+            send(client, street, 1.0)
+            client.until(lambda: client.got["splats"])
+            assert len(client.got["splats"][0].splats) == 100
+            late.create_subscription(messages.SplatArray, "forecast_node/splats", late.got["splats"].append, latched)
+            late.until(lambda: late.got["splats"])
+        finally:
+            client.destroy_node()
+            late.destroy_node()
 
 
 def test_uncertainty_is_twice_the_standard_deviation():
