@@ -81,6 +81,13 @@ class Repeater:
         return self.views(scene, poses, times, *camera).frames
 
 
+class Means(torch.nn.Module):
+    """Stands in for I3D: two colours' means as a video's features."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        return x.mean((2, 3, 4))[:, :2]
+
+
 def judged(forecaster: Any, clip: Clip, protocol: Protocol, setting: Setting | None = None) -> SourceScore:
     """The score of the clip's first source."""
     (first, *_) = evaluate(forecaster, clip_windows(clip, protocol), protocol, setting)
@@ -202,11 +209,14 @@ def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
     monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    assert command.run(parser.parse_args([str(tmp_path), "--json"])) == 0
+    torch.jit.script(Means()).save(str(tmp_path / "i3d.pt"))
+    assert command.run(parser.parse_args([str(tmp_path), "--json", "--fvd", str(tmp_path / "i3d.pt")])) == 0
     out = capsys.readouterr()
     numbers = json.loads(out.out)
     assert [e["sources"] for e in numbers["clips"]] == [2, 7]
     assert "short was left out: no two images are 0.1 s apart" in numbers["notes"][0]
+    assert "FVD over all 9 videos" in numbers["notes"][1]
+    assert numbers["clips"][0]["methods"]["forecast"]["fvd"] > 0
     (mean,) = (line for line in out.err.splitlines() if line.startswith("mean over clips"))
     frames = [e["methods"]["forecast"]["psnr"]["mean"] for e in numbers["clips"]]
     assert f"{np.mean(frames):.2f}" in mean

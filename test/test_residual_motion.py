@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import shared_path
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, static_flow, with_residual_masks
 from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 
@@ -32,6 +34,23 @@ def test_what_moves_is_found_and_little_else(street: Clip) -> None:
     assert (masks & true).sum() / true.sum() > 0.2
     assert (masks & true).sum() / masks.sum() > 0.65
     assert (masks & ~true).sum() / (~true).sum() < 0.03
+
+
+def test_real_traffic() -> None:
+    """A queue at a crossing: a lorry and the car ahead roll, the pickup in the next lane stands, as do bridge and road.
+
+    No figure of any forecast is measured here.
+    """
+    clip = read_clip(shared_path("logs/train/kitti_0052.mcap"), start=16, count=9)
+    mask = residual_moving_masks(clip)[4]
+    rolling = {"lorry": (slice(110, 150), slice(600, 680)), "car ahead": (slice(180, 210), slice(385, 475))}
+    standing = {
+        "pickup": (slice(120, 190), slice(150, 290)),
+        "bridge": (slice(20, 60), slice(100, 400)),
+        "lane": (slice(190, 230), slice(200, 330)),
+    }
+    assert {name: mask[place].mean() > 0.7 for name, place in rolling.items()} == dict.fromkeys(rolling, True)
+    assert {name: mask[place].mean() < 0.05 for name, place in standing.items()} == dict.fromkeys(standing, True)
 
 
 def test_poses_a_little_off_do_not_make_the_world_move(street: Clip) -> None:

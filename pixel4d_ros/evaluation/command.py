@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
     from pixel4d_ros.datasets.clip import Clip
+    from pixel4d_ros.evaluation.benchmark import Judged
+    from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.evaluation.results import Evaluation
     from pixel4d_ros.evaluation.runner import Options
@@ -90,6 +92,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
     from pixel4d_ros.evaluation.evaluation_page import write_page
+    from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.forecaster import Forecaster
 
@@ -99,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
     forecaster = Forecaster.load(args.weights, args.device)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
-    found = list(_evaluations(forecaster, args, protocol, gallery, notes))
+    pool = FeaturePool()
+    found = list(_evaluations(forecaster, args, protocol, _Audience(gallery, pool), notes))
     if not found:
         raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
+    notes += pool.describe()
     # With JSON on stdout the tables must not break it for whoever parses it.
     print(_text(found, args.markdown, args.brief, notes), file=sys.stderr if args.json == "-" else sys.stdout)
     numbers = [evaluation.as_dict() for evaluation in found]
@@ -127,7 +132,7 @@ def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]
 
 
 def _evaluations(
-    forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, gallery: Gallery | None, notes: list[str]
+    forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, audience: _Audience, notes: list[str]
 ) -> Iterator[Evaluation]:
     """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
@@ -137,13 +142,13 @@ def _evaluations(
     for data in args.data:
         worlds = WorldSet.parse(data)
         if worlds is not None:
-            with _watched(options, gallery, worlds.name) as watched:
+            with audience.watch(options, worlds.name) as watched:
                 yield evaluate_worlds(forecaster, worlds, protocol, watched)
             continue
         several = Path(data).is_dir()
         for clip in _clips(data, args):
             try:
-                with _watched(options, gallery, clip.name) as watched:
+                with audience.watch(options, clip.name) as watched:
                     evaluation = evaluate_clip(forecaster, clip, protocol, clip.name, watched)
             except ValueError as error:
                 if not several:
@@ -153,13 +158,26 @@ def _evaluations(
             yield evaluation
 
 
-@contextmanager
-def _watched(options: Options, gallery: Gallery | None, name: str) -> Iterator[Options]:
-    if gallery is None:
-        yield options
-        return
-    with gallery.clip(name) as show:
-        yield replace(options, watch=show)
+@dataclass(frozen=True)
+class _Audience:
+    """Who sees every judged window, beside the tables."""
+
+    gallery: Gallery | None
+    pool: FeaturePool
+
+    @contextmanager
+    def watch(self, options: Options, name: str) -> Iterator[Options]:
+        """The options with which a clip of that name is watched."""
+        if self.gallery is None:
+            yield replace(options, watch=self.pool.add)
+            return
+        with self.gallery.clip(name) as show:
+
+            def watch(judged: Judged) -> None:
+                show(judged)
+                self.pool.add(judged)
+
+            yield replace(options, watch=watch)
 
 
 def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
+from pixel4d_ros.evaluation.benchmark import Judged
 from pixel4d_ros.rotations import FloatArray
 
 
@@ -21,3 +24,31 @@ def frechet_distance(a: FloatArray, b: FloatArray) -> float:
     x, y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))  # rows are columns of A^T: S = x^T x
     overlap = float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
     return float(mean @ mean + (x * x).sum() + (y * y).sum() - 2 * overlap)
+
+
+@dataclass(frozen=True)
+class FeaturePool:
+    """Video features over all clips: an FVD compares sets of videos, so that of many clips is no mean of theirs."""
+
+    forecast: list[FloatArray] = field(default_factory=list)
+    repeat: list[FloatArray] = field(default_factory=list)
+    truth: list[FloatArray] = field(default_factory=list)
+
+    def add(self, judged: Judged) -> None:
+        """Take the features of one source image's videos, if it has them."""
+        score = judged.score
+        for features, found in (
+            (self.forecast, score.futures[0].features),
+            (self.repeat, score.repeat.features),
+            (self.truth, score.truth_features),
+        ):
+            if found is not None:
+                features.append(found)
+
+    def describe(self) -> list[str]:
+        """FVD over everything that was added, in a sentence; nothing when that are fewer than two videos."""
+        if len(self.truth) < 2:
+            return []
+        truth = np.stack(self.truth)
+        values = [frechet_distance(np.stack(videos), truth) for videos in (self.forecast, self.repeat)]
+        return [f"FVD over all {len(truth)} videos: forecast {values[0]:.1f}, image repeated {values[1]:.1f}"]
