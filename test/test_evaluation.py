@@ -81,6 +81,20 @@ class Repeater:
         return self.views(scene, poses, times, *camera).frames
 
 
+@dataclass
+class Halves(Repeater):
+    """Another noise outside a mask than inside."""
+
+    outside: tuple[float, ...] = (0.0,)
+    inside: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def views(self, scene: DynamicGaussians, poses: np.ndarray, times: Any, *camera: Any) -> Any:
+        views = super().views(scene, poses, times, *camera)
+        beyond = np.stack([noisy(self.image, self.outside[int(scene.velocities[1, 0])]) for _ in times])
+        views.frames = np.where(self.inside[..., None], views.frames, beyond)
+        return views
+
+
 class Means(torch.nn.Module):
     """Stands in for I3D: two colours' means as a video's features."""
 
@@ -289,6 +303,28 @@ def test_best_of_k_is_one_future_per_video() -> None:
     assert mean.psnr.mean < best.psnr.mean
     assert result.steps[5].psnr["best of 3"] > result.steps[5].psnr["forecast"]
     assert "best of 3" in describe(result)
+
+
+def test_what_the_motion_is_worth_is_measured_inside_moving_objects() -> None:
+    """Future 1 is the best inside, future 2 outside; without motion the forecaster's noise is that of future 0."""
+    clip = replace(drive(), images=np.repeat(drive(1).images, 20, 0))
+    ids = np.zeros(clip.images.shape[:3], np.uint8)
+    ids[:, 8:20, 10:30] = 1
+    forecaster = Halves(noise=(30.0, 10.0, 50.0), outside=(30.0, 50.0, 10.0), inside=ids[0] > 0)
+    result = summary(forecaster, replace(clip, object_ids=ids), Protocol(samples=3))
+    best = result.methods["best of 3"]
+    assert best.inside is not None
+    assert best.outside is not None
+    assert best.inside.mean == pytest.approx(20 * np.log10(255 / 10), abs=1)  # sigma 10
+    assert best.outside.mean == pytest.approx(20 * np.log10(255 / 10), abs=1)  # of future 2: most pixels are outside
+    assert result.best_inside_gain is not None
+    assert result.best_inside_gain.mean == pytest.approx(20 * np.log10(3), abs=1)
+    assert result.inside_gain is not None
+    assert abs(result.inside_gain.mean) < 0.5
+    assert result.steps[5].inside["best of 3"] > result.steps[5].inside["forecast"] + 5
+    assert "best of 3 over sample 0" in describe(result)
+    assert result.motion is not None
+    assert result.motion.velocity_error is None  # masks alone tell no velocities
 
 
 def test_motion_off_stands_still_and_changes_nothing_else() -> None:
