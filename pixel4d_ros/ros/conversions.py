@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Pose, Quaternion
 from nav_msgs.msg import MapMetaData, OccupancyGrid
@@ -21,7 +22,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.logs.images import RgbImage
 from pixel4d_ros.occupancy import OccupancyMap
 from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.rotations import FloatArray, matrix_to_quaternion, quaternion_to_matrix
 
 
 def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
@@ -131,6 +132,33 @@ def rigid_from_xyzw(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
     T = np.asarray(quaternion_matrix(np.array([x, y, z, w]) / norm))
     T[:3, 3] = translation
     return T
+
+
+def rigids_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
+    """4x4 matrices (n, 4, 4) of quaternions (n, 4) x y z w and translations (n, 3), as rigid_from_xyzw, all at once.
+
+    Trajectories are read with it: a planner that asks about thirty of them does not wait for a thousand small steps.
+    """
+    q, p = np.asarray(rotations, np.float64).reshape(-1, 4), np.asarray(translations, np.float64).reshape(-1, 3)
+    norms = np.linalg.norm(q, axis=1, keepdims=True)
+    if not (np.isfinite(norms).all() and np.isfinite(p).all()):
+        raise ValueError("pose contains NaN or Inf")
+    if (abs(norms - 1) > 0.1).any():
+        worst = float(norms[np.abs(norms - 1).argmax(), 0])
+        raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")
+    T = np.tile(np.eye(4), (len(q), 1, 1))
+    T[:, :3, :3] = quaternion_to_matrix(torch.from_numpy((q / norms)[:, [3, 0, 1, 2]])).numpy()
+    T[:, :3, 3] = p
+    return T
+
+
+def pose_messages(poses: FloatArray) -> list[Pose]:
+    """A Pose for each of the 4x4 matrices (n, 4, 4), as pose_message, all at once."""
+    quaternions = matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(poses[:, :3, :3]))).numpy()
+    return [
+        Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=i, y=j, z=k, w=w))
+        for (x, y, z), (w, i, j, k) in zip(poses[:, :3, 3].tolist(), quaternions.tolist())
+    ]
 
 
 def pose_message(T: FloatArray) -> Pose:

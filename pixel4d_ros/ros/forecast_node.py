@@ -142,6 +142,9 @@ class ForecastNode(LifecycleNode):
             for question in self._worker.stop():
                 question.refuse(NOT_ACTIVE)
             self._worker = None
+            self._inputs = Inputs(self._inputs.info)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # all but the weights, with which it can be activated again at once
 
     def _free(self) -> None:
         """Give back the forecaster's memory and take the outputs down."""

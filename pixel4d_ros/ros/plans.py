@@ -11,7 +11,7 @@ import numpy as np
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
-from pixel4d_ros.ros.conversions import nanoseconds, read_pose, rigid_from_xyzw
+from pixel4d_ros.ros.conversions import nanoseconds, rigids_from_xyzw
 from pixel4d_ros.rotations import FloatArray
 
 MAX_POSES = 10_000  # a longer trajectory is refused rather than read for seconds
@@ -34,7 +34,7 @@ class Plan:
 
 def plan_from_path(message: Path, received_ns: int) -> Plan:
     """Read a nav_msgs/Path; received_ns stands in for a missing stamp. Raises PlanError when it cannot be used."""
-    poses = _poses(message, message.poses, lambda p: read_pose(p.pose))
+    poses = _poses(message, message.poses, _place)
     return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.poses], received_ns)
 
 
@@ -43,16 +43,15 @@ def plan_from_multi_dof(message: Any, received_ns: int) -> Plan:
     if any(not p.transforms for p in message.points):
         raise PlanError("trajectory has points without transforms")
 
-    def pose(point: Any) -> FloatArray:
-        t, r = point.transforms[0].translation, point.transforms[0].rotation
-        return rigid_from_xyzw((r.x, r.y, r.z, r.w), (t.x, t.y, t.z))
+    def place(point: Any) -> tuple[Any, Any]:
+        return point.transforms[0].translation, point.transforms[0].rotation
 
-    return _from_start(message, _poses(message, message.points, pose), received_ns)
+    return _from_start(message, _poses(message, message.points, place), received_ns)
 
 
 def plan_from_nav_trajectory(message: Any, received_ns: int) -> Plan:
     """Read a nav_msgs/Trajectory (of distributions after Jazzy), whose points have stamps. Raises PlanError."""
-    poses = _poses(message, message.points, lambda p: read_pose(p.pose))
+    poses = _poses(message, message.points, _place)
     return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.points], received_ns)
 
 
@@ -61,7 +60,7 @@ def plan_from_points(message: Any, received_ns: int) -> Plan:
 
     Autoware's planners may leave all times at zero; the speeds they plan give the times then.
     """
-    poses = _poses(message, message.points, lambda p: read_pose(p.pose))
+    poses = _poses(message, message.points, _place)
     if hasattr(message.points[0], "longitudinal_velocity_mps"):
         speeds = np.array([p.longitudinal_velocity_mps for p in message.points], np.float64)
         if not any(nanoseconds(p.time_from_start) for p in message.points) and speeds.any():
@@ -92,15 +91,21 @@ def plan_type(name: str) -> type:
     return found
 
 
-def _poses(message: Any, points: Sequence[Any], read: Callable[[Any], FloatArray]) -> FloatArray:
+def _place(point: Any) -> tuple[Any, Any]:
+    """Position and orientation of a point with a pose."""
+    return point.pose.position, point.pose.orientation
+
+
+def _poses(message: Any, points: Sequence[Any], place: Callable[[Any], tuple[Any, Any]]) -> FloatArray:
     if not points:
         raise PlanError("trajectory is empty")
     if len(points) > MAX_POSES:
         raise PlanError(f"trajectory has more than {MAX_POSES} poses")
     if not message.header.frame_id:
         raise PlanError("trajectory has no frame_id in its header")
+    places = [place(point) for point in points]
     try:
-        return np.stack([read(point) for point in points])
+        return rigids_from_xyzw([(q.x, q.y, q.z, q.w) for _, q in places], [(p.x, p.y, p.z) for p, _ in places])
     except ValueError as error:
         raise PlanError(f"trajectory: {error}") from error
 

@@ -14,8 +14,9 @@ import rclpy
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, NodeProcess, image, path, picture, running_node, stamp
+from harness import HEIGHT, WIDTH, Client, NodeProcess, call, image, path, picture, running_node, stamp
 from nav_msgs.msg import Odometry
+from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
@@ -261,6 +262,11 @@ class Failing:
             raise self.error
         return self.real.forecast(*arguments, **options)
 
+    def views(self, *arguments, **options):
+        if self.error is not None:
+            raise self.error
+        return self.real.views(*arguments, **options)
+
 
 @pytest.fixture(scope="module")
 def in_process():
@@ -300,6 +306,21 @@ def test_device_memory_that_runs_out_skips_frames_and_goes_on(in_process, capfd)
     assert "Traceback" not in log
     failing.error = None
     recovers(client, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(DeviceError("not enough memory on cuda"), "not enough memory"), (RuntimeError("odd"), "RuntimeError: odd")],
+)
+def test_a_request_that_fails_is_answered_with_the_reason(in_process, error, words):
+    failing, client = in_process
+    recovers(client, 2.5)
+    request = ForecastTrajectories.Request(trajectories=[path(2.5)])
+    failing.error = error
+    answer = call(client, ForecastTrajectories, "forecast_node/forecast_trajectories", request)
+    assert not answer.success and words in answer.message
+    failing.error = None
+    assert call(client, ForecastTrajectories, "forecast_node/forecast_trajectories", request).success
 
 
 def test_an_unexpected_error_is_logged_once_with_its_traceback(in_process, capfd):
