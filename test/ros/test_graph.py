@@ -35,7 +35,7 @@ def client(tmp_path_factory):
     with running_node(log, steps=1, use_sim_time="true"):
         node = Client(listen=False)
         # Discovery goes on for a while; the last thing to appear is what is made at configure.
-        node.until(lambda: NODE in node.get_node_names())
+        node.until(lambda: (NODE, "/") in node.get_node_names_and_namespaces())
         node.until(lambda: names(node, "service") >= {f"/{NODE}/forecast_trajectories"})
         node.spin_for(2.0)
         yield node
