@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,28 +226,10 @@ def ros_environment() -> dict[str, str]:
 
 def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float) -> None:
     """A few numbers, and where the files are."""
-    files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html")
+    from pixel4d_ros.evaluation.report_text import summary
+
+    files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html", "scores.jsonl")
     say(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")
     for name in files:
         path = out / name
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
-
-
-def summary(numbers: dict[str, Any]) -> str:
-    """One paragraph of the report's numbers."""
-
-    def mean(name: str) -> str:
-        interval: Sequence[Any] | dict[str, Any] | None = numbers.get(name)
-        return f"{interval['mean']:.1f} dB" if isinstance(interval, dict) else "unknown"
-
-    node = numbers["node"]
-    age = node.get("age_s")
-    lines = [
-        f"{numbers['forecasts']} forecasts of {numbers['size'][0]}x{numbers['size'][1]}",
-        f"PSNR {mean('psnr')} over the horizon, repeating the image {mean('repeat_psnr')}, gain {mean('gain')}",
-    ]
-    if age:
-        lines.append(f"age when published {age['p50']:.2f} s (median), {age['worst']:.2f} s (worst)")
-    if node.get("dropped") is not None:
-        lines.append(f"{node['received']} images received, {node['dropped']} dropped as newer ones came")
-    return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MAX_SCORED = 100  # forecasts that are scored, evenly spread over a long recordi
 MAX_PLAYED = 20  # forecasts that the video plays
 STRIPS = 4  # forecasts whose pictures the page shows
 STRIP_TIMES = (0.5, 1.3)  # s after the source image
+SCORES = ("psnr", "ssim", "repeat_psnr", "repeat_ssim", "confidence")
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,24 @@ class _Findings:
     """What one pass over a recording collects; pictures only of those forecasts that are shown."""
 
     received: list[tuple[int, int]] = field(default_factory=list)  # stamp and time of recording, ns
-    scores: list[FloatArray] = field(default_factory=list)  # (5, T): psnr, ssim, repeat psnr, repeat ssim, confidence
+    stamps: list[int] = field(default_factory=list)  # ns, of the source images scored
+    scores: list[FloatArray] = field(default_factory=list)  # (5, T): SCORES
     times: FloatArray = field(default_factory=lambda: np.zeros(0))
     strips: list[Strip] = field(default_factory=list)
     samples: int = 1
     size: tuple[int, int] = (0, 0)
 
 
-def write_report(log: Path, recorded: Path, out: Path, camera: str | None = None) -> dict[str, Any]:
-    """Compare the forecasts in `recorded` with `log` and write forecast.mp4, report.json and report.html into out.
+def write_report(
+    log: Path, recorded: Path, out: Path, camera: str | None = None, most_scored: int | None = MAX_SCORED
+) -> dict[str, Any]:
+    """Compare the forecasts in `recorded` with `log`; writes forecast.mp4, report.json, report.html and scores.jsonl.
 
-    camera: the log's image topic that the node was given (None: the one that pick_streams chooses). Returns the
-    contents of report.json. Raises LogError when one of the two cannot be read, or they do not belong together.
+    camera: the log's image topic that the node was given (None: the one that pick_streams chooses). most_scored: so
+    many source images at most, evenly spread (None: all). Returns the contents of report.json. Raises LogError when one
+    of the two cannot be read, or they do not belong together. A line of scores.jsonl is one forecast (sample 0): its
+    stamp in ns, and lists over its frames of time (s), psnr and ssim, those of repeating the source image, and
+    confidence; null where the log shows nothing of that time.
     """
     from pixel4d_ros.evaluation.report_page import page
 
@@ -104,7 +111,7 @@ def write_report(log: Path, recorded: Path, out: Path, camera: str | None = None
         truth = Truth(source, pick_streams(source, camera).image.name)
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:
-            findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast")
+            findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast", most_scored)
         if not findings.scores:
             raise LogError(
                 f"no forecast in {recorded} was made from an image of {log}: their stamps differ; "
@@ -114,11 +121,12 @@ def write_report(log: Path, recorded: Path, out: Path, camera: str | None = None
     report = _summarise(findings, node, source.path.stem, record.path.name)
     numbers = report.as_dict()
     (out / "report.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    (out / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _lines(findings)))
     (out / "report.html").write_text(page(report, video_path), encoding="utf-8")
     return numbers
 
 
-def _collect(record: LogReader, truth: Truth, video: VideoWriter, title: str) -> _Findings:
+def _collect(record: LogReader, truth: Truth, video: VideoWriter, title: str, most_scored: int | None) -> _Findings:
     found = _Findings()
     topic = forecast_topic(record)
     total = record.topics[topic].count
@@ -129,7 +137,7 @@ def _collect(record: LogReader, truth: Truth, video: VideoWriter, title: str) ->
         index = len(found.received)
         found.received.append((forecast.stamp, forecast.recorded))
         sources = math.ceil(total / found.samples)
-        if index % math.ceil(sources / MAX_SCORED):
+        if most_scored is not None and index % math.ceil(sources / most_scored):
             continue
         comparison = compare(forecast, truth)
         if comparison is None:
@@ -156,7 +164,15 @@ def _add_scores(found: _Findings, comparison: Comparison) -> None:
         return
     found.times = comparison.times
     found.size = comparison.source.shape[1], comparison.source.shape[0]
+    found.stamps.append(comparison.stamp)
     found.scores.append(np.stack(rows).astype(np.float64))
+
+
+def _lines(found: _Findings) -> Iterator[dict[str, Any]]:
+    """What scores.jsonl says, by forecast."""
+    for stamp, scores in zip(found.stamps, found.scores, strict=True):
+        lists = dict(zip(SCORES, scores.tolist(), strict=True))
+        yield _without_nan({"stamp": stamp, "time": found.times.tolist(), **lists})
 
 
 def _strip(comparison: Comparison, seconds: float) -> Strip:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
+
+from pixel4d_ros.ros.pacing import Pacer, space_bar
+from pixel4d_ros.ros.replay_publishers import chosen_topics, make_publishers, read_remaps
+from pixel4d_ros.ros.replay_score import Scoring, add_score_arguments, report, scoring
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -19,16 +23,24 @@ if TYPE_CHECKING:
 
 CLOCK_PERIOD_S = 0.01
 BEHIND_S = 0.1  # a lag that is worth a word
+LINGER_STEP_S = 0.2
 SETTLE_S = 0.3  # a subscriber needs a moment more to know the publisher than the other way round
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pixel4d replay`."""
     parser.add_argument("log", help="an .mcap, .db3 or .bag file, or a rosbag2 folder")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 is real time (default %(default)s)")
-    parser.add_argument("--loop", action="store_true", help="begin anew at the end, until interrupted")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="skip the first S seconds")
-    parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds of the log")
+    parser.add_argument("-r", "--rate", type=float, default=1.0, help="speed, 1 is real time (default %(default)s)")
+    parser.add_argument("-l", "--loop", action="store_true", help="begin anew at the end, until interrupted")
+    parser.add_argument(
+        "--start", "--start-offset", type=float, default=0.0, metavar="S", help="skip the first S seconds"
+    )
+    parser.add_argument(
+        "--duration", "--playback-duration", type=float, metavar="S", help="stop after S seconds of the log"
+    )
+    parser.add_argument(
+        "--start-paused", action="store_true", help="begin when the space bar is pressed, which pauses and resumes"
+    )
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="publish only these")
     parser.add_argument("--remap", nargs="+", default=[], metavar="A:=B", help="publish topic A under the name B")
     parser.add_argument("--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock at 100 Hz")
@@ -46,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where the log has no nav_msgs/Path, publish the poses really driven over the next 3 s as /planned_path",
     )
+    add_score_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,57 +66,40 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.logs.reader import LogReader
     from pixel4d_ros.ros.session import ros_node
 
-    if args.rate <= 0:
+    if not args.rate > 0:
         raise ValueError(f"--rate must be positive, got {args.rate:g}")
-    with LogReader(args.log) as log, ros_node("pixel4d_replay") as (node, stop):
-        replay = Replay(log, node, args)
-        if args.wait_for_subscribers is not None:
-            replay.wait_for_subscribers(args.wait_for_subscribers, args.wait_timeout, stop)
-        pacer = replay.play(stop)
+    with LogReader(args.log) as log, ros_node("pixel4d_replay") as (node, stop), ExitStack() as stack:
+        replay = Replay(log, node, args, stop)
+        if not stack.enter_context(space_bar(replay.paused, stop)) and args.start_paused:
+            raise ValueError("--start-paused needs a terminal in the foreground, for its space bar to resume")
+        score = None
+        if args.score is not None:
+            replay.check_unscored(args.score_topic)
+            score = stack.enter_context(scoring(args.score, args.score_topic, args.clock))
+        replay.wait(args.wait_for_subscribers, score)
+        pacer = replay.play()
         while args.loop and not stop.is_set():
-            pacer = replay.play(stop)
+            pacer = replay.play()
         replay.flush()
         if not stop.is_set():
-            print(f"replayed {replay.published} messages, at most {pacer.max_lag * 1e3:.0f} ms late", flush=True)
-            if pacer.max_lag > BEHIND_S:
-                print(
-                    f"warning: replay fell up to {pacer.max_lag:.1f} s behind real time: lower --rate, or publish less"
-                    " with --topics",
-                    file=sys.stderr,
-                )
+            replay.say_how_it_went(pacer)
             replay.linger(pacer, args.linger)
+        while score is not None and score.expects_more() and not stop.is_set():
+            replay.linger(pacer, LINGER_STEP_S)
+    if args.score is not None:
+        report(log.path, args.camera, args.score)
     return 0
-
-
-@dataclass
-class Pacer:
-    """Keeps the log's time in step with the wall's, and measures how late it gets."""
-
-    start_ns: int
-    rate: float
-    stop: Event
-    began: float = field(default_factory=time.monotonic)
-    max_lag: float = 0.0  # s of wall time
-
-    def wait_until(self, log_ns: int) -> None:
-        """Sleep until the log's time has come; returns at once when late or stopped."""
-        remaining = self.began + (log_ns - self.start_ns) * 1e-9 / self.rate - time.monotonic()
-        if remaining > 0:
-            self.stop.wait(remaining)
-        else:
-            self.max_lag = max(self.max_lag, -remaining)
-
-    def now_ns(self) -> int:
-        """The log's time now, were it in step."""
-        return self.start_ns + int((time.monotonic() - self.began) * self.rate * 1e9)
 
 
 class Replay:
     """A log, its publishers, and what to publish besides: /clock and, where asked for, the plan."""
 
-    def __init__(self, log: LogReader, node: Node, args: argparse.Namespace) -> None:
-        self.log, self.node, self.args = log, node, args
-        self.remaps = dict(_remap(text) for text in args.remap)
+    def __init__(self, log: LogReader, node: Node, args: argparse.Namespace, stop: Event) -> None:
+        self.log, self.node, self.args, self.stop = log, node, args, stop
+        self.paused = Event()
+        if args.start_paused:
+            self.paused.set()
+        self.remaps = read_remaps(args.remap)
         self.start_ns = log.start_ns + int(args.start * 1e9)
         self.end_ns = log.end_ns
         if args.duration is not None:
@@ -111,41 +107,11 @@ class Replay:
         if self.start_ns >= log.end_ns:
             length = (log.end_ns - log.start_ns) * 1e-9
             raise ValueError(f"--start {args.start:g} is beyond the end of {log.path}, which is {length:.1f} s long")
-        self.publishers = self._make_publishers()
+        self.publishers = make_publishers(node, log, chosen_topics(log, args.topics), self.remaps)
         self.clock = self._clock_publisher() if args.clock else None
         self.plan = self._plan() if args.plan_from_odometry else None
         self.published = 0
-
-    def _chosen(self) -> list[str]:
-        names = [name for name, topic in self.log.topics.items() if topic.count and name != "/clock"]
-        unknown = [name for name in self.args.topics or [] if name not in names]
-        if unknown:
-            raise ValueError(f"{self.log.path} has no topic {', '.join(unknown)}; it has {', '.join(names)}")
-        return [name for name in names if self.args.topics is None or name in self.args.topics]
-
-    def _make_publishers(self) -> dict[str, Publisher]:
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-
-        from pixel4d_ros.ros.session import message_class
-
-        publishers, missing = {}, {}
-        for name in self._chosen():
-            topic = self.log.topics[name]
-            kind = message_class(topic.type)
-            if kind is None:
-                missing[name] = topic.type
-                continue
-            # Reliable, so that both reliable and best-effort subscribers match.
-            qos = QoSProfile(depth=10)
-            if name in self.log.latched:
-                qos = QoSProfile(depth=min(topic.count, 1000), durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            publishers[name] = self.node.create_publisher(kind, self.remaps.get(name, name), qos)
-        if missing:
-            listed = ", ".join(f"{name} ({kind})" for name, kind in missing.items())
-            print(f"warning: not replayed, their message types are not installed: {listed}", file=sys.stderr)
-        if not publishers:
-            raise ValueError(f"{self.log.path}: none of the topics can be replayed; install their message packages")
-        return publishers
+        self.time_ns = self.start_ns  # of the log, up to which it has been replayed
 
     def _plan(self) -> DrivenPlan | None:
         from pixel4d_ros.logs.streams import pick_streams
@@ -160,8 +126,27 @@ class Replay:
 
         return self.node.create_publisher(Clock, "/clock", 10)
 
-    def wait_for_subscribers(self, names: list[str], timeout: float, stop: Event) -> None:
-        """Publish the start time on /clock until the topics have subscribers. Raises ValueError when time is up."""
+    def check_unscored(self, topic: str) -> None:
+        """Raise ValueError when the log itself would be heard in place of the node."""
+        if topic in [self.remaps.get(name, name) for name in self.publishers]:
+            raise ValueError(f"{self.log.path} holds {topic} itself: choose what to replay with --topics, or remap it")
+
+    def wait(self, subscribers: list[str] | None, score: Scoring | None) -> None:
+        """Until the topics have subscribers and there is somebody to score. Raises ValueError when time is up."""
+        if score is not None:
+            self._wait_until(
+                lambda: [] if score.is_ready else [score.topic],
+                "nobody publishes {} (waited {:g} s): start the node first, or name its topic with --score-topic",
+            )
+            subscribers = subscribers or []
+        if subscribers is not None:
+            awaited = self._awaited(subscribers)
+            self._wait_until(
+                lambda: [name for name, publisher in awaited.items() if not publisher.get_subscription_count()],
+                "nobody subscribed to {} within {:g} s: is the node active?",
+            )
+
+    def _awaited(self, names: list[str]) -> dict[str, Publisher]:
         from pixel4d_ros.logs.streams import pick_streams
 
         if not names:
@@ -171,23 +156,29 @@ class Replay:
         unknown = [name for name in names if name not in by_name]
         if unknown:
             raise ValueError(f"--wait-for-subscribers {', '.join(unknown)}: not published; {', '.join(by_name)} are")
+        return {name: by_name[name] for name in names}
+
+    def _wait_until(self, missing: Callable[[], list[str]], complaint: str) -> None:
+        """Publish the start time on /clock until nothing is missing."""
+        timeout: float = self.args.wait_timeout
         deadline = time.monotonic() + timeout
-        while not stop.is_set():
-            waiting = [name for name in names if not by_name[name].get_subscription_count()]
+        while not self.stop.is_set():
+            waiting = missing()
             if not waiting:
-                stop.wait(SETTLE_S)
+                self.stop.wait(SETTLE_S)
                 return
             if time.monotonic() > deadline:
-                raise ValueError(f"nobody subscribed to {', '.join(waiting)} within {timeout:g} s: is the node active?")
+                raise ValueError(complaint.format(", ".join(waiting), timeout))
             self._publish_clock(self.start_ns)
-            stop.wait(0.05)
+            self.stop.wait(0.05)
 
-    def play(self, stop: Event) -> Pacer:
+    def play(self) -> Pacer:
         """Publish everything once."""
         from tqdm import tqdm
 
         self._publish_latched_before_start()
-        pacer = Pacer(self.start_ns, self.args.rate, stop)
+        pacer = Pacer(self.start_ns, self.args.rate, self.stop)
+        self.time_ns = self.start_ns
         seconds = (self.end_ns - self.start_ns) * 1e-9
         form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f}/{total:.1f} s{postfix}"
         with tqdm(total=seconds, desc="replay", bar_format=form, mininterval=0.2) as bar:
@@ -198,35 +189,58 @@ class Replay:
                 self.publishers[raw.topic].publish(raw.data)
                 self.published += 1
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
-            if not stop.is_set():
+            if not self.stop.is_set():
                 bar.update(seconds - bar.n)
         return pacer
 
+    def say_how_it_went(self, pacer: Pacer) -> None:
+        """How much was published, and a warning where it came late."""
+        print(f"replayed {self.published} messages, at most {pacer.max_lag * 1e3:.0f} ms late", flush=True)
+        if pacer.max_lag > BEHIND_S:
+            print(
+                f"warning: replay fell up to {pacer.max_lag:.1f} s behind real time: lower --rate, or publish less"
+                " with --topics",
+                file=sys.stderr,
+            )
+
     def linger(self, pacer: Pacer, seconds: float) -> None:
         """Keep /clock running after the end, so that subscribers that are not done yet still know the time."""
-        self._run_clock(pacer, self.end_ns, self.end_ns + int(seconds * self.args.rate * 1e9))
+        self._run_clock(pacer, self.time_ns + int(seconds * self.args.rate * 1e9))
 
     def _timed(self, pacer: Pacer) -> Iterator[RawMessage]:
         """Messages, each when its time has come; /clock ticks in between."""
-        last = self.start_ns
         for raw in self.log.raw(list(self.publishers), self.start_ns):
             if raw.time_ns > self.end_ns:
+                break
+            self._run_clock(pacer, raw.time_ns)
+            if self.stop.is_set():
                 return
-            self._run_clock(pacer, last, raw.time_ns)
-            if pacer.stop.is_set():
-                return
-            last = raw.time_ns
             yield raw
+        self._run_clock(pacer, self.end_ns)
 
-    def _run_clock(self, pacer: Pacer, start_ns: int, end_ns: int) -> None:
-        """Let the time from start_ns to end_ns pass, with /clock ticking; ticks that are overdue are left out."""
+    def _run_clock(self, pacer: Pacer, end_ns: int) -> None:
+        """Let the time up to end_ns pass, with /clock ticking; ticks that are overdue are left out."""
+        self._hold(pacer)
         period = int(CLOCK_PERIOD_S * 1e9 * self.args.rate)
-        tick = start_ns + period
-        while tick < end_ns and not pacer.stop.is_set():
+        tick = self.time_ns + period
+        while tick < end_ns and not self.stop.is_set():
             pacer.wait_until(tick)
             self._publish_clock(tick)
+            self.time_ns = tick
+            self._hold(pacer)
             tick = max(tick + period, min(pacer.now_ns(), end_ns))
         pacer.wait_until(end_ns)
+        self.time_ns = end_ns
+
+    def _hold(self, pacer: Pacer) -> None:
+        """While paused, repeat the time: whoever comes meanwhile needs to know it."""
+        if not self.paused.is_set():
+            return
+        print(f"\npaused at {(self.time_ns - self.log.start_ns) * 1e-9:.2f} s: space bar to resume", file=sys.stderr)
+        with pacer.standing_still():
+            while self.paused.is_set() and not self.stop.is_set():
+                self._publish_clock(self.time_ns)
+                self.stop.wait(CLOCK_PERIOD_S)
 
     def _publish_latched_before_start(self) -> None:
         """Whoever skips the beginning still needs the static transforms that were sent there."""
@@ -252,10 +266,3 @@ class Replay:
 
         for publisher in self.publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=1))
-
-
-def _remap(text: str) -> tuple[str, str]:
-    name, separator, other = text.partition(":=")
-    if not separator or not name or not other:
-        raise ValueError(f"--remap {text}: write it as /topic:=/other")
-    return name, other

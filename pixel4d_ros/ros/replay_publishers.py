@@ -1,0 +1,59 @@
+"""What a replay publishes: a log's topics, under which names and with which quality of service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
+
+    from pixel4d_ros.logs.reader import LogReader
+
+
+def read_remaps(texts: Sequence[str]) -> dict[str, str]:
+    """Other names for topics, from words like "/topic:=/other". Raises ValueError."""
+    remaps = {}
+    for text in texts:
+        name, separator, other = text.partition(":=")
+        if not separator or not name or not other:
+            raise ValueError(f"--remap {text}: write it as /topic:=/other")
+        remaps[name] = other
+    return remaps
+
+
+def chosen_topics(log: LogReader, wanted: Sequence[str] | None) -> list[str]:
+    """The topics wanted (None: all) but the clock, which is the replay's. Raises ValueError for those the log lacks."""
+    names = [name for name, topic in log.topics.items() if topic.count and name != "/clock"]
+    unknown = [name for name in wanted or [] if name not in names]
+    if unknown:
+        raise ValueError(f"{log.path} has no topic {', '.join(unknown)}; it has {', '.join(names)}")
+    return [name for name in names if wanted is None or name in wanted]
+
+
+def make_publishers(node: Node, log: LogReader, names: Sequence[str], remaps: dict[str, str]) -> dict[str, Publisher]:
+    """Publishers by the log's topic names; warns of types that are not installed. Raises ValueError if none is left."""
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    from pixel4d_ros.ros.session import message_class
+
+    publishers, missing = {}, {}
+    for name in names:
+        topic = log.topics[name]
+        kind = message_class(topic.type)
+        if kind is None:
+            missing[name] = topic.type
+            continue
+        # Reliable, so that both reliable and best-effort subscribers match.
+        qos = QoSProfile(depth=10)
+        if name in log.latched:
+            qos = QoSProfile(depth=min(topic.count, 1000), durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publishers[name] = node.create_publisher(kind, remaps.get(name, name), qos)
+    if missing:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in missing.items())
+        print(f"warning: not replayed, their message types are not installed: {listed}", file=sys.stderr)
+    if not publishers:
+        raise ValueError(f"{log.path}: none of the topics can be replayed; install their message packages")
+    return publishers
