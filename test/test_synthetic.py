@@ -74,7 +74,7 @@ def test_static_and_moving_pixels_land_where_depth_and_motion_say(views: Rendere
         assert group.sum() > 150
         visible = group & (joined["depth_error"].abs() < 0.05)
         # Things may hide each other later, but nothing may be seen through where a point must be.
-        assert (joined["depth_error"][group] > 0.05).float().mean() < 0.06
+        assert (joined["depth_error"][group] > 0.05).float().mean() < 0.08  # the rims of small things
         assert visible.sum() > 0.6 * group.sum()
         assert joined["same_id"][visible].float().mean() > 0.95
         assert joined["depth_error"][visible].abs().median() < 0.012

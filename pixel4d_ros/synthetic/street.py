@@ -16,6 +16,8 @@ from pixel4d_ros.synthetic.things import add_car
 from pixel4d_ros.synthetic.traffic import add_traffic
 from pixel4d_ros.synthetic.world import Builder, Layout, Light
 
+TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
+
 
 def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> Layout:
     """The street of that seed with everything on it, made for a drive of `horizon` seconds.
@@ -25,9 +27,11 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     rng = np.random.default_rng([seed, 1])
     drawn = int(rng.choice(3, p=[0.5, 0.3, 0.2]))
     style = drawn if style is None else style
-    top_speed = (14.0, 16.0, 22.0)[style]
-    speed = float(rng.choice([0.0, rng.uniform(0, top_speed)], p=[0.08, 0.92])) if speed is None else speed
-    plan = make_plan(rng, style, speed * horizon)
+    plan = make_plan(rng, style, (TOP_SPEED if speed is None else speed) * horizon)
+    if speed is None:  # mostly with the traffic, sometimes slower, sometimes waiting
+        speed = plan.flow * float(
+            rng.choice([1.0, rng.uniform(), 0.0], p=[0.7, 0.22, 0.08]) * np.exp(rng.normal(0, 0.1))
+        )
     out = Builder()
     _houses(out, rng, plan)
     _greenery(out, rng, plan)

@@ -18,7 +18,6 @@ def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizo
     """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
     actors: list[Actor] = []
     lane = abs(ego.across)
-    cruise = max(ego.speed, 3.0)
 
     def start(add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
         if len(actors) >= MAX_OBJECTS:
@@ -31,47 +30,53 @@ def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizo
             actors.append(replace(actor, start=np.array([*point[0, :2], height])))
 
     if rng.uniform() < 0.65:
-        gap, speed = rng.uniform(8, 40), cruise * rng.uniform(0.8, 1.2)
+        # Drivers keep their distance in time: how far off the car ahead is tells how fast it goes.
+        speed = max(ego.speed, 2.0) * rng.uniform(0.9, 1.1)
+        gap = 6.0 + speed * float(np.exp(rng.normal(0.3, 0.25)))
         braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
         ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
         ahead = _kept_ahead(ahead, ego, horizon)
         start(add_car, ahead)
         if rng.uniform() < 0.4:
-            start(add_car, replace(ahead, start=ahead.start + rng.uniform(12, 40)))
+            start(add_car, replace(ahead, start=ahead.start + gap * rng.uniform(0.8, 1.3)))
     place = rng.uniform(8, 25)
     # Oncoming cars share a speed, so that none drives through another.
-    speed = rng.uniform(4, 14)
+    speed = plan.flow * float(np.exp(rng.normal(0, 0.1)))
     change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
     for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
         start(add_car, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
-        place += rng.uniform(9, 50)
+        place += 8 + rng.uniform(0.2, 3.0) * speed
     if plan.cross[0] < FAR and rng.uniform() < 0.6:
         side = rng.choice([-1, 1])
         _, heading = plan.table.place(plan.cross[0], 0.0)
         y = float(plan.table.place(plan.cross[0], 0.0)[0][1]) + side * rng.uniform(3, 25)
         at = np.array([plan.cross[0] + side * 0.5 * plan.cross[1], y, 1.0])
         turn = rng.choice([0.0, rng.uniform(-0.7, 0.7)])
-        start(add_car, ArcActor(at, -side * np.pi / 2, rng.uniform(2, 8), turn))
+        speed = (5.0 if turn else 0.7 * plan.flow) * float(np.exp(rng.normal(0, 0.12)))
+        start(add_car, ArcActor(at, -side * np.pi / 2, speed, turn))
     for _ in range(int(rng.integers(0, 3)) if plan.style != COUNTRY else 0):
         side = int(rng.choice([-1, 1]))
         across = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
         start(
             add_person,
-            RoadActor(
-                plan.table, rng.uniform(6, 45), across, rng.uniform(0.8, 1.7), 0.0, int(rng.choice([-1, 1])), 0.9
-            ),
+            RoadActor(plan.table, rng.uniform(6, 45), across, _walk(rng), 0.0, int(rng.choice([-1, 1])), 0.9),
         )
     if rng.uniform() < 0.3:
         s = rng.uniform(7, 30)
         side = int(rng.choice([-1, 1]))
         point, heading = plan.table.place(s, side * rng.uniform(0.5, plan.half_width))
         yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.2)
-        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, rng.uniform(0.9, 2.0), rng.normal(0, 0.1)))
+        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, _walk(rng), rng.normal(0, 0.1)))
     if rng.uniform() < 0.35:
         direction = int(rng.choice([-1, 1]))
         across = -direction * (min(lane * 1.7, plan.half_width - 0.6))
-        start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.uniform(3, 7), 0.0, direction, 0.9))
+        start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
     return actors
+
+
+def _walk(rng: Generator) -> float:
+    """Walking speed in m/s (mean and spread after Bohannon 1997)."""
+    return float(np.clip(rng.normal(1.35, 0.2), 0.8, 2.0))
 
 
 def _kept_ahead(car: RoadActor, ego: RoadActor, horizon: float) -> RoadActor:
