@@ -45,6 +45,9 @@ def check_poses(poses: ArrayLike) -> FloatArray:
     return poses
 
 
+SPEED_INTERVAL = 0.1  # seconds over which a path's speed is measured
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera: K (3, 3) in pixels, pixel centres at integers; image size in pixels."""
@@ -127,6 +130,13 @@ class CameraPath:
             return np.repeat(self.poses, len(times), 0)
         segment = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, len(self.times) - 2)
         return np.stack([self._interpolate(int(i), t) for i, t in zip(segment, times)])
+
+    def speed(self) -> float | None:
+        """Forward speed in m/s at time 0; None for a path of one pose, which says nothing of it."""
+        if len(self.times) == 1:
+            return None
+        before, after = self.at([0.0, SPEED_INTERVAL])
+        return float((rigid_inverse(before) @ after)[2, 3]) / SPEED_INTERVAL
 
     def _interpolate(self, i: int, t: float) -> FloatArray:
         s = (t - self.times[i]) / (self.times[i + 1] - self.times[i])

@@ -72,18 +72,33 @@ class Forecaster:
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
         self.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1))
 
-    def predict(self, image: ArrayLike, K: ArrayLike, num_samples: int = 1, seed: int = 0) -> DynamicGaussians:
+    def predict(
+        self,
+        image: ArrayLike,
+        K: ArrayLike,
+        num_samples: int = 1,
+        seed: int = 0,
+        depth: ArrayLike | None = None,
+        speed: float | None = None,
+    ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 
-        Raises ValueError for a bad image or K, DeviceError when the device's memory does not suffice.
+        Two measurements help where there are any: depth (h, w) along the optical axis in metres, registered to the
+        image, of any size, 0 or not finite where unknown; and the camera's own forward speed in m/s, which says much
+        about the traffic around it. Raises ValueError for bad input, DeviceError when the device's memory does not
+        suffice.
         """
         pixels = check_image(image)
         camera = Camera(np.asarray(K, np.float64), pixels.shape[1], pixels.shape[0])
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if speed is not None and not np.isfinite(speed):
+            raise ValueError(f"the speed must be a number of metres per second, got {speed}")
+        measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
             tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255
-            return self.predictor.predict(tensor, camera, num_samples, seed)
+            sensor = None if measured is None else torch.from_numpy(measured).to(self.device)
+            return self.predictor.predict(tensor, camera, num_samples, seed, sensor, speed)
 
     def render(
         self,
@@ -147,30 +162,28 @@ class Forecaster:
         num_samples: int = 1,
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        depth: ArrayLike | None = None,
     ) -> Forecast:
         """Forecast what the camera will see along the path at times (T,) seconds after the image.
 
-        size (width, height) of the frames; None: the image's. Raises as predict does.
+        size (width, height) of the frames; None: the image's. depth and errors as predict has them; the speed is that
+        of the path at its start.
         """
-        scene = self.predict(image, K, num_samples, seed)
+        scene = self.predict(image, K, num_samples, seed, depth, path.speed())
         height, width = np.shape(image)[:2]
         camera = Camera(np.asarray(K, np.float64), width, height).resized(*(size or (width, height)))
         poses = path.at(times)
-        frames, depth, confidence = [], [], []
-        for k in range(num_samples):
-            views = list(self._views(scene.sample(k), poses, times, camera.K, (camera.width, camera.height)))
-            frames.append(np.concatenate([_to_bytes(rgb) for rgb, _, _ in views]))
-            depth.append(np.concatenate([d.cpu().numpy() for _, d, _ in views]))
-            confidence.append(np.concatenate([(c > 0.5).float().mean((1, 2)).cpu().numpy() for _, _, c in views]))
-        stacked = np.stack(frames)
-        spread = stacked.std(0, dtype=np.float32).mean(-1) / 255 if num_samples > 1 else np.zeros(stacked.shape[1:4])
+        shape = (camera.width, camera.height)
+        futures = [self.views(scene.sample(k), poses, times, camera.K, shape) for k in range(num_samples)]
+        frames = np.stack([future.frames for future in futures])
+        spread = frames.std(0, dtype=np.float32).mean(-1) / 255 if num_samples > 1 else np.zeros(frames.shape[1:4])
         return Forecast(
             np.asarray(times, np.float64),
             poses,
-            stacked,
-            np.stack(depth),
+            frames,
+            np.stack([future.depth for future in futures]),
             spread.astype(np.float32),
-            np.stack(confidence).clip(0, 1),
+            np.stack([future.confidence for future in futures]),
             scene,
         )
 
@@ -252,6 +265,14 @@ def check_image(image: ArrayLike) -> NDArray[np.uint8]:
             f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}"
         )
     return np.require(pixels, requirements=["C", "W"])  # torch wants writable memory
+
+
+def check_depth(depth: ArrayLike) -> NDArray[np.float32]:
+    """Return a depth map as contiguous (h, w) float32 metres, or raise ValueError with the cause and the cure."""
+    metres = np.asarray(depth)
+    if metres.ndim != 2 or metres.size == 0 or not np.issubdtype(metres.dtype, np.floating):
+        raise ValueError(f"depth must be (h, w) floating point metres, got {metres.shape} {metres.dtype}")
+    return np.require(metres, np.float32, ["C", "W"])
 
 
 def _to_bytes(rgb: Tensor) -> NDArray[np.uint8]:

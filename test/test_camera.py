@@ -168,3 +168,9 @@ def test_a_path_is_not_asked_for_times_that_are_not_numbers() -> None:
 def test_a_mirror_image_is_not_a_pose() -> None:
     with pytest.raises(ValueError, match="rigid"):
         check_poses(np.diag([-1.0, 1, 1, 1])[None])
+
+
+def test_the_speed_of_a_path_is_that_forward_at_its_start() -> None:
+    assert CameraPath.still().speed() is None
+    assert CameraPath.constant_twist([0.3, 0, 7.0], [0, 0.1, 0], 1.0).speed() == pytest.approx(7.0, abs=0.05)
+    assert CameraPath.constant_twist([0, 0, 0], [0, 0, 0], 1.0).speed() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,16 @@ from torch import Tensor
 
 from pixel4d_ros import Camera
 from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, MAX_WIDTH, MIN_WIDTH, STRIDE, Canvas, reflect_pad, resize
-from pixel4d_ros.predictor.lifting import MAX_DEPTH, MIN_DEPTH, Grid, decode_depth, surface_gaussians
+from pixel4d_ros.predictor.lifting import Grid, shell_layer, surface_gaussians
+from pixel4d_ros.predictor.network import (
+    MAX_DEPTH,
+    MIN_DEPTH,
+    choose_motion,
+    decode_depth,
+    encode_sensor,
+    encode_speed,
+    sensor_pyramid,
+)
 from pixel4d_ros.predictor.objects import (
     ANGULAR_SCALE,
     LINEAR_SCALE,
@@ -21,7 +32,9 @@ from pixel4d_ros.predictor.objects import (
     find_objects,
     object_means,
 )
+from pixel4d_ros.predictor.posterior import Later, static_flow
 from pixel4d_ros.rendering import GaussianViews, rasterize
+from pixel4d_ros.rotations import rigid, rotation_matrix
 
 often = settings(max_examples=40, deadline=None)
 
@@ -151,6 +164,75 @@ def test_a_road_stays_closed_when_the_camera_drives_over_it(ahead: float) -> Non
     assert seen.min() > 0.8
     distance = (1 / road(source, 1.6))[0, 8:]
     assert ((view.depth[0, 8:] / distance - 1).abs() < 0.1).float().mean() > 0.95
+
+
+# What surrounds the view
+
+
+def test_the_shell_surrounds_the_camera() -> None:
+    torch.manual_seed(0)
+    drawn = torch.rand(1, 3, 64, 128)
+    K = torch.tensor([[[CANONICAL_FOCAL, 0, 64], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
+    shell = shell_layer(drawn, K, torch.ones(1))
+    assert shell.colors.min() >= 0 and shell.colors.max() <= 1 and not shell.observed.any()
+    wide = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
+    for turn in ([0.0, 0, 0], [0, 0.8, 0], [0, 3.1, 0], [1.2, 0, 0], [-1.5, 0, 0]):
+        T = torch.from_numpy(rigid(rotation_matrix(turn), np.zeros(3))).float()[None]
+        view = rasterize(
+            GaussianViews(
+                shell.means, shell.quaternions, shell.scales, shell.opacities, shell.colors, T, wide, (64, 64)
+            )
+        )
+        assert view.alpha.min() > 0.9  # no view has a hole
+
+
+# Measured depth
+
+
+def test_measured_depth_falls_on_its_place_on_the_canvas_and_the_nearest_hides_the_rest() -> None:
+    canvas = Canvas.of(camera(400, 120, 244))
+    depth = torch.zeros(240, 800)
+    depth[100, 300], depth[101, 301], depth[7, 9] = 8.0, 5.0, torch.nan
+    placed = canvas.place(depth)
+    assert placed.shape == (canvas.height, canvas.width) and (placed > 0).sum() == 1
+    assert placed[canvas.top + 50, canvas.left + 150] == 5.0
+
+
+def test_depth_spreads_over_the_levels_of_the_network() -> None:
+    depth = torch.zeros(1, 64, 64)
+    depth[0, 5, 9] = 12.0
+    sensor = encode_sensor(depth, torch.ones(1))
+    assert sensor[0, 1].sum() == 1 and sensor[0, 0, 5, 9] == pytest.approx((math.log(12) - 2.5) / 1.3, abs=1e-4)
+    for stride, level in zip((2, 4, 8, 16, 32), sensor_pyramid(sensor)):
+        cell = 5 // stride, 9 // stride
+        assert level[0, 1].sum() == 1 and level[0, 1][cell] == 1
+        torch.testing.assert_close(level[0, 0][cell], sensor[0, 0, 5, 9])
+
+
+def test_an_unknown_speed_is_not_zero() -> None:
+    assert encode_speed(torch.tensor([5.0, 0.0, torch.nan])).tolist() == [[0.5, 1], [0, 1], [0, 0]]
+
+
+# Motion
+
+
+@often
+@given(st.floats(1, 80), st.floats(-2, 3), st.floats(-0.2, 0.2))
+def test_what_stands_still_has_no_motion_in_the_posteriors_eyes(distance: float, forward: float, turn: float) -> None:
+    K = torch.tensor([[[CANONICAL_FOCAL, 0, 64.0], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
+    T = torch.from_numpy(rigid(rotation_matrix([0, turn, 0]), [0.1, 0, -min(forward, 0.8 * distance)])).float()[None]
+    later = Later(torch.zeros(1, 2, 64, 128), torch.tensor([0.2]), T, K)
+    flow = static_flow(torch.full((1, 16, 32), distance), later)
+    point = torch.linalg.inv(K[0]) @ torch.tensor([4 * 20 + 2.0, 4 * 3 + 2.0, 1.0]) * distance
+    seen = K[0] @ (T[0, :3, :3] @ point + T[0, :3, 3])
+    expected = seen[:2] / seen[2] - torch.tensor([82.0, 14.0])
+    torch.testing.assert_close(flow[0, :, 3, 20], expected, atol=2e-2, rtol=1e-3)
+
+
+def test_the_latent_chooses_motion_within_its_spread() -> None:
+    mode, spread = torch.full((1, 12, 16, 16), 2.0), torch.full((1, 12, 16, 16), 0.5)
+    torch.testing.assert_close(choose_motion(mode, spread, torch.zeros(1, 12, 2, 2)), mode)
+    torch.testing.assert_close(choose_motion(mode, spread, torch.full((1, 12, 2, 2), -1.0)), mode - spread)
 
 
 # Objects

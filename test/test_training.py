@@ -15,8 +15,9 @@ from conftest import REPOSITORY
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights
-from pixel4d_ros.predictor.network import Latent, Network, PixelMaps
+from pixel4d_ros.predictor.network import Network, PixelMaps
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
+from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig
@@ -46,7 +47,8 @@ def sample_batch(objects: int = 1) -> Batch:
     depth = torch.full((1, 32, 64), 8.0)
     centroids = torch.zeros(1, objects + 1, 3)
     eye = torch.eye(4).expand(1, 2, 4, 4)
-    return Batch(images, K, eye, torch.tensor([[0.0, 0.5]]), depth, ids, motions, centroids, images[:, 1])
+    flow, speed = torch.zeros(1, 2, 32, 64), torch.tensor([0.0])
+    return Batch(images, K, eye, torch.tensor([[0.0, 0.5]]), depth, ids, motions, centroids, flow, speed)
 
 
 def perfect_prediction(batch: Batch) -> Prediction:
@@ -61,8 +63,9 @@ def perfect_prediction(batch: Batch) -> Prediction:
         offset[0, 0][where] = (columns.float().mean() - columns) / OFFSET_SCALE
         offset[0, 1][where] = (rows.float().mean() - rows) / OFFSET_SCALE
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
-    maps = PixelMaps({}, {"center": center, "offset": offset}, torch.zeros(1, 1, 12, h, w))
-    return Prediction(batch.images, maps, motion, torch.ones(1), canvas, None)
+    still = torch.zeros(1, 12, h, w)
+    maps = PixelMaps({}, {"center": center, "offset": offset}, still[:, None], still, still)
+    return Prediction(batch.images, maps, motion, torch.ones(1), canvas, None, batch.flow.clone(), batch.flow.clone())
 
 
 def test_equal_images_cost_nothing() -> None:
@@ -141,6 +144,63 @@ def test_a_latent_like_the_prior_costs_only_its_free_bits() -> None:
     free = 8 * losses.FREE_BITS
     assert losses.latent_loss(Latent(zeros, zeros)).item() == pytest.approx(free)
     assert losses.latent_loss(Latent(zeros + 1, zeros)).item() == pytest.approx(8 * 0.5)
+
+
+def test_the_spread_that_the_motion_has_is_the_likeliest() -> None:
+    batch = sample_batch(objects=1)  # 1 m/s to the right, where the mode stands still: one of 12 numbers is off
+
+    def cost(spread: float) -> float:
+        prediction = perfect_prediction(batch)
+        prediction.maps.spread.fill_(losses.LEAST_SPREAD / LINEAR_SCALE)
+        prediction.maps.spread[:, 0] = spread / LINEAR_SCALE
+        return losses.spread_loss(prediction, batch).item()
+
+    assert cost(1.0) < min(cost(0.5), cost(2.0))
+
+
+def test_flow_tells_what_moves_where_nobody_else_does() -> None:
+    batch = sample_batch(objects=0)
+    prediction = perfect_prediction(batch)
+    batch.object_ids.fill_(-1)
+    batch.object_ids[:, :4] = 0
+    batch.flow[:, 0, :, 32:] = 6.0  # the right half goes to the right, though the camera stands still
+    batch.flow[:, :, 16:] = torch.nan
+    ids = losses.what_moves(prediction, batch)
+    assert (ids[:, 4:16, 32:] == 1).all() and (ids[:, 4:16, :32] == 0).all()
+    assert (ids[:, 16:] == -1).all() and (ids[:, :4] == 0).all()
+
+
+def test_flow_as_predicted_costs_next_to_nothing() -> None:
+    batch = sample_batch(objects=0)
+    prediction = perfect_prediction(batch)
+    ids = torch.zeros(1, 32, 64, dtype=torch.long)
+    right = losses.flow_loss(prediction, batch.flow, ids)
+    assert right.item() == pytest.approx(math.log(1.1), abs=1e-3)  # a distance is taken as 0.1 pixels at least
+    assert losses.flow_loss(prediction, batch.flow + 3, ids) > right + 1
+    assert losses.flow_loss(prediction, batch.flow + torch.nan, ids).item() == 0
+
+
+@pytest.mark.parametrize("part", ["hidden", "padding", "motion", "latent"])
+def test_parts_can_be_left_out(part: str) -> None:
+    torch.manual_seed(0)
+    batch, use_prior = sample_batch(), torch.zeros(1, dtype=torch.bool)
+    maps = predict_views(Network((part,)).train(), batch, 1.0, use_prior).maps
+    canvas = training_canvas(*SIZE)
+    if part == "hidden":
+        assert torch.sigmoid(maps.static["hidden_opacity"]).max() < 1e-9
+    elif part == "padding":
+        inside = canvas.inside(torch.device("cpu")) > 0
+        opacity = torch.sigmoid(maps.static["opacity"])[0, 0]
+        assert opacity[~inside].max() < 1e-9 and opacity[inside].min() > 1e-3
+    elif part == "motion":
+        assert torch.sigmoid(maps.static["mobility"]).max() < 1e-9
+    else:
+        torch.testing.assert_close(maps.motion[:, 0], maps.mode)
+
+
+def test_unknown_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"wheels.*hidden, padding, motion, latent"):
+        Network(("wheels",))
 
 
 # The loop

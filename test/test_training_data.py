@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
+from pixel4d_ros.synthetic import sample_views
+from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
+from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, measured_flow
 from pixel4d_ros.training.real_data import RealData
+from pixel4d_ros.training.synthetic_data import exact_flow
 
 often = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -96,7 +100,8 @@ def test_a_batch_of_real_views_agrees_with_its_cameras(monkeypatch: pytest.Monke
     monkeypatch.setattr("pixel4d_ros.training.real_data.change_colors", lambda images, rng: images)
     data = RealData([drive()], np.random.default_rng(1), torch.device("cpu"))
     batch = data.batch(6, 3, SIZE)
-    assert batch.images.shape == (6, 3, 3, 32, 64) and batch.later.shape == (6, 3, 32, 64)
+    assert batch.images.shape == (6, 3, 3, 32, 64) and batch.flow.shape == (6, 2, 32, 64)
+    torch.testing.assert_close(batch.times[:, 1], torch.full((6,), 0.1 * FLOW_STEP))
     assert (batch.object_ids == -1).all() and (batch.times[:, 0] == 0).all()
     for b in range(6):
         for v in range(3):
@@ -110,3 +115,49 @@ def test_a_batch_of_real_views_agrees_with_its_cameras(monkeypatch: pytest.Monke
             place = torch.tensor([[[[(x + 0.5) / 64 * 2 - 1, (y + 0.5) / 32 * 2 - 1]]]])
             found = torch.nn.functional.grid_sample(batch.images[b, v][None], place, align_corners=False)[0, :, 0, 0]
             torch.testing.assert_close(found, batch.images[b, 0, :, 20, 40], atol=0.012, rtol=0)
+
+
+def test_the_measured_flow_of_a_shifted_image_is_its_shift() -> None:
+    world = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (80, 220, 3), np.uint8), (0, 0), 2)
+    first, second = world[:, 10:210], world[:, 6:206]  # everything is 4 pixels further right
+    flow = measured_flow(first, second)
+    known = np.isfinite(flow).all(-1)
+    assert known.mean() > 0.8
+    np.testing.assert_allclose(np.median(flow[known], 0), [4 / 200, 0], atol=0.3 / 200)
+    # What leaves the image cannot be followed.
+    assert np.isnan(flow[:, -3:]).all()
+
+
+def test_flow_leads_to_the_frame_two_steps_on_and_the_last_frames_have_none() -> None:
+    clip = drive(5)
+    flow = clip_flow(clip)
+    assert flow.shape == (5, *NATIVE_SIZE[::-1], 2)
+    assert np.isnan(flow[-FLOW_STEP:]).all() and np.isfinite(flow[:-FLOW_STEP]).any()
+
+
+def test_the_exact_flow_of_a_synthetic_world_carries_its_colours_along() -> None:
+    views = sample_views([1, 3, 8], torch.tensor([[0.0, 0.2]] * 3), (104, 32))
+    flow = exact_flow(views)
+    assert torch.isnan(flow[torch.isinf(views.depth[:, 0])[:, None].expand(-1, 2, -1, -1)]).all()
+    row, column = torch.meshgrid(torch.arange(32), torch.arange(104), indexing="ij")
+    place = torch.stack(((column + flow[:, 0] + 0.5) / 104, (row + flow[:, 1] + 0.5) / 32), -1) * 2 - 1
+    there = (place.abs() < 0.95).all(-1)
+    images = views.rgb.permute(0, 1, 4, 2, 3)
+    found = torch.nn.functional.grid_sample(images[:, 1], place.nan_to_num(5.0), align_corners=False)
+    moving = views.object_ids[:, 0] > 0
+    for pixels in (there & moving, there & ~moving):
+        assert pixels.sum() > 50
+        carried, repeated = ((image - images[:, 0]).abs().mean(1)[pixels].median() for image in (found, images[:, 1]))
+        assert carried < 0.5 * repeated
+
+
+def test_sparse_depth_is_true_where_it_is_given_and_often_missing() -> None:
+    torch.manual_seed(0)
+    truth = torch.rand(64, 16, 24) * 60 + 2
+    truth[:, :3] = torch.inf
+    given = sparse_depth(truth)
+    known = given > 0
+    assert not known[:, :3].any()
+    assert ((given / truth - 1).abs()[known] < 0.2).all()
+    shares = known.float().mean((1, 2))
+    assert 0.25 < (shares == 0).float().mean() < 0.85 and shares.max() > 0.5

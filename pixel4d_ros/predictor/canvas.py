@@ -70,6 +70,19 @@ class Canvas:
         right, bottom = self.width - self.left - self.inner.width, self.height - self.top - self.inner.height
         return reflect_pad(inner, self.left, right, self.top, bottom)
 
+    def place(self, depth: Tensor) -> Tensor:
+        """Measured depth (H, W) of any size, 0 where unknown -> (height, width) on the canvas, 0 in the padding.
+
+        Where several points fall on one pixel the nearest counts, since it hides the others.
+        """
+        rows, columns = torch.nonzero(torch.isfinite(depth) & (depth > 0), as_tuple=True)
+        points = depth[rows, columns].float()
+        y = ((rows + 0.5) * (self.inner.height / depth.shape[0])).long() + self.top
+        x = ((columns + 0.5) * (self.inner.width / depth.shape[1])).long() + self.left
+        flat = torch.full((self.height * self.width,), torch.inf, device=depth.device)
+        flat.scatter_reduce_(0, y * self.width + x, points, "amin")
+        return torch.where(torch.isinf(flat), 0.0, flat).view(self.height, self.width)
+
 
 def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torch.device) -> Tensor:
     """(H, W) float of the padded image: 1 in the inner one, whose upper left pixel is at (left, top), 0 around it."""

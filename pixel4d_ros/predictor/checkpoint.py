@@ -14,7 +14,7 @@ from torch import Tensor
 from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.predictor.network import Network
 
-FORMAT = "pixel4d_network_1"
+FORMAT = "pixel4d_network_2"
 SHIPPED = "pixel4d.safetensors"
 
 
@@ -36,7 +36,8 @@ def shipped_weights() -> Path:
 def save_weights(network: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write a network's weights as fp16 safetensors."""
     tensors = {name: _to_half(t).cpu().contiguous() for name, t in network.state_dict().items()}
-    save_file(tensors, str(path), metadata={"format": FORMAT, **(metadata or {})})
+    parts = {"without": ",".join(sorted(network.without))}
+    save_file(tensors, str(path), metadata={"format": FORMAT, **parts, **(metadata or {})})
 
 
 def load_weights(network: Network, path: str | Path) -> str:
@@ -46,12 +47,13 @@ def load_weights(network: Network, path: str | Path) -> str:
         raise WeightsError(f"weights file {path} does not exist: give the path of a .safetensors file")
     try:
         with safe_open(str(path), "pt") as file:
-            kind = (file.metadata() or {}).get("format")
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"weights file {path} is damaged or not safetensors ({error}): copy or download it again"
         ) from error
+    kind = metadata.get("format")
     if kind != FORMAT:
         raise WeightsError(f"weights file {path} holds {kind or 'unknown tensors'}, but this version needs {FORMAT}")
     wanted = network.state_dict()
@@ -64,6 +66,7 @@ def load_weights(network: Network, path: str | Path) -> str:
     if broken:
         raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")
     network.load_state_dict(tensors)
+    network.without = frozenset(filter(None, metadata.get("without", "").split(",")))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

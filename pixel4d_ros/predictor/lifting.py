@@ -6,6 +6,7 @@ a hidden one behind it, seen once something moves away; and a sky shell around e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,14 @@ from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, reflect_pad, resize
-from pixel4d_ros.predictor.network import PixelMaps
+from pixel4d_ros.predictor.network import PixelMaps, decode_depth
 from pixel4d_ros.rotations import matrix_to_quaternion
 
-MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
 SHELL_DEPTH = 400.0  # canonical metres
 SHELL_CELL = 8  # canvas pixels per Gaussian of the shell
 SHELL_MARGIN = 0.5  # of the canvas, on each side
+SHELL_FADE = 4.0  # cells over which the shell's colours fade to the mean of their row
+SPHERE_STEP = 0.1  # radians between the Gaussians of the sphere behind the shell
 MAX_SLANT = 25.0  # longest axis over pixel footprint: road seen at a grazing angle, but not depth edges
 SHARPEN = 0.5  # undoes the blur of overlapping Gaussians in the source view
 
@@ -35,12 +37,6 @@ class Layer:
     opacities: Tensor  # (B, N)
     colors: Tensor  # (B, N, 3)
     observed: Tensor  # (B, N)
-
-
-def decode_depth(logit: Tensor) -> Tensor:
-    """Canonical depth between the limits; the logit is linear in log depth, so that relative errors count alike."""
-    low, high = torch.log(torch.tensor(MIN_DEPTH)).item(), torch.log(torch.tensor(MAX_DEPTH)).item()
-    return torch.exp(low + (high - low) * torch.sigmoid(logit))
 
 
 @dataclass(frozen=True)
@@ -146,19 +142,65 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
 
 
 def shell_layer(drawn: Tensor, K: Tensor, depth_scale: Tensor) -> Layer:
-    """A coarse, opaque wall of blurred colours far behind everything, wider than the canvas."""
+    """A coarse, opaque wall of blurred colours far behind everything and beside the view, and a sphere behind that.
+
+    The further from the view, the more the colours are only the mean of what was seen at that height: the guess that
+    errs least, for cameras that turn away.
+    """
     colors = F.avg_pool2d(drawn, SHELL_CELL)
+    rows = F.avg_pool2d(colors.mean(3, keepdim=True), (5, 1), 1, (2, 0), count_include_pad=False)
     margin_y, margin_x = (int(n * SHELL_MARGIN) for n in colors.shape[-2:])
-    colors = reflect_pad(colors, margin_x, margin_x, margin_y, margin_y)
+    margins = (margin_x, margin_x, margin_y, margin_y)
+    near = torch.exp(-_distances(colors.shape[-2], colors.shape[-1], margins, colors.device) / SHELL_FADE)
+    colors = reflect_pad(colors, *margins)
+    means_of_rows = F.pad(rows, (0, 0, margin_y, margin_y), mode="replicate")
+    colors = near * colors + (1 - near) * means_of_rows
     K = K.clone()
     K[:, :2] /= SHELL_CELL
     K[:, 0, 2] += margin_x + 0.5 / SHELL_CELL - 0.5
     K[:, 1, 2] += margin_y + 0.5 / SHELL_CELL - 0.5
     inverse = (1 / (SHELL_DEPTH * depth_scale))[:, None, None].expand(-1, *colors.shape[-2:])
-    means, quaternions, scales = surface_gaussians(inverse, K, torch.full_like(inverse, 0.8))
-    n = means.shape[1]
-    opacities = torch.full((len(drawn), n), 0.999, device=drawn.device)
-    return Layer(means, quaternions, scales, opacities, colors.flatten(2).transpose(1, 2), torch.zeros_like(opacities))
+    wall = surface_gaussians(inverse, K, torch.full_like(inverse, 0.8))
+    directions = _sphere(drawn.device)
+    radius = (1.5 * SHELL_DEPTH * depth_scale)[:, None, None]
+    # The height on the wall at which a direction's colour is looked up.
+    height = directions[:, 1] / directions[:, ::2].norm(dim=-1).clamp(min=1e-3)
+    row = (K[:, 1, 1, None] * height + K[:, 1, 2, None]).round().long().clamp(0, means_of_rows.shape[2] - 1)
+    round_colors = torch.gather(means_of_rows[..., 0], 2, row[:, None].expand(-1, 3, -1)).transpose(1, 2)
+    b, n = len(drawn), len(directions)
+    means = torch.cat((wall[0], radius * directions), 1)
+    upright = torch.tensor([1.0, 0, 0, 0], device=drawn.device).expand(b, n, 4)
+    scales = torch.cat((wall[2], (0.8 * SPHERE_STEP * radius).expand(b, n, 3)), 1)
+    opacities = torch.full(means.shape[:2], 0.999, device=drawn.device)
+    return Layer(
+        means,
+        torch.cat((wall[1], upright), 1),
+        scales,
+        opacities,
+        torch.cat((colors.flatten(2).transpose(1, 2), round_colors), 1),
+        torch.zeros_like(opacities),
+    )
+
+
+def _distances(height: int, width: int, margins: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    """Cells from each cell of a padded grid to the grid of height x width inside it: (H, W)."""
+    left, right, top, bottom = margins
+    x = torch.arange(-left, width + right, device=device)
+    y = torch.arange(-top, height + bottom, device=device)
+    beside = (x - x.clamp(0, width - 1)).abs()
+    return torch.hypot(beside[None, :].float(), (y - y.clamp(0, height - 1)).abs()[:, None].float())
+
+
+def _sphere(device: torch.device) -> Tensor:
+    """Unit vectors (N, 3) all around, about SPHERE_STEP apart."""
+    count = round(math.pi / SPHERE_STEP)
+    rings = [(i + 0.5) / count * math.pi - math.pi / 2 for i in range(count)]
+    around = [max(1, round(2 * math.pi * math.cos(e) / SPHERE_STEP)) for e in rings]
+    elevation = torch.cat([torch.full((n,), e) for n, e in zip(around, rings)])
+    azimuth = torch.cat([torch.arange(n) * (2 * math.pi / n) for n in around])
+    level = torch.cos(elevation)
+    vectors = torch.stack((level * torch.sin(azimuth), torch.sin(elevation), level * torch.cos(azimuth)), -1)
+    return vectors.to(device)
 
 
 def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

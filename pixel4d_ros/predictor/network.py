@@ -7,6 +7,8 @@ frame.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +17,10 @@ from torch.nn import functional as F
 
 from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS, Encoder
+from pixel4d_ros.predictor.posterior import Latent, Later, Posterior
 
-LATENT_CHANNELS = 8
+SENSOR_CHANNELS = 2  # measured depth, and where there is any
+SPEED_CHANNELS = 2  # the camera's forward speed, and whether it is known
 STATIC_MAPS = {
     "depth": 1,  # logit of log depth between the limits
     "size": 1,  # logit of the visible Gaussian's size in pixels
@@ -28,7 +32,13 @@ STATIC_MAPS = {
     "mobility": 1,  # logit: moves on its own
 }
 OBJECT_MAPS = {"center": 1, "offset": 2}  # at a quarter of the resolution: object centres, and votes for them
+PARTS = ("hidden", "padding", "motion", "latent")  # what can be left out
+OFF = -30.0  # logit of what is switched off
 MOTION_CHANNELS = 12  # v, a, w, a_w
+LATENT_CHANNELS = MOTION_CHANNELS  # how many spreads each part of the motion is off its mode
+MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
+LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about unit size
+SPEED_SCALE = 10.0  # m/s
 _WIDTHS = (48, 64, 96, 128, 192)  # decoder channels at strides 2, 4, 8, 16, 32
 _FULL = 32
 
@@ -40,17 +50,19 @@ class PixelMaps:
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
+    mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
+    spread: Tensor  # the same shape: mean absolute deviation from it
 
 
 @dataclass(frozen=True)
-class Latent:
-    """Diagonal Gaussian over the latent (B, LATENT_CHANNELS, H/32, W/32)."""
+class Source:
+    """What the network is given of B images on their canvases."""
 
-    mean: Tensor
-    log_variance: Tensor
-
-    def draw(self) -> Tensor:
-        return self.mean + torch.randn_like(self.mean) * (0.5 * self.log_variance).exp()
+    image: Tensor  # (B, 3, H, W) float 0..1
+    inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
+    rays: Tensor  # (B, 2, H, W): x / z and y / z, in canonical units
+    sensor: Tensor  # (B, 2, H, W): scaled log of measured depth, 0 where unknown; and 1 where known
+    speed: Tensor  # (B, 2): forward speed in units of SPEED_SCALE, 0 where unknown; and 1 where known
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -69,99 +81,174 @@ def _up(x: Tensor) -> Tensor:
 
 
 class StaticDecoder(nn.Module):
-    """Features and rays -> maps at full resolution, plus the inner features that the dynamic branch goes on from."""
+    """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch goes on from.
+
+    Measured depth enters at every level, averaged over what each of its pixels covers, so that sparse points spread.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bottleneck = _block(FEATURE_CHANNELS[4] + 2, _WIDTHS[4])
-        self.levels = nn.ModuleList(_block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i], _WIDTHS[i]) for i in range(3, -1, -1))
+        self.bottleneck = _block(FEATURE_CHANNELS[4] + 2 + SENSOR_CHANNELS, _WIDTHS[4])
+        self.levels = nn.ModuleList(
+            _block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i] + SENSOR_CHANNELS, _WIDTHS[i]) for i in range(3, -1, -1)
+        )
         self.full = nn.Sequential(
-            nn.Conv2d(_WIDTHS[0] + 6, _FULL, 3, padding=1), nn.SiLU(), nn.Conv2d(_FULL, _FULL, 3, padding=1), nn.SiLU()
+            nn.Conv2d(_WIDTHS[0] + 6 + SENSOR_CHANNELS, _FULL, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(_FULL, _FULL, 3, padding=1),
+            nn.SiLU(),
         )
         self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
         self.objects = nn.Conv2d(_WIDTHS[1], sum(OBJECT_MAPS.values()), 3, padding=1)
         _start_heads(self)
 
-    def forward(self, image: Tensor, inside: Tensor, rays: Tensor, features: list[Tensor]) -> tuple[Tensor, ...]:
-        coarse_rays = F.interpolate(rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
-        x = bottleneck = self.bottleneck(torch.cat((features[4], coarse_rays), 1))
+    def forward(self, source: Source, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        depths = sensor_pyramid(source.sensor)
+        coarse_rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
+        x = bottleneck = self.bottleneck(torch.cat((features[4], coarse_rays, depths[4]), 1))
         quarter = x
-        for level, skip in zip(self.levels, features[3::-1]):
-            x = level(torch.cat((_up(x), skip), 1))
-            if skip is features[1]:
+        for level, i in zip(self.levels, range(3, -1, -1)):
+            x = level(torch.cat((_up(x), features[i], depths[i]), 1))
+            if i == 1:
                 quarter = x
-        full = self.full(torch.cat((_up(x), image, inside, rays), 1))
+        full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, source.sensor), 1))
         return self.head(full), self.objects(quarter), bottleneck, quarter
 
 
 class DynamicDecoder(nn.Module):
-    """Bottleneck, latent and quarter resolution features -> motion maps (B, 12, H/4, W/4)."""
+    """Bottleneck, speed and quarter resolution features -> the likeliest motion and its spread; a latent -> a choice.
+
+    Motion maps are mode + spread * z, (B, 12, H/4, W/4). A decoder that may mix the latent in as it likes learns to do
+    without it; here the latent is the only way to what the image does not tell. The camera's speed tells much about the
+    traffic around it, of which one image says little.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.static = nn.Conv2d(_WIDTHS[4], 96, 3, padding=1)
-        self.latent = nn.Sequential(nn.Conv2d(LATENT_CHANNELS, 96, 3, padding=1), nn.SiLU(), nn.Conv2d(96, 96, 1))
+        self.static = nn.Conv2d(_WIDTHS[4] + SPEED_CHANNELS, 96, 3, padding=1)
         self.inner = _block(96, 96)
         self.quarter = _block(96 + _WIDTHS[1], 64)
-        self.head = nn.Conv2d(64, MOTION_CHANNELS, 3, padding=1)
+        self.head = nn.Conv2d(64, 2 * MOTION_CHANNELS, 3, padding=1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
 
-    def forward(self, bottleneck: Tensor, quarter: Tensor, z: Tensor) -> Tensor:
-        x = self.inner(_up(self.static(bottleneck) + self.latent(z)))
+    def forward(self, bottleneck: Tensor, quarter: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+        """The mode and the spread of motion, (B, 12, H/4, W/4) each."""
+        everywhere = speed[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
+        x = self.inner(_up(self.static(torch.cat((bottleneck, everywhere), 1))))
         x = F.interpolate(x, quarter.shape[-2:], mode="bilinear", align_corners=False)
-        return self.head(self.quarter(torch.cat((x, quarter), 1)))
+        mode, spread = self.head(self.quarter(torch.cat((x, quarter), 1))).chunk(2, 1)
+        return mode, F.softplus(spread - 1)
+
+
+def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
+    """The motion (B, 12, H/4, W/4) that the latent z (B, LATENT_CHANNELS, H/32, W/32) chooses."""
+    return mode + spread * F.interpolate(z, mode.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Network(nn.Module):
-    """Canvas (B, 3, H, W) float 0..1 -> PixelMaps. The prior of the latent is the unit Gaussian."""
+    """Source -> PixelMaps. The prior of the latent is the unit Gaussian.
 
-    def __init__(self) -> None:
+    without names PARTS that are switched off, in training and ever after: for ablations.
+    """
+
+    def __init__(self, without: Collection[str] = ()) -> None:
         super().__init__()
+        unknown = set(without) - set(PARTS)
+        if unknown:
+            raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
+        self.without = frozenset(without)
         self.encoder = Encoder()
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
-        self.posterior_head = nn.Sequential(
-            nn.Conv2d(2 * FEATURE_CHANNELS[4], 128, 1), nn.SiLU(), nn.Conv2d(128, 2 * LATENT_CHANNELS, 3, padding=1)
-        )
+        self.posterior = Posterior(LATENT_CHANNELS)
 
     def forward(
         self,
-        image: Tensor,
-        inside: Tensor,
-        rays: Tensor,
+        source: Source,
         z: Tensor | None = None,
-        later: Tensor | None = None,
+        later: Later | None = None,
         use_prior: Tensor | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass.
 
-        image (B, 3, H, W); inside (B, 1, H, W): 1 where the camera saw, 0 in the padding; rays (B, 2, H, W): x / z
-        and y / z. z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or later (B, 3, H, W), a later frame,
-        samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is the
-        prior's mode instead, so that the mode is trained too: it is the sample 0 that everybody sees.
+        z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or a later frame samples the posterior (training only),
+        which is returned. Where use_prior (B,) is true the latent is the prior's mode instead, so that the mode is
+        trained too: it is the sample 0 that everybody sees.
         """
-        features = self.encoder(image)
+        features = self.encoder(source.image)
+        raw, objects, bottleneck, quarter = self.static(source, features)
+        static = dict(zip(STATIC_MAPS, raw.split(list(STATIC_MAPS.values()), 1)))
         posterior = None
         if later is not None:
-            with torch.no_grad():
-                future = self.encoder(later)[4]
-            mean, log_variance = self.posterior_head(torch.cat((features[4], future), 1)).chunk(2, 1)
-            posterior = Latent(mean, log_variance.clamp(-8, 8))
+            posterior = self.posterior(features[1], decode_depth(static["depth"].detach().float()), later)
             drawn = posterior.draw()
             if use_prior is not None:
                 drawn = torch.where(use_prior[:, None, None, None], torch.zeros_like(drawn), drawn)
             z = drawn[:, None]
         if z is None:
             raise ValueError("the network needs either latents z or a later frame")
-        static, objects, bottleneck, quarter = self.static(image, inside, rays, features)
-        samples = [self.dynamic(bottleneck, quarter, z[:, s]) for s in range(z.shape[1])]
+        static = self._switched_off(static, source.inside)
+        if "latent" in self.without:
+            z = torch.zeros_like(z)
+        mode, spread = self.dynamic(bottleneck, quarter, source.speed)
+        if use_prior is not None:
+            # The mode learns where it stands alone; elsewhere the latent shall explain what the mode misses.
+            mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
+        samples = [choose_motion(mode, spread.detach(), z[:, s]) for s in range(z.shape[1])]
         maps = PixelMaps(
-            dict(zip(STATIC_MAPS, static.split(list(STATIC_MAPS.values()), 1))),
+            static,
             dict(zip(OBJECT_MAPS, objects.split(list(OBJECT_MAPS.values()), 1))),
             torch.stack(samples, 1),
+            mode,
+            spread,
         )
         return maps, posterior
+
+    def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
+        """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""
+        off = {name: tensor.new_full((), OFF) for name, tensor in static.items()}
+        static = dict(static)
+        if "padding" in self.without:
+            for name in ("opacity", "hidden_opacity"):
+                static[name] = torch.where(inside > 0, static[name], off[name])
+        for part, name in (("hidden", "hidden_opacity"), ("motion", "mobility")):
+            if part in self.without:
+                static[name] = off[name].expand_as(static[name])
+        return static
+
+
+def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
+    """Measured depth (B, 2, H, W) at strides 2, 4, ... 32: mean over the known pixels of a cell, if there are any."""
+    total, share = sensor.split(1, 1)
+    levels = []
+    for _ in range(5):
+        total, share = F.avg_pool2d(total, 2), F.avg_pool2d(share, 2)
+        levels.append(torch.cat((total / share.clamp(min=1e-6), (share > 0).to(share.dtype)), 1))
+    return levels
+
+
+def decode_depth(logit: Tensor) -> Tensor:
+    """Canonical depth between the limits; the logit is linear in log depth, so that relative errors count alike."""
+    low, high = math.log(MIN_DEPTH), math.log(MAX_DEPTH)
+    return torch.exp(low + (high - low) * torch.sigmoid(logit))
+
+
+def encode_sensor(depth: Tensor, depth_scale: Tensor) -> Tensor:
+    """Measured depth (B, H, W) in metres, 0 or not finite where unknown -> the network's input (B, 2, H, W).
+
+    depth_scale (B,) metres per canonical metre.
+    """
+    canonical = depth / depth_scale[:, None, None]
+    known = torch.isfinite(depth) & (canonical > MIN_DEPTH / 2) & (canonical < MAX_DEPTH)
+    log_depth = torch.log(torch.where(known, canonical, torch.ones_like(canonical)))
+    return torch.stack(((log_depth - LOG_DEPTH_MEAN) / LOG_DEPTH_SPREAD * known, known.to(depth.dtype)), 1)
+
+
+def encode_speed(speed: Tensor) -> Tensor:
+    """Forward speeds (B,) in m/s, NaN where unknown -> the network's input (B, 2)."""
+    known = torch.isfinite(speed)
+    return torch.stack((torch.where(known, speed / SPEED_SCALE, torch.zeros_like(speed)), known.to(speed.dtype)), 1)
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:

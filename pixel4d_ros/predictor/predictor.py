@@ -7,16 +7,26 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import Canvas, resize
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
-from pixel4d_ros.predictor.network import Network, PixelMaps, canvas_rays, latent_shape
+from pixel4d_ros.predictor.network import (
+    Network,
+    PixelMaps,
+    Source,
+    canvas_rays,
+    encode_sensor,
+    encode_speed,
+    latent_shape,
+)
 from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_means, object_motion
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import DynamicGaussians
 
+REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 COLOR_STEPS = 1  # rounds of matching the rendered source view to the image; more costs later frames
 
 
@@ -36,16 +46,35 @@ class Predictor:
         return Predictor(network, device, weights_hash)
 
     @torch.inference_mode()
-    def predict(self, image: Tensor, camera: Camera, num_samples: int, seed: int) -> DynamicGaussians:
+    def predict(
+        self,
+        image: Tensor,
+        camera: Camera,
+        num_samples: int,
+        seed: int,
+        depth: Tensor | None = None,
+        speed: float | None = None,
+    ) -> DynamicGaussians:
         """Image (3, H, W) float 0..1 on the device -> a scene with num_samples futures.
 
-        Sample 0 is the prior's mode.
+        Sample 0 is the prior's mode. depth (H, W) metres, 0 where unknown, and the camera's forward speed in m/s help
+        where they are known.
         """
         canvas = Canvas.of(camera)
         grid = Grid.of(camera, canvas)
         drawn = canvas.draw(image[None])
-        maps = self._run(drawn, canvas, self._latents(canvas, num_samples, seed))
         scale = torch.full((1,), canvas.depth_scale, device=self.device)
+        sensor = drawn.new_zeros(1, 2, canvas.height, canvas.width)
+        if depth is not None:
+            sensor = encode_sensor(canvas.place(depth)[None], scale)
+        source = Source(
+            drawn,
+            canvas.inside(drawn.device)[None, None],
+            canvas_rays(self._intrinsics(canvas.camera), canvas.width, canvas.height),
+            sensor,
+            encode_speed(torch.tensor([torch.nan if speed is None else speed], device=self.device)),
+        )
+        maps = self.network(source, self._latents(canvas, num_samples, seed))[0]
         grid_K, canvas_K = self._intrinsics(grid.camera), self._intrinsics(canvas.camera)
         visible = visible_layer(maps, image[None], grid_K, grid, canvas, scale)
         hidden = hidden_layer(maps, drawn, canvas_K, scale)
@@ -54,15 +83,13 @@ class Predictor:
         return replace(_match_colors(scene, image, grid), camera=camera)
 
     def _latents(self, canvas: Canvas, num_samples: int, seed: int) -> Tensor:
+        """Samples of the prior, smooth over the image, so that all parts of an object draw about the same."""
         generator = torch.Generator().manual_seed(seed)
-        z = torch.randn(1, num_samples, *latent_shape(canvas.width, canvas.height), generator=generator)
-        z[:, 0] = 0
-        return z.to(self.device)
-
-    def _run(self, drawn: Tensor, canvas: Canvas, z: Tensor) -> PixelMaps:
-        inside = canvas.inside(drawn.device)[None, None]
-        rays = canvas_rays(self._intrinsics(canvas.camera), canvas.width, canvas.height)
-        return self.network(drawn, inside, rays, z)[0]
+        channels, height, width = latent_shape(canvas.width, canvas.height)
+        rough = torch.randn(num_samples, channels, height + 2 * REACH, width + 2 * REACH, generator=generator)
+        z = F.avg_pool2d(rough, 2 * REACH + 1, 1) * (2 * REACH + 1)  # of unit variance again
+        z[0] = 0
+        return z[None].to(self.device)
 
     def _intrinsics(self, camera: Camera) -> Tensor:
         return torch.tensor(camera.K, dtype=torch.float32, device=self.device)[None]

@@ -76,3 +76,23 @@ def change_colors(images: Tensor, rng: Generator) -> Tensor:
     changed = images.clamp(min=1e-4) ** torch.exp(drawn(-0.25, 0.25)) * gain
     changed = ((changed - 0.5) * drawn(0.8, 1.2) + 0.5).clamp(0, 1)
     return torch.where(drawn(0, 1) < 0.1, changed.mean(2, keepdim=True), changed)
+
+
+def sparse_depth(depth: Tensor) -> Tensor:
+    """Depth (B, H, W) in metres as a sensor might give it: for half of the samples none; else some points, with noise.
+
+    Some sensors see a dense map, some only what is near, some nothing above a line. 0 where unknown.
+    """
+    shape, device = (len(depth), 1, 1), depth.device
+
+    def drawn(low: float, high: float) -> Tensor:
+        return torch.empty(shape, device=device).uniform_(low, high)
+
+    share = 10 ** drawn(-2.5, 0.3)  # above 1: all points
+    rows = torch.arange(depth.shape[1], device=device)[None, :, None] / depth.shape[1]
+    kept = torch.rand(depth.shape, device=device) < share
+    kept &= rows > drawn(-0.5, 0.5)
+    kept &= depth < 10 ** drawn(0.7, 2.3)
+    kept &= drawn(0, 1) < 0.5
+    noisy = depth * (1 + 0.03 * drawn(0, 1) * torch.randn(depth.shape, device=device))
+    return torch.where(kept & torch.isfinite(depth), noisy, torch.zeros_like(depth))

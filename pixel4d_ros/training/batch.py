@@ -10,7 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples of V views each; view 0 is the source itself. Images are H x W pixels, float 0..1."""
+    """B samples of V views each. View 0 is the source itself; view 1 comes soon after it, for the motion latent.
+
+    Images are H x W pixels, float 0..1.
+    """
 
     images: Tensor  # (B, V, 3, H, W)
     K: Tensor  # (B, V, 3, 3)
@@ -20,7 +23,8 @@ class Batch:
     object_ids: Tensor  # (B, H, W) int64: 0 static, 1..M moving; -1 where unknown
     motions: Tensor  # (B, M + 1, 4, 3) v, a, w, a_w at the source; zero where unknown
     centroids: Tensor  # (B, M + 1, 3)
-    later: Tensor  # (B, 3, H, W) a later frame, for the posterior
+    flow: Tensor  # (B, 2, H, W) measured, pixels from view 0 to view 1; NaN where unknown
+    speed: Tensor  # (B,) m/s forward of the camera at the source; NaN where unknown
 
     def part(self, start: int, stop: int) -> Batch:
         """Samples start..stop (exclusive)."""

@@ -49,6 +49,7 @@ class TrainingConfig:
     depth_weight: float = _option(0.5, "weight of the log depth loss")
     save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
+    without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 

@@ -185,7 +185,7 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
 
 
 def _network(config: TrainingConfig) -> Network:
-    network = Network()
+    network = Network(tuple(filter(None, config.without.split(","))))
     if config.weights is not None:
         load_weights(network, config.weights)
     elif config.backbone is not None:
@@ -212,7 +212,7 @@ def _step(
     widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
     use_prior = torch.rand(len(batch.images), device=batch.images.device) < 0.5
     prediction = predict_views(network, batch, widen, use_prior)
-    loss, parts = total_loss(prediction, batch, config.depth_weight)
+    loss, parts = total_loss(prediction, batch, config.depth_weight, progress)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0).cpu()  # waits for the GPU, as `if` would

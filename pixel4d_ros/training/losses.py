@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.lifting import MAX_DEPTH, decode_depth
-from pixel4d_ros.predictor.network import Latent
-from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE, pixel_grid
+from pixel4d_ros.predictor.network import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE, decode_motion, pixel_grid
+from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import Prediction, inside_view
 
-FREE_BITS = 0.02  # nats per latent element that cost nothing
+DEPTH_TRUSTED_FROM = 0.15  # of the run
+LEAST_SPREAD = 1e-3  # m/s and the like
+FREE_BITS = 0.002  # nats per latent element that cost nothing
 CENTER_SIGMA = 2.0  # quarter resolution pixels
 
 
-def total_loss(prediction: Prediction, batch: Batch, depth_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum, and its unweighted parts for the progress line."""
+def total_loss(
+    prediction: Prediction, batch: Batch, depth_weight: float, progress: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
     maps, canvas = prediction.maps, prediction.canvas
     depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
     limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
     mobility = inside_view(maps.static["mobility"], canvas)[:, 0]
+    # Which real pixels move can be told only once the depth is about right.
+    ids = what_moves(prediction, batch) if progress >= DEPTH_TRUSTED_FROM else batch.object_ids
     parts = {
         "color": color_loss(prediction.views, batch.images),
         "depth": depth_loss(depth, batch.depth, limit),
         "edges": depth_edge_loss(depth, batch.depth, limit),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
-        "mobility": mobility_loss(mobility, batch.object_ids),
+        "flow": flow_loss(prediction, batch.flow, ids),
+        "mobility": mobility_loss(mobility, ids),
         "objects": object_loss(prediction, batch),
+        "spread": spread_loss(prediction, batch),
         "hidden": torch.sigmoid(maps.static["hidden_opacity"]).mean(),
         "latent": latent_loss(prediction.posterior),
     }
@@ -37,10 +47,12 @@ def total_loss(prediction: Prediction, batch: Batch, depth_weight: float) -> tup
         "depth": depth_weight,
         "edges": 0.25,
         "smooth": 0.02,
+        "flow": 0.03,
         "mobility": 0.2,
-        "objects": 0.1,
+        "objects": 0.2,
+        "spread": 0.04,
         "hidden": 0.005,
-        "latent": 0.01,
+        "latent": 0.002,
     }
     total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
     names = list(parts)
@@ -49,15 +61,21 @@ def total_loss(prediction: Prediction, batch: Batch, depth_weight: float) -> tup
 
 
 def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
-    """L1 and SSIM at full, and L1 at a quarter resolution, which finds misplaced structure from further away."""
+    """L1 and SSIM at full, and L1 at a quarter resolution, which finds misplaced structure from further away.
+
+    Of the later views also log MSE, which is PSNR in other units: it prefers a blurred guess to a sharp one in the
+    wrong place. (The source view, where nothing is misplaced, would rule it.)
+    """
+    later = torch.log10((rendered[:, 1:] - target[:, 1:]).square().mean((2, 3, 4)) + 1e-3).mean()
     rendered, target = rendered.flatten(0, 1), target.flatten(0, 1)
     coarse = F.l1_loss(F.avg_pool2d(rendered, 4), F.avg_pool2d(target, 4))
-    return 0.7 * F.l1_loss(rendered, target) + 0.15 * (1 - similarity(rendered, target)) + 0.3 * coarse
+    fine = 0.6 * F.l1_loss(rendered, target) + 0.12 * (1 - similarity(rendered, target))
+    return fine + 0.3 * coarse + 0.05 * (later + 3)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Mean SSIM (Wang et al. 2004) of images (B, 3, H, W) in 0..1, over 7 x 7 boxes."""
-    mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(x, 7, 1) for x in (a, b, a * a, b * b, a * b))
+    """Mean SSIM (Wang et al. 2004) of images (B, 3, H, W) in 0..1, over 7 x 7 boxes around every other pixel."""
+    mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(x, 7, 2) for x in (a, b, a * a, b * b, a * b))
     var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
@@ -94,6 +112,32 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
     return total
 
 
+def flow_loss(prediction: Prediction, measured: Tensor, ids: Tensor) -> Tensor:
+    """Mean log distance in pixels between predicted and measured flow (B, 2, H, W), where there is any.
+
+    Where ids (B, H, W) say that something moves it tells the motion, elsewhere the depth, and both from further away
+    than colours do. The logarithm, because large errors are often the measurement's.
+    """
+    known = torch.isfinite(measured).all(1)
+    flow = torch.where((ids > 0)[:, None], prediction.flow, prediction.static_flow)
+    error = (flow - torch.nan_to_num(measured)).square().sum(1).add(1e-2).sqrt()
+    return (torch.log1p(error) * known).sum() / known.sum().clamp(min=1)
+
+
+def what_moves(prediction: Prediction, batch: Batch) -> Tensor:
+    """Object ids (B, H, W) completed by the measured flow where they are unknown: 1 moving, 0 still, -1 unknown.
+
+    What differs clearly from the flow of a still scene of the predicted depth moves on its own; by its margins, an
+    error of the depth does not count as motion.
+    """
+    static = prediction.static_flow.detach()
+    residual = (torch.nan_to_num(batch.flow) - static).norm(dim=1)
+    known = torch.isfinite(batch.flow).all(1) & (batch.object_ids < 0)
+    speed = static.norm(dim=1)
+    told = torch.where(residual > 2 + 0.35 * speed, 1, torch.where(residual < 0.7 + 0.15 * speed, 0, -1))
+    return torch.where(known, told, batch.object_ids)
+
+
 def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
     """Binary cross entropy where it is known what moves; elsewhere a light preference for standing still."""
     known = ids >= 0
@@ -110,12 +154,10 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
     offset = _quarter(prediction.maps.objects["offset"], prediction, quarter)
     motion = _quarter(prediction.motion.flatten(1, 2), prediction, quarter)
-    ids = batch.object_ids[:, 2::4, 2::4][:, : quarter[0], : quarter[1]]
-    grid = pixel_grid(*quarter, ids.device)
-    count = batch.motions.shape[1]
-    one_hot = F.one_hot(ids.clamp(min=0), count)[..., 1:].float()  # (B, h, w, M)
-    mass = one_hot.sum((1, 2))
-    centers = torch.einsum("bhwm,hwc->bmc", one_hot, grid) / mass.clamp(min=1)[..., None]
+    members, count = _members(batch, quarter), batch.motions.shape[1]
+    grid = pixel_grid(*quarter, members.device)
+    mass = members.sum((1, 2))
+    centers = torch.einsum("bhwm,hwc->bmc", members, grid) / mass.clamp(min=1)[..., None]
     distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
     heat = (
         (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
@@ -123,18 +165,46 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     known = (batch.object_ids >= 0).flatten(1).all(1)[:, None, None]
     entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
     loss = (entropy * known).sum() / (known.sum() * heat[0].numel()).clamp(min=1) * 4
-    moving = ids > 0
     if count == 1:
         return loss
-    target = torch.einsum("bhwm,bmc->bchw", one_hot, centers) - grid.permute(2, 0, 1)
+    target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
-    truth = torch.einsum("bhwm,bmc->bchw", one_hot, batch.motions[:, 1:].flatten(2))
+    truth = _true_motion(batch, members)
     units = motion.new_tensor([1.0, 0.3, 1.0, 0.3]).repeat_interleave(3) / LINEAR_SCALE
     errors = ((motion - truth).abs() * units.view(1, -1, 1, 1)).sum(1)
+    moving = members.sum(-1)
     return loss + ((votes + errors) * moving).sum() / moving.sum().clamp(min=1)
 
 
-def _quarter(maps: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
+    """Mean negative log likelihood of the known objects' motion in a Laplace distribution around its mode.
+
+    Only the spread learns from it: the mode shall not trade accuracy where it is unsure.
+    """
+    quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
+    members, maps = _members(batch, quarter), prediction.maps
+    mode, spread = (
+        _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction, quarter)
+        for m in (maps.mode.detach(), maps.spread)
+    )
+    spread = spread + LEAST_SPREAD
+    surprise = (torch.log(spread) + (_true_motion(batch, members) - mode).abs() / spread).mean(1)
+    moving = members.sum(-1)
+    return (surprise * moving).sum() / moving.sum().clamp(min=1)
+
+
+def _members(batch: Batch, size: Sequence[int]) -> Tensor:
+    """Which quarter resolution pixel belongs to which moving object: (B, h, w, M), 0 or 1."""
+    ids = batch.object_ids[:, 2::4, 2::4][:, : size[0], : size[1]]
+    return F.one_hot(ids.clamp(min=0), batch.motions.shape[1])[..., 1:].float()
+
+
+def _true_motion(batch: Batch, members: Tensor) -> Tensor:
+    """The motion of each pixel's object (B, 12, h, w); zero elsewhere."""
+    return torch.einsum("bhwm,bmc->bchw", members, batch.motions[:, 1:].flatten(2))
+
+
+def _quarter(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
     canvas = prediction.canvas
     top, left = canvas.top // 4, canvas.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]

@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
 
-LONGEST_STEP = 13  # frames between a source and its targets
+LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
 STEREO_FOCAL, STEREO_BASELINE = 483.35, 0.5327  # pixels at 832 wide, metres (KITTI stereo 2015)
 STEREO_CENTER = (408.17, 117.84)
 
@@ -29,6 +32,7 @@ class _Bank:
 
     images: Tensor  # (F, 3, H, W) uint8
     depth: Tensor  # (F, H, W) float16 metres, 0 where unknown
+    flow: Tensor  # (F, 2, h, w) float16 to the frame FLOW_STEP later, shares of width and height; NaN where unknown
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ class RealData:
     def _sample(self, entry: _Entry, views: int, size: tuple[int, int]) -> _Sample:
         """Choose a source frame, its targets (later frames, sometimes the other camera) and the augmentation."""
         clip, rng = entry.clip, self.rng
-        source = int(rng.integers(max(1, len(clip) - 1)))
-        ahead = range(source + 1, min(len(clip), source + LONGEST_STEP + 1))
-        chosen = [int(i) for i in rng.choice(ahead, views - 1, replace=len(ahead) < views - 1)] if ahead else []
-        frames = [(i, False) for i in (source, *chosen)]
+        source = int(rng.integers(max(1, len(clip) - FLOW_STEP)))
+        longest = LONGEST_ROOM_STEP if entry.static else LONGEST_STEP
+        ahead = [i for i in range(source + 1, min(len(clip), source + longest + 1)) if i != source + FLOW_STEP]
+        soon = [source + FLOW_STEP] if source + FLOW_STEP < len(clip) else []
+        chosen = [int(i) for i in rng.choice(ahead, views - 2, replace=len(ahead) < views - 2)] if ahead else []
+        frames = [(i, False) for i in (source, *soon, *chosen)]
         if clip.stereo is not None and (not chosen or rng.random() < 0.5):
             frames = [*frames[: views - 1], (source, True)]
         frames += [frames[-1]] * (views - len(frames))
@@ -111,19 +117,19 @@ class RealData:
         return _Sample(
             entry.bank,
             [i + (entry.first_right if right else entry.first) for i, right in frames],
-            entry.first + max(chosen, default=source),
             np.stack([crop.pose(T) for T in poses]),
             np.stack([crop.intrinsics(K) for K in intrinsics]),
             np.array([clip.times[i] - clip.times[source] for i, _ in frames]),
             crop,
             entry.static,
+            _speed(clip, source),
         )
 
     def _cut(self, bank: _Bank, samples: list[_Sample], size: tuple[int, int]) -> Batch:
         """Cut all samples of one bank at once."""
         device, (b, v) = self.device, (len(samples), len(samples[0].frames))
-        frames = torch.tensor([[*s.frames, s.later] for s in samples], device=device)
-        fine = crop_grids([s.crop for s in samples], bank.images, 2).repeat_interleave(v + 1, 0)
+        frames = torch.tensor([s.frames for s in samples], device=device)
+        fine = crop_grids([s.crop for s in samples], bank.images, 2).repeat_interleave(v, 0)
         sampled = F.grid_sample(
             bank.images[frames.flatten()].float() / 255,
             fine,
@@ -132,13 +138,13 @@ class RealData:
             align_corners=False,
         )
         # Sampled at twice the resolution and averaged, against aliasing.
-        images = change_colors(F.avg_pool2d(sampled, 2).view(b, v + 1, 3, size[1], size[0]), self.rng)
+        images = change_colors(F.avg_pool2d(sampled, 2).view(b, v, 3, size[1], size[0]), self.rng)
         coarse = crop_grids([s.crop for s in samples], bank.images, 1)
         # Nearest, so that known and unknown depth do not mix.
         depth = F.grid_sample(bank.depth[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)[:, 0]
         static = torch.tensor([s.static for s in samples], device=device)
         return Batch(
-            images=images[:, :v],
+            images=images,
             K=_tensor(np.stack([s.K for s in samples]), device),
             T_source_camera=_tensor(np.stack([s.poses for s in samples]), device),
             times=_tensor(np.stack([s.times for s in samples]), device),
@@ -146,7 +152,8 @@ class RealData:
             object_ids=torch.where(static, 0, -1)[:, None, None].expand(-1, size[1], size[0]),
             motions=torch.zeros(b, 1, 4, 3, device=device),
             centroids=torch.zeros(b, 1, 3, device=device),
-            later=images[:, v],
+            flow=_cut_flow(bank, frames[:, 0], [s.crop for s in samples], coarse),
+            speed=torch.tensor([s.speed for s in samples], dtype=torch.float32, device=device),
         )
 
 
@@ -156,12 +163,27 @@ class _Sample:
 
     bank: int
     frames: list[int]  # indices in the bank, the source first
-    later: int  # index of the frame that the posterior sees
     poses: FloatArray  # (V, 4, 4) T_source_camera
     K: FloatArray  # (V, 3, 3)
     times: FloatArray  # (V,)
     crop: Crop
     static: bool
+    speed: float  # m/s forward; NaN where unknown
+
+
+def _cut_flow(bank: _Bank, frames: Tensor, crops: list[Crop], grid: Tensor) -> Tensor:
+    """Flow (B, 2, H, W) of the bank's frames (B,) in pixels of the crops."""
+    flow = F.grid_sample(bank.flow[frames].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+    height, width = bank.images.shape[-2:]
+    scales = [(width * c.size[0] / c.width * (-1 if c.mirrored else 1), height * c.size[1] / c.height) for c in crops]
+    return flow * torch.tensor(scales, dtype=torch.float32, device=flow.device)[:, :, None, None]
+
+
+def _speed(clip: Clip, source: int) -> float:
+    if source + 1 >= len(clip):
+        return float("nan")
+    forward = (rigid_inverse(clip.poses[source]) @ clip.poses[source + 1])[2, 3]
+    return float(forward / (clip.times[source + 1] - clip.times[source]))
 
 
 def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], list[_Entry]]:
@@ -176,11 +198,22 @@ def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], l
     banks = []
     for group in parts:
         images = torch.cat([torch.from_numpy(np.ascontiguousarray(c.images)).to(device) for c in group])
-        depth = [
-            np.zeros(c.images.shape[:3], np.float16) if c.depth is None else c.depth.astype(np.float16) for c in group
-        ]
-        banks.append(_Bank(images.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.concatenate(depth)).to(device)))
+        depth = np.concatenate([_depth(c) for c in group])
+        flow = np.concatenate([clip_flow(c) for c in tqdm(group, "optical flow", unit="clip", leave=False)])
+        banks.append(
+            _Bank(
+                images.permute(0, 3, 1, 2).contiguous(),
+                torch.from_numpy(depth).to(device),
+                torch.from_numpy(flow).permute(0, 3, 1, 2).contiguous().to(device),
+            )
+        )
     return banks, entries
+
+
+def _depth(clip: Clip) -> NDArray[np.float16]:
+    if clip.depth is None:
+        return np.zeros(clip.images.shape[:3], np.float16)
+    return np.asarray(clip.depth).astype(np.float16)
 
 
 def _tensor(array: FloatArray, device: torch.device) -> Tensor:

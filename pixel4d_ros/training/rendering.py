@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, padded_size
 from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
-from pixel4d_ros.predictor.network import Latent, PixelMaps, canvas_rays
-from pixel4d_ros.predictor.objects import decode_motion
+from pixel4d_ros.predictor.network import PixelMaps, Source, canvas_rays, encode_sensor, encode_speed
+from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
+from pixel4d_ros.predictor.posterior import Latent, Later
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
+from pixel4d_ros.training.augmentation import sparse_depth
 from pixel4d_ros.training.batch import Batch
+
+SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Prediction:
     depth_scale: Tensor  # (B,)
     canvas: Canvas
     posterior: Latent | None
+    flow: Tensor  # (B, 2, H, W) pixels from view 0 to view 1, by the predicted motion; no gradient to depth
+    static_flow: Tensor  # the same if nothing moved on its own, by the predicted depth
 
 
 def training_canvas(width: int, height: int) -> Canvas:
@@ -48,43 +54,79 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     height, width = batch.images.shape[-2:]
     canvas = training_canvas(width, height)
     grid = Grid.of(canvas.inner, canvas)
-    source = batch.images[:, 0]
     K = batch.K[:, 0].clone()
     K[:, 0, 2] += canvas.left
     K[:, 1, 2] += canvas.top
     depth_scale = torch.sqrt(K[:, 0, 0] * K[:, 1, 1]) / CANONICAL_FOCAL
-    drawn = canvas.draw(source)
-    inside = grid.inside(source.device).expand(len(source), 1, -1, -1)
-    with torch.autocast(source.device.type, torch.bfloat16, enabled=source.is_cuda):
-        maps, posterior = network(
-            drawn,
-            inside,
-            canvas_rays(K, canvas.width, canvas.height),
-            later=canvas.draw(batch.later),
-            use_prior=use_prior,
-        )
+    source = _source(batch, canvas, K, depth_scale)
+    later = _later(batch, canvas, K, depth_scale)
+    with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
+        # A stereo pair has no later frame: nothing to infer motion from.
+        maps, posterior = network(source, later=later, use_prior=use_prior | (later.time <= 0))
     maps = PixelMaps(
         {k: v.float() for k, v in maps.static.items()},
         {k: v.float() for k, v in maps.objects.items()},
         maps.motion.float(),
+        maps.mode.float(),
+        maps.spread.float(),
     )
-    visible = visible_layer(maps, source, K, grid, canvas, depth_scale, widen)
-    hidden = hidden_layer(maps, drawn, K, depth_scale, widen)
-    shell = shell_layer(drawn, K, depth_scale)
+    visible = visible_layer(maps, batch.images[:, 0], K, grid, canvas, depth_scale, widen)
+    hidden = hidden_layer(maps, source.image, K, depth_scale, widen)
+    shell = shell_layer(source.image, K, depth_scale)
     motion = decode_motion(maps.motion, depth_scale)[:, 0]
-    views = _render(batch, canvas, (visible, hidden, shell), maps, motion)
-    return Prediction(views, maps, motion, depth_scale, canvas, posterior)
+    means, quaternions = _moved(batch, canvas, visible, maps, motion)
+    views = _render(batch, (visible, hidden, shell), means, quaternions)
+    static_flow = _flow(visible.means, batch, canvas)
+    # What moves shall be explained by its motion, not by another depth.
+    flow = _flow(means[:, 1] - visible.means + visible.means.detach(), batch, canvas)
+    return Prediction(views, maps, motion, depth_scale, canvas, posterior, flow, static_flow)
 
 
-def _render(batch: Batch, canvas: Canvas, layers: tuple[Layer, ...], maps: PixelMaps, motion: Tensor) -> Tensor:
-    (b, v), (height, width) = batch.times.shape, batch.images.shape[-2:]
-    visible = layers[0]
-    per_pixel = _visible_motion(canvas, maps, motion)
-    centroids = _visible_centroids(batch, canvas, visible)
-    t = batch.times[:, :, None, None]
-    means, quaternions = moved_gaussians(
-        visible.means[:, None], visible.quaternions[:, None], centroids[:, None], per_pixel, t
+def _source(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Source:
+    """What the network sees: now and then with some measured depth, and with the speed."""
+    image = canvas.draw(batch.images[:, 0])
+    b, device = len(image), image.device
+    sensor = encode_sensor(sparse_depth(batch.depth), depth_scale)
+    speed = torch.where(torch.rand(b, device=device) < SPEED_GIVEN, batch.speed, torch.nan)
+    return Source(
+        image,
+        canvas.inside(device).expand(b, 1, -1, -1),
+        canvas_rays(K, canvas.width, canvas.height),
+        torch.nn.functional.pad(sensor, _padding(batch, canvas)),
+        encode_speed(speed * torch.empty_like(speed).uniform_(0.95, 1.05)),
     )
+
+
+def _later(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Later:
+    T = torch.linalg.inv(batch.T_source_camera[:, 1])
+    T[:, :3, 3] /= depth_scale[:, None]
+    flow = torch.nn.functional.pad(batch.flow, _padding(batch, canvas), value=torch.nan)
+    return Later(flow, batch.times[:, 1], T, K)
+
+
+def _flow(places: Tensor, batch: Batch, canvas: Canvas) -> Tensor:
+    """Pixels (B, 2, H, W) from where view 0 sees the visible Gaussians to `places` (B, N, 3) in view 1."""
+    T = torch.linalg.inv(batch.T_source_camera[:, 1])
+    points = places @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]
+    seen = points @ batch.K[:, 1].transpose(1, 2)
+    pixels = (seen[..., :2] / seen[..., 2:].clamp(min=0.1)).view(len(places), canvas.height, canvas.width, 2)
+    grid = pixel_grid(canvas.height, canvas.width, places.device) - pixels.new_tensor([canvas.left, canvas.top])
+    return inside_view((pixels - grid).permute(0, 3, 1, 2), canvas)
+
+
+def _moved(batch: Batch, canvas: Canvas, visible: Layer, maps: PixelMaps, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (B, V, N, 3) and quaternions (B, V, N, 4) of the visible Gaussians at the times of the views."""
+    return moved_gaussians(
+        visible.means[:, None],
+        visible.quaternions[:, None],
+        _visible_centroids(batch, canvas, visible)[:, None],
+        _visible_motion(canvas, maps, motion),
+        batch.times[:, :, None, None],
+    )
+
+
+def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions: Tensor) -> Tensor:
+    (b, v), (height, width) = batch.times.shape, batch.images.shape[-2:]
 
     def views_of(name: str) -> Tensor:
         joined = torch.cat([getattr(layer, name) for layer in layers], 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
 from pixel4d_ros.training.real_data import RealData, is_room, read_stereo_folder
-from pixel4d_ros.training.synthetic_data import RENEW_EVERY, SyntheticData
+from pixel4d_ros.training.synthetic_data import make_batches
 
 Size = tuple[int, int]  # width, height
+RENEW_EVERY = 32  # calls between renewals of a synthetic pool: making worlds costs more than a step can spare
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,26 @@ class TrainingData:
         self.roads = self._real([c for c in clips if not is_room(c.clip)], device)
         self.rooms = self._real([c for c in clips if is_room(c.clip)], device)
 
-        def make(rng: Generator) -> list[Batch]:
-            data = SyntheticData(config.synthetic_batch, self.views, wide, config.synthetic_pool, rng, device)
-            data.batch()
-            return data.pool
+        def pool(size: Size, kind: str, number: int) -> SyntheticPool:
+            def make(rng: Generator) -> list[Batch]:
+                return make_batches(config.synthetic_batch, self.views, size, rng, device, kind)
 
-        self.synthetic = SyntheticPool(make, config.synthetic_pool, self.seed)
+            return SyntheticPool(make, config.synthetic_pool, (*self.seed, number))
+
+        self.synthetic, self.synthetic_rooms = pool(wide, "mixed", 0), pool(tall, "room", 1)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; a later step may follow any earlier one."""
         self.rng.bit_generator.state = np.random.default_rng((*self.seed, step)).bit_generator.state
         config = self.config
         rooms_before = self._room_steps(step)
-        if self.rooms is not None and self._room_steps(step + 1) > rooms_before:
-            return self.rooms.batch(config.batch + config.synthetic_batch, self.views, self.tall)
-        parts = (
-            [] if self.roads is None or not config.batch else [self.roads.batch(config.batch, self.views, self.wide)]
-        )
+        indoors = self._room_steps(step + 1) > rooms_before
+        real, synthetic = (self.rooms, self.synthetic_rooms) if indoors else (self.roads, self.synthetic)
+        parts = []
+        if real is not None and config.batch:
+            parts.append(real.batch(config.batch, self.views, self.tall if indoors else self.wide))
         if config.synthetic_batch:
-            parts.append(self.synthetic.batch(step - rooms_before, self.rng))
+            parts.append(synthetic.batch(rooms_before if indoors else step - rooms_before, self.rng))
         return Batch.join(parts)
 
     def _room_steps(self, step: int) -> int:
@@ -83,7 +85,7 @@ class SyntheticPool:
     make(rng) returns some batches; its i-th time draws from (seed, 1, i).
     """
 
-    def __init__(self, make: Callable[[Generator], list[Batch]], limit: int, seed: tuple[int, ...]) -> None:
+    def __init__(self, make: Callable[[Generator], list[Batch]], limit: int, seed: Sequence[int]) -> None:
         self.make, self.limit, self.seed = make, limit, seed
         self.made: dict[int, list[Batch]] = {}  # by the time they were made
 

@@ -1,59 +1,62 @@
-"""Synthetic batches with exact depth, object ids and motion; a pool of them, renewed as training goes on."""
+"""Synthetic batches with exact depth, object ids and motion."""
 
 from __future__ import annotations
 
 import torch
 from numpy.random import Generator
+from torch import Tensor
 
+from pixel4d_ros.predictor.objects import pixel_grid
+from pixel4d_ros.scene import Motion, moved_gaussians
+from pixel4d_ros.synthetic import RenderedViews, sample_views
 from pixel4d_ros.training.batch import Batch
 
 STEP = 0.1  # seconds between frames
 LONGEST_STEP = 13
-RENEW_EVERY = 32  # training steps between renewals
+SOON = 3  # steps after the source at most for view 1
 MADE_AT_ONCE = 4  # batches: many worlds cost little more than a few, since each is little work for a GPU
 
 
-class SyntheticData:
-    """Draws batches from a pool, since making one costs more than a training step can spare each time."""
+def make_batches(
+    count: int, views: int, size: tuple[int, int], rng: Generator, device: torch.device, kind: str = "mixed"
+) -> list[Batch]:
+    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind as sample_views has it."""
+    total = count * MADE_AT_ONCE
+    steps = torch.from_numpy(rng.integers(1, LONGEST_STEP + 1, (total, views)))
+    steps[:, 0] = 0
+    steps[:, 1] = torch.from_numpy(rng.integers(1, SOON + 1, total))
+    seeds = [int(s) for s in rng.integers(1 << 20, 1 << 31, total)]
+    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind)
+    T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
+    images = scenes.rgb.permute(0, 1, 4, 2, 3)
+    made = Batch(
+        images=images,
+        K=scenes.K[:, None].expand(-1, views, -1, -1),
+        T_source_camera=T,
+        times=times,
+        depth=scenes.depth[:, 0],
+        object_ids=scenes.object_ids[:, 0],
+        motions=scenes.motions.float(),
+        centroids=scenes.centroids.float(),
+        flow=exact_flow(scenes),
+        speed=T[:, 1, 2, 3] / times[:, 1],
+    )
+    return [made.part(i * count, (i + 1) * count) for i in range(MADE_AT_ONCE)]
 
-    def __init__(
-        self, count: int, views: int, size: tuple[int, int], pool: int, rng: Generator, device: torch.device
-    ) -> None:
-        self.count, self.views, self.size, self.limit = count, views, size, pool
-        self.rng, self.device = rng, device
-        self.pool: list[Batch] = []
-        self.served = 0
 
-    def batch(self) -> Batch:
-        """count samples; a new batch every few calls until the pool is full and then in place of an old one."""
-        if self.served % RENEW_EVERY == 0 or len(self.pool) < 2 * MADE_AT_ONCE:
-            made = self._make(self.count * MADE_AT_ONCE)
-            for i in range(MADE_AT_ONCE):
-                batch = made.part(i * self.count, (i + 1) * self.count)
-                if len(self.pool) < self.limit:
-                    self.pool.append(batch)
-                else:
-                    self.pool[int(self.rng.integers(self.limit))] = batch
-        self.served += 1
-        return self.pool[int(self.rng.integers(len(self.pool)))]
-
-    def _make(self, count: int) -> Batch:
-        from pixel4d_ros.synthetic import sample_views
-
-        steps = torch.from_numpy(self.rng.integers(1, LONGEST_STEP + 1, (count, self.views)))
-        steps[:, 0] = 0
-        seeds = [int(s) for s in self.rng.integers(1 << 20, 1 << 31, count)]
-        views = sample_views(seeds, steps * STEP, self.size, self.device, kind="mixed")
-        images = views.rgb.permute(0, 1, 4, 2, 3)
-        latest = steps.argmax(1)
-        return Batch(
-            images=images,
-            K=views.K[:, None].expand(-1, self.views, -1, -1),
-            T_source_camera=views.T_source_camera.float(),
-            times=views.times.float().to(self.device),
-            depth=views.depth[:, 0],
-            object_ids=views.object_ids[:, 0],
-            motions=views.motions.float(),
-            centroids=views.centroids.float(),
-            later=images[torch.arange(count), latest],
-        )
+def exact_flow(scenes: RenderedViews) -> Tensor:
+    """Flow (B, 2, H, W) in pixels from view 0 to view 1 of everything that view 0 shows; NaN in the sky."""
+    depth, ids, K = scenes.depth[:, 0], scenes.object_ids[:, 0].flatten(1), scenes.K
+    b, height, width = depth.shape
+    pixels = pixel_grid(height, width, depth.device).flatten(0, 1)
+    rays = torch.cat((pixels, torch.ones_like(pixels[:, :1])), 1) @ torch.linalg.inv(K).transpose(1, 2)
+    points = rays * torch.where(torch.isinf(depth), torch.nan, depth).flatten(1)[..., None]
+    index = torch.arange(b, device=depth.device)[:, None]
+    motion = Motion(*scenes.motions.float()[index, ids].unbind(2))
+    upright = torch.tensor([1.0, 0, 0, 0], device=depth.device).expand(*points.shape[:2], 4)
+    moment = scenes.times[:, 1].float().to(depth.device)[:, None, None]
+    moved, _ = moved_gaussians(points, upright, scenes.centroids.float()[index, ids], motion, moment)
+    T = torch.linalg.inv(scenes.T_source_camera[:, 1].float())
+    seen = (moved @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]) @ K.transpose(1, 2)
+    flow = torch.where(seen[..., 2:] > 0.1, seen[..., :2] / seen[..., 2:], torch.nan) - pixels
+    return flow.transpose(1, 2).unflatten(2, (height, width))
