@@ -1,0 +1,50 @@
+"""Scenes as SPZ files, a tenth of the PLY's size, through the optional package gsply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixel4d_ros.scene import SH_C0, DynamicGaussians
+
+# SPZ files are in OpenGL's axes (x right, y up, z backward), ours in the optical ones: half a turn about x.
+HALF_TURN = np.array([1, -1, -1], np.float32)
+FRACTION_BITS = 12  # of a position's 24: 0.24 mm, up to 2 km away
+
+
+class SpzError(ValueError):
+    """SPZ cannot be written here; the message says what to install."""
+
+
+def check_spz() -> None:
+    """Raise SpzError where gsply is not installed."""
+    try:
+        import gsply  # noqa: F401
+    except ImportError:
+        raise SpzError("SPZ needs the package gsply: pip install 'pixel4d_ros[spz]', or write PLY") from None
+
+
+def save_spz(scene: DynamicGaussians, path: str | Path) -> None:
+    """Write the scene as it is at its time: SPZ version 3, colours of degree 0. Raises SpzError without gsply.
+
+    SPZ is lossy: 8 bits for opacity, colour and each log scale, 10 for each part of a quaternion.
+    """
+    check_spz()
+    import gsply
+
+    def array(values: torch.Tensor) -> np.ndarray:
+        return np.ascontiguousarray(values.detach().float().cpu().numpy())
+
+    limit = 2.0 ** (23 - FRACTION_BITS) - 1  # what is farther is in the sky
+    flipped = np.concatenate([np.ones(1, np.float32), HALF_TURN])
+    gaussians = gsply.GSData(
+        means=array(scene.means.clamp(-limit, limit)) * HALF_TURN,
+        scales=array(scene.scales.clamp(min=1e-9).log()),
+        quats=array(torch.nn.functional.normalize(scene.quaternions, dim=-1)) * flipped,
+        opacities=array(torch.logit(scene.opacities, eps=1e-6)),
+        sh0=array((scene.colors - 0.5) / SH_C0),
+        shN=np.zeros((len(scene), 0, 3), np.float32),
+    )
+    gsply.write_spz(path, gaussians, version=3, fractional_bits=FRACTION_BITS)
