@@ -33,8 +33,8 @@ class _Tf2:
 
         self._error = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer(node=node)
-        # The buffer's own callback at jumps of time raises in tf2_ros_py up to 0.36.4 (geometry2 issue 710), which would
-        # end the node; `clear` does its work.
+        # The buffer's own callback at jumps of time raises in tf2_ros_py up to 0.36.4 (geometry2 issue 710) and
+        # would end the node; `clear` does its work.
         jumps = getattr(self._buffer, "jump_handle", None)
         if jumps is not None:
             jumps.unregister()
