@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pixel4d_ros.scene import Motion
 
 MAX_OBJECTS = 16
-PEAK_SCORE = 0.2
+PEAK_SCORE = 0.6  # lower ones are seldom objects in real images
 MOVING = 0.5  # mobility from which a pixel moves
 MAX_VOTE_DISTANCE = 12.0  # quarter resolution pixels between a vote and its object's centre
 MIN_PIXELS = 12  # canvas pixels: fewer are not an object
