@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="where the node computes: auto, cpu, cuda (default %(default)s)"
     )
+    parser.add_argument("--samples", type=int, default=1, help="sampled futures per image (default %(default)s)")
     parser.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
 
 
@@ -176,6 +177,7 @@ def node_command(job: Job, args: argparse.Namespace) -> list[str]:
     parameters: dict[str, Any] = {
         "use_sim_time": True,
         "device": args.device,
+        "num_samples": args.samples,
         "image_transport": "compressed" if job.streams.compressed else "raw",
         "base_frame": job.base_frame,
         **mounting_parameters(job.mounting),
