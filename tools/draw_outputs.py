@@ -5,7 +5,8 @@
 LOG is what the node was shown, RECORDING what `pixel4d record --topics '/forecast_node/*'` wrote of it. NUMBER counts
 the source images of which everything was recorded (default: the one with most moving objects). For docs/outputs.png:
 
-    pixel4d demo --samples 4 --rate 0.25 && python tools/draw_outputs.py out/demo/{street,forecast}.mcap docs/outputs.png
+    pixel4d demo --samples 4 --rate 0.2
+    python tools/draw_outputs.py out/demo/street.mcap out/demo/forecast.mcap docs/outputs.png
 """
 
 from __future__ import annotations
