@@ -13,6 +13,8 @@ from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan
 from pixel4d_ros.synthetic.things import add_car, add_cyclist, add_person
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
+JAM = 0.5  # m/s: at less everybody in the lane waits
+
 
 def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: float) -> list[Actor]:
     """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
@@ -29,9 +31,11 @@ def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizo
         else:
             actors.append(replace(actor, start=np.array([*point[0, :2], height])))
 
-    if rng.uniform() < 0.65:
+    if ego.speed < JAM:
+        _queue(out, rng, plan, ego)
+    elif rng.uniform() < 0.65:
         # Drivers keep their distance in time: how far off the car ahead is tells how fast it goes.
-        speed = max(ego.speed, 2.0) * rng.uniform(0.9, 1.1)
+        speed = ego.speed * rng.uniform(0.9, 1.1)
         gap = 6.0 + speed * float(np.exp(rng.normal(0.3, 0.25)))
         braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
         ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
@@ -72,6 +76,15 @@ def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizo
         across = -direction * (min(lane * 1.7, plan.half_width - 0.6))
         start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
     return actors
+
+
+def _queue(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> None:
+    """Where the ego waits, so do the cars ahead, which then are no moving objects."""
+    place = ego.start
+    for _ in range(int(rng.integers(0, 5))):
+        place += rng.uniform(7, 11)
+        point, heading = plan.table.place(place, ego.across + rng.normal(0, 0.2))
+        add_car(out, rng, point, float(heading))
 
 
 def _walk(rng: Generator) -> float:
