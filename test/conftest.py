@@ -1,8 +1,9 @@
-"""Shared by all tests: where the real driving logs are, when they are there at all."""
+"""Shared by all tests: where the real driving logs are, when they are there at all, and a ROS context."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,13 @@ def shared_path(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs real data: {relative} beside the repository (or set PIXEL4D_SHARED to its folder)")
     return path
+
+
+@pytest.fixture(scope="module")
+def ros_context() -> Iterator[None]:
+    """rclpy, started for the tests of one file: `pytest.mark.usefixtures("ros_context")`."""
+    import rclpy
+
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -22,15 +21,8 @@ from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.conversions import read_pose
 from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 SERVICE = "forecast_node/forecast_trajectories"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -26,15 +26,8 @@ from pixel4d_ros.ros.conversions import fill
 from pixel4d_ros.ros.forecast_node import ForecastNode
 from pixel4d_ros.ros.inputs import Source, depth_of
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 DISTORTION = [-0.2, 0.05, 0.001, 0.0, 0.0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 @dataclass

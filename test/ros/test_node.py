@@ -8,7 +8,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -37,14 +36,7 @@ from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.conversions import fill, read_pose
 from pixel4d_ros.ros.pointcloud import FIELD_NAMES
 
-pytestmark = pytest.mark.ros
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
 
 @pytest.fixture

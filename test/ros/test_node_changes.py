@@ -6,7 +6,6 @@ import signal
 
 import numpy as np
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -27,14 +26,7 @@ from harness import (
 )
 from sensor_msgs.msg import PointCloud2
 
-pytestmark = pytest.mark.ros
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
 
 @pytest.fixture(scope="module")

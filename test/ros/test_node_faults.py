@@ -27,14 +27,7 @@ from pixel4d_ros.ros.forecast_node import ForecastNode
 from pixel4d_ros.ros.parameters import Limits
 from pixel4d_ros.ros.worker import LatestWorker
 
-pytestmark = pytest.mark.ros
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
 
 @pytest.fixture(scope="module")

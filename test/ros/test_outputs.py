@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -25,7 +24,7 @@ from pixel4d_ros.rotations import rigid, rotation_matrix
 from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 OUTPUTS = {
     "motion": MarkerArray,
     "occupancy": OccupancyGrid,
@@ -34,13 +33,6 @@ OUTPUTS = {
     "forecast/image/compressed": CompressedImage,
     "forecast/image": Image,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 @pytest.fixture(scope="module")
