@@ -113,12 +113,12 @@ class Engine:
         K = source.camera.K
         if listened(out.sequence):
             forecast = forecaster.forecast(
-                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, **_known(depth)
+                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, depth=depth
             )
             selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
             return Result(source, near, path, forecast.scene, forecast, selected)
         samples = p.num_samples if listened(out.uncertainty) else 1
-        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, **_known(depth))
+        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, depth=depth, speed=path.speed())
         if not listened(out.image, out.jpeg, out.depth, out.uncertainty):
             return Result(source, near, path, scene, None, None)
         pose, instant = path.poses[i : i + 1], p.times[i : i + 1]
@@ -144,7 +144,11 @@ class Engine:
             scene = self._predicted[1].sample(0)
         else:
             depth = None if frame is None else self._depth(frame, source, p)
-            scene = tools.forecaster.predict(source.rgb, source.camera.K, num_samples=1, seed=p.seed, **_known(depth))
+            # Candidates start alike, from the speed that the vehicle has.
+            speed = CameraPath(p.times, poses[0]).speed()
+            scene = tools.forecaster.predict(
+                source.rgb, source.camera.K, num_samples=1, seed=p.seed, depth=depth, speed=speed
+            )
             if frame is not None:
                 self._predicted = (frame, scene)
         mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
@@ -189,8 +193,3 @@ class Engine:
         else:
             self._tools.faults.clear("motion")
         return motion.path
-
-
-def _known(depth: Depth | None) -> dict[str, Any]:
-    """The argument depth, for forecasters that take it."""
-    return {} if depth is None else {"depth": depth}

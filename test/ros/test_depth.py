@@ -40,7 +40,7 @@ class Recording:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
-    def predict(self, rgb, K, num_samples=1, seed=0, depth=None):
+    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None):
         self.given.append({"rgb": rgb, "K": K, "depth": depth})
         return self.real.predict(rgb, K, num_samples, seed)
 
