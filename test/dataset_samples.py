@@ -13,7 +13,7 @@ from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic.views import clip_layout, street_clip
 
 FRAMES, SIZE = 4, (104, 32)
-SEED = 0
+SEED = 8
 BOX_SIZE = np.array([4.0, 1.8, 1.6])
 
 

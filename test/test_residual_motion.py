@@ -17,7 +17,7 @@ from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 @pytest.fixture(scope="module")
 def street() -> Clip:
     """Seven frames at 10 Hz with a laser's depth: every third row, every second column, up to 65 m."""
-    clip = make_clip(900_001, "street", 7, 0.1, (416, 128))
+    clip = make_clip(900_002, "street", 7, 0.1, (416, 128))
     assert clip.depth is not None
     depth = np.zeros(clip.depth.shape, np.float32)
     depth[:, ::3, ::2] = clip.depth[:, ::3, ::2]

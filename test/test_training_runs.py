@@ -181,7 +181,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytes
 
 
 def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    place = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(place, reason="needs tensorboard, of the extra train")
     monkeypatch.setattr(loop, "REPORT_EVERY", 2)
     config = replace(tiny_config(tmp_path, log, steps=2), panel_every=2)
     loop.train(config)
