@@ -240,7 +240,9 @@ def test_the_whole_demo(tmp_path: Path, drive: Path) -> None:
     assert 0 < numbers["node"]["age_s"]["p50"] < 60
     with LogReader(out / "forecast.mcap") as log:
         assert START <= log.start_ns < log.end_ns < START + 200 * 10**9  # all on the log's clock
-        assert log.topics["/forecast_node/forecast"].count == log.topics["/forecast_node/gaussians"].count
+        # Clouds keep only their newest message: on a busy machine one may be replaced before it is sent.
+        forecasts, clouds = (log.topics[f"/forecast_node/{name}"].count for name in ("forecast", "gaussians"))
+        assert forecasts - 1 <= clouds <= forecasts
     assert not list(out.glob(".*"))
 
 
