@@ -207,14 +207,13 @@ class Network(nn.Module):
 
     def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
         """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""
-        off = {name: tensor.new_full((), OFF) for name, tensor in static.items()}
         static = dict(static)
         if "padding" in self.without:
             for name in ("opacity", "hidden_opacity"):
-                static[name] = torch.where(inside > 0, static[name], off[name])
+                static[name] = torch.where(inside > 0, static[name], torch.full_like(static[name], OFF))
         for part, name in (("hidden", "hidden_opacity"), ("motion", "mobility")):
             if part in self.without:
-                static[name] = off[name].expand_as(static[name])
+                static[name] = torch.full_like(static[name], OFF)
         return static
 
 
