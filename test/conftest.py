@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,3 +31,41 @@ def ros_context() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def node(request: pytest.FixtureRequest, ros_context: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The node in a process of its own, active, with the test file's ARGUMENTS and PARAMETERS."""
+    from harness import running_node
+
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    with running_node(log, *getattr(request.module, "ARGUMENTS", ()), **request.module.PARAMETERS) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client(request: pytest.FixtureRequest, node: Any) -> Iterator[Any]:
+    """A client connected with that node; it listens to forecasts unless the test file says LISTEN = False."""
+    from harness import Client
+
+    made = Client(listen=getattr(request.module, "LISTEN", True))
+    yield made.connect()
+    made.destroy_node()
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Of processes in a ROS domain that only this test uses."""
+    domain = 1 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 100
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are killed at the end if they still run."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -44,6 +44,11 @@ class Pacer:
         self.began += time.monotonic() - began
 
 
+def toggle(event: Event) -> None:
+    """Set what is clear, clear what is set."""
+    (event.clear if event.is_set() else event.set)()
+
+
 @contextmanager
 def space_bar(paused: Event, stop: Event) -> Iterator[bool]:
     """The space bar pauses and resumes, as in `ros2 bag play`; yields whether there is a keyboard to listen to.
@@ -78,4 +83,4 @@ def _listen(keyboard: int, paused: Event, stop: Event, done: Event) -> None:
         if not keys:
             return  # the terminal is gone
         if keys.count(b" ") % 2:
-            (paused.clear if paused.is_set() else paused.set)()
+            toggle(paused)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pixel4d_ros.ros.pacing import Pacer, space_bar
 from pixel4d_ros.ros.replay_publishers import chosen_topics, make_publishers, read_remaps
 from pixel4d_ros.ros.replay_score import Scoring, add_score_arguments, report, scoring
+from pixel4d_ros.ros.replay_services import pause_services
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -39,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", "--playback-duration", type=float, metavar="S", help="stop after S seconds of the log"
     )
     parser.add_argument(
-        "--start-paused", action="store_true", help="begin when the space bar is pressed, which pauses and resumes"
+        "--start-paused",
+        action="store_true",
+        help="begin when the space bar is pressed or the service ~/resume called, which pause and resume at any time",
     )
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="publish only these")
     parser.add_argument("--remap", nargs="+", default=[], metavar="A:=B", help="publish topic A under the name B")
@@ -70,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--rate must be positive, got {args.rate:g}")
     with LogReader(args.log) as log, ros_node("pixel4d_replay") as (node, stop), ExitStack() as stack:
         replay = Replay(log, node, args, stop)
-        if not stack.enter_context(space_bar(replay.paused, stop)) and args.start_paused:
-            raise ValueError("--start-paused needs a terminal in the foreground, for its space bar to resume")
+        stack.enter_context(pause_services(node, replay.paused))
+        replay.has_keyboard = stack.enter_context(space_bar(replay.paused, stop))
         score = None
         if args.score is not None:
             replay.check_unscored(args.score_topic)
@@ -99,6 +102,7 @@ class Replay:
         self.paused = Event()
         if args.start_paused:
             self.paused.set()
+        self.has_keyboard = False
         self.remaps = read_remaps(args.remap)
         self.start_ns = log.start_ns + int(args.start * 1e9)
         self.end_ns = log.end_ns
@@ -236,7 +240,9 @@ class Replay:
         """While paused, repeat the time: whoever comes meanwhile needs to know it."""
         if not self.paused.is_set():
             return
-        print(f"\npaused at {(self.time_ns - self.log.start_ns) * 1e-9:.2f} s: space bar to resume", file=sys.stderr)
+        cure = ("the space bar or " if self.has_keyboard else "") + f"{self.node.get_fully_qualified_name()}/resume"
+        seconds = (self.time_ns - self.log.start_ns) * 1e-9
+        print(f"\npaused at {seconds:.2f} s: {cure} resumes", file=sys.stderr, flush=True)
         with pacer.standing_still():
             while self.paused.is_set() and not self.stop.is_set():
                 self._publish_clock(self.time_ns)

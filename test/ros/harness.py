@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import Any
@@ -42,19 +42,30 @@ T0 = 1_700_000_000.0
 PATIENCE = 120.0  # seconds; a loaded machine with two cores is slow
 
 
-class NodeProcess:
-    """`python -m pixel4d_ros.ros.forecast_node` with its output in a file."""
+FORECAST_NODE = ("-m", "pixel4d_ros.ros.forecast_node")
 
-    def __init__(self, log: FilePath, *arguments: str, **parameters: Any) -> None:
+
+class NodeProcess:
+    """`python -m pixel4d_ros.ros.forecast_node`, or another program, with its output in a file."""
+
+    def __init__(
+        self, log: FilePath, *arguments: str, program: Sequence[str] = FORECAST_NODE, **parameters: Any
+    ) -> None:
         self._log = log
         ros = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-        command = [sys.executable, "-m", "pixel4d_ros.ros.forecast_node", "--ros-args", *arguments, *ros]
+        command = [sys.executable, *program, "--ros-args", *arguments, *ros]
         with log.open("w") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "NO_COLOR": "1"})
 
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    @property
+    def resident_mib(self) -> float:
+        """Its resident memory."""
+        lines = FilePath(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
     def wait_for(self, words: str, count: int = 1) -> None:
         """Until words are in the log so many times."""
@@ -209,6 +220,12 @@ def call(client: Client, kind: type, name: str, request: Any) -> Any:
     client.until(future.done)
     client.destroy_client(service)
     return future.result()
+
+
+def recovers(client: Client, seconds: float) -> None:
+    """The next good message is forecast, and diagnostics no longer complain."""
+    assert client.forecast(seconds).images
+    client.until(lambda: client.status().level in (b"\x00", b"\x01"))
 
 
 def set_parameter(client: Client, name: str, value: ParameterValue) -> SetParametersResult:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, running_node, stamp
+from harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from pixel4d_ros.srv import ForecastTrajectories
@@ -25,18 +25,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 SERVICE = "forecast_node/forecast_trajectories"
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    log = tmp_path_factory.mktemp("node") / "log.txt"
-    with running_node(log, steps=4, max_candidates=6, diagnostics_period=0.2) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(node):
-    node = Client(listen=False)
-    yield node.connect()
-    node.destroy_node()
+PARAMETERS = {"steps": 4, "max_candidates": 6, "diagnostics_period": 0.2}
+LISTEN = False
 
 
 def ask(client: Client, *paths, **fields):

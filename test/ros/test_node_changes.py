@@ -20,7 +20,6 @@ from harness import (
     integer,
     number,
     picture,
-    running_node,
     set_parameter,
     stamp,
 )
@@ -29,18 +28,7 @@ from sensor_msgs.msg import PointCloud2
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    log = tmp_path_factory.mktemp("node") / "log.txt"
-    with running_node(log, steps=2, diagnostics_period=0.2, diagnostics_silence=1.5) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(node):
-    made = Client()
-    yield made.connect()
-    made.destroy_node()
+PARAMETERS = {"steps": 2, "diagnostics_period": 0.2, "diagnostics_silence": 1.5}
 
 
 @pytest.fixture

@@ -40,13 +40,15 @@ def street():
     return street_clip(seed=2, frames=1, size=(WIDTH, HEIGHT))
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    log = tmp_path_factory.mktemp("node") / "log.txt"
-    parameters = {"steps": 4, "selected_step": 2, "num_samples": 2, "diagnostics_period": 0.2}
-    parameters |= {"occupancy.steps": "[0, 3]", "occupancy.heights": "[-1.0, 1.0]", "occupancy.size": "[40.0, 20.0]"}
-    with running_node(log, **parameters) as process:
-        yield process
+PARAMETERS = {
+    "steps": 4,
+    "selected_step": 2,
+    "num_samples": 2,
+    "diagnostics_period": 0.2,
+    "occupancy.steps": "[0, 3]",
+    "occupancy.heights": "[-1.0, 1.0]",
+    "occupancy.size": "[40.0, 20.0]",
+}
 
 
 @pytest.fixture

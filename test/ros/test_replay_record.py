@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from commands import command, start, stopped
 from log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -30,30 +27,6 @@ pytestmark = pytest.mark.ros
 TOPICS = ("/camera/left/camera_info", "/camera/left/image_raw", "/camera/left/depth", "/odometry")
 
 
-@pytest.fixture
-def environment() -> dict[str, str]:
-    """A ROS domain that only this test uses."""
-    domain = 1 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 100
-    return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-
-
-def start(environment: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pixel4d_ros.cli", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
-
-
-def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -> tuple[int, str]:
-    if how is not None:
-        process.send_signal(how)
-    try:
-        out, err = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process.returncode, out + err
-
-
 def contents(log: LogReader, topic: str) -> list[bytes]:
     """A topic's messages, serialised anew: DDS pads them."""
     kind = log.topics[topic].type
@@ -66,9 +39,9 @@ def stamps_of(messages: list[LoggedMessage]) -> list[int]:
 
 def record_a_replay(environment: dict[str, str], log: Path, out: Path, *options: object) -> tuple[str, float]:
     """Replay a log while it is recorded; what the two said, and how long the replay ran."""
-    recorder = start(environment, "record", out, "--all")
+    recorder = start(environment, command("record", out, "--all"))
     try:
-        replay = start(environment, "replay", log, "--wait-for-subscribers", *TOPICS, *options)
+        replay = start(environment, command("replay", log, "--wait-for-subscribers", *TOPICS, *options))
         assert recorder.stdout is not None
         seen: set[str] = set()
         while not {*TOPICS} <= seen:
@@ -114,7 +87,7 @@ def test_every_message_arrives_and_the_clock_runs(tmp_path: Path, environment: d
 def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str]) -> None:
     log = write_mcap(tmp_path / "drive.mcap", entries(20))
     out = tmp_path / "out.mcap"
-    recorder = start(environment, "record", out, "--topics", "/ego/*", "--use-sim-time")
+    recorder = start(environment, command("record", out, "--topics", "/ego/*", "--use-sim-time"))
     try:
         options = (
             "--rate",
@@ -128,7 +101,9 @@ def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str])
             "--remap",
             "/odometry:=/ego/odom",
         )
-        code, said = stopped(start(environment, "replay", log, *options, "--wait-for-subscribers", "/ego/odom"))
+        code, said = stopped(
+            start(environment, command("replay", log, *options, "--wait-for-subscribers", "/ego/odom"))
+        )
         assert code == 0, said
     finally:
         code, recorded = stopped(recorder, signal.SIGTERM)
@@ -146,7 +121,9 @@ def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str])
 
 
 def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str, str]) -> None:
-    replay = start(environment, "replay", write_mcap(tmp_path / "drive.mcap", entries(3)), "--loop", "--rate", 2)
+    replay = start(
+        environment, command("replay", write_mcap(tmp_path / "drive.mcap", entries(3)), "--loop", "--rate", 2)
+    )
     time.sleep(4)
     assert replay.poll() is None
     code, said = stopped(replay, signal.SIGINT)
@@ -170,7 +147,9 @@ def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str,
 def test_bad_options_end_with_one_line(
     tmp_path: Path, environment: dict[str, str], options: tuple, reason: str
 ) -> None:
-    code, said = stopped(start(environment, "replay", write_mcap(tmp_path / "drive.mcap", entries(3)), *options))
+    code, said = stopped(
+        start(environment, command("replay", write_mcap(tmp_path / "drive.mcap", entries(3)), *options))
+    )
     assert code == 1
     assert reason in said
     assert "Traceback" not in said
@@ -181,7 +160,7 @@ def test_bad_logs_end_with_one_line(tmp_path: Path, environment: dict[str, str])
     (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.mcap").write_bytes(b"")
     for name, reason in (("cut", "is truncated or damaged"), ("empty", "is empty"), ("none", "does not exist")):
-        code, said = stopped(start(environment, "replay", tmp_path / f"{name}.mcap"))
+        code, said = stopped(start(environment, command("replay", tmp_path / f"{name}.mcap")))
         assert code == 1
         assert reason in said
         assert len(said.strip().splitlines()) == 1, said
@@ -190,11 +169,13 @@ def test_bad_logs_end_with_one_line(tmp_path: Path, environment: dict[str, str])
 def test_record_keeps_an_existing_file(tmp_path: Path, environment: dict[str, str]) -> None:
     out = tmp_path / "out.mcap"
     out.write_bytes(b"precious")
-    code, said = stopped(start(environment, "record", out, "--duration", 1))
+    code, said = stopped(start(environment, command("record", out, "--duration", 1)))
     assert code == 1
     assert "exists: choose another name or pass --overwrite" in said
     assert out.read_bytes() == b"precious"
-    code, said = stopped(start(environment, "record", out, "--duration", 1, "--topics", "/nothing", "--overwrite"))
+    code, said = stopped(
+        start(environment, command("record", out, "--duration", 1, "--topics", "/nothing", "--overwrite"))
+    )
     assert code == 0
     assert "nobody published /nothing" in said
     with Reader(out) as reader:

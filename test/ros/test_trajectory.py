@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,68 +9,21 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
 
-from geometry_msgs.msg import PoseStamped, Twist, Vector3
+from drive import AHEAD, T0, TIMES, drive, odometry_track, path_message, stamp, surroundings
 from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.conversions import pose_message
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
 from pixel4d_ros.ros.transforms import (
     FrameTree,
-    NoFrames,
     OdometryTrack,
-    PoseBuffer,
     Surroundings,
 )
 from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 
 pytestmark = pytest.mark.ros
-
-T0 = 1_700_000_000_000_000_000  # the image's stamp, ns
-TIMES = np.arange(14) * 0.1
-AHEAD = rigid_from_xyzw([-0.5, 0.5, -0.5, 0.5], [1.5, 0.0, 0.8])  # a camera that looks ahead, before base_link
-ARC = CameraPath.constant_twist([8.0, 0, 0], [0, 0, 0.3], 5.0, step=0.01)  # a left turn at 8 m/s, T_start_base
-
-
-def stamp(seconds: float):
-    """Seconds after T0 as a builtin_interfaces/Time."""
-    from builtin_interfaces.msg import Time
-
-    sec, nanosec = divmod(T0 + round(seconds * 1e9), 10**9)
-    return Time(sec=sec, nanosec=nanosec)
-
-
-def drive(seconds) -> np.ndarray:
-    """T_odom_base (n, 4, 4) of a vehicle somewhere in odom on its arc; T0 is one second into it."""
-    return rigid(rotation_matrix([0, 0, 1.0]), [100, -50, 2]) @ ARC.at(np.asarray(seconds) + 1.0)
-
-
-def path_message(seconds, poses, frame="odom", stamped=True, at: float = 0.0) -> Path:
-    message = Path()
-    message.header.frame_id, message.header.stamp = frame, stamp(at)
-    for s, T in zip(seconds, poses):
-        pose = PoseStamped(pose=pose_message(T))
-        if stamped:
-            pose.header.stamp = stamp(s)
-        message.poses.append(pose)
-    return message
-
-
-def odometry_track(seconds=(-0.2, -0.1, 0.0), twist=True, frame="odom", child="base_link") -> OdometryTrack:
-    track = OdometryTrack()
-    for s in seconds:
-        message = Odometry(child_frame_id=child)
-        message.header.frame_id, message.header.stamp = frame, stamp(s)
-        message.pose.pose = pose_message(drive([s])[0])
-        if twist:
-            message.twist.twist = Twist(linear=Vector3(x=8.0), angular=Vector3(z=0.3))
-        track.add(message)
-    return track
-
-
-def surroundings(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> Surroundings:
-    return Surroundings(odometry or OdometryTrack(), frames or NoFrames(), mounting, **options)
 
 
 def move(message: Path | None, near: Surroundings, times=TIMES) -> EgoMotion:
@@ -256,17 +207,6 @@ def test_broken_paths_are_refused_with_the_reason(kind, words):
     assert motion.source == "constant velocity from odometry" and words in motion.warning
 
 
-@pytest.mark.parametrize("place", ["pose", "twist"])
-def test_odometry_that_is_not_finite_is_refused(place):
-    message = Odometry(child_frame_id="base_link")
-    if place == "pose":
-        message.pose.pose.position.x = np.inf
-    else:
-        message.twist.twist.angular.z = np.nan
-    with pytest.raises(ValueError, match="NaN or Inf"):
-        OdometryTrack().add(message)
-
-
 numbers = st.floats(-3, 3)
 
 
@@ -282,106 +222,3 @@ def test_where_the_odometry_frame_lies_does_not_matter(turn, shift):
         track.add(message)
     motion = move(path_message(PLANNED, T @ drive(PLANNED)), surroundings(track))
     assert close(motion.path, camera_truth())
-
-
-def test_pose_buffer_interpolates_extrapolates_a_little_and_forgets():
-    buffer = PoseBuffer()
-    assert buffer.at(0, 1.0) is None
-    for s in range(0, 30, 1):
-        buffer.add(s * 10**9, rigid(np.eye(3), [s, 0, 0]))
-    assert buffer.at(25_500_000_000, 0.0)[0, 3] == pytest.approx(25.5)
-    assert buffer.at(29_400_000_000, 0.5)[0, 3] == pytest.approx(29.4)
-    assert buffer.at(29_600_000_000, 0.5) is None
-    assert buffer.at(10 * 10**9, 0.5) is None
-    buffer.add(5 * 10**9, np.eye(4))  # late: ignored
-    assert buffer.at(29 * 10**9, 0.5)[0, 3] == pytest.approx(29)
-
-
-def test_frame_tree_knows_what_is_connected_at_that_time():
-    tree = FrameTree()
-    tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]), static=False)
-    tree.add("base", "camera", 0, rigid(np.eye(3), [0, 2, 0]), static=True)
-    tree.add("base", "lidar", 0, rigid(np.eye(3), [0, 0, 3]), static=True)
-    assert np.allclose(tree.lookup("odom", "camera", 0)[:3, 3], [1, 2, 0])
-    assert np.allclose(tree.lookup("lidar", "camera", 10**12)[:3, 3], [0, 2, -3])
-    assert tree.lookup("odom", "camera", 10**12) is None
-    assert tree.lookup("odom", "moon", 0) is None
-    tree.clear()
-    assert tree.lookup("odom", "camera", 0) is None and tree.lookup("base", "camera", 0) is not None
-
-
-def test_frames_in_a_loop_end():
-    tree = FrameTree()
-    tree.add("a", "b", 0, np.eye(4), static=True)
-    tree.add("b", "a", 0, np.eye(4), static=True)
-    assert tree.lookup("a", "c", 0) is None
-
-
-def test_tf2_is_asked_without_waiting(monkeypatch):
-    """tf2_ros exists in ROS distributions only: a stand-in with its interface checks how tf_frames.py calls it."""
-    import sys
-
-    from geometry_msgs.msg import TransformStamped
-
-    from pixel4d_ros.ros import tf_frames
-
-    class Unknown(Exception):
-        pass
-
-    class Buffer:
-        def __init__(self, node=None):
-            pass
-
-        def lookup_transform(self, target, source, time):
-            if source == "moon":
-                raise Unknown("no such frame")
-            assert time.nanoseconds == T0
-            found = TransformStamped()
-            found.transform.translation.x = 4.0
-            return found
-
-        def clear(self):
-            pass
-
-    fake = SimpleNamespace(
-        Buffer=Buffer, TransformListener=lambda buffer, node, spin_thread: None, TransformException=Unknown
-    )
-    monkeypatch.setitem(sys.modules, "tf2_ros", fake)
-    frames = tf_frames.frame_source(SimpleNamespace())
-    assert frames.lookup("base", "camera", T0)[0, 3] == 4.0
-    assert frames.lookup("base", "moon", T0) is None
-
-
-def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
-    """tf2_msgs may be there without tf2_ros; neither is on PyPI, so a stand-in for the message class."""
-    import sys
-
-    from geometry_msgs.msg import TransformStamped
-
-    from pixel4d_ros.ros import tf_frames
-
-    heard = {}
-    warnings: list[str] = []
-    node = SimpleNamespace(
-        create_subscription=lambda kind, topic, callback, qos: heard.setdefault(topic, callback),
-        get_logger=lambda: SimpleNamespace(warning=lambda text, **options: warnings.append(text)),
-    )
-    monkeypatch.setitem(sys.modules, "tf2_ros", None)
-    monkeypatch.setitem(sys.modules, "tf2_msgs", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=object))
-    frames = tf_frames.frame_source(node)
-
-    def transform(parent: str, child: str, x: float):
-        message = TransformStamped(child_frame_id=child)
-        message.header.frame_id, message.header.stamp = parent, stamp(0)
-        message.transform.translation.x, message.transform.rotation.w = x, 1.0
-        return SimpleNamespace(transforms=[message])
-
-    heard["/tf_static"](transform("base", "camera", 2.0))
-    heard["/tf"](transform("odom", "base", 3.0))
-    assert frames.lookup("odom", "camera", T0)[0, 3] == 5.0
-    heard["/tf"](transform("odom", "trailer", np.nan))
-    assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
-    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
-    monkeypatch.setitem(sys.modules, "tf2_msgs", None)
-    assert isinstance(tf_frames.frame_source(node), NoFrames)

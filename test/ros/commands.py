@@ -1,0 +1,58 @@
+"""For tests of `pixel4d replay` and `record` over real DDS: the commands as processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conftest import REPOSITORY
+
+from pixel4d_ros.logs.reader import LogReader
+
+PATIENCE_S = 60.0
+
+
+def command(*arguments: object) -> list[str]:
+    """The words of a `pixel4d` command."""
+    return [sys.executable, "-m", "pixel4d_ros.cli", *map(str, arguments)]
+
+
+def start(environment: dict[str, str], words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """A process whose output can be read."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, env=environment, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -> tuple[int, str]:
+    """The exit code and all that it said, once it has ended, by a signal where one is given."""
+    if how is not None:
+        process.send_signal(how)
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out + err
+
+
+def finish(process: subprocess.Popen[str], how: signal.Signals | None = None) -> str:
+    """What it said; it must have ended well."""
+    code, said = stopped(process, how)
+    assert code == 0, said
+    return said
+
+
+def recorder(out: Path, environment: dict[str, str], *topics: str) -> subprocess.Popen[str]:
+    """`pixel4d record` of these topics."""
+    return start(environment, command("record", out, "--topics", *topics))
+
+
+def arrivals(out: Path, topic: str) -> np.ndarray:
+    """When a recorder on the wall clock got this topic's messages, s."""
+    with LogReader(out) as log:
+        return np.array([m.time_ns for m in log.raw([topic])]) * 1e-9
