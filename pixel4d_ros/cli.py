@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("pixel4d_ros.demo", "run the node on a replayed log and report"),
     "train": ("pixel4d_ros.training.command", "train the predictor"),
     "evaluate": ("pixel4d_ros.evaluation.command", "measure forecasts against what a log shows later"),
+    "benchmark": ("pixel4d_ros.performance.command", "measure how long forecasts take on this machine"),
     "convert": ("pixel4d_ros.datasets.convert_command", "write a data set's clip as a driving log that replays"),
     "export": ("pixel4d_ros.export_command", "write a scene as splat files, one per time step"),
     "synthesize": ("pixel4d_ros.synthetic.command", "write a synthetic driving log"),

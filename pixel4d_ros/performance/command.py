@@ -1,0 +1,121 @@
+"""`pixel4d benchmark`: how long forecasts take on this machine, and how close that is to what it could do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixel4d_ros.performance.measure import Plan
+
+GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
+GPU_CANDIDATES, CPU_CANDIDATES = (1, 16, 64), (1, 4)
+GPU_RUNS, CPU_RUNS = 500, 10
+GPU_WARM_UP, CPU_WARM_UP = 20, 1
+SMALLEST, LARGEST = 32, 8192  # pixels of an image's sides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pixel4d benchmark`."""
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--sizes",
+        type=_size,
+        nargs="+",
+        metavar="WxH",
+        help="image sizes (default: 400x120, on CUDA 832x256 1280x384 too)",
+    )
+    what.add_argument(
+        "--frames",
+        type=_count,
+        nargs="+",
+        default=[14],
+        metavar="N",
+        help="frames per forecast; all but the first with one number of samples only (default: 14)",
+    )
+    what.add_argument(
+        "--samples", type=_count, nargs="+", default=[1, 4], metavar="N", help="sampled futures (default: 1 4)"
+    )
+    what.add_argument(
+        "--candidates",
+        type=_count,
+        nargs="*",
+        metavar="N",
+        help="trajectories rendered from one prediction; nothing: none (default: 1 16 64, on the CPU 1 4)",
+    )
+    what.add_argument("--runs", type=int, metavar="N", help=f"(default: {GPU_RUNS}, on the CPU {CPU_RUNS})")
+    what.add_argument(
+        "--warm-up", type=int, metavar="N", help=f"runs before (default: {GPU_WARM_UP}, CPU {CPU_WARM_UP})"
+    )
+    what.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="an image, or a log whose first one is taken (default: a synthetic street)",
+    )
+    what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
+    what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 when forecasts differ too much from eager float32."""
+    from pixel4d_ros.performance.measure import run_benchmark
+    from pixel4d_ros.performance.report import describe
+
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    benchmark = run_benchmark(_plan(args))
+    print(describe(benchmark, args.markdown))
+    if args.json is not None:
+        benchmark.write(args.json)
+    for failure in benchmark.failures:
+        print(f"pixel4d benchmark: {failure}", file=sys.stderr)
+    return 1 if benchmark.failures else 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    """What the arguments ask for; what they leave open depends on whether a GPU computes."""
+    import torch
+
+    from pixel4d_ros.performance.measure import Plan
+    from pixel4d_ros.performance.stopwatch import Effort
+
+    cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
+    runs, warm_up = (GPU_RUNS, GPU_WARM_UP) if cuda else (CPU_RUNS, CPU_WARM_UP)
+    sizes, candidates = (GPU_SIZES, GPU_CANDIDATES) if cuda else (CPU_SIZES, CPU_CANDIDATES)
+    return Plan(
+        sizes=tuple(args.sizes or sizes),
+        frames=tuple(args.frames),
+        samples=tuple(args.samples),
+        candidates=tuple(candidates if args.candidates is None else args.candidates),
+        effort=Effort(
+            runs if args.runs is None else args.runs,
+            warm_up if args.warm_up is None else args.warm_up,
+        ),
+        weights=args.weights,
+        device=args.device,
+        image=args.image,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if (
+        not (width.isdecimal() and height.isdecimal())
+        or not SMALLEST <= min(int(width), int(height)) <= max(int(width), int(height)) <= LARGEST
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 832x256, from {SMALLEST} to {LARGEST} pixels"
+        )
+    return int(width), int(height)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)

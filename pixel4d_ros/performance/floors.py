@@ -1,0 +1,97 @@
+"""What no forecast on this machine could be faster than: its encoder alone, and the rasterizer alone.
+
+Both are measured in the same run, as machines and their moods differ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixel4d_ros.performance.pipeline import Task
+from pixel4d_ros.performance.statistics import Spread
+from pixel4d_ros.performance.stopwatch import Effort, Stopwatch, measure_laps
+from pixel4d_ros.predictor.canvas import Canvas
+from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
+from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.rendering import GaussianViews, rasterize
+from pixel4d_ros.rotations import rigid_inverse
+from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.transfer import to_device
+
+GRAPH_WARM_UP = 3  # runs before a CUDA graph is captured, in which libraries choose their kernels
+
+
+def precision(path: str) -> torch.dtype:
+    """The number type that a forecaster's path names: "CUDA graph, float16" -> torch.float16.
+
+    Raises ValueError when it names none.
+    """
+    named = getattr(torch, path.rpartition(" ")[2], None)
+    if not isinstance(named, torch.dtype):
+        raise ValueError(f"the forecaster's path {path!r} names no number type to run the encoder in")
+    return named
+
+
+@torch.inference_mode()
+def encoder_floor(weights: Path | None, task: Task, dtype: torch.dtype, device: torch.device, effort: Effort) -> Spread:
+    """The encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
+    network = Network()
+    load_weights(network, weights or shipped_weights())
+    encoder: Any = network.encoder.folded()
+    encoder = encoder.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    image = to_device(task.source.pixels, device).permute(2, 0, 1)[None].float() / 255
+    drawn = Canvas.of(task.source.camera).draw(image).to(dtype).contiguous(memory_format=torch.channels_last)
+    with torch.cuda.device(device):
+        graph = _recorded(encoder, drawn)
+
+    def run(watch: Stopwatch) -> None:
+        graph.replay()
+        watch.lap("encoder")
+
+    return measure_laps(run, device, effort, "floor: encoder")["encoder"]
+
+
+def _recorded(encoder: Any, drawn: Tensor) -> torch.cuda.CUDAGraph:
+    beside = torch.cuda.Stream(drawn.device)
+    beside.wait_stream(torch.cuda.current_stream(drawn.device))
+    with torch.cuda.stream(beside):
+        for _ in range(GRAPH_WARM_UP):
+            encoder(drawn)
+    torch.cuda.current_stream(drawn.device).wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        encoder(drawn)
+    return graph
+
+
+@torch.inference_mode()
+def rasterizer_floor(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
+    """The rasterizer on as many views as the task has, its inputs made beforehand, all of the scene as it stands."""
+    views = still_views(task, scene)
+
+    def run(watch: Stopwatch) -> None:
+        rasterize(views)
+        watch.lap("rasterizer")
+
+    return measure_laps(run, scene.means.device, effort, "floor: rasterizer")["rasterizer"]
+
+
+def still_views(task: Task, scene: DynamicGaussians) -> GaussianViews:
+    """All frames of all futures of a scene in which nothing moves: what they share is not copied for each view."""
+    camera, device, v = task.source.camera, scene.means.device, task.frames * task.samples
+    observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
+    poses = torch.from_numpy(rigid_inverse(task.path.at(task.times))).float().repeat(task.samples, 1, 1)
+    return GaussianViews(
+        scene.means.expand(v, -1, -1),
+        scene.quaternions.expand(v, -1, -1),
+        scene.scales.expand(v, -1, -1),
+        scene.opacities.expand(v, -1),
+        torch.cat((scene.colors, observed[:, None]), 1).expand(v, -1, -1),
+        poses.to(device),
+        torch.from_numpy(camera.K).float().to(device).expand(v, 3, 3),
+        (camera.width, camera.height),
+    )

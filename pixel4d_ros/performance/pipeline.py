@@ -1,0 +1,60 @@
+"""The steps of Forecaster.forecast one by one, so that each can be timed: what runs is the forecaster's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.forecaster import VIEWS_PER_CALL, Forecast, Forecaster
+from pixel4d_ros.performance.source_image import SourceImage, forecast_times, straight_path
+from pixel4d_ros.performance.stopwatch import Stopwatch
+from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.transfer import to_device, to_host
+from pixel4d_ros.views import render_futures
+
+UPLOAD, PREDICT, RENDER, COPY_BACK = STAGES = ("upload", "predict", "render", "copy back")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One forecast: of an image, so many frames, so many sampled futures."""
+
+    source: SourceImage
+    frames: int
+    samples: int
+
+    @cached_property
+    def times(self) -> FloatArray:
+        """(T,) seconds after the image."""
+        return forecast_times(self.frames)
+
+    @cached_property
+    def path(self) -> CameraPath:
+        """Where the camera goes."""
+        return straight_path(self.times)
+
+
+def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
+    """Host image in, host frames out: what a robot waits for."""
+    return forecaster.forecast(task.source.pixels, task.source.camera.K, task.path, task.times, task.samples)
+
+
+@torch.inference_mode()
+def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> None:
+    """The same step by step, with a lap for each of STAGES. Checks and uncertainty are left to the whole."""
+    path, times, camera = task.path, task.times, task.source.camera
+    poses, speed, size = path.at(times), path.speed(), (camera.width, camera.height)
+    watch.restart()
+    image = to_device(task.source.pixels, forecaster.device)
+    watch.lap(UPLOAD)
+    scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
+    watch.lap(PREDICT)
+    futures = [scene.sample(k) for k in range(task.samples)]
+    parts = [slice(i, i + VIEWS_PER_CALL) for i in range(0, len(times), VIEWS_PER_CALL)]
+    views = [view for part in parts for view in render_futures(futures, poses[part], times[part], camera.K, size)]
+    watch.lap(RENDER)
+    to_host(*(tensor for view in views for tensor in (view.frames, view.depth, view.confidence)))
+    watch.lap(COPY_BACK)

@@ -1,0 +1,42 @@
+"""What many measured times come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Times of repeated runs, in milliseconds."""
+
+    p50: float
+    p99: float
+    worst: float
+    runs: int
+
+    @staticmethod
+    def of(milliseconds: ArrayLike) -> Spread:
+        """Of measured times (n,). Raises ValueError when there are none, or one is negative or not finite."""
+        times = np.asarray(milliseconds, np.float64).ravel()
+        if times.size == 0:
+            raise ValueError("nothing was measured: at least one run is needed")
+        if not np.isfinite(times).all() or (times < 0).any():
+            raise ValueError("a measured time is negative or not finite: the clock cannot be trusted")
+        p50, p99, worst = np.percentile(times, (50, 99, 100))
+        return Spread(float(p50), float(p99), float(worst), times.size)
+
+    def per(self, count: int) -> Spread:
+        """The same runs, as time per one of count parts."""
+        return Spread(self.p50 / count, self.p99 / count, self.worst / count, self.runs)
+
+
+def growth(values: ArrayLike) -> float | None:
+    """Median of the last third of values (n,) less that of the first third; None of fewer than three values."""
+    series = np.asarray(values, np.float64).ravel()
+    third = series.size // 3
+    if third == 0:
+        return None
+    return float(np.median(series[-third:]) - np.median(series[:third]))
