@@ -10,7 +10,8 @@ from conftest import shared_path
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.datasets.residual_motion import residual_moving_masks, static_flow, with_residual_masks
+from pixel4d_ros.datasets.frame_pairs import static_flow
+from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
 from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.rotations import FloatArray
@@ -50,6 +51,10 @@ class Crop:
         """A relative pose (4, 4) as the mirrored world has it."""
         mirror = np.diag([-1.0, 1, 1, 1])
         return mirror @ T @ mirror if self.mirrored else T
+
+    def vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points or velocities (..., 3) in the camera's frame as the mirrored world has them."""
+        return vectors * np.array([-1, 1, 1], np.float32) if self.mirrored else vectors
 
 
 def crop_grids(crops: list[Crop], images: Tensor, factor: int) -> Tensor:

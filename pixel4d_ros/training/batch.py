@@ -21,7 +21,7 @@ class Batch:
     times: Tensor  # (B, V) seconds after the source
     depth: Tensor  # (B, H, W) metres in the source view; 0 where unknown, inf for sky
     object_ids: Tensor  # (B, H, W) int64: 0 static, 1..M moving; -1 where unknown
-    motions: Tensor  # (B, M + 1, 4, 3) v, a, w, a_w at the source; zero where unknown
+    motions: Tensor  # (B, M + 1, 4, 3) v, a, w, a_w at the source; NaN where unknown
     centroids: Tensor  # (B, M + 1, 3)
     flow: Tensor  # (B, 2, H, W) measured, pixels from view 0 to view 1; NaN where unknown
     speed: Tensor  # (B,) m/s forward of the camera at the source; NaN where unknown

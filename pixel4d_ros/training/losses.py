@@ -14,7 +14,7 @@ from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import Prediction, inside_view
 
-DEPTH_TRUSTED_FROM = 0.15  # of the run
+DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
 CENTER_SIGMA = 2.0  # quarter resolution pixels
@@ -28,14 +28,13 @@ def total_loss(
     depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
     limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
     mobility = inside_view(maps.static["mobility"], canvas)[:, 0]
-    # Which real pixels move can be told only once the depth is about right.
-    ids = what_moves(prediction, batch) if progress >= DEPTH_TRUSTED_FROM else batch.object_ids
+    ids = batch.object_ids
     parts = {
         "color": color_loss(prediction.views, batch.images),
         "depth": depth_loss(depth, batch.depth, limit),
         "edges": depth_edge_loss(depth, batch.depth, limit),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
-        "flow": flow_loss(prediction, batch.flow, ids),
+        "flow": flow_loss(prediction, batch.flow, ids, guess=progress >= DEPTH_TRUSTED_FROM),
         "mobility": mobility_loss(mobility, ids),
         "objects": object_loss(prediction, batch),
         "spread": spread_loss(prediction, batch),
@@ -112,44 +111,33 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
     return total
 
 
-def flow_loss(prediction: Prediction, measured: Tensor, ids: Tensor) -> Tensor:
+def flow_loss(prediction: Prediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:
     """Mean log distance in pixels between predicted and measured flow (B, 2, H, W), where there is any.
 
     Where ids (B, H, W) say that something moves it tells the motion, elsewhere the depth, and both from further away
-    than colours do. The logarithm, because large errors are often the measurement's.
+    than colours do. With guess, where ids are unknown, motion explains what it explains better than depth. The
+    logarithm, because large errors are often the measurement's.
     """
     known = torch.isfinite(measured).all(1)
-    flow = torch.where((ids > 0)[:, None], prediction.flow, prediction.static_flow)
-    error = (flow - torch.nan_to_num(measured)).square().sum(1).add(1e-2).sqrt()
-    return (torch.log1p(error) * known).sum() / known.sum().clamp(min=1)
-
-
-def what_moves(prediction: Prediction, batch: Batch) -> Tensor:
-    """Object ids (B, H, W) completed by the measured flow where they are unknown: 1 moving, 0 still, -1 unknown.
-
-    What differs clearly from the flow of a still scene of the predicted depth moves on its own; by its margins, an
-    error of the depth does not count as motion.
-    """
-    static = prediction.static_flow.detach()
-    residual = (torch.nan_to_num(batch.flow) - static).norm(dim=1)
-    known = torch.isfinite(batch.flow).all(1) & (batch.object_ids < 0)
-    speed = static.norm(dim=1)
-    told = torch.where(residual > 2 + 0.35 * speed, 1, torch.where(residual < 0.7 + 0.15 * speed, 0, -1))
-    return torch.where(known, told, batch.object_ids)
+    measured = torch.nan_to_num(measured)
+    moved, static = (
+        (flow - measured).square().sum(1).add(1e-2).sqrt() for flow in (prediction.flow, prediction.static_flow)
+    )
+    moves = (ids > 0) | ((ids < 0) & (moved < static) & guess)
+    return (torch.log1p(torch.where(moves, moved, static)) * known).sum() / known.sum().clamp(min=1)
 
 
 def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
-    """Binary cross entropy where it is known what moves; elsewhere a light preference for standing still."""
+    """Binary cross entropy where it is known what moves."""
     known = ids >= 0
     entropy = F.binary_cross_entropy_with_logits(
         logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none"
     )
-    still = torch.sigmoid(logit)
-    return (entropy * known).sum() / known.sum().clamp(min=1) + 0.03 * (still * ~known).mean()
+    return (entropy * known).sum() / known.sum().clamp(min=1)
 
 
 def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
-    """Centre heat map, votes and motion of the objects that are known."""
+    """Centre heat map, votes and motion of the objects, as far as they are known."""
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
     center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
     offset = _quarter(prediction.maps.objects["offset"], prediction, quarter)
@@ -162,46 +150,53 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     heat = (
         (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
     )
-    known = (batch.object_ids >= 0).flatten(1).all(1)[:, None, None]
+    known = _coarse_ids(batch, quarter) >= 0
     entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
-    loss = (entropy * known).sum() / (known.sum() * heat[0].numel()).clamp(min=1) * 4
+    loss = (entropy * known).sum() / known.sum().clamp(min=1) * 4
     if count == 1:
         return loss
     target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
-    truth = _true_motion(batch, members)
+    truth, told = _true_motion(batch, members)
     units = motion.new_tensor([1.0, 0.3, 1.0, 0.3]).repeat_interleave(3) / LINEAR_SCALE
-    errors = ((motion - truth).abs() * units.view(1, -1, 1, 1)).sum(1)
-    moving = members.sum(-1)
-    return loss + ((votes + errors) * moving).sum() / moving.sum().clamp(min=1)
+    errors = ((motion - truth).abs() * told * units.view(1, -1, 1, 1)).sum(1)
+    moving, measured = members.sum(-1), told.amax(1)
+    return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
 
 
 def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
-    """Mean negative log likelihood of the known objects' motion in a Laplace distribution around its mode.
+    """Mean negative log likelihood of the known motion of objects in a Laplace distribution around its mode.
 
     Only the spread learns from it: the mode shall not trade accuracy where it is unsure.
     """
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
-    members, maps = _members(batch, quarter), prediction.maps
+    maps = prediction.maps
     mode, spread = (
         _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction, quarter)
         for m in (maps.mode.detach(), maps.spread)
     )
+    truth, told = _true_motion(batch, _members(batch, quarter))
     spread = spread + LEAST_SPREAD
-    surprise = (torch.log(spread) + (_true_motion(batch, members) - mode).abs() / spread).mean(1)
-    moving = members.sum(-1)
-    return (surprise * moving).sum() / moving.sum().clamp(min=1)
+    surprise = torch.log(spread) + (truth - mode).abs() / spread
+    return (surprise * told).sum() / told.sum().clamp(min=1)
+
+
+def _coarse_ids(batch: Batch, size: Sequence[int]) -> Tensor:
+    """Object ids (B, h, w) at a quarter of the resolution."""
+    return batch.object_ids[:, 2::4, 2::4][:, : size[0], : size[1]]
 
 
 def _members(batch: Batch, size: Sequence[int]) -> Tensor:
     """Which quarter resolution pixel belongs to which moving object: (B, h, w, M), 0 or 1."""
-    ids = batch.object_ids[:, 2::4, 2::4][:, : size[0], : size[1]]
-    return F.one_hot(ids.clamp(min=0), batch.motions.shape[1])[..., 1:].float()
+    return F.one_hot(_coarse_ids(batch, size).clamp(min=0), batch.motions.shape[1])[..., 1:].float()
 
 
-def _true_motion(batch: Batch, members: Tensor) -> Tensor:
-    """The motion of each pixel's object (B, 12, h, w); zero elsewhere."""
-    return torch.einsum("bhwm,bmc->bchw", members, batch.motions[:, 1:].flatten(2))
+def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
+    """The motion of each pixel's object (B, 12, h, w), and 1 where it is known; both zero elsewhere."""
+    motions = batch.motions[:, 1:].flatten(2)
+    pair = torch.nan_to_num(motions), torch.isfinite(motions).float()
+    truth, told = (torch.einsum("bhwm,bmc->bchw", members, values) for values in pair)
+    return truth, told
 
 
 def _quarter(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:

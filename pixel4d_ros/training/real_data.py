@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,8 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
+from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, no_flow
+from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
 
 LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
 STEREO_FOCAL, STEREO_BASELINE = 483.35, 0.5327  # pixels at 832 wide, metres (KITTI stereo 2015)
@@ -33,6 +34,9 @@ class _Bank:
     images: Tensor  # (F, 3, H, W) uint8
     depth: Tensor  # (F, H, W) float16 metres, 0 where unknown
     flow: Tensor  # (F, 2, h, w) float16 to the frame FLOW_STEP later, shares of width and height; NaN where unknown
+    object_ids: Tensor  # (F, h, w) int8: 0 still, 1..M moving patches of the frame, -1 unknown
+    velocities: NDArray[np.float32]  # (F, M + 1, 3) of the patches, m/s in the frame's camera; NaN where unknown
+    centroids: NDArray[np.float32]  # (F, M + 1, 3) metres
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class RealData:
             frames = [*frames[: views - 1], (source, True)]
         frames += [frames[-1]] * (views - len(frames))
         crop = Crop.draw(clip.images.shape[2], clip.images.shape[1], size, rng)
+        bank, place = self.banks[entry.bank], entry.first + source
         poses, intrinsics = zip(*(_pose_and_intrinsics(clip, source, i, right) for i, right in frames))
         return _Sample(
             entry.bank,
@@ -121,8 +126,9 @@ class RealData:
             np.stack([crop.intrinsics(K) for K in intrinsics]),
             np.array([clip.times[i] - clip.times[source] for i, _ in frames]),
             crop,
-            entry.static,
             _speed(clip, source),
+            crop.vectors(bank.velocities[place]),
+            crop.vectors(bank.centroids[place]),
         )
 
     def _cut(self, bank: _Bank, samples: list[_Sample], size: tuple[int, int]) -> Batch:
@@ -142,16 +148,19 @@ class RealData:
         coarse = crop_grids([s.crop for s in samples], bank.images, 1)
         # Nearest, so that known and unknown depth do not mix.
         depth = F.grid_sample(bank.depth[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)[:, 0]
-        static = torch.tensor([s.static for s in samples], device=device)
+        ids = F.grid_sample(bank.object_ids[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)
+        velocities = _tensor(np.stack([s.velocities for s in samples]), device)
+        motions = torch.full((b, velocities.shape[1], 4, 3), torch.nan, device=device)
+        motions[:, :, 0] = velocities
         return Batch(
             images=images,
             K=_tensor(np.stack([s.K for s in samples]), device),
             T_source_camera=_tensor(np.stack([s.poses for s in samples]), device),
             times=_tensor(np.stack([s.times for s in samples]), device),
             depth=depth,
-            object_ids=torch.where(static, 0, -1)[:, None, None].expand(-1, size[1], size[0]),
-            motions=torch.zeros(b, 1, 4, 3, device=device),
-            centroids=torch.zeros(b, 1, 3, device=device),
+            object_ids=ids[:, 0].round().long(),
+            motions=motions,
+            centroids=_tensor(np.stack([s.centroids for s in samples]), device),
             flow=_cut_flow(bank, frames[:, 0], [s.crop for s in samples], coarse),
             speed=torch.tensor([s.speed for s in samples], dtype=torch.float32, device=device),
         )
@@ -167,8 +176,9 @@ class _Sample:
     K: FloatArray  # (V, 3, 3)
     times: FloatArray  # (V,)
     crop: Crop
-    static: bool
     speed: float  # m/s forward; NaN where unknown
+    velocities: NDArray[np.float32]  # (M + 1, 3) of the source's patches, in the crop's world
+    centroids: NDArray[np.float32]  # (M + 1, 3)
 
 
 def _cut_flow(bank: _Bank, frames: Tensor, crops: list[Crop], grid: Tensor) -> Tensor:
@@ -188,26 +198,52 @@ def _speed(clip: Clip, source: int) -> float:
 
 def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], list[_Entry]]:
     sizes = sorted({clip.images.shape[1:3] for clip in clips})
-    parts: list[list[Clip]] = [[] for _ in sizes]
+    parts: list[list[_Frames]] = [[] for _ in sizes]
     entries = []
-    for clip in clips:
+    for clip in tqdm(clips, "optical flow and what moves", unit="clip", leave=False):
         bank = sizes.index(clip.images.shape[1:3])
-        first = sum(len(c) for c in parts[bank])
-        parts[bank] += [clip] if clip.stereo is None else [clip, clip.stereo]
+        first = sum(len(frames.images) for frames in parts[bank])
+        parts[bank] += [_measured(clip)] if clip.stereo is None else [_measured(clip), _seen_only(clip.stereo)]
         entries.append(_Entry(clip, bank, first, first + len(clip), is_room(clip)))
-    banks = []
-    for group in parts:
-        images = torch.cat([torch.from_numpy(np.ascontiguousarray(c.images)).to(device) for c in group])
-        depth = np.concatenate([_depth(c) for c in group])
-        flow = np.concatenate([clip_flow(c) for c in tqdm(group, "optical flow", unit="clip", leave=False)])
-        banks.append(
-            _Bank(
-                images.permute(0, 3, 1, 2).contiguous(),
-                torch.from_numpy(depth).to(device),
-                torch.from_numpy(flow).permute(0, 3, 1, 2).contiguous().to(device),
-            )
-        )
-    return banks, entries
+    return [_bank(group, device) for group in parts], entries
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """What a bank takes from a clip, on the host."""
+
+    images: NDArray[np.uint8]
+    depth: NDArray[np.float16]
+    flow: NDArray[np.float16]
+    labels: MotionLabels
+
+
+def _measured(clip: Clip) -> _Frames:
+    """A clip with its flow and what moves in it."""
+    depth = None if clip.depth is None else np.asarray(clip.depth)
+    clip = replace(clip, images=np.asarray(clip.images), depth=depth, stereo=None)
+    labels = MotionLabels.uniform(clip, 0) if is_room(clip) else label_motion(clip)
+    return _Frames(np.asarray(clip.images), _depth(clip), clip_flow(clip), labels)
+
+
+def _seen_only(clip: Clip) -> _Frames:
+    """A clip that is never a source: only its images are looked at."""
+    return _Frames(np.asarray(clip.images), _depth(clip), no_flow(clip), MotionLabels.uniform(clip, -1))
+
+
+def _bank(group: list[_Frames], device: torch.device) -> _Bank:
+    labels = MotionLabels.join([frames.labels for frames in group])
+    most = int(labels.ids.max()) + 1
+    images = torch.cat([torch.from_numpy(np.ascontiguousarray(frames.images)).to(device) for frames in group])
+    flow = torch.from_numpy(np.concatenate([frames.flow for frames in group]))
+    return _Bank(
+        images.permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.concatenate([frames.depth for frames in group])).to(device),
+        flow.permute(0, 3, 1, 2).contiguous().to(device),
+        torch.from_numpy(labels.ids).to(device),
+        labels.velocities[:, : max(1, most)],
+        labels.centroids[:, : max(1, most)],
+    )
 
 
 def _depth(clip: Clip) -> NDArray[np.float16]:

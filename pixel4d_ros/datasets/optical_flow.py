@@ -1,0 +1,55 @@
+"""Dense optical flow, and where it can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Flow = NDArray[np.float32]  # (H, W, 2) pixels
+Mask = NDArray[np.bool_]  # (H, W)
+
+ASTRAY_SHARE = 0.05  # of the flow's length by which the way back may miss, beside the slack
+
+
+@dataclass(frozen=True)
+class CheckedFlow:
+    """Where the pixels of one image are in another."""
+
+    flow: Flow  # (H, W, 2) pixels
+    agrees: Mask  # (H, W): the other image's flow leads back again
+
+
+def flow_both_ways(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], slack: float
+) -> tuple[CheckedFlow, CheckedFlow]:
+    """Flow from grey image first (H, W) to second, and from second to first.
+
+    DIS flow (T. Kroeger et al., ECCV 2016). Going there and back may miss the start by slack pixels, and a little more
+    when the way is long; what leaves the image does not come back.
+    """
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there, back = (np.asarray(method.calc(*pair, None), np.float32) for pair in ((first, second), (second, first)))
+    return CheckedFlow(there, _leads_home(there, back, slack)), CheckedFlow(back, _leads_home(back, there, slack))
+
+
+def sample(values: NDArray[np.float32], flow: Flow, outside: float = 0.0) -> NDArray[np.float32]:
+    """values (H, W, ...) of another frame where the flow (H, W, 2) leads; `outside` beyond the border."""
+    height, width = flow.shape[:2]
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    border = (outside,) * 4
+    return np.asarray(
+        cv2.remap(values, u + flow[..., 0], v + flow[..., 1], cv2.INTER_LINEAR, borderValue=border), np.float32
+    )
+
+
+def length(flow: Flow) -> NDArray[np.float32]:
+    """Length (H, W) of a flow in pixels."""
+    return np.asarray(np.hypot(flow[..., 0], flow[..., 1]), np.float32)
+
+
+def _leads_home(there: Flow, back: Flow, slack: float) -> Mask:
+    home: Mask = length(there + sample(back, there, outside=1e3)) < slack + ASTRAY_SHARE * length(there)
+    return home
