@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.performance.measure import Plan
 
 GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
+NODE_SIZE = (832, 256)  # of --node on CUDA
 GPU_CANDIDATES, CPU_CANDIDATES = (1, 16, 64), (1, 4)
 GPU_RUNS, CPU_RUNS = 500, 10
 GPU_WARM_UP, CPU_WARM_UP = 20, 1
@@ -57,25 +59,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    node = parser.add_argument_group("the node, instead of all that (needs ROS)")
+    node.add_argument("--node", type=float, metavar="SECONDS", help="feed the real node over DDS for so long")
+    node.add_argument("--rate", type=float, default=30.0, metavar="HZ", help="images per second (default: 30)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    output.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw how times grow (png, svg or pdf; needs matplotlib)"
+    )
+    output.add_argument("--read", type=Path, metavar="JSON", help="measure nothing, print and draw what --json wrote")
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 when forecasts differ too much from eager float32."""
-    from pixel4d_ros.performance.measure import run_benchmark
     from pixel4d_ros.performance.report import describe
+    from pixel4d_ros.performance.results import Benchmark
 
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
-    benchmark = run_benchmark(_plan(args))
+    _check_outputs(args)
+    if args.read is not None:
+        benchmark = Benchmark.read(args.read)
+    else:
+        from pixel4d_ros.performance.measure import run_benchmark
+
+        benchmark = run_benchmark(_plan(args))
     print(describe(benchmark, args.markdown))
     if args.json is not None:
         benchmark.write(args.json)
+    if args.plot is not None:
+        from pixel4d_ros.performance.plots import draw
+
+        draw(benchmark, args.plot)
     for failure in benchmark.failures:
         print(f"pixel4d benchmark: {failure}", file=sys.stderr)
     return 1 if benchmark.failures else 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before minutes are spent on measuring."""
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    if args.plot is not None:
+        from pixel4d_ros.performance.plots import check_plot
+
+        check_plot(args.plot)
+        if args.node is not None:
+            raise ValueError("--plot draws forecasts of the library: leave --node away, or draw without it")
+    if args.node is not None and importlib.util.find_spec("rclpy") is None:
+        raise ValueError("--node needs ROS 2: source its setup script, or env.sh after `make setup`")
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -88,6 +119,8 @@ def _plan(args: argparse.Namespace) -> Plan:
     cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
     runs, warm_up = (GPU_RUNS, GPU_WARM_UP) if cuda else (CPU_RUNS, CPU_WARM_UP)
     sizes, candidates = (GPU_SIZES, GPU_CANDIDATES) if cuda else (CPU_SIZES, CPU_CANDIDATES)
+    if args.node is not None:
+        sizes = (NODE_SIZE,) if cuda else CPU_SIZES
     return Plan(
         sizes=tuple(args.sizes or sizes),
         frames=tuple(args.frames),
@@ -100,6 +133,8 @@ def _plan(args: argparse.Namespace) -> Plan:
         weights=args.weights,
         device=args.device,
         image=args.image,
+        node_seconds=args.node,
+        node_rate=args.rate,
     )
 
 

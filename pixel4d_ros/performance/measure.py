@@ -16,6 +16,7 @@ from pixel4d_ros.evaluation.environment import device_name, environment
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.performance.floors import encoder_floor, precision, rasterizer_floor
+from pixel4d_ros.performance.node_times import Feed, NodeTimes
 from pixel4d_ros.performance.pipeline import Task, staged_forecast, whole_forecast
 from pixel4d_ros.performance.results import (
     Agreement,
@@ -48,6 +49,8 @@ class Plan:
     weights: Path | None = None
     device: str = "auto"
     image: Path | None = None
+    node_seconds: float | None = None  # measure the node for so long, and nothing else
+    node_rate: float = 30.0  # images per second
 
     def cases(self) -> list[tuple[int, int]]:
         """(frames, samples) of the forecasts."""
@@ -69,14 +72,26 @@ def run_benchmark(plan: Plan) -> Benchmark:
     """Measure everything in the plan. Raises ValueError, WeightsError, DeviceError."""
     forecaster = Forecaster.load(plan.weights, plan.device)
     device, weights = forecaster.device, forecaster.weights_hash
+    path = forecaster.path
     sources = [source_image(plan.image, size, device) for size in plan.sizes]
     del forecaster
-    found, path = [], ""
+    if plan.node_seconds is not None:
+        nodes = tuple(_measure_node(plan, source) for source in sources)
+        return Benchmark(machine(device), path, weights, (), nodes)
+    found = []
     for source in tqdm(sources, "benchmark", unit="size", leave=False):
         times, path = measure_size(plan, source)
         found.append(times)
     notes = () if device.type == "cuda" else (NO_FLOORS,)
-    return Benchmark(machine(device), path, weights, tuple(found), notes)
+    return Benchmark(machine(device), path, weights, tuple(found), notes=notes)
+
+
+def _measure_node(plan: Plan, source: SourceImage) -> NodeTimes:
+    from pixel4d_ros.ros.node_benchmark import measure_node
+
+    assert plan.node_seconds is not None
+    frames, samples = plan.cases()[0]
+    return measure_node(Feed(source, frames, samples, plan.node_seconds, plan.node_rate, plan.device, plan.weights))
 
 
 def measure_size(plan: Plan, source: SourceImage) -> tuple[SizeTimes, str]:

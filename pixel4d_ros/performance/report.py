@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pixel4d_ros.evaluation.tables import Table, table
+from pixel4d_ros.performance.node_times import describe_node
 from pixel4d_ros.performance.results import Benchmark, ForecastTimes, SizeTimes
 from pixel4d_ros.performance.statistics import Spread
 from pixel4d_ros.performance.stopwatch import Memory
@@ -14,9 +15,10 @@ def describe(benchmark: Benchmark, markdown: bool = False) -> str:
     """Everything that was measured."""
     blocks = [headline(benchmark)]
     for size in benchmark.sizes:
-        blocks.append(f"{'### ' if markdown else ''}{_name(size)}: {size.gaussians} Gaussians, {size.image}")
+        blocks.append(f"{'### ' if markdown else ''}{size_name(size)}: {size.gaussians} Gaussians, {size.image}")
         tables = [forecast_table(size), *([candidate_table(size)] if size.candidates else [])]
         blocks += [table(header, rows, markdown) for header, rows in tables]
+    blocks += [describe_node(node, markdown) for node in benchmark.nodes]
     blocks += [f"Note: {note}" for note in benchmark.notes]
     return "\n\n".join(blocks)
 
@@ -57,7 +59,7 @@ def candidate_table(size: SizeTimes) -> Table:
     return ("trajectories from one prediction", *SPREAD, "runs", "GPU MiB"), rows
 
 
-def _name(size: SizeTimes) -> str:
+def size_name(size: SizeTimes) -> str:
     return f"{size.size[0]}x{size.size[1]}"
 
 

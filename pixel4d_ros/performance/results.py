@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pixel4d_ros.performance.node_times import NodeTimes
 from pixel4d_ros.performance.statistics import Spread
 from pixel4d_ros.performance.stopwatch import Memory
 
@@ -106,6 +107,7 @@ class Benchmark:
     path: str  # which way through the code the forecaster took
     weights: str  # hash
     sizes: tuple[SizeTimes, ...]
+    nodes: tuple[NodeTimes, ...] = ()  # with --node, one per size
     notes: tuple[str, ...] = ()
 
     @property
@@ -140,6 +142,9 @@ def _with_derived(benchmark: Benchmark) -> dict[str, Any]:
         for entry, times in zip(size["forecasts"], found.forecasts):
             entry["render_per_frame"] = asdict(times.render_per_frame)
             entry["ratio_to_floors"] = times.ratio
+    for entry, node in zip(tree["nodes"], benchmark.nodes):
+        counts = ("per_second", "lost_images", "lost_forecasts", "waiting")
+        entry.update({name: getattr(node, name) for name in counts})
     return tree
 
 

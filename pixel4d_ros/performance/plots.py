@@ -1,0 +1,146 @@
+"""A benchmark as a picture: where the time goes, and how it grows with frames, samples, trajectories and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixel4d_ros.performance.report import size_name
+from pixel4d_ros.performance.results import Benchmark, ForecastTimes, SizeTimes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg", ".pdf")
+REST = "rest"  # of the whole: checks, uncertainty, waiting for the host
+
+Points = Sequence[tuple[float, float]]
+
+
+def check_plot(path: Path) -> None:
+    """Raise ValueError when no picture can be drawn to this path."""
+    from importlib.util import find_spec
+
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--plot {path}: name a file that ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {path}: there is no folder {path.parent}, make it first")
+    if find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: pip install matplotlib")
+
+
+def draw(benchmark: Benchmark, path: Path) -> None:
+    """Draw to a file. Raises ValueError as check_plot does."""
+    check_plot(path)
+    if not benchmark.sizes:
+        raise ValueError("--plot: there are no forecasts of the library in this benchmark, only the node's")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    axes = figure.subplots(2, 3).ravel()
+    _draw_stages(axes[0], benchmark.sizes)
+    _draw_growth(axes[1], benchmark.sizes, "frames of one forecast", frame_points)
+    _draw_growth(axes[2], benchmark.sizes, "sampled futures", sample_points)
+    _draw_growth(axes[3], benchmark.sizes, "trajectories from one prediction", candidate_points)
+    _draw_resolution(axes[4], benchmark.sizes)
+    _draw_memory(axes[5], benchmark.sizes)
+    figure.suptitle(f"pixel4d benchmark: {benchmark.machine.device}, {benchmark.path}; medians", fontsize=11)
+    figure.savefig(path, dpi=110)
+
+
+def frame_points(size: SizeTimes) -> Points:
+    """(frames, ms) of the forecasts with the first number of samples."""
+    first = size.forecasts[0].samples
+    return sorted((f.frames, f.total.p50) for f in size.forecasts if f.samples == first)
+
+
+def sample_points(size: SizeTimes) -> Points:
+    """(samples, ms) of the forecasts with the first number of frames."""
+    first = size.forecasts[0].frames
+    return sorted((f.samples, f.total.p50) for f in size.forecasts if f.frames == first)
+
+
+def candidate_points(size: SizeTimes) -> Points:
+    """(trajectories, ms)"""
+    return sorted((c.candidates, c.total.p50) for c in size.candidates)
+
+
+def stage_parts(times: ForecastTimes) -> dict[str, float]:
+    """Median ms of each stage, and what the whole forecast takes beside them."""
+    parts = {name: spread.p50 for name, spread in times.stages.items()}
+    return {**parts, REST: max(0.0, times.total.p50 - sum(parts.values()))}
+
+
+def _draw_stages(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
+    """A bar per size and number of samples, the longest forecasts."""
+    bars = [(f"{size_name(s)}\n{f.samples} samples", f) for s in sizes for f in s.forecasts]
+    bars = [bar for bar in bars if bar[1].frames == max(f.frames for _, f in bars)]
+    names, left = [name for name, _ in bars], [0.0] * len(bars)
+    for part in stage_parts(bars[0][1]):
+        lengths = [stage_parts(times)[part] for _, times in bars]
+        axes.barh(names, lengths, left=left, label=part)
+        left = [a + b for a, b in zip(left, lengths)]
+    floors = [(i, f.floors.total) for i, (_, f) in enumerate(bars) if f.floors is not None]
+    if floors:
+        axes.scatter([ms for _, ms in floors], [i for i, _ in floors], marker="|", s=250, c="black", label="floors")
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("ms")
+    axes.set_title("where the time goes", fontsize=10)
+    axes.legend(fontsize=7)
+
+
+def _draw_growth(axes: Axes, sizes: Sequence[SizeTimes], what: str, points: Callable[[SizeTimes], Points]) -> None:
+    for size in sizes:
+        found = points(size)
+        if found:
+            axes.plot([x for x, _ in found], [y for _, y in found], "o-", label=size_name(size))
+    _finish(axes, what)
+
+
+def _draw_resolution(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
+    """Whole, predict and render against the number of pixels."""
+    megapixels = [1e-6 * size.size[0] * size.size[1] for size in sizes]
+    first = [size.forecasts[0] for size in sizes]
+    lines = {
+        "whole": [f.total.p50 for f in first],
+        **{stage: [f.stages[stage].p50 for f in first] for stage in ("predict", "render")},
+    }
+    if all(f.floors is not None for f in first):
+        lines["floors"] = [f.floors.total for f in first if f.floors is not None]
+    for name, values in lines.items():
+        axes.plot(megapixels, values, "o-", label=name)
+    _finish(axes, "megapixels")
+
+
+def _draw_memory(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
+    """GPU memory of every case; on the CPU the panel says that there is none."""
+    cases = [
+        (f"{size_name(s)}, {name}", memory.allocated)
+        for s in sizes
+        for name, memory in [
+            *((f"{f.samples} x {f.frames}", f.memory) for f in s.forecasts),
+            *((f"{c.candidates} paths", c.memory) for c in s.candidates),
+        ]
+        if memory is not None
+    ]
+    axes.set_title("most GPU memory at a time (samples x frames)", fontsize=10)
+    if not cases:
+        axes.text(0.5, 0.5, "measured on CUDA only", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    axes.barh([name for name, _ in cases], [mib for _, mib in cases])
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("MiB")
+
+
+def _finish(axes: Axes, what: str) -> None:
+    axes.set_xlabel(what)
+    axes.set_ylabel("ms")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=8)

@@ -1,0 +1,295 @@
+"""`pixel4d benchmark --node`: the real node in a process of its own, fed like by a camera, and timed from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from pixel4d_ros.demo import ros_environment
+from pixel4d_ros.performance.node_times import Feed, NodeTimes, Publishing
+from pixel4d_ros.performance.source_image import SPEED, STEP, forecast_times
+from pixel4d_ros.performance.statistics import Spread, growth
+from pixel4d_ros.processes import Child, ProcessError
+from pixel4d_ros.ros import conversions as c
+from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.publishing import CameraViews, sequence_message
+from pixel4d_ros.ros.session import ros_node
+from pixel4d_ros.rotations import rigid
+
+FORECAST, ALONE = "/forecast_node/forecast", "/pixel4d_benchmark/forecast"
+BASE, CAMERA = "base_link", "camera"
+CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers publish
+OUTPUT_QOS = QoSProfile(depth=10)
+HEADER_BYTES = 64  # at the start of a serialised message, which hold its header
+START_S, FIRST_S, REST_S = 300.0, 120.0, 2.0  # to start (kernels are compiled), to the first forecast, to the last
+SETTLED = 5  # forecasts before the measurement
+PLAN_S, PLAN_HZ = 3.0, 10.0
+MESSAGES, LONGEST_S = 50, 0.1  # of publishing alone, and the most time between them
+COUNTERS = {"received frames": "received", "dropped frames": "dropped", "published forecasts": "published"}
+SAID = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion source", "GPU memory")
+
+
+def measure_node(feed: Feed) -> NodeTimes:
+    """Start the node, feed it, and say how it kept up. Raises ProcessError when it does not work."""
+    # A domain of our own, for this process as for those it starts.
+    os.environ.update(ros_environment())
+    with (
+        tempfile.TemporaryDirectory(prefix="pixel4d_benchmark_") as folder,
+        ros_node("pixel4d_benchmark") as (node, stop),
+    ):
+        publishing = _measure_publishing(node, feed, FilePath(folder), stop)
+        child = Child.start("forecast node", _node_command(feed), dict(os.environ), FilePath(folder) / "node.log")
+        try:
+            if not child.wait_for_output("active: ", [], START_S):
+                raise ProcessError(f"the node was not active within {START_S:g} s{child.last_words()}")
+            rig = Rig(node, feed)
+            with _spinning(node):
+                times = _drive(rig, child, publishing, stop)
+            child.stop()
+        finally:
+            child.end()
+    return times
+
+
+class Rig:
+    """Camera, planner and listener."""
+
+    def __init__(self, node: Node, feed: Feed) -> None:
+        self.node, self.feed = node, feed
+        self.image = node.create_publisher(Image, "image", CAMERA_QOS)
+        self.info = node.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
+        self.plan = node.create_publisher(Path, "trajectory", 1)
+        self.messages: list[tuple[int, int, int]] = []  # of each ForecastSequence: image stamp, published, arrived; ns
+        self.status: dict[str, str] = {}
+        self.statuses = 0
+        self._message = c.image_message(feed.source.pixels, Header(frame_id=CAMERA))
+        kind = interface("msg", "ForecastSequence")
+        node.create_subscription(kind, FORECAST, self._on_forecast, OUTPUT_QOS, raw=True)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def send_image(self) -> int:
+        """An image taken now; its stamp in ns."""
+        header = Header(frame_id=CAMERA, stamp=c.time_message(time.time_ns()))
+        self.info.publish(c.camera_info_message(self.feed.source.camera, header))
+        stamp_ns = time.time_ns()
+        self._message.header.stamp = c.time_message(stamp_ns)
+        self.image.publish(self._message)
+        return stamp_ns
+
+    def send_plan(self) -> None:
+        """Straight ahead from here and now."""
+        now = time.time_ns()
+        message = Path(header=Header(frame_id=BASE, stamp=c.time_message(now)))
+        for t in np.arange(0, PLAN_S, STEP):
+            header = Header(frame_id=BASE, stamp=c.time_message(now + round(t * 1e9)))
+            message.poses.append(PoseStamped(header=header, pose=c.pose_message(rigid(np.eye(3), [SPEED * t, 0, 0]))))
+        self.plan.publish(message)
+
+    def whole(self, since_ns: int = 0) -> dict[int, tuple[int, int]]:
+        """By image stamp, of forecasts that arrived with all their samples: when published, when arrived; ns."""
+        parts: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for stamp, published, arrived in tuple(self.messages):
+            if stamp >= since_ns:
+                parts[stamp].append((published, arrived))
+        return {s: max(p, key=lambda times: times[1]) for s, p in parts.items() if len(p) == self.feed.samples}
+
+    def counters(self) -> dict[str, int]:
+        """The node's own counts, from its next status but one, which was written after this call."""
+        seen = self.statuses
+        _wait(lambda: self.statuses >= seen + 2, FIRST_S, "the node publishes no /diagnostics")
+        return {name: int(self.status[key]) for key, name in COUNTERS.items()}
+
+    def _on_forecast(self, data: bytes, info: dict[str, int]) -> None:
+        arrived = time.time_ns()
+        stamp = c.nanoseconds(deserialize_message(data[:HEADER_BYTES], Header).stamp)
+        self.messages.append((stamp, info["source_timestamp"], arrived))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "forecast_node: forecast":
+                self.status = {pair.key: pair.value for pair in status.values}
+                self.statuses += 1
+
+
+def _drive(rig: Rig, child: Child, publishing: Publishing, stop: Event) -> NodeTimes:
+    """Until the node has settled, then for the time asked for."""
+    feed = rig.feed
+    _settle(rig, child, stop)
+    before, sent = rig.counters(), []
+    next_plan, began = 0.0, time.monotonic()
+    for i in tqdm(range(round(feed.seconds * feed.rate)), "node", unit="image", leave=False, mininterval=0.5):
+        time.sleep(max(0.0, began + i / feed.rate - time.monotonic()))
+        if time.monotonic() >= next_plan:
+            rig.send_plan()
+            next_plan = time.monotonic() + 1 / PLAN_HZ
+        sent.append(rig.send_image())
+        child.check_alive()
+        if stop.is_set():
+            raise KeyboardInterrupt
+    _rest(rig)
+    after = rig.counters()
+    arrived = rig.whole(sent[0])
+    if not arrived:
+        raise ProcessError(f"of {len(sent)} images the node published no forecast that arrived{child.last_words()}")
+    latencies = [1e-6 * (arrival - stamp) for stamp, (_, arrival) in sorted(arrived.items())]
+    published = [1e-6 * (publication - stamp) for stamp, (publication, _) in arrived.items()]
+    camera = feed.source.camera
+    return NodeTimes(
+        size=(camera.width, camera.height),
+        frames=feed.frames,
+        samples=feed.samples,
+        rate=feed.rate,
+        seconds=feed.seconds,
+        sent=len(sent),
+        **{name: after[name] - before[name] for name in before},
+        arrived=len(arrived),
+        to_published=Spread.of(published) if min(published) > 0 else None,
+        to_arrived=Spread.of(latencies),
+        growth=growth(latencies),
+        node={name: rig.status[name] for name in SAID if name in rig.status},
+        publishing=publishing,
+    )
+
+
+def _settle(rig: Rig, child: Child, stop: Event) -> None:
+    """Images one by one until some forecasts have come: the first ones record graphs and meet cold caches."""
+    end = time.monotonic() + FIRST_S
+    while len(rig.whole()) < SETTLED:
+        child.check_alive()
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() > end:
+            said = "; ".join(
+                f"{key}: {value}" for key, value in rig.status.items() if "error" in key or "frames" in key
+            )
+            raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({said}){child.last_words()}")
+        rig.send_plan()
+        stamp, patience = rig.send_image(), time.monotonic() + REST_S
+        while stamp not in rig.whole() and time.monotonic() < patience:
+            time.sleep(0.005)
+
+
+def _rest(rig: Rig) -> None:
+    """Until no more forecasts come."""
+    count, quiet = -1, 0.0
+    while (now := time.monotonic()) < quiet + REST_S or count < 0:
+        if len(rig.messages) != count:
+            count, quiet = len(rig.messages), now
+        time.sleep(0.05)
+
+
+def _node_command(feed: Feed) -> list[str]:
+    parameters: dict[str, Any] = {
+        "device": feed.device,
+        "steps": feed.frames,
+        "step": STEP,
+        "num_samples": feed.samples,
+        "diagnostics_period": 0.2,
+        **({"weights": str(feed.weights.resolve())} if feed.weights else {}),
+    }
+    options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}")]
+    return [sys.executable, "-m", "pixel4d_ros.ros.forecast_node", "--ros-args", *options]
+
+
+@contextmanager
+def _spinning(node: Node) -> Iterator[None]:
+    """Take messages on a thread of its own meanwhile."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = Thread(target=executor.spin, name="listener", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
+
+
+def _wait(true: Callable[[], bool], seconds: float, complaint: str) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise ProcessError(f"{complaint} (waited {seconds:g} s)")
+        time.sleep(0.01)
+
+
+def _measure_publishing(node: Node, feed: Feed, folder: FilePath, stop: Event) -> Publishing:
+    """Send a finished forecast again and again to a process that only listens."""
+    camera, header = feed.source.camera, Header(frame_id=CAMERA)
+    frames = np.repeat(feed.source.pixels[None], feed.frames, 0)
+    poses = np.tile(np.eye(4), (feed.frames, 1, 1))
+    views = CameraViews(camera, forecast_times(feed.frames), poses, np.ones(feed.frames, np.float32), frames)
+    publisher = node.create_publisher(interface("msg", "ForecastSequence"), ALONE, OUTPUT_QOS)
+    listener = Child.start(
+        "listener", [sys.executable, "-m", "pixel4d_ros.ros.node_benchmark"], dict(os.environ), folder / "listener.log"
+    )
+    build, serialize, publish, size = [], [], [], 0
+    try:
+        listener.wait_for_output("listening", [], START_S)
+        _wait(lambda: publisher.get_subscription_count() > 0, FIRST_S, "the listener was not found over DDS")
+        for _ in tqdm(range(MESSAGES), "publishing", unit="message", leave=False):
+            began = time.perf_counter()
+            message = sequence_message(views, header)
+            built = time.perf_counter()
+            size = len(serialize_message(message))
+            serialized = time.perf_counter()
+            publisher.publish(message)
+            done = time.perf_counter()
+            build.append(1e3 * (built - began))
+            serialize.append(1e3 * (serialized - built))
+            publish.append(1e3 * (done - serialized))
+            if stop.wait(max(0.0, min(1 / feed.rate, LONGEST_S) - (done - began))):
+                raise KeyboardInterrupt
+        time.sleep(REST_S)
+        listener.stop()
+        delays = json.loads(listener.output.splitlines()[-1])
+    finally:
+        listener.end()
+        node.destroy_publisher(publisher)
+    arrive = Spread.of(delays) if delays else None
+    return Publishing(
+        size / 1e6, MESSAGES, len(delays), Spread.of(build), Spread.of(serialize), Spread.of(publish), arrive
+    )
+
+
+def listen() -> None:
+    """A process that takes ForecastSequences and prints, at the end, how long each was under way, ms."""
+    delays: list[float] = []
+    with ros_node("pixel4d_benchmark_listener") as (node, stop):
+        node.create_subscription(
+            interface("msg", "ForecastSequence"),
+            ALONE,
+            lambda _, info: delays.append(1e-6 * (time.time_ns() - info["source_timestamp"])),
+            OUTPUT_QOS,
+            raw=True,
+        )
+        print("listening", flush=True)
+        while not stop.is_set():
+            rclpy.spin_once(node, timeout_sec=0.1)
+    print(json.dumps(delays))
+
+
+if __name__ == "__main__":
+    listen()
