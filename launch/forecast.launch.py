@@ -106,9 +106,11 @@ def _player(values: dict[str, str], node: LifecycleNode) -> Action:
     """
     bag, options = values["bag"], ["--clock", "--rate", values["bag_rate"]]
     if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
-        play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, *options], name="player", output="screen")
+        quality = str(Path(get_package_share_directory("pixel4d_ros")) / "config" / "bag_qos.yaml")
+        play = ["ros2", "bag", "play", bag, *options, "--qos-profile-overrides-path", quality]
+        player = ExecuteProcess(cmd=play, name="player", output="screen")
         return RegisterEventHandler(
-            OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
+            OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
         )
     replay = str(Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay")
     topic = [values["image_topic"]] if values["image_topic"].startswith("/") else []

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.rotations import FloatArray, rigid
-from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion, moved_gaussians
 
 MIN_OPACITY = 0.1  # Gaussians fainter than this bound nothing
 MIN_GAUSSIANS = 4  # of an object that gets a box
@@ -40,18 +40,41 @@ class MovingObject:
 def closest_objects(scene: DynamicGaussians, positions: ArrayLike, times: ArrayLike) -> ClosestObjects:
     """The moving object closest to positions (P, T, 3), metres in the scene's frame, at times (T,) seconds."""
     points = torch.as_tensor(np.asarray(positions, np.float32)).to(scene.means.device)
-    ids = np.zeros(points.shape[:2], np.int64)
-    distances = np.full(points.shape[:2], np.inf)
-    movers = _movers(scene)
-    if len(movers) == 0:
-        return ClosestObjects(ids, distances)
-    object_ids = movers.object_ids.cpu().numpy()
-    for i, t in enumerate(np.asarray(times, np.float64)):
-        means, _ = _moved(movers, float(t))
-        nearest = torch.cdist(points[:, i], means, compute_mode="donot_use_mm_for_euclid_dist").min(1)
-        ids[:, i] = object_ids[nearest.indices.cpu().numpy()]
-        distances[:, i] = nearest.values.cpu().numpy()
-    return ClosestObjects(ids, distances)
+    index = _mover_index(scene)
+    index = index[scene.object_ids[index].argsort()]
+    ids, counts = torch.unique_consecutive(scene.object_ids[index], return_counts=True)
+    if len(ids) == 0:
+        return ClosestObjects(np.zeros(points.shape[:2], np.int64), np.full(points.shape[:2], np.inf))
+    t = torch.as_tensor(np.asarray(times, np.float32)).to(points.device)
+    seen = _seen_from_objects(scene, points, index[counts.cumsum(0) - counts], t)  # (O, P, T, 3)
+    distances = torch.stack(
+        [
+            # Not by the product of the two sets: its squares would round what is near away.
+            torch.cdist(own.reshape(-1, 3), means, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+            for own, means in zip(seen, scene.means[index].split(counts.tolist()))
+        ]
+    )
+    nearest = distances.min(0)
+    shape = points.shape[:2]
+    closest = ids[nearest.indices].reshape(shape).cpu().numpy()
+    return ClosestObjects(closest, nearest.values.reshape(shape).double().cpu().numpy())
+
+
+def _seen_from_objects(
+    scene: DynamicGaussians, points: torch.Tensor, first: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
+    """Points (P, T, 3) at times t (T,) as seen from O objects (O, P, T, 3): moved as if the objects stood as at t = 0.
+
+    first (O,): a Gaussian of each object. A few points move faster than all the Gaussians of the objects would.
+    """
+    motion = Motion(*(getattr(scene, name)[first][:, None, None] for name in MOTION_FIELDS))
+    centroids = scene.centroids[scene.object_ids[first]][:, None, None]  # (O, 1, 1, 3)
+    ends = centroids + torch.cat((torch.zeros(1, 3), torch.eye(3))).to(points.device)  # (O, 1, 4, 3)
+    still = scene.quaternions[first][:, None, None]
+    moved, _ = moved_gaussians(ends, still, centroids, motion, t[:, None, None])  # (O, T, 4, 3)
+    axes = moved[:, :, 1:] - moved[:, :, :1]  # the rows are the objects' axes after t
+    turned = torch.einsum("optk,otik->opti", points - moved[:, None, :, 0], axes)
+    return turned + centroids
 
 
 def moving_objects(scene: DynamicGaussians, up: ArrayLike, times: ArrayLike) -> list[MovingObject]:
@@ -59,18 +82,15 @@ def moving_objects(scene: DynamicGaussians, up: ArrayLike, times: ArrayLike) -> 
 
     Objects of fewer than four Gaussians that are not faint are left out.
     """
-    movers = _movers(scene)
+    movers = scene.select(_mover_index(scene))
     ids, counts = torch.unique(movers.object_ids, return_counts=True)
     wanted = ids[counts >= MIN_GAUSSIANS].tolist()
     return [_moving_object(movers, int(k), np.asarray(up, np.float64), np.asarray(times, np.float64)) for k in wanted]
 
 
-def _movers(scene: DynamicGaussians) -> DynamicGaussians:
-    return scene.select(torch.nonzero((scene.object_ids > 0) & (scene.opacities >= MIN_OPACITY))[:, 0])
-
-
-def _moved(movers: DynamicGaussians, t: float) -> tuple[torch.Tensor, torch.Tensor]:
-    return moved_gaussians(movers.means, movers.quaternions, movers.centroids[movers.object_ids], movers.motion, t)
+def _mover_index(scene: DynamicGaussians) -> torch.Tensor:
+    """Which Gaussians (M,) belong to moving objects and can be seen; the scene may name objects that have none."""
+    return torch.nonzero((scene.object_ids > 0) & (scene.opacities >= MIN_OPACITY))[:, 0]
 
 
 def _moving_object(movers: DynamicGaussians, object_id: int, up: FloatArray, times: FloatArray) -> MovingObject:

@@ -38,9 +38,13 @@ def picture(index: int, scale: int = 1) -> np.ndarray:
 
 
 def entries(
-    frames: int = 6, *, compressed: bool = False, odometry: bool = True, path: bool = False, types: Any = None
-) -> Iterator[Entry]:
-    """A camera 2 m before the base, at 10 Hz, and odometry at 20 Hz of a car that turns slowly; all in time order."""
+    frames: int = 6, *, compressed: bool = False, odometry: bool = True, path: bool = False, types: Any = None,
+    scale: int = 1,
+) -> Iterator[Entry]:  # fmt: skip
+    """A camera 2 m before the base, at 10 Hz, and odometry at 20 Hz of a car that turns slowly; all in time order.
+
+    Images are of the sample's size times scale, the depth maps of the sample's.
+    """
     t = (types or jazzy_types()).types
     yield Entry("/tf_static", START, tf_message(t, [("base_link", "camera", (2.0, 0.5, 1.0), (0.5, -0.5, 0.5, -0.5))]))
     for i in range(frames):
@@ -50,8 +54,9 @@ def entries(
             yield Entry("/odometry", stamp + late - 20_000_000, odometry_message(t, stamp + late - 20_000_000))
         if path:
             yield Entry("/planned_path", stamp, path_message(t, stamp))
-        yield Entry("/camera/left/camera_info", stamp, camera_info(t, stamp))
-        image = compressed_message(t, stamp, picture(i)) if compressed else image_message(t, stamp, picture(i))
+        yield Entry("/camera/left/camera_info", stamp, camera_info(t, stamp, scale=scale))
+        rgb = picture(i, scale)
+        image = compressed_message(t, stamp, rgb) if compressed else image_message(t, stamp, rgb)
         yield Entry("/camera/left/image_raw" + ("/compressed" if compressed else ""), stamp, image)
         yield Entry("/camera/left/depth", stamp + 10_000_000, depth_message(t, stamp + 10_000_000, 1000 + i))
     yield Entry("/odometry", stamp + 80_000_000, odometry_message(t, stamp + 80_000_000))

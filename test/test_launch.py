@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILE = ROOT / "launch" / "forecast.launch.py"
@@ -108,7 +109,13 @@ def test_bag_is_played_by_ros2_bag_where_it_is(launch_file, monkeypatch):
     handler, _ = started(launch_file, bag="a_folder")
     assert isinstance(handler, RegisterEventHandler)
     (play,) = handler.event_handler.entities
-    assert command_of(play) == ["ros2", "bag", "play", "a_folder", "--clock", "--rate", "1.0"]
+    command = command_of(play)
+    assert command[:-1] == [
+        *("ros2", "bag", "play", "a_folder", "--clock", "--rate", "1.0"),
+        "--qos-profile-overrides-path",
+    ]
+    quality = yaml.safe_load(Path(command[-1]).read_text())
+    assert quality["/tf_static"]["durability"] == "transient_local"
     ros1, _ = started(launch_file, bag="old.bag")
     assert command_of(ros1)[0].endswith("replay")
 

@@ -17,7 +17,7 @@ from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.publishing import CameraViews, sequence_message
+from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
 from pixel4d_ros.ros.trajectory import planned_motion
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
@@ -100,20 +100,20 @@ def forecast_candidates(
     base = poses @ rigid_inverse(mounting)
     closest = closest_objects(scene, base[..., :3, 3], p.times)
     camera = source.camera.resized(*size)
+    shown = [
+        CameraViews(camera, p.times, path, views.confidence[k], views.frames[k] if with_images else ())
+        for k, path in enumerate(poses)
+    ]
     kind = interface("msg", "TrajectoryForecast")
-    forecasts = []
-    for k, path in enumerate(poses):
-        frames = views.frames[k] if with_images else ()
-        shown = CameraViews(camera, p.times, path, views.confidence[k], frames)
-        forecasts.append(
-            kind(
-                sequence=sequence_message(shown, source.header),
-                closest_object=closest.ids[k].tolist(),
-                closest_distance=closest.distances[k].tolist(),
-                unseen=(1 - views.confidence[k]).tolist(),
-            )
+    return [
+        kind(
+            sequence=sequence,
+            closest_object=closest.ids[k].tolist(),
+            closest_distance=closest.distances[k].tolist(),
+            unseen=(1 - views.confidence[k]).tolist(),
         )
-    return forecasts
+        for k, sequence in enumerate(sequence_messages(shown, source.header))
+    ]
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:

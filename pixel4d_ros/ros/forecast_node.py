@@ -1,8 +1,8 @@
 """forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
 
 Callbacks only store the newest message. One worker thread (engine.py) reads the newest image, predicts, renders and
-publishes; what arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights, activate
-subscribes.
+publishes; what arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights and warms
+up, activate subscribes, deactivate gives the GPU back; the next activate then loads the weights again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
@@ -34,7 +34,7 @@ from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.engine import Engine, Tools
 from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
-from pixel4d_ros.ros.memory import return_large_blocks
+from pixel4d_ros.ros.memory import free_gpu, return_large_blocks
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
@@ -59,6 +59,7 @@ class ForecastNode(LifecycleNode):
         self._inputs = Inputs()
         self._input_subscriptions: list[Subscription] = []
         self._forecaster: Any = None
+        self._load_configured: Callable[[], Any]
         self._outputs: Publishers | None = None
         self._candidates: CandidatesService | None = None
         self._worker: LatestWorker[Frame, Question] | None = None
@@ -74,28 +75,41 @@ class ForecastNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and warm up. On failure one line says why, and the node can be configured again."""
         try:
-            self._forecaster = self._load(self.parameters.weights or None, self.parameters.device)
-            self._forecaster.warm_up()
+            # Kept as they are now: when activated again, the node uses what it was configured with.
+            self._load_configured = partial(self._load, self.parameters.weights or None, self.parameters.device)
+            self._warm_up()
             self._plan_type = plan_type(self.parameters.trajectory_type)
             self._read_plan = PLAN_READERS[self.parameters.trajectory_type]
             self._outputs = Publishers(self)
             self._candidates = CandidatesService(self, self._on_question)
-        except (WeightsError, DeviceError, ImportError, OSError) as error:
-            return self._not_configured(str(error))
-        except Exception:  # noqa: BLE001 (rclpy would swallow it)
-            return self._not_configured(traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
+            self._free()
+            return self._failed("configure", error)
         self._faults.clear()
         self.get_logger().info(f"configured on {self._forecaster.device}, weights {self._forecaster.weights_hash[:12]}")
         return TransitionCallbackReturn.SUCCESS
 
-    def _not_configured(self, reason: str) -> TransitionCallbackReturn:
-        self._free()
+    def _warm_up(self) -> None:
+        self._forecaster = self._load_configured()
+        self._forecaster.warm_up()
+
+    def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        """Say why the transition is not made; of what nobody foresaw, also where it happened."""
+        foreseen = isinstance(error, (WeightsError, DeviceError, ImportError, OSError))
         if self.context.ok():  # else the node was told to end meanwhile
-            self._faults.report("configure", reason)
+            reason = str(error) if foreseen else "".join(traceback.format_exception(error))
+            self._faults.report(transition, reason)
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._outputs is not None
+        try:
+            if self._forecaster is None:
+                self._warm_up()
+        except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
+            self._forget_forecaster()
+            return self._failed("activate", error)
+        self._faults.clear("activate")
         self._inputs, self._statistics = Inputs(self._inputs.info), diagnostics.Statistics()
         tools = Tools(self, self._forecaster, self._outputs, self._tf, self._faults, self._statistics)
         engine = Engine(tools)
@@ -109,6 +123,7 @@ class ForecastNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
+        self._forget_forecaster()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -143,20 +158,21 @@ class ForecastNode(LifecycleNode):
                 question.refuse(NOT_ACTIVE)
             self._worker = None
             self._inputs = Inputs(self._inputs.info)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # all but the weights, with which it can be activated again at once
+
+    def _forget_forecaster(self) -> None:
+        """Give back its memory. The worker, whose engine knows it too, has to be gone by then."""
+        self._forecaster = None
+        free_gpu()
 
     def _free(self) -> None:
         """Give back the forecaster's memory and take the outputs down."""
-        self._forecaster = None
+        self._forget_forecaster()
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
         if self._candidates is not None:
             self._candidates.destroy()
             self._candidates = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def destroy_node(self) -> None:
         self._stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,28 @@ class Result:
     selected: SelectedFrame | None
 
 
-def sequence_message(views: CameraViews, header: Header, sample_index: int = 0, sample_count: int = 1) -> Any:
+def sequence_message(views: CameraViews, header: Header) -> Any:
     """A ForecastSequence."""
-    message = interface("msg", "ForecastSequence")(
-        header=header,
-        camera_info=c.camera_info_message(views.camera, header),
-        time_from_start=[c.duration_message(t) for t in views.times],
-        camera_poses=c.pose_messages(views.T_source_camera),
-        images=[c.image_message(frame, header) for frame in views.frames],
-        sample_index=sample_index,
-        sample_count=sample_count,
-    )
-    message.confidence.frombytes(np.ascontiguousarray(views.confidence, np.float32).tobytes())
-    return message
+    return next(sequence_messages([views], header))
+
+
+def sequence_messages(all_views: Sequence[CameraViews], header: Header) -> Iterator[Any]:
+    """A ForecastSequence for each of the paths or futures, which share camera and times: those are written once."""
+    kind, times = interface("msg", "ForecastSequence"), all_views[0].times
+    camera_info = c.camera_info_message(all_views[0].camera, header)
+    durations = [c.duration_message(t) for t in times]
+    poses = c.pose_messages(np.concatenate([views.T_source_camera for views in all_views]))
+    for k, views in enumerate(all_views):
+        message = kind(
+            header=header,
+            camera_info=camera_info,
+            time_from_start=durations,
+            camera_poses=poses[k * len(times) : (k + 1) * len(times)],
+            images=[c.image_message(frame, header) for frame in views.frames],
+            sample_count=1,
+        )
+        message.confidence.frombytes(np.ascontiguousarray(views.confidence, np.float32).tobytes())
+        yield message
 
 
 def publish(result: Result, out: Publishers, p: Parameters) -> None:
@@ -105,10 +114,14 @@ def _mounting(result: Result) -> FloatArray:
 
 def _publish_sequences(forecast: Forecast, source: Source, out: Publishers, p: Parameters) -> None:
     """One ForecastSequence per sampled future."""
-    camera = source.camera.resized(*p.size_of(source.size))
-    for k, (frames, confidence) in enumerate(zip(forecast.frames, forecast.confidence)):
-        views = CameraViews(camera, forecast.times, forecast.T_source_camera, confidence, frames)
-        out.sequence.publish(sequence_message(views, source.header, k, len(forecast.frames)))
+    camera, count = source.camera.resized(*p.size_of(source.size)), len(forecast.frames)
+    futures = [
+        CameraViews(camera, forecast.times, forecast.T_source_camera, confidence, frames)
+        for frames, confidence in zip(forecast.frames, forecast.confidence)
+    ]
+    for k, message in enumerate(sequence_messages(futures, source.header)):
+        message.sample_index, message.sample_count = k, count
+        out.sequence.publish(message)
 
 
 def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p: Parameters) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
 
@@ -181,6 +181,7 @@ class Surroundings:
     base_frame: str = ""  # "": the odometry's child frame
     odometry_timeout: float = 0.5
     trajectory_timeout: float = 2.0
+    _bases: dict[tuple[str, int], FloatArray | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def base(self) -> str:
@@ -195,9 +196,13 @@ class Surroundings:
         return self.mounting if known is None else known
 
     def base_in(self, frame: str, stamp_ns: int) -> FloatArray | None:
-        """T_frame_base at a time, from odometry or tf; None when neither knows."""
-        if frame == self.odometry.frame:
-            pose = self.odometry.pose(stamp_ns, self.odometry_timeout)
-            if pose is not None:
-                return pose
-        return self.frames.lookup(frame, self.base, stamp_ns)
+        """T_frame_base at a time, from odometry or tf; None when neither knows.
+
+        What was found is remembered: thirty candidate paths look for it once, and start from one place even when
+        odometry comes in meanwhile.
+        """
+        key = (frame, stamp_ns)
+        if key not in self._bases:
+            pose = self.odometry.pose(stamp_ns, self.odometry_timeout) if frame == self.odometry.frame else None
+            self._bases[key] = self.frames.lookup(frame, self.base, stamp_ns) if pose is None else pose
+        return self._bases[key]

@@ -19,6 +19,8 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetParametersResult
 from rcl_interfaces.srv import SetParameters
@@ -60,6 +62,11 @@ class NodeProcess:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    @property
+    def errors(self) -> list[str]:
+        """Its ERROR lines, except that the first image came before its calibration."""
+        return [line for line in self.log.splitlines() if "[ERROR]" in line and "camera_info: nothing" not in line]
 
     @property
     def resident_mib(self) -> float:
@@ -226,6 +233,13 @@ def recovers(client: Client, seconds: float) -> None:
     """The next good message is forecast, and diagnostics no longer complain."""
     assert client.forecast(seconds).images
     client.until(lambda: client.status().level in (b"\x00", b"\x01"))
+
+
+def transition(client: Client, identifier: int) -> str:
+    """Ask for a lifecycle transition; the state after it."""
+    request = ChangeState.Request(transition=Transition(id=identifier))
+    call(client, ChangeState, "forecast_node/change_state", request)
+    return call(client, GetState, "forecast_node/get_state", GetState.Request()).current_state.label
 
 
 def set_parameter(client: Client, name: str, value: ParameterValue) -> SetParametersResult:

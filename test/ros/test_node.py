@@ -19,16 +19,15 @@ from harness import (
     Client,
     K,
     NodeProcess,
-    call,
     integer,
     picture,
     running_node,
     set_parameter,
     stamp,
     text,
+    transition,
 )
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from sensor_msgs.msg import CompressedImage
 
@@ -189,12 +188,6 @@ def test_compressed_images_in_a_namespace_at_another_output_size(tmp_path):
     assert sequence.header.frame_id == "front_camera" and decode_image(sequence.images[1]).shape == (32, 104, 3)
     # Pixel centres at integers: the image's corner at (-0.5, -0.5) stays where it is.
     assert sequence.camera_info.k[0] == 60.0 and sequence.camera_info.k[2] == pytest.approx(51.5)
-
-
-def transition(client: Client, identifier: int) -> str:
-    request = ChangeState.Request(transition=Transition(id=identifier))
-    call(client, ChangeState, "forecast_node/change_state", request)
-    return call(client, GetState, "forecast_node/get_state", GetState.Request()).current_state.label
 
 
 @pytest.fixture

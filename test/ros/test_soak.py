@@ -28,12 +28,6 @@ pytestmark = [
 ]
 
 
-def resident_mib(pid: int) -> float:
-    """Resident memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
 def test_memory_and_age_stay_bounded_over_a_long_replay(tmp_path: Path) -> None:
     from pixel4d_ros.synthetic.log import write_street_log
 
@@ -59,7 +53,7 @@ def test_memory_and_age_stay_bounded_over_a_long_replay(tmp_path: Path) -> None:
             try:
                 while time.monotonic() - began < SECONDS:
                     client.spin_for(5.0)
-                    memory.append((time.monotonic() - began, resident_mib(node.process.pid)))
+                    memory.append((time.monotonic() - began, node.resident_mib))
                     for received in client.got.values():
                         del received[:-1]
             finally:

@@ -1,0 +1,140 @@
+"""Parts that fail while `pixel4d replay` runs: a node that is killed, a camera that stops, a log that begins anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import command, start
+from log_samples import SPEED, entries, write_mcap
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from harness import Client, call, running_node
+
+from pixel4d_ros.ros.replay_services import service_type
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
+SCALE = 4
+TOPICS = {
+    "image": "/camera/left/image_raw",
+    "camera_info": "/camera/left/camera_info",
+    "trajectory": "/planned_path",
+    "odometry": "/odometry",
+}
+REMAPS = [word for name, topic in TOPICS.items() for word in ("-r", f"{name}:={topic}")]
+PARAMETERS = {"steps": 2, "use_sim_time": "true", "diagnostics_period": 0.2, "diagnostics_silence": 1.5}
+STALE = b"\x03"
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of driving along a plan."""
+    return write_mcap(tmp_path_factory.mktemp("log") / "drive.mcap", entries(40, path=True, scale=SCALE))
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    made = Client(listen=True)
+    yield made
+    made.destroy_node()
+
+
+@contextmanager
+def replaying(log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A replay that begins anew at its end."""
+    process = start(dict(os.environ), command("replay", log, "--loop"))
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def forecasts(client: Client, count: int) -> list:
+    """The next forecasts that come."""
+    client.clear()
+    return client.until(lambda: len(client.got["forecast"]) >= count and client.got["forecast"])
+
+
+def way(pose) -> float:
+    """Metres from where the image was taken."""
+    return float(np.hypot(pose.position.x, pose.position.z))
+
+
+def follows_the_plan(sequence) -> bool:
+    """Whether it was made along the log's plan, of which the second frame shows a tenth of a second."""
+    return way(sequence.camera_poses[1]) == pytest.approx(0.1 * SPEED, rel=0.1)
+
+
+def stamps(sequences: list) -> np.ndarray:
+    return np.array([m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in sequences])
+
+
+def test_a_node_that_is_killed_and_restarted_under_a_running_replay(drive, client, tmp_path):
+    """Replay and listener go on as they are; the new node forecasts along the plan as the old one did."""
+    with replaying(drive) as replay:
+        with running_node(tmp_path / "first.txt", *REMAPS, **PARAMETERS) as first:
+            forecasts(client, 3)
+            first.stop(signal.SIGKILL)
+        client.spin_for(1.0)
+        client.clear()
+        client.spin_for(1.0)
+        assert not client.got["forecast"]
+        with running_node(tmp_path / "second.txt", *REMAPS, **PARAMETERS) as second:
+            got = forecasts(client, 3)
+            assert {(m.images[0].width, m.images[0].height) for m in got} == {(32 * SCALE, 24 * SCALE)}
+            client.until(lambda: follows_the_plan(forecasts(client, 1)[-1]))
+            client.until(lambda: client.status().level == b"\x00")
+            assert not second.errors
+        assert replay.poll() is None
+
+
+def test_a_camera_that_stops_and_comes_back(drive, client, tmp_path):
+    """The replay is paused: the node says that no images come, and forecasts again when they do."""
+    with replaying(drive) as replay, running_node(tmp_path / "log.txt", *REMAPS, **PARAMETERS) as node:
+        forecasts(client, 2)
+
+        def service(name: str) -> None:
+            call(client, service_type(name), f"/pixel4d_replay/{name}", service_type(name).Request())
+
+        service("pause")
+        client.until(lambda: client.status().level == STALE)
+        assert client.status().message == "no images are coming in"
+        assert client.values()["clock"] == "simulated, standing"
+        client.clear()
+        client.spin_for(1.0)
+        assert not client.got["forecast"]
+        service("resume")
+        forecasts(client, 2)
+        client.until(lambda: client.status().level == b"\x00")
+        assert client.values()["clock"] == "simulated, running"
+        assert replay.poll() is None and not node.errors
+
+
+def test_a_log_that_begins_anew_again_and_again(drive, client, tmp_path):
+    """Each time the clock goes back state is dropped; forecasts go on along the plan, their ages stay small."""
+    with replaying(drive) as replay, running_node(tmp_path / "log.txt", *REMAPS, **PARAMETERS) as node:
+        forecasts(client, 1)
+        client.clear()
+        end = time.monotonic() + 14.0
+        while time.monotonic() < end:
+            client.spin_for(0.5)
+        got = list(client.got["forecast"])
+        jumps = np.flatnonzero(np.diff(stamps(got)) < 0)
+        assert len(jumps) >= 2
+        # The first image of a round may come before its plan and odometry; those after it follow them.
+        assert np.mean([follows_the_plan(m) for m in got]) > 0.7
+        assert all(way(pose) < 0.2 * SPEED for m in got for pose in m.camera_poses)
+        assert float(client.values()["age of the last published (s)"]) < 3.0
+        assert "the clock jumped back: all state is dropped" in node.log
+        assert not node.errors
+        assert replay.poll() is None
