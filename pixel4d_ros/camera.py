@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,7 +130,29 @@ class CameraPath:
         if len(self.times) == 1:
             return np.repeat(self.poses, len(times), 0)
         segment = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, len(self.times) - 2)
-        return np.stack([self._interpolate(int(i), t) for i, t in zip(segment, times)])
+        share = (times - self.times[segment]) / np.diff(self.times)[segment]
+        start, step, turn = self.poses[segment], self._steps[segment], self._turns[segment]
+        # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
+        beyond = (share < 0) | (share > 1)
+        whole = np.where(beyond, np.floor(share), 0).astype(int)
+        for i in np.nonzero(beyond)[0]:
+            once = step[i] if whole[i] >= 0 else rigid_inverse(step[i])
+            start[i] = start[i] @ np.linalg.matrix_power(once, abs(whole[i]))
+        part = np.zeros_like(start)
+        part[:, :3, :3] = rotation_matrix(turn * (share - whole)[:, None])
+        part[:, :3, 3] = step[:, :3, 3] * (share - whole)[:, None]
+        part[:, 3, 3] = 1
+        return np.asarray(start @ part)
+
+    @cached_property
+    def _steps(self) -> FloatArray:
+        """From each pose to the next (T - 1, 4, 4)."""
+        return rigid_inverse(self.poses[:-1]) @ self.poses[1:]
+
+    @cached_property
+    def _turns(self) -> FloatArray:
+        """Their rotations (T - 1, 3) as rotation vectors."""
+        return rotation_vector(self._steps[:, :3, :3])
 
     def speed(self) -> float | None:
         """Forward speed in m/s at time 0; None for a path of one pose, which says nothing of it."""
@@ -137,22 +160,3 @@ class CameraPath:
             return None
         before, after = self.at([0.0, SPEED_INTERVAL])
         return float((rigid_inverse(before) @ after)[2, 3]) / SPEED_INTERVAL
-
-    def _interpolate(self, i: int, t: float) -> FloatArray:
-        s = (t - self.times[i]) / (self.times[i + 1] - self.times[i])
-        start = self.poses[i]
-        step = rigid_inverse(start) @ self.poses[i + 1]
-        turn = rotation_vector(step[:3, :3])
-        out = np.eye(4)
-        if 0 <= s <= 1:
-            out[:3, :3] = rotation_matrix(turn * s)
-            out[:3, 3] = step[:3, 3] * s
-        else:
-            # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
-            whole = int(np.floor(s))
-            out = np.linalg.matrix_power(step if whole >= 0 else rigid_inverse(step), abs(whole))
-            rest = np.eye(4)
-            rest[:3, :3] = rotation_matrix(turn * (s - whole))
-            rest[:3, 3] = step[:3, 3] * (s - whole)
-            out = out @ rest
-        return start @ out

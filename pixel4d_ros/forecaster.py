@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from pixel4d_ros.camera import Camera, CameraPath, check_poses
+from pixel4d_ros.camera import Camera, CameraPath
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.rendering import GaussianViews, rasterize
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
+from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.transfer import HostBuffer, to_device, to_host
+from pixel4d_ros.views import RenderedViews, animate, render
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
@@ -55,17 +55,23 @@ class Forecaster:
         self.device = predictor.device
         self.weights_hash = predictor.weights_hash
 
+    @property
+    def path(self) -> str:
+        """How predictions are computed: by a CUDA graph in half precision, or operation by operation."""
+        return self.predictor.path
+
     @staticmethod
-    def load(weights: str | Path | None = None, device: str = "auto") -> Forecaster:
+    def load(weights: str | Path | None = None, device: str = "auto", fast: bool = True) -> Forecaster:
         """Load weights (None: the shipped ones) onto a device ("auto": CUDA if there is one).
 
+        fast=False computes operation by operation in float32, which is what the fast path of a GPU must agree with.
         Raises WeightsError, DeviceError.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = _checked_device(device)
         with _memory_errors(chosen):
-            return Forecaster(Predictor.load(weights, chosen))
+            return Forecaster(Predictor.load(weights, chosen, fast))
 
     def warm_up(self) -> None:
         """Forecast once from nothing: first use compiles kernels and allocates, which a robot wants behind it."""
@@ -96,9 +102,8 @@ class Forecaster:
             raise ValueError(f"the speed must be a number of metres per second, got {speed}")
         measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
-            tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255
-            sensor = None if measured is None else torch.from_numpy(measured).to(self.device)
-            return self.predictor.predict(tensor, camera, num_samples, seed, sensor, speed)
+            sensor = None if measured is None else to_device(measured, self.device)
+            return self.predictor.predict(to_device(pixels, self.device), camera, num_samples, seed, sensor, speed)
 
     def render(
         self,
@@ -113,9 +118,8 @@ class Forecaster:
         Several camera paths (P, T, 4, 4) at the same times give (P, T, H, W, 3). K (3, 3) and size (width, height)
         default to the source camera's; K alone keeps the source's size, size alone resamples the source's view.
         """
-        return self.views(scene, T_source_camera, times, K, size).frames
+        return self._render(scene, T_source_camera, times, K, size, with_depth=False).frames
 
-    @torch.inference_mode()
     def views(
         self,
         scene: DynamicGaussians,
@@ -125,32 +129,7 @@ class Forecaster:
         size: tuple[int, int] | None = None,
     ) -> Views:
         """What render gives, with depth and confidence; besides the result it takes memory for a few views only."""
-        if scene.camera is None and (K is None or size is None):
-            raise ValueError("this scene does not know its source camera: give K and size")
-        if K is None:
-            assert scene.camera is not None
-            K = (scene.camera if size is None else scene.camera.resized(*size)).K
-        if size is None:
-            assert scene.camera is not None
-            size = (scene.camera.width, scene.camera.height)
-        poses, instants = np.asarray(T_source_camera, np.float64), np.atleast_1d(np.asarray(times, np.float64))
-        leading = poses.shape[:-2]
-        if poses.ndim == 4:
-            if poses.shape[1] != len(instants):
-                raise ValueError(f"each path needs one pose per time, got {poses.shape[1]} and {len(instants)} times")
-            poses, instants = poses.reshape(-1, *poses.shape[2:]), np.tile(instants, len(poses))
-        if len(poses) == 0:
-            raise ValueError("rendering needs at least one camera pose")
-        parts = [
-            (_to_bytes(rgb), depth.cpu().numpy(), (seen > 0.5).float().mean((1, 2)).cpu().numpy())
-            for rgb, depth, seen in self._views(scene, poses, instants, K, size)
-        ]
-        frames, depth, confidence = (np.concatenate(part) for part in zip(*parts))
-        return Views(
-            frames.reshape(*leading, *frames.shape[1:]),
-            depth.reshape(*leading, *depth.shape[1:]),
-            confidence.reshape(leading).clip(0, 1),
-        )
+        return self._render(scene, T_source_camera, times, K, size, with_depth=True)
 
     @torch.inference_mode()
     def forecast(
@@ -170,75 +149,99 @@ class Forecaster:
         of the path at its start.
         """
         scene = self.predict(image, K, num_samples, seed, depth, path.speed())
-        height, width = np.shape(image)[:2]
-        camera = Camera(np.asarray(K, np.float64), width, height).resized(*(size or (width, height)))
-        poses = path.at(times)
-        shape = (camera.width, camera.height)
-        futures = [self.views(scene.sample(k), poses, times, camera.K, shape) for k in range(num_samples)]
-        frames = np.stack([future.frames for future in futures])
-        spread = frames.std(0, dtype=np.float32).mean(-1) / 255 if num_samples > 1 else np.zeros(frames.shape[1:4])
-        return Forecast(
-            np.asarray(times, np.float64),
-            poses,
-            frames,
-            np.stack([future.depth for future in futures]),
-            spread.astype(np.float32),
-            np.stack([future.confidence for future in futures]),
-            scene,
+        poses, times = path.at(times), np.atleast_1d(np.asarray(times, np.float64))
+        camera = _view_camera(scene, None, size)
+        frames, depths, confidence, uncertainty = self._collect(
+            [scene.sample(k) for k in range(num_samples)], poses, times, camera
         )
+        return Forecast(times, poses, frames, depths, uncertainty, confidence, scene)
 
-    def _views(
+    def _render(
         self,
         scene: DynamicGaussians,
         T_source_camera: ArrayLike,
         times: ArrayLike,
-        K: ArrayLike,
-        size: tuple[int, int],
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Colours (V, H, W, 3), depth and share seen before (V, H, W), some views at a time."""
-        times = np.atleast_1d(np.asarray(times, np.float64))
-        poses = check_poses(T_source_camera)
-        if len(poses) != len(times):
-            raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(times)} times")
-        T = torch.from_numpy(rigid_inverse(poses)).float().to(self.device)
-        intrinsics = torch.tensor(Camera(np.asarray(K), *size).K, dtype=torch.float32, device=self.device)
-        observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
-        features = torch.cat((scene.colors, observed[:, None]), 1)
-        for start in range(0, len(times), VIEWS_PER_CALL):
-            means, quaternions = _moved(scene, times[start : start + VIEWS_PER_CALL])
-            v = len(means)
+        K: ArrayLike | None,
+        size: tuple[int, int] | None,
+        with_depth: bool,
+    ) -> Views:
+        """What views gives; without depth, which nobody asked for, there is less to compute and to copy."""
+        camera = _view_camera(scene, K, size)
+        poses, instants = np.asarray(T_source_camera, np.float64), np.atleast_1d(np.asarray(times, np.float64))
+        leading = poses.shape[:-2]
+        if poses.ndim == 3 and len(poses) != len(instants):
+            raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
+        if poses.ndim == 4:
+            if poses.shape[1] != len(instants):
+                raise ValueError(f"each path needs one pose per time, got {poses.shape[1]} and {len(instants)} times")
+            poses = poses.reshape(-1, *poses.shape[2:])
+        frames, depths, confidence, _ = self._collect([scene], poses, instants, camera, with_depth)
+        return Views(
+            frames.reshape(*leading, *frames.shape[2:]),
+            depths.reshape(*(leading if with_depth else (0,)), *depths.shape[2:]),
+            confidence.reshape(leading),
+        )
+
+    @torch.inference_mode()
+    def _collect(
+        self,
+        futures: list[DynamicGaussians],
+        poses: FloatArray,
+        times: FloatArray,
+        camera: Camera,
+        with_depth: bool = True,
+        exact: bool = False,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Frames (S, V, H, W, 3), depth (S, V, H, W), confidence (S, V) and uncertainty (V, H, W) on the host.
+
+        The poses (V, 4, 4) are at times (T,) over and over.
+        """
+        s, v, height, width = len(futures), len(poses), camera.height, camera.width
+        frames = HostBuffer((s * v, height, width, 3), torch.uint8, self.device)
+        depths = HostBuffer((s * v if with_depth else 0, height, width), torch.float32, self.device)
+        uncertainty = HostBuffer((v if s > 1 else 0, height, width), torch.float32, self.device)
+        with _memory_errors(self.device):
+            animation = animate(futures, times, exact)
+        known = []
+        for start in range(0, max(v, 1), VIEWS_PER_CALL):
+            some = slice(start, start + VIEWS_PER_CALL)
+            instants = np.arange(v)[some] % len(times)
             with _memory_errors(self.device):
-                view = rasterize(
-                    GaussianViews(
-                        means,
-                        quaternions,
-                        scene.scales.expand(v, -1, -1),
-                        scene.opacities.expand(v, -1),
-                        features.expand(v, -1, -1),
-                        T[start : start + v],
-                        intrinsics.expand(v, 3, 3),
-                        size,
-                    )
-                )
-            yield view.features[..., :3], view.depth, view.features[..., 3]
+                part = render(animation, poses[some], instants, camera, with_depth)
+            for k, future in enumerate(part):
+                frames.put(k * v + start, future.frames)
+                if future.depth is not None:
+                    depths.put(k * v + start, future.depth)
+            if s > 1:
+                uncertainty.put(start, _spread(part))
+            known.append(torch.stack([future.confidence for future in part]))
+        confidence, complete = to_host(torch.cat(known, 1), animation.complete)
+        if not complete:  # more moves than there was room for
+            return self._collect(futures, poses, times, camera, with_depth, exact=True)
+        shape = (s, v, height, width)
+        spread = uncertainty.array() if s > 1 else np.zeros((v, height, width), np.float32)
+        return (
+            frames.array().reshape(*shape, 3),
+            depths.array().reshape(shape if with_depth else (0, *shape[1:])),
+            confidence,
+            spread,
+        )
 
 
-def _moved(scene: DynamicGaussians, times: FloatArray) -> tuple[Tensor, Tensor]:
-    """Means (V, N, 3) and quaternions (V, N, 4) at V times.
+def _view_camera(scene: DynamicGaussians, K: ArrayLike | None, size: tuple[int, int] | None) -> Camera:
+    """The camera to render with: the source's, as far as K (3, 3) and size (width, height) do not say otherwise."""
+    source = scene.camera
+    if source is None:
+        if K is None or size is None:
+            raise ValueError("this scene does not know its source camera: give K and size")
+        return Camera(np.asarray(K), *size)
+    width, height = size or (source.width, source.height)
+    return source.resized(width, height) if K is None else Camera(np.asarray(K), width, height)
 
-    Only what moves is computed, and nothing is copied if nothing does.
-    """
-    v = len(times)
-    means, quaternions = scene.means.expand(v, -1, -1), scene.quaternions.expand(v, -1, -1)
-    moving = torch.nonzero(scene.object_ids > 0)[:, 0]
-    if len(moving) == 0:
-        return means, quaternions
-    movers = scene.select(moving)
-    t = torch.tensor(times, dtype=means.dtype, device=means.device)[:, None, None]
-    moved = moved_gaussians(movers.means, movers.quaternions, scene.centroids[movers.object_ids], movers.motion, t)
-    means, quaternions = means.clone(), quaternions.clone()
-    means[:, moving], quaternions[:, moving] = moved
-    return means, quaternions
+
+def _spread(futures: list[RenderedViews]) -> torch.Tensor:
+    """Standard deviation (V, H, W) over the futures' frames, 0..1."""
+    return torch.stack([future.frames for future in futures]).float().std(0, correction=0).mean(-1) / 255
 
 
 def _checked_device(device: str) -> torch.device:
@@ -273,11 +276,6 @@ def check_depth(depth: ArrayLike) -> NDArray[np.float32]:
     if metres.ndim != 2 or metres.size == 0 or not np.issubdtype(metres.dtype, np.floating):
         raise ValueError(f"depth must be (h, w) floating point metres, got {metres.shape} {metres.dtype}")
     return np.require(metres, np.float32, ["C", "W"])
-
-
-def _to_bytes(rgb: Tensor) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return pixels
 
 
 @contextmanager

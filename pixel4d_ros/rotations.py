@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from transforms3d import axangles, quaternions
+from transforms3d import quaternions
 
 FloatArray = NDArray[np.float64]
 
@@ -94,15 +94,23 @@ def rigid_inverse(T: ArrayLike) -> FloatArray:
 
 
 def rotation_vector(R: ArrayLike) -> FloatArray:
-    """Rotation vector (3,) in radians of a rotation matrix (3, 3)."""
-    q = quaternions.mat2quat(np.asarray(R, np.float64))
-    axis, angle = quaternions.quat2axangle(q)
-    angle = (angle + np.pi) % (2 * np.pi) - np.pi
-    return np.asarray(axis) * angle
+    """Rotation vectors (..., 3) in radians, at most pi long, of rotation matrices (..., 3, 3)."""
+    R = np.asarray(R, np.float64)
+    axis = np.stack((R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]), -1) / 2
+    sine, cosine = np.linalg.norm(axis, axis=-1), (np.trace(R, axis1=-2, axis2=-1) - 1) / 2
+    r = np.asarray(axis / np.sinc(np.arctan2(sine, cosine) / np.pi)[..., None])
+    for i in np.argwhere(cosine < -0.99):  # near half a turn the differences vanish
+        axis_angle = quaternions.quat2axangle(quaternions.mat2quat(R[tuple(i)]))
+        r[tuple(i)] = np.asarray(axis_angle[0]) * ((axis_angle[1] + np.pi) % (2 * np.pi) - np.pi)
+    return r
 
 
 def rotation_matrix(r: ArrayLike) -> FloatArray:
-    """Rotation matrix (3, 3) of a rotation vector r (3,), radians."""
+    """Rotation matrices (..., 3, 3) of rotation vectors r (..., 3), radians, by Rodrigues' formula."""
     r = np.asarray(r, np.float64)
-    angle = float(np.linalg.norm(r))
-    return np.eye(3) if angle < 1e-12 else np.asarray(axangles.axangle2mat(r / angle, angle))
+    angle = np.linalg.norm(r, axis=-1)[..., None, None]
+    x, y, z = r[..., 0], r[..., 1], r[..., 2]
+    zero = np.zeros_like(x)
+    cross = np.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(*r.shape[:-1], 3, 3)
+    first, second = np.sinc(angle / np.pi), 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    return np.asarray(np.eye(3) + first * cross + second * (cross @ cross))

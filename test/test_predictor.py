@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixel4d_ros import Camera
-from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, MAX_WIDTH, MIN_WIDTH, STRIDE, Canvas, reflect_pad, resize
-from pixel4d_ros.predictor.lifting import Grid, shell_layer, surface_gaussians
+from pixel4d_ros.predictor.canvas import (
+    CANONICAL_FOCAL,
+    MAX_WIDTH,
+    MIN_WIDTH,
+    STRIDE,
+    Canvas,
+    mirror,
+    reflected,
+    resize,
+)
+from pixel4d_ros.predictor.lifting import Grid, Shell, shell_layer, surface_gaussians
 from pixel4d_ros.predictor.network import (
     MAX_DEPTH,
     MIN_DEPTH,
@@ -27,9 +36,9 @@ from pixel4d_ros.predictor.objects import (
     ANGULAR_SCALE,
     LINEAR_SCALE,
     OFFSET_SCALE,
-    ObjectMap,
     decode_motion,
     find_objects,
+    members,
     object_means,
 )
 from pixel4d_ros.predictor.posterior import Later, static_flow
@@ -82,10 +91,11 @@ def test_the_image_lies_within_the_drawn_canvas() -> None:
 
 @often
 @given(st.integers(1, 9), st.integers(1, 9), *[st.integers(0, 30)] * 4)
-def test_reflect_pad_is_numpys(height: int, width: int, left: int, right: int, top: int, bottom: int) -> None:
+def test_mirroring_is_numpys(height: int, width: int, left: int, right: int, top: int, bottom: int) -> None:
     image = torch.arange(2 * height * width, dtype=torch.float32).view(1, 2, height, width)
     expected = np.pad(image.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), "reflect")
-    np.testing.assert_array_equal(reflect_pad(image, left, right, top, bottom).numpy(), expected)
+    indices = mirror(width, height, (left, right, top, bottom), image.device)
+    np.testing.assert_array_equal(reflected(image, indices).numpy(), expected)
 
 
 # Lifting
@@ -99,7 +109,7 @@ def test_reflect_pad_is_numpys(height: int, width: int, left: int, right: int, t
 def test_canvas_and_full_resolution_see_along_the_same_rays(source: Camera) -> None:
     canvas = Canvas.of(source)
     grid = Grid.of(source, canvas)
-    sampled = grid.sample(rays(canvas.camera), canvas)
+    sampled = grid.sample(rays(canvas.camera))
     # A linear ramp stays one under bilinear sampling, but for half a canvas pixel at the canvas's own border.
     wide, high = (1 + grid.inner.width // canvas.inner.width), (1 + grid.inner.height // canvas.inner.height)
     middle = (..., slice(high, -high), slice(wide, -wide))
@@ -111,7 +121,7 @@ def test_labels_are_sampled_whole() -> None:
     canvas = Canvas.of(source)
     grid, labels = Grid.of(source, canvas), torch.zeros(canvas.height, canvas.width, dtype=torch.long)
     labels[canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 7
-    fine = grid.sample_nearest(labels, canvas)
+    fine = grid.sample_nearest(labels)
     assert fine.unique().tolist() == [0, 7]
     inside = grid.inside(torch.device("cpu")) > 0
     assert (fine[inside] == 7).all()
@@ -173,7 +183,7 @@ def test_the_shell_surrounds_the_camera() -> None:
     torch.manual_seed(0)
     drawn = torch.rand(1, 3, 64, 128)
     K = torch.tensor([[[CANONICAL_FOCAL, 0, 64], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
-    shell = shell_layer(drawn, K, torch.ones(1))
+    shell = shell_layer(drawn, Shell.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
     assert shell.colors.min() >= 0 and shell.colors.max() <= 1 and not shell.observed.any()
     wide = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
     for turn in ([0.0, 0, 0], [0, 0.8, 0], [0, 3.1, 0], [1.2, 0, 0], [-1.5, 0, 0]):
@@ -248,7 +258,7 @@ def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
     return row, column
 
 
-def two_cars(second: tuple[slice, slice]) -> ObjectMap:
+def two_cars(second: tuple[slice, slice]) -> Tensor:
     """Maps of a 128 x 64 canvas with a car at quarter resolution rows 4..10, columns 3..10, and a second one."""
     mobility, center, offset = torch.full((64, 128), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
     for score, box in zip((3.0, 2.0), ((slice(4, 10), slice(3, 10)), second)):
@@ -259,17 +269,15 @@ def two_cars(second: tuple[slice, slice]) -> ObjectMap:
 
 def test_two_cars_are_two_objects() -> None:
     found = two_cars((slice(5, 12), slice(20, 28)))
-    assert found.count == 2
     expected = torch.zeros(64, 128, dtype=torch.long)
     expected[16:40, 12:40] = 1
     expected[20:48, 80:112] = 2
-    assert torch.equal(found.ids, expected)
+    assert torch.equal(found, expected)
 
 
 def test_cars_side_by_side_are_told_apart_by_their_votes() -> None:
     found = two_cars((slice(4, 10), slice(10, 18)))
-    assert found.count == 2
-    assert (found.ids[16:40, 12:40] == 1).all() and (found.ids[16:40, 40:72] == 2).all()
+    assert (found[16:40, 12:40] == 1).all() and (found[16:40, 40:72] == 2).all()
 
 
 def test_what_is_too_small_or_has_no_centre_is_background() -> None:
@@ -278,8 +286,8 @@ def test_what_is_too_small_or_has_no_centre_is_background() -> None:
     center[2, 2] = 3.0
     mobility[40:60, 100:120] = 5.0  # many pixels that vote for nothing near
     found = find_objects(mobility, center, offset)
-    assert found.count == 0 and not found.ids.any()
-    assert find_objects(mobility, torch.full((16, 32), -8.0), offset).count == 0
+    assert not found.any()
+    assert not find_objects(mobility, torch.full((16, 32), -8.0), offset).any()
 
 
 def test_motion_is_scaled_to_metres_and_radians() -> None:
@@ -294,6 +302,8 @@ def test_motion_is_scaled_to_metres_and_radians() -> None:
 
 
 def test_objects_take_the_weighted_mean_of_their_pixels() -> None:
-    values = torch.tensor([[9.0, 9], [1, 0], [3, 4], [5, 5]])
-    means = object_means(values, torch.tensor([0, 1, 1, 3]), 3, torch.tensor([1.0, 3, 1, 2]))
-    torch.testing.assert_close(means, torch.tensor([[0.0, 0], [1.5, 1], [0, 0], [5, 5]]))
+    values = torch.tensor([[[9.0, 9], [1, 0]], [[3, 4], [5, 5]]])
+    weights = members(torch.tensor([[0, 1], [1, 3]])) * torch.tensor([[1.0, 3], [1, 2]])[..., None]
+    means = object_means(values, weights)
+    torch.testing.assert_close(means[:4], torch.tensor([[0.0, 0], [1.5, 1], [0, 0], [5, 5]]))
+    assert not means[4:].any()

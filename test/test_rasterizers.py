@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rendering import GaussianViews, Rendering, rasterize
+from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures
 from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
@@ -259,3 +259,59 @@ def test_gradients_of_gsplat_agree_with_the_reference() -> None:
         gradients.append([t.grad.cpu() for t in tensors])  # type: ignore[union-attr]
     for name, fast, reference in zip(("means", "quaternions", "scales", "opacities", "features"), *gradients):
         assert (fast - reference).norm() < 1e-2 * reference.norm(), name
+
+
+def with_movers(seed: int, count: int = 40) -> GaussianViews:
+    """Three views of shared Gaussians, some of which are elsewhere in each view; float32."""
+    views = converted(random_views(seed, 300, channels=4), torch.float32)
+    T = torch.eye(4).repeat(3, 1, 1)
+    T[:, 2, 3] = torch.tensor([0.0, -0.5, -1.0])
+    index = torch.arange(0, 7 * count, 7)
+    shift = torch.tensor([[0.0, 0, 0], [1.0, 0.2, 0], [2.0, 0.4, 0.5]])[:, None]
+    moved = Moved(index, views.means[:, index] + shift, views.quaternions[:, index].expand(3, -1, -1))
+    shared = (t.expand(3, *t.shape[1:]) for t in views.tensors()[:5])
+    return GaussianViews(*shared, T, views.K.expand(3, 3, 3), views.size, moved)
+
+
+def test_moved_gaussians_are_drawn_where_they_are() -> None:
+    views = with_movers(5)
+    assert views.moved is not None
+    placed = views.placed()
+    assert torch.equal(placed.means[1, 7], views.moved.means[1, 1]) and torch.equal(
+        placed.means[1, 8], views.means[0, 8]
+    )
+    for one, other in zip(rasterize(views).features, rasterize_torch(placed).features):
+        assert psnr(one, other) > 60
+    still = rasterize(replace(views, moved=None)).features
+    assert psnr(still[2], rasterize(views).features[2]) < 40
+
+
+def futures_of(views: GaussianViews) -> list[GaussianViews]:
+    """The views, a future in which the movers go the other way, and one in which nothing moves."""
+    assert views.moved is not None
+    start = views.means[:, views.moved.index]
+    other = replace(views.moved, means=2 * start - views.moved.means)
+    return [views, replace(views, moved=other), replace(views, moved=None)]
+
+
+def test_futures_are_rendered_like_views() -> None:
+    futures = futures_of(with_movers(6))
+    for one, views in zip(rasterize_futures(futures), futures):
+        assert torch.equal(one.features, rasterize(views).features)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("seed", range(4))
+def test_gsplat_renders_what_moves_and_futures_as_the_reference_does(seed: int) -> None:
+    futures = futures_of(with_movers(seed))
+    on_gpu = [
+        replace(converted(f, "cuda"), moved=f.moved and Moved(*(t.cuda() for t in vars(f.moved).values())))
+        for f in futures
+    ]
+    for fast, alone, views in zip(rasterize_futures(on_gpu), map(rasterize, on_gpu), futures):
+        reference = rasterize_torch(views.placed())
+        assert psnr(fast.features, reference.features) > 60
+        assert psnr(alone.features, reference.features) > 60
+        torch.testing.assert_close(fast.depth, alone.depth)
+        torch.testing.assert_close(fast.alpha, alone.alpha)

@@ -103,8 +103,11 @@ def test_mobility_is_judged_only_where_it_is_known() -> None:
     sure = torch.tensor([[[-20.0, -20, 20, 20]]])
     assert losses.mobility_loss(sure, ids).item() == pytest.approx(0, abs=1e-6)
     assert losses.mobility_loss(-sure, ids).item() > 10
-    unknown = torch.full_like(ids, -1)
-    assert losses.mobility_loss(sure, unknown).item() == 0
+    # What nobody knows counts as standing, but hardly against what is known.
+    half_known = torch.cat((ids, torch.full_like(ids, -1)), 2)
+    wrong = torch.cat((sure, torch.full_like(sure, 20)), 2)
+    assert 0 < losses.mobility_loss(wrong, half_known).item() < 1
+    assert losses.mobility_loss(-sure, ids).item() > 10
 
 
 def test_right_votes_and_motion_cost_nothing() -> None:
@@ -175,7 +178,7 @@ def test_unknown_pixels_teach_nothing() -> None:
     gradients = [tensor.grad for tensor in learned]
     assert all(g is not None and torch.isfinite(g).all() and g.any() for g in gradients)
     told, motion, center, offset, spread = (g.flatten(1, -3) if g.ndim > 3 else g for g in gradients if g is not None)
-    assert told[:, :16].all() and not told[:, 16:].any()
+    assert told[:, :16].all() and told[:, 16:].abs().max() < 0.1 * told[:, :16].abs().min()
     row, column = canvas.top // 4, canvas.left // 4
     lower = slice(row + 4, row + 8)
     assert center[:, :, row : row + 4, column : column + 16].all() and not center[:, :, lower].any()

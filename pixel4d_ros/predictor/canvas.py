@@ -7,7 +7,10 @@ padded on all sides, so that the scene reaches beyond what the camera saw.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +23,24 @@ STRIDE = 32  # the encoder's coarsest stride: the canvas is a multiple of it
 # Pixels of the image on the canvas, for cameras of unusual field of view.
 MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 256, 640, 1280
 MAX_VISIBLE_PIXELS = 1_600_000  # the visible layer of larger images is built from a smaller copy
+
+
+Method = TypeVar("Method", bound=Callable[..., Tensor])
+
+
+def kept(method: Method) -> Method:
+    """Let an object keep a method's tensor per arguments: it is made once, and lives as long as the object."""
+
+    @wraps(method)
+    def once(self: Any, *arguments: Hashable) -> Tensor:
+        made: dict[Any, Tensor] = self.__dict__.setdefault("_kept", {})
+        key = (method.__name__, *arguments)
+        if key not in made:
+            with torch.inference_mode(False):
+                made[key] = method(self, *arguments)
+        return made[key]
+
+    return cast(Method, once)
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class Canvas:
         """The padded canvas as a camera."""
         return self.inner.shifted(-self.left, -self.top, self.width, self.height)
 
+    @kept
     def inside(self, device: torch.device) -> Tensor:
         """(height, width) float: 1 where the camera saw, 0 in the padding."""
         return inside_mask(self.camera, self.inner, self.left, self.top, device)
@@ -66,21 +88,28 @@ class Canvas:
 
     def draw(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) of any size, float 0..1 -> canvas (B, 3, height, width), reflected at the borders."""
-        inner = resize(image, self.inner.width, self.inner.height)
+        return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
+
+    @kept
+    def _mirror(self, device: torch.device) -> Tensor:
         right, bottom = self.width - self.left - self.inner.width, self.height - self.top - self.inner.height
-        return reflect_pad(inner, self.left, right, self.top, bottom)
+        return mirror(self.inner.width, self.inner.height, (self.left, right, self.top, bottom), device)
+
+    @kept
+    def _places(self, height: int, width: int, device: torch.device) -> Tensor:
+        """Indices (height * width,) of the canvas pixels on which the pixels of an image of this size fall."""
+        y = ((torch.arange(height, device=device) + 0.5) * (self.inner.height / height)).long() + self.top
+        x = ((torch.arange(width, device=device) + 0.5) * (self.inner.width / width)).long() + self.left
+        return (y[:, None] * self.width + x).flatten()
 
     def place(self, depth: Tensor) -> Tensor:
         """Measured depth (H, W) of any size, 0 where unknown -> (height, width) on the canvas, 0 in the padding.
 
         Where several points fall on one pixel the nearest counts, since it hides the others.
         """
-        rows, columns = torch.nonzero(torch.isfinite(depth) & (depth > 0), as_tuple=True)
-        points = depth[rows, columns].float()
-        y = ((rows + 0.5) * (self.inner.height / depth.shape[0])).long() + self.top
-        x = ((columns + 0.5) * (self.inner.width / depth.shape[1])).long() + self.left
+        points = torch.where(torch.isfinite(depth) & (depth > 0), depth.float(), torch.inf)
         flat = torch.full((self.height * self.width,), torch.inf, device=depth.device)
-        flat.scatter_reduce_(0, y * self.width + x, points, "amin")
+        flat.scatter_reduce_(0, self._places(depth.shape[0], depth.shape[1], depth.device), points.flatten(), "amin")
         return torch.where(torch.isinf(flat), 0.0, flat).view(self.height, self.width)
 
 
@@ -89,6 +118,13 @@ def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torc
     mask = torch.zeros(padded.height, padded.width, device=device)
     mask[top : top + inner.height, left : left + inner.width] = 1
     return mask
+
+
+def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
+    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
+    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
+    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
+    return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
 
 
 def padded_size(size: int) -> int:
@@ -103,15 +139,22 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def reflect_pad(image: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Images (B, C, H, W) mirrored beyond their borders, however wide the border."""
-    height, width = image.shape[-2:]
-    rows = _reflected(height, top, bottom).to(image.device)
-    columns = _reflected(width, left, right).to(image.device)
-    return image[..., rows[:, None], columns]
+def mirror(width: int, height: int, margins: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    """Which of an image's height * width pixels each pixel of a padded image shows, mirrored, however wide the margins.
+
+    Margins to the left, right, top and bottom; (H, W) for `reflected`.
+    """
+    left, right, top, bottom = margins
+    rows, columns = _reflected(height, top, bottom, device), _reflected(width, left, right, device)
+    return rows[:, None] * width + columns
 
 
-def _reflected(size: int, before: int, after: int) -> Tensor:
+def reflected(image: Tensor, indices: Tensor) -> Tensor:
+    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) as `mirror` says."""
+    return image.flatten(2)[..., indices]
+
+
+def _reflected(size: int, before: int, after: int, device: torch.device) -> Tensor:
     period = max(2 * (size - 1), 1)
-    position = torch.arange(-before, size + after).remainder(period)
+    position = torch.arange(-before, size + after, device=device).remainder(period)
     return torch.where(position < size, position, period - position)

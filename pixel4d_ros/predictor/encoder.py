@@ -6,9 +6,12 @@ since the ImageNet weights were trained that way.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # repeats, kernel, stride, expansion, output channels
 STAGES = (
@@ -95,6 +98,14 @@ class Encoder(nn.Module):
                 module.eval()
         return self
 
+    def folded(self) -> Encoder:
+        """A copy for inference: the same, with each norm folded into the convolution before it."""
+        folded = copy.deepcopy(self).eval()
+        for module in list(folded.modules()):
+            if isinstance(module, nn.Sequential):
+                _fold_norms(module)
+        return folded
+
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
         """Copy a public EfficientNet-Lite2 checkpoint, parameter by parameter in order; its classifier is left out.
 
@@ -106,6 +117,17 @@ class Encoder(nn.Module):
             if tensor.shape != other.shape:
                 raise ValueError(f"not an EfficientNet-Lite2 checkpoint: {name} is {tuple(other.shape)} there")
         self.load_state_dict({name: other for (name, _), other in zip(own.items(), given)})
+
+
+def _fold_norms(layers: nn.Sequential) -> None:
+    for i in range(len(layers) - 1):
+        conv, norm = layers[i], layers[i + 1]
+        if isinstance(conv, SameConv) and isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            layers[i + 1] = nn.Identity()
 
 
 def load_backbone(path: str) -> dict[str, Tensor]:

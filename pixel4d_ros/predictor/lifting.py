@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, reflect_pad, resize
+from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, kept, mirror, reflected, resize
 from pixel4d_ros.predictor.network import PixelMaps, decode_depth
-from pixel4d_ros.rotations import matrix_to_quaternion
 
 SHELL_DEPTH = 400.0  # canonical metres
 SHELL_CELL = 8  # canvas pixels per Gaussian of the shell
@@ -43,6 +42,7 @@ class Layer:
 class Grid:
     """The visible layer's pixel grid: the image (or a smaller copy) with its padding, as a camera."""
 
+    canvas: Canvas
     camera: Camera  # of the padded grid
     inner: Camera  # of the image within it
     left: int
@@ -57,27 +57,31 @@ class Grid:
         left, top = int(canvas.left * sx), int(canvas.top * sy)
         right = int((canvas.width - canvas.left - canvas.inner.width) * sx)
         bottom = int((canvas.height - canvas.top - canvas.inner.height) * sy)
-        return Grid(
-            inner.shifted(-left, -top, inner.width + left + right, inner.height + top + bottom), inner, left, top
-        )
+        padded = inner.shifted(-left, -top, inner.width + left + right, inner.height + top + bottom)
+        return Grid(canvas, padded, inner, left, top)
 
-    def sample(self, maps: Tensor, canvas: Canvas) -> Tensor:
+    def sample(self, maps: Tensor) -> Tensor:
         """Canvas maps (B, C, h, w) of any resolution -> values at this grid's pixels (B, C, H, W), bilinear."""
         if maps.shape[-2:] == (self.camera.height, self.camera.width):
             return maps
-        grid = self._places(canvas, maps.device).expand(len(maps), -1, -1, -1)
-        return F.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        places = self._places(maps.device).expand(len(maps), -1, -1, -1)
+        return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
 
-    def sample_nearest(self, labels: Tensor, canvas: Canvas) -> Tensor:
+    def sample_nearest(self, labels: Tensor) -> Tensor:
         """Canvas labels (h, w) -> labels at this grid's pixels (H, W)."""
-        grid = self._places(canvas, labels.device)
         sampled = F.grid_sample(
-            labels[None, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False
+            labels[None, None].float(),
+            self._places(labels.device),
+            mode="nearest",
+            padding_mode="border",
+            align_corners=False,
         )
         return sampled[0, 0].to(labels.dtype)
 
-    def _places(self, canvas: Canvas, device: torch.device) -> Tensor:
+    @kept
+    def _places(self, device: torch.device) -> Tensor:
         """Where this grid's pixels lie on the canvas (1, H, W, 2), from -1 to 1 as grid_sample wants them."""
+        canvas = self.canvas
         x = torch.arange(self.camera.width, device=device, dtype=torch.float32)
         y = torch.arange(self.camera.height, device=device, dtype=torch.float32)
         gx = ((x + 0.5 - self.left) * (canvas.inner.width / self.inner.width) + canvas.left) / canvas.width * 2 - 1
@@ -86,26 +90,32 @@ class Grid:
 
     def draw(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) -> the grid's colours, reflected beyond the borders."""
-        inner, camera = resize(image, self.inner.width, self.inner.height), self.camera
-        right, bottom = camera.width - self.left - self.inner.width, camera.height - self.top - self.inner.height
-        return reflect_pad(inner, self.left, right, self.top, bottom)
+        return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
 
+    @kept
+    def _mirror(self, device: torch.device) -> Tensor:
+        inner, camera = self.inner, self.camera
+        right, bottom = camera.width - self.left - inner.width, camera.height - self.top - inner.height
+        return mirror(inner.width, inner.height, (self.left, right, self.top, bottom), device)
+
+    @kept
     def inside(self, device: torch.device) -> Tensor:
         """(H, W) float: 1 where the camera saw, 0 in the padding."""
         return inside_mask(self.camera, self.inner, self.left, self.top, device)
 
 
 def visible_layer(
-    maps: PixelMaps, image: Tensor, K: Tensor, grid: Grid, canvas: Canvas, depth_scale: Tensor, widen: float = 1.0
+    maps: PixelMaps, image: Tensor, K: Tensor, grid: Grid, depth_scale: Tensor, widen: float = 1.0
 ) -> Layer:
     """One Gaussian per pixel of the grid.
 
     image (B, 3, H, W) float; K (B, 3, 3) of the grid's cameras; depth_scale (B,) metres per canonical metre; widen
     multiplies the sizes (training starts wide, so that a wrong depth still finds its gradient).
     """
-    inverse = grid.sample(1 / decode_depth(maps.static["depth"]), canvas) / depth_scale[:, None, None, None]
     names = ("size", "opacity", "border_color")
-    size, opacity, border = grid.sample(torch.cat([maps.static[n] for n in names], 1), canvas).split((1, 1, 3), 1)
+    sampled = grid.sample(torch.cat([1 / decode_depth(maps.static["depth"])] + [maps.static[n] for n in names], 1))
+    inverse, size, opacity, border = sampled.split((1, 1, 1, 3), 1)
+    inverse = inverse / depth_scale[:, None, None, None]
     inside = grid.inside(image.device)
     colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)
     pixels = (0.4 + 0.4 * torch.sigmoid(size[:, 0])) * widen
@@ -141,43 +151,67 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
     )
 
 
-def shell_layer(drawn: Tensor, K: Tensor, depth_scale: Tensor) -> Layer:
-    """A coarse, opaque wall of blurred colours far behind everything and beside the view, and a sphere behind that.
+@dataclass(frozen=True)
+class Shell:
+    """The places of the shell: a coarse wall far behind everything and beside the view, and a sphere behind that."""
+
+    means: Tensor  # (B, N, 3)
+    quaternions: Tensor  # (B, N, 4)
+    scales: Tensor  # (B, N, 3)
+    mirror: Tensor  # (H, W) of the wall: which cell of the view it shows
+    margin: int  # cells of the wall above and below the view
+    near: Tensor  # (H, W) of the wall: 1 in the view, falling to 0 away from it
+    rows: Tensor  # (B, M): rows of the wall that are as high as the sphere's Gaussians
+
+    @staticmethod
+    def of(K: Tensor, width: int, height: int, depth_scale: Tensor) -> Shell:
+        """The shell around canvases of width x height pixels, cameras K (B, 3, 3)."""
+        columns, rows = width // SHELL_CELL, height // SHELL_CELL
+        margin_x, margin_y = int(columns * SHELL_MARGIN), int(rows * SHELL_MARGIN)
+        margins = (margin_x, margin_x, margin_y, margin_y)
+        near = torch.exp(-_distances(rows, columns, margins, K.device) / SHELL_FADE)
+        K = K.clone()
+        K[:, :2] /= SHELL_CELL
+        K[:, 0, 2] += margin_x + 0.5 / SHELL_CELL - 0.5
+        K[:, 1, 2] += margin_y + 0.5 / SHELL_CELL - 0.5
+        inverse = (1 / (SHELL_DEPTH * depth_scale))[:, None, None].expand(-1, *near.shape)
+        means, quaternions, scales = surface_gaussians(inverse, K, torch.full_like(inverse, 0.8))
+        directions = _sphere(K.device)
+        radius = (1.5 * SHELL_DEPTH * depth_scale)[:, None, None]
+        # The height on the wall at which a direction's colour is looked up.
+        height_of = directions[:, 1] / directions[:, ::2].norm(dim=-1).clamp(min=1e-3)
+        row = (K[:, 1, 1, None] * height_of + K[:, 1, 2, None]).round().long().clamp(0, near.shape[0] - 1)
+        b, n = len(K), len(directions)
+        upright = F.pad(torch.ones_like(directions[:, :1]), (0, 3)).expand(b, n, 4)
+        return Shell(
+            torch.cat((means, radius * directions), 1),
+            torch.cat((quaternions, upright), 1),
+            torch.cat((scales, (0.8 * SPHERE_STEP * radius).expand(b, n, 3)), 1),
+            mirror(columns, rows, margins, K.device),
+            margin_y,
+            near,
+            row,
+        )
+
+
+def shell_layer(drawn: Tensor, shell: Shell) -> Layer:
+    """The shell in blurred colours of the canvas, drawn (B, 3, H, W).
 
     The further from the view, the more the colours are only the mean of what was seen at that height: the guess that
     errs least, for cameras that turn away.
     """
     colors = F.avg_pool2d(drawn, SHELL_CELL)
     rows = F.avg_pool2d(colors.mean(3, keepdim=True), (5, 1), 1, (2, 0), count_include_pad=False)
-    margin_y, margin_x = (int(n * SHELL_MARGIN) for n in colors.shape[-2:])
-    margins = (margin_x, margin_x, margin_y, margin_y)
-    near = torch.exp(-_distances(colors.shape[-2], colors.shape[-1], margins, colors.device) / SHELL_FADE)
-    colors = reflect_pad(colors, *margins)
-    means_of_rows = F.pad(rows, (0, 0, margin_y, margin_y), mode="replicate")
-    colors = near * colors + (1 - near) * means_of_rows
-    K = K.clone()
-    K[:, :2] /= SHELL_CELL
-    K[:, 0, 2] += margin_x + 0.5 / SHELL_CELL - 0.5
-    K[:, 1, 2] += margin_y + 0.5 / SHELL_CELL - 0.5
-    inverse = (1 / (SHELL_DEPTH * depth_scale))[:, None, None].expand(-1, *colors.shape[-2:])
-    wall = surface_gaussians(inverse, K, torch.full_like(inverse, 0.8))
-    directions = _sphere(drawn.device)
-    radius = (1.5 * SHELL_DEPTH * depth_scale)[:, None, None]
-    # The height on the wall at which a direction's colour is looked up.
-    height = directions[:, 1] / directions[:, ::2].norm(dim=-1).clamp(min=1e-3)
-    row = (K[:, 1, 1, None] * height + K[:, 1, 2, None]).round().long().clamp(0, means_of_rows.shape[2] - 1)
-    round_colors = torch.gather(means_of_rows[..., 0], 2, row[:, None].expand(-1, 3, -1)).transpose(1, 2)
-    b, n = len(drawn), len(directions)
-    means = torch.cat((wall[0], radius * directions), 1)
-    upright = torch.tensor([1.0, 0, 0, 0], device=drawn.device).expand(b, n, 4)
-    scales = torch.cat((wall[2], (0.8 * SPHERE_STEP * radius).expand(b, n, 3)), 1)
-    opacities = torch.full(means.shape[:2], 0.999, device=drawn.device)
+    means_of_rows = F.pad(rows, (0, 0, shell.margin, shell.margin), mode="replicate")
+    colors = torch.lerp(means_of_rows, reflected(colors, shell.mirror), shell.near)
+    round_colors = torch.gather(means_of_rows[..., 0], 2, shell.rows[:, None].expand(-1, 3, -1))
+    opacities = torch.full_like(shell.means[..., 0], 0.999)
     return Layer(
-        means,
-        torch.cat((wall[1], upright), 1),
-        scales,
+        shell.means,
+        shell.quaternions,
+        shell.scales,
         opacities,
-        torch.cat((colors.flatten(2).transpose(1, 2), round_colors), 1),
+        torch.cat((colors.flatten(2), round_colors), 2).transpose(1, 2),
         torch.zeros_like(opacities),
     )
 
@@ -226,8 +260,7 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tenso
         tangent_v = -rays * slope_v[..., None]
         tangent_u[..., 0] += 1 / fx
         tangent_v[..., 1] += 1 / fy
-        axes, lengths = _principal_axes(tangent_u, tangent_v)
-        quaternions = matrix_to_quaternion(axes)
+        quaternions, lengths = _ellipses(tangent_u, tangent_v)
     scales = lengths * (depth * pixels)[..., None]
     return means.flatten(1, 2), quaternions.flatten(1, 2), scales.flatten(1, 2)
 
@@ -238,23 +271,36 @@ def _inner_difference(values: Tensor, dim: int) -> Tensor:
     The smaller of the two one-sided differences, so that depth edges do not stretch (minmod).
     """
     step = values.diff(dim=dim)
-    first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
-    before, after = torch.cat((first, step), dim), torch.cat((step, last), dim)
-    smaller = torch.where(before.abs() < after.abs(), before, after)
-    return torch.where(before * after > 0, smaller, torch.zeros_like(smaller))
+    ends = (1, 1, 0, 0) if dim == 2 else (0, 0, 1, 1)
+    step = F.pad(step[:, None], ends, mode="replicate")[:, 0]
+    size = values.shape[dim]
+    before, after = step.narrow(dim, 0, size), step.narrow(dim, 1, size)
+    return torch.minimum(before, after).clamp(min=0) + torch.maximum(before, after).clamp(max=0)
 
 
-def _principal_axes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Axes (..., 3, 3; columns) and lengths (..., 3) of the ellipse spanned by u and v (..., 3), with a thin normal."""
+def _ellipses(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Quaternions (..., 4) and lengths (..., 3) of the axes of the ellipses spanned by u and v (..., 3).
+
+    The third axis is the normal, and thin. It must not point straight back along z, which that of a pixel's tangents
+    never does.
+    """
     a, b, c = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
     angle = 0.5 * torch.atan2(2 * b, a - c)[..., None]
-    long = torch.cos(angle) * u + torch.sin(angle) * v
-    short = -torch.sin(angle) * u + torch.cos(angle) * v
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    long, short = cos * u + sin * v, cos * v - sin * u
     long_length, short_length = long.norm(dim=-1), short.norm(dim=-1)
-    e1, e2 = long / long_length[..., None], short / short_length[..., None]
     normal_length = 0.1 * torch.minimum(long_length, short_length)
-    axes = torch.stack((e1, e2, torch.linalg.cross(e1, e2, dim=-1)), -1)
-    return axes, torch.stack((long_length, short_length, normal_length), -1)
+    # First the shortest turn of the z axis to the normal, w + x i + y j, then a turn about it by less than 90 degrees,
+    # c + s k, until the x axis lies along the long axis, whichever way that points.
+    normal = F.normalize(torch.linalg.cross(u, v, dim=-1), dim=-1)
+    e1 = long / long_length[..., None]
+    w = 1 + normal[..., 2]
+    x, y = -normal[..., 1], normal[..., 0]
+    along = e1[..., :2] - normal[..., :2] * (e1[..., 2] / w)[..., None]
+    along = torch.where(along[..., :1] < 0, -along, along)
+    c, s = 1 + along[..., 0], along[..., 1]
+    quaternions = torch.stack((w * c, x * c + y * s, y * c - x * s, w * s), -1)
+    return F.normalize(quaternions, dim=-1), torch.stack((long_length, short_length, normal_length), -1)
 
 
 def sharpened(image: Tensor) -> Tensor:
@@ -262,9 +308,7 @@ def sharpened(image: Tensor) -> Tensor:
 
     One unsharp step. (B, 3, H, W)
     """
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
-    channels = image.shape[1]
-    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    blurred = F.conv2d(padded, kernel.view(1, 1, 1, 3).repeat(channels, 1, 1, 1), groups=channels)
-    blurred = F.conv2d(blurred, kernel.view(1, 1, 3, 1).repeat(channels, 1, 1, 1), groups=channels)
+    blurred = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    blurred = (blurred[..., :-2] + 2 * blurred[..., 1:-1] + blurred[..., 2:]) / 4
+    blurred = (blurred[..., :-2, :] + 2 * blurred[..., 1:-1, :] + blurred[..., 2:, :]) / 4
     return image + SHARPEN * (image - blurred)

@@ -7,6 +7,7 @@ frame.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS, Encoder
 from pixel4d_ros.predictor.posterior import Latent, Later, Posterior
 
@@ -53,6 +53,11 @@ class PixelMaps:
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
 
+    def float(self) -> PixelMaps:
+        """The same in float32."""
+        static, objects = ({name: t.float() for name, t in maps.items()} for maps in (self.static, self.objects))
+        return PixelMaps(static, objects, self.motion.float(), self.mode.float(), self.spread.float())
+
 
 @dataclass(frozen=True)
 class Source:
@@ -61,8 +66,13 @@ class Source:
     image: Tensor  # (B, 3, H, W) float 0..1
     inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
     rays: Tensor  # (B, 2, H, W): x / z and y / z, in canonical units
-    sensor: Tensor  # (B, 2, H, W): scaled log of measured depth, 0 where unknown; and 1 where known
+    sensor: Tensor | None  # (B, 2, H, W): scaled log of measured depth, 0 where unknown; and 1 where known
     speed: Tensor  # (B, 2): forward speed in units of SPEED_SCALE, 0 where unknown; and 1 where known
+
+    def to(self, dtype: torch.dtype) -> Source:
+        """The same in another precision."""
+        sensor = None if self.sensor is None else self.sensor.to(dtype)
+        return Source(self.image.to(dtype), self.inside.to(dtype), self.rays.to(dtype), sensor, self.speed.to(dtype))
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -103,7 +113,11 @@ class StaticDecoder(nn.Module):
         _start_heads(self)
 
     def forward(self, source: Source, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        depths = sensor_pyramid(source.sensor)
+        nothing = source.image.new_zeros(len(source.image), SENSOR_CHANNELS, *source.image.shape[2:])
+        sensor = nothing if source.sensor is None else source.sensor
+        depths = (
+            [nothing[..., ::s, ::s] for s in (2, 4, 8, 16, 32)] if source.sensor is None else sensor_pyramid(sensor)
+        )
         coarse_rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
         x = bottleneck = self.bottleneck(torch.cat((features[4], coarse_rays, depths[4]), 1))
         quarter = x
@@ -111,7 +125,7 @@ class StaticDecoder(nn.Module):
             x = level(torch.cat((_up(x), features[i], depths[i]), 1))
             if i == 1:
                 quarter = x
-        full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, source.sensor), 1))
+        full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, sensor), 1))
         return self.head(full), self.objects(quarter), bottleneck, quarter
 
 
@@ -162,6 +176,12 @@ class Network(nn.Module):
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
         self.posterior = Posterior(LATENT_CHANNELS)
+
+    def for_inference(self, dtype: torch.dtype) -> Network:
+        """A copy in this precision that computes the same in fewer steps; it cannot be trained."""
+        quick = copy.deepcopy(self).eval()
+        quick.encoder = quick.encoder.folded()
+        return quick if dtype == torch.float32 else quick.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,
@@ -253,13 +273,6 @@ def encode_speed(speed: Tensor) -> Tensor:
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:
     """Shape (C, H/32, W/32) of one latent for a canvas of width x height pixels."""
     return LATENT_CHANNELS, height // 32, width // 32
-
-
-def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
-    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
-    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
-    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
-    return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
 
 
 def _start_heads(decoder: StaticDecoder) -> None:

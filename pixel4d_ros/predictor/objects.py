@@ -6,8 +6,6 @@ to the peak nearest to where its offset points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,45 +27,37 @@ def decode_motion(maps: Tensor, depth_scale: Tensor) -> Tensor:
     A longer lens scales what the network takes for depth, so the z parts of linear motion scale with depth_scale (B,).
     """
     b, s, _, h, w = maps.shape
-    motion = maps.view(b, s, 4, 3, h, w).float()
-    units = torch.tensor([LINEAR_SCALE, LINEAR_SCALE, ANGULAR_SCALE, ANGULAR_SCALE], device=maps.device)
-    motion = motion * units.view(1, 1, 4, 1, 1, 1)
-    stretch = torch.ones(b, 1, 4, 3, 1, 1, device=maps.device)
-    stretch[:, 0, :2, 2, 0, 0] = depth_scale[:, None]
-    return motion * stretch
+    linear, angular = maps.view(b, s, 4, 3, h, w).float().split(2, 2)
+    along = depth_scale[:, None, None, None, None, None]
+    linear = torch.cat((linear[:, :, :, :2], linear[:, :, :, 2:] * along), 3)
+    return torch.cat((linear * LINEAR_SCALE, angular * ANGULAR_SCALE), 2)
 
 
-@dataclass(frozen=True)
-class ObjectMap:
-    """Objects of one image on the canvas."""
+def find_objects(mobility: Tensor, center: Tensor, offset: Tensor) -> Tensor:
+    """Group moving pixels of one image: ids (H, W) int64, 0 static, 1..MAX_OBJECTS.
 
-    ids: Tensor  # (H, W) int64: 0 static, 1..M
-    count: int
-
-
-def find_objects(mobility: Tensor, center: Tensor, offset: Tensor) -> ObjectMap:
-    """Group moving pixels of one image.
-
-    Mobility logits (H, W), centre logits (h, w), offsets (2, h, w) at a quarter.
+    Mobility logits (H, W), centre logits (h, w), offsets (2, h, w) at a quarter. Objects are numbered by their score,
+    and what is too small to be one has no pixels. There are always as many places for objects: nothing here waits for
+    the device to count them.
     """
     height, width = mobility.shape
     moving = torch.sigmoid(mobility) > MOVING
     score = torch.sigmoid(center)
     peaks = (F.max_pool2d(score[None, None], 5, 1, 2)[0, 0] == score) & (score > PEAK_SCORE)
     scores, places = torch.where(peaks, score, torch.zeros_like(score)).flatten().topk(min(MAX_OBJECTS, score.numel()))
-    places = places[scores > 0]
-    if len(places) == 0:
-        return ObjectMap(torch.zeros(height, width, dtype=torch.long, device=mobility.device), 0)
     centers = torch.stack((places % score.shape[1], places // score.shape[1]), -1).float()
     votes = pixel_grid(score.shape[0], score.shape[1], score.device) + offset.permute(1, 2, 0) * OFFSET_SCALE
-    distance, nearest = torch.cdist(votes.reshape(-1, 2), centers).min(1)
+    distances = torch.cdist(votes.reshape(-1, 2), centers).masked_fill(scores <= 0, torch.inf)
+    distance, nearest = distances.min(1)
     quarter = torch.where(distance <= MAX_VOTE_DISTANCE, nearest + 1, 0).view(1, 1, *score.shape)
     ids = F.interpolate(quarter.float(), (height, width), mode="nearest")[0, 0].long() * moving
-    # Renumber without the objects too small to be one.
-    count = torch.bincount(ids.flatten(), minlength=len(places) + 1)
-    kept = count >= MIN_PIXELS
-    kept[0] = False
-    return ObjectMap((torch.cumsum(kept, 0) * kept)[ids], int(kept.sum()))
+    large = members(ids).sum((0, 1)) >= MIN_PIXELS
+    return ids * large[ids]
+
+
+def members(ids: Tensor) -> Tensor:
+    """Which object each of the ids (...) names: (..., MAX_OBJECTS + 1) of 0 and 1."""
+    return (ids[..., None] == torch.arange(MAX_OBJECTS + 1, device=ids.device)).float()
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -76,18 +66,22 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack((x, y), -1).float()
 
 
-def object_means(values: Tensor, ids: Tensor, count: int, weights: Tensor) -> Tensor:
-    """Weighted mean (count + 1, C) of values (N, C) over each object id (N,).
+def object_means(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean (MAX_OBJECTS + 1, C) over each object of values (h, w, C), weights (h, w, MAX_OBJECTS + 1).
 
-    Zero for the background and where empty.
+    Zero for the background and where empty. Row by row, since one product over all pixels would keep a GPU waiting.
     """
-    total = values.new_zeros(count + 1, values.shape[1]).index_add(0, ids, values * weights[:, None])
-    mass = values.new_zeros(count + 1).index_add(0, ids, weights)
-    means = total / mass.clamp(min=1e-6)[:, None]
+    counted = torch.cat((values, torch.ones_like(values[..., :1])), -1)
+    sums = torch.bmm(weights.transpose(1, 2), counted).sum(0)
+    means = sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
     means[0] = 0
     return means
 
 
-def object_motion(motion: Tensor, ids: Tensor) -> Motion:
-    """Per-object motion (M + 1, 4, 3) spread over the Gaussians (N,) of each object."""
-    return Motion(*motion[ids].unbind(1))
+def object_motion(motion: Tensor, membership: Tensor, count: int) -> Motion:
+    """Per-object motion (MAX_OBJECTS + 1, 4, 3) spread over count Gaussians.
+
+    membership (N, MAX_OBJECTS + 1) is that of the first N; the rest stands still.
+    """
+    spread = F.pad(membership @ motion.flatten(1), (0, 0, 0, count - len(membership)))
+    return Motion(*spread.view(count, 4, 3).unbind(1))

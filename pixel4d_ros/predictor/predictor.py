@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
 from pathlib import Path
 
 import torch
@@ -10,40 +10,53 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import Canvas, resize
+from pixel4d_ros.predictor.canvas import Canvas
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
+from pixel4d_ros.predictor.graphs import Graphs
+from pixel4d_ros.predictor.layout import Layout
+from pixel4d_ros.predictor.lifting import hidden_layer, shell_layer, visible_layer
 from pixel4d_ros.predictor.network import (
     Network,
     PixelMaps,
     Source,
-    canvas_rays,
+    decode_depth,
     encode_sensor,
     encode_speed,
     latent_shape,
 )
-from pixel4d_ros.predictor.objects import decode_motion, find_objects, object_means, object_motion
-from pixel4d_ros.rendering import GaussianViews, rasterize
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.predictor.objects import decode_motion, find_objects, members, object_means, object_motion
+from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.transfer import to_device
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
-COLOR_STEPS = 1  # rounds of matching the rendered source view to the image; more costs later frames
+FAST = torch.float16  # the network's precision on the fast path; geometry stays in float32
+EAGER_PATH, FAST_PATH = "eager, float32", "CUDA graph, float16"
+_LAYER_FIELDS = ("means", "quaternions", "scales", "opacities", "colors", "observed")
 
 
 class Predictor:
     """A trained network and what turns its maps into a scene."""
 
-    def __init__(self, network: Network, device: torch.device, weights_hash: str = "") -> None:
+    def __init__(self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True) -> None:
         self.device = device
         self.weights_hash = weights_hash
-        self.network = network.to(device).eval()
+        network = network.to(device)
+        self._network = network.for_inference(torch.float32)
+        self._graphs = Graphs() if fast and device.type == "cuda" else None
+        self._fast = None if self._graphs is None else network.for_inference(FAST)
+        self._layout: Layout | None = None  # of the last camera
+
+    @property
+    def path(self) -> str:
+        """Which path runs: FAST_PATH, or EAGER_PATH on the CPU, where it was asked for, and where recording failed."""
+        return EAGER_PATH if self._graphs is None else FAST_PATH
 
     @staticmethod
-    def load(weights: str | Path | None, device: torch.device) -> Predictor:
+    def load(weights: str | Path | None, device: torch.device, fast: bool = True) -> Predictor:
         """Load weights (None: the shipped ones). Raises WeightsError."""
         network = Network()
         weights_hash = load_weights(network, weights or shipped_weights())
-        return Predictor(network, device, weights_hash)
+        return Predictor(network, device, weights_hash, fast)
 
     @torch.inference_mode()
     def predict(
@@ -55,115 +68,107 @@ class Predictor:
         depth: Tensor | None = None,
         speed: float | None = None,
     ) -> DynamicGaussians:
-        """Image (3, H, W) float 0..1 on the device -> a scene with num_samples futures.
+        """Image (H, W, 3) uint8 RGB on the device -> a scene with num_samples futures.
 
-        Sample 0 is the prior's mode. depth (H, W) metres, 0 where unknown, and the camera's forward speed in m/s help
+        Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
         where they are known.
         """
-        canvas = Canvas.of(camera)
-        grid = Grid.of(camera, canvas)
-        drawn = canvas.draw(image[None])
-        scale = torch.full((1,), canvas.depth_scale, device=self.device)
-        sensor = drawn.new_zeros(1, 2, canvas.height, canvas.width)
+        if self._layout is None or not self._layout.fits(camera):
+            self._layout = Layout(camera, self.device)
+        speeds = torch.tensor([torch.nan if speed is None else speed])
+        host = (speeds, _latents(self._layout.canvas, num_samples, seed))
+        inputs = [image, *(to_device(tensor.numpy(), self.device) for tensor in host)]
         if depth is not None:
-            sensor = encode_sensor(canvas.place(depth)[None], scale)
-        source = Source(
-            drawn,
-            canvas.inside(drawn.device)[None, None],
-            canvas_rays(self._intrinsics(canvas.camera), canvas.width, canvas.height),
-            sensor,
-            encode_speed(torch.tensor([torch.nan if speed is None else speed], device=self.device)),
-        )
-        maps = self.network(source, self._latents(canvas, num_samples, seed))[0]
-        grid_K, canvas_K = self._intrinsics(grid.camera), self._intrinsics(canvas.camera)
-        visible = visible_layer(maps, image[None], grid_K, grid, canvas, scale)
-        hidden = hidden_layer(maps, drawn, canvas_K, scale)
-        shell = shell_layer(drawn, canvas_K, scale)
-        scene = _assemble((visible, hidden, shell), *_group(maps, visible, grid, canvas, scale))
-        return replace(_match_colors(scene, image, grid), camera=camera)
+            inputs.append(depth)
+        return _scene(self._run(self._layout, inputs), camera)
 
-    def _latents(self, canvas: Canvas, num_samples: int, seed: int) -> Tensor:
-        """Samples of the prior, smooth over the image, so that all parts of an object draw about the same."""
-        generator = torch.Generator().manual_seed(seed)
-        channels, height, width = latent_shape(canvas.width, canvas.height)
-        rough = torch.randn(num_samples, channels, height + 2 * REACH, width + 2 * REACH, generator=generator)
-        z = F.avg_pool2d(rough, 2 * REACH + 1, 1) * (2 * REACH + 1)  # of unit variance again
-        z[0] = 0
-        return z[None].to(self.device)
-
-    def _intrinsics(self, camera: Camera) -> Tensor:
-        return torch.tensor(camera.K, dtype=torch.float32, device=self.device)[None]
+    def _run(self, layout: Layout, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """_predicted by the fast path; once that failed for another reason than memory, by the other one ever after."""
+        if self._graphs is not None and self._fast is not None:
+            network = self._fast
+            key = (layout.key, *(tuple(tensor.shape) for tensor in inputs))
+            try:
+                return self._graphs.run(key, lambda *tensors: _predicted(network, layout, *tensors), *inputs)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._graphs = self._fast = None
+                warnings.warn(f"predictions go on slower, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
+        return _predicted(self._network, layout, *inputs)
 
 
-def _group(
-    maps: PixelMaps, visible: Layer, grid: Grid, canvas: Canvas, scale: Tensor
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Ids of the visible Gaussians (N,), centroids (M + 1, 3), and per sample the objects' motion (M + 1, 4, 3)."""
+def _latents(canvas: Canvas, num_samples: int, seed: int) -> Tensor:
+    """Samples of the prior, smooth over the image, so that all parts of an object draw about the same."""
+    channels, height, width = latent_shape(canvas.width, canvas.height)
+    if num_samples == 1:
+        return torch.zeros(1, 1, channels, height, width)
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.randn(num_samples, channels, height + 2 * REACH, width + 2 * REACH, generator=generator)
+    z = F.avg_pool2d(rough, 2 * REACH + 1, 1) * (2 * REACH + 1)  # of unit variance again
+    z[0] = 0
+    return z[None]
+
+
+def _predicted(
+    network: Network, layout: Layout, pixels: Tensor, speed: Tensor, z: Tensor, depth: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """All tensors of a scene, see _scene: a computation of fixed shapes that never waits for the device."""
+    canvas, scale = layout.canvas, layout.depth_scale
+    image = pixels.permute(2, 0, 1)[None].float() / 255
+    drawn = canvas.draw(image)
+    source = Source(
+        drawn,
+        canvas.inside(drawn.device)[None, None],
+        layout.rays,
+        None if depth is None else encode_sensor(canvas.place(depth)[None], scale),
+        encode_speed(speed),
+    )
+    dtype = next(network.parameters()).dtype
+    maps = network(source.to(dtype), z.to(dtype))[0].float()
+    visible = visible_layer(maps, image, layout.grid_K, layout.grid, scale)
+    layers = (visible, hidden_layer(maps, drawn, layout.canvas_K, scale), shell_layer(drawn, layout.shell))
+    fields = [torch.cat([getattr(layer, name)[0] for layer in layers]) for name in _LAYER_FIELDS]
+    return (*fields, *_objects(maps, layout, len(fields[0])))
+
+
+def _objects(maps: PixelMaps, layout: Layout, count: int) -> tuple[Tensor, ...]:
+    """Ids of all Gaussians (count,), centroids (MAX_OBJECTS + 1, 3), and per sample the Gaussians' motion."""
+    inside, depth = layout.canvas.inside(layout.device), decode_depth(maps.static["depth"])[0]
     # What is mirrored in the padding is no object.
-    outside = canvas.inside(scale.device) == 0
-    mobility = maps.static["mobility"][0, 0].masked_fill(outside, -torch.inf)
-    objects = find_objects(mobility, maps.objects["center"][0, 0], maps.objects["offset"][0])
-    fine = grid.sample_nearest(objects.ids, canvas)
-    ids = fine.flatten()
+    mobility = maps.static["mobility"][0, 0].masked_fill(inside == 0, -torch.inf)
+    found = find_objects(mobility, maps.objects["center"][0, 0], maps.objects["offset"][0])
     # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.
-    weights = visible.observed[0] * visible.opacities[0] * (ids > 0)
-    centroids = object_means(visible.means[0], ids, objects.count, weights)
-    motion = decode_motion(maps.motion, scale)[0]
-    futures = []
-    for sample in motion:
-        dense = grid.sample(sample.flatten(0, 1)[None], canvas)[0].flatten(1).T
-        futures.append(object_means(dense, ids, objects.count, weights).view(-1, 4, 3))
-    return ids, centroids, futures
+    sure = inside * torch.sigmoid(maps.static["opacity"][0, 0])
+    weights = members(found) * sure[..., None]
+    points = torch.cat((layout.rays[0] * depth, depth * layout.depth_scale)).permute(1, 2, 0)
+    coarse_weights = F.avg_pool2d(weights.permute(2, 0, 1), 4).permute(1, 2, 0)
+    ids = layout.grid.sample_nearest(found).flatten()
+    membership = members(ids)
+    motions: list[Tensor] = []
+    for sample in decode_motion(maps.motion, layout.depth_scale)[0]:
+        means = object_means(sample.flatten(0, 1).permute(1, 2, 0), coarse_weights)
+        motion = object_motion(means.view(-1, 4, 3), membership, count)
+        motions += [motion.velocities, motion.accelerations, motion.angular_velocities, motion.angular_accelerations]
+    return F.pad(ids, (0, count - len(ids))), object_means(points, weights), *motions
 
 
-def _assemble(layers: tuple[Layer, ...], ids: Tensor, centroids: Tensor, futures: list[Tensor]) -> DynamicGaussians:
-    count = sum(layer.means.shape[1] for layer in layers)
-    all_ids = torch.zeros(count, dtype=torch.long, device=ids.device)
-    all_ids[: len(ids)] = ids
-    motions = tuple(object_motion(future, all_ids) for future in futures)
-    first = motions[0]
+def _scene(tensors: tuple[Tensor, ...], camera: Camera) -> DynamicGaussians:
+    means, quaternions, scales, opacities, colors, observed, ids, centroids, *motions = tensors
+    futures = tuple(Motion(*motions[i : i + 4]) for i in range(0, len(motions), 4))
+    first = futures[0]
     return DynamicGaussians(
-        means=torch.cat([layer.means[0] for layer in layers]),
-        quaternions=torch.cat([layer.quaternions[0] for layer in layers]),
-        scales=torch.cat([layer.scales[0] for layer in layers]),
-        opacities=torch.cat([layer.opacities[0] for layer in layers]),
-        colors=torch.cat([layer.colors[0] for layer in layers]),
+        means=means,
+        quaternions=quaternions,
+        scales=scales,
+        opacities=opacities,
+        colors=colors,
         velocities=first.velocities,
         accelerations=first.accelerations,
         angular_velocities=first.angular_velocities,
         angular_accelerations=first.angular_accelerations,
-        object_ids=all_ids,
+        object_ids=ids,
         centroids=centroids,
-        futures=motions,
-        observed=torch.cat([layer.observed[0] for layer in layers]),
+        futures=futures,
+        observed=observed,
+        camera=camera,
     )
-
-
-def _match_colors(scene: DynamicGaussians, image: Tensor, grid: Grid) -> DynamicGaussians:
-    """Adjust the visible colours until the source view shows the image: overlapping Gaussians blur.
-
-    A fixed-point iteration (van Cittert deconvolution): add to each pixel's Gaussian what its pixel lacks.
-    """
-    inner = grid.inner
-    target = resize(image[None], inner.width, inner.height)[0].permute(1, 2, 0)
-    rows = slice(grid.top, grid.top + inner.height)
-    columns = slice(grid.left, grid.left + inner.width)
-    visible = grid.camera.height * grid.camera.width
-    K = torch.tensor(inner.K, dtype=torch.float32, device=image.device)[None]
-    colors = scene.colors.clone()
-    pixels = colors[:visible].view(grid.camera.height, grid.camera.width, 3)
-    for _ in range(COLOR_STEPS):
-        rendered = rasterize(
-            GaussianViews(
-                scene.means[None],
-                scene.quaternions[None],
-                scene.scales[None],
-                scene.opacities[None],
-                colors[None],
-                torch.eye(4, device=image.device)[None],
-                K,
-                (inner.width, inner.height),
-            )
-        ).features[0]
-        pixels[rows, columns] = (pixels[rows, columns] + target - rendered).clamp(0, 1)
-    return replace(scene, colors=colors)

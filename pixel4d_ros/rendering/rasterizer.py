@@ -8,7 +8,8 @@ little of the sky that shines through a near surface would drag a mean of depths
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -22,10 +23,19 @@ MIN_TRANSMITTANCE = 1e-4
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The M of N Gaussians that are elsewhere in each of V views."""
+
+    index: Tensor  # (M,) int64, into the N
+    means: Tensor  # (V, M, 3) metres
+    quaternions: Tensor  # (V, M, 4) wxyz, unit
+
+
+@dataclass(frozen=True)
 class GaussianViews:
     """What to draw: V views, each of its own N Gaussians (of one moving scene at V times, say).
 
-    Expanded (stride 0) tensors are welcome.
+    Expanded (stride 0) tensors are welcome, and with those `moved` says what differs between the views.
     """
 
     means: Tensor  # (V, N, 3) metres
@@ -36,6 +46,15 @@ class GaussianViews:
     T_camera_world: Tensor  # (V, 4, 4)
     K: Tensor  # (V, 3, 3) pixels, pixel centres at integers
     size: tuple[int, int]  # width, height of the images
+    moved: Moved | None = None  # where it is given, in place of what means and quaternions say
+
+    def placed(self) -> GaussianViews:
+        """The same views, written out: with every Gaussian where it is in each view, and nothing moved."""
+        if self.moved is None:
+            return self
+        means, quaternions = self.means.clone(), self.quaternions.clone()
+        means[:, self.moved.index], quaternions[:, self.moved.index] = self.moved.means, self.moved.quaternions
+        return replace(self, means=means, quaternions=quaternions, moved=None)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All but the size, in the order of the fields."""
@@ -53,8 +72,8 @@ class Rendering:
     alpha: Tensor  # (V, H, W) 0..1
 
 
-def rasterize(views: GaussianViews) -> Rendering:
-    """Render all views.
+def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
+    """Render all views; without depth, which then is NaN, a little faster on CUDA.
 
     On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where gradients are wanted or numba
     is not installed.
@@ -62,7 +81,8 @@ def rasterize(views: GaussianViews) -> Rendering:
     if views.means.is_cuda:
         from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat
 
-        return rasterize_gsplat(views)
+        return rasterize_gsplat(views, with_depth)
+    views = views.placed()
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in views.tensors())
     if not wants_gradient and numba_available():
         from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
@@ -71,6 +91,18 @@ def rasterize(views: GaussianViews) -> Rendering:
     from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
 
     return rasterize_torch(views)
+
+
+def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> list[Rendering]:
+    """Render several futures of one scene, which differ in nothing but `moved`.
+
+    On CUDA the first is rendered whole, and of the others only what their moving Gaussians change. No gradients there.
+    """
+    if futures[0].means.is_cuda:
+        from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat_futures
+
+        return rasterize_gsplat_futures(futures, with_depth)
+    return [rasterize(views) for views in futures]
 
 
 def depth_from_inverse(alpha: Tensor, inverse: Tensor) -> Tensor:

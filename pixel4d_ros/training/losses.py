@@ -17,6 +17,7 @@ from pixel4d_ros.training.rendering import Prediction, inside_view
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
+STILL_PRIOR = 0.03  # weight of a pixel of which nobody knows whether it moves, counted as one that stands
 CENTER_SIGMA = 2.0  # quarter resolution pixels
 
 
@@ -69,7 +70,7 @@ def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
     rendered, target = rendered.flatten(0, 1), target.flatten(0, 1)
     coarse = F.l1_loss(F.avg_pool2d(rendered, 4), F.avg_pool2d(target, 4))
     fine = 0.6 * F.l1_loss(rendered, target) + 0.12 * (1 - similarity(rendered, target))
-    return fine + 0.3 * coarse + 0.05 * (later + 3)
+    return fine + 0.3 * coarse + 0.1 * (later + 3)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -128,12 +129,12 @@ def flow_loss(prediction: Prediction, measured: Tensor, ids: Tensor, guess: bool
 
 
 def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
-    """Binary cross entropy where it is known what moves."""
-    known = ids >= 0
+    """Binary cross entropy where it is known what moves; what nobody knows is taken to stand, but lightly."""
+    weight = torch.where(ids >= 0, 1.0, STILL_PRIOR)
     entropy = F.binary_cross_entropy_with_logits(
         logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none"
     )
-    return (entropy * known).sum() / known.sum().clamp(min=1)
+    return (entropy * weight).sum() / weight.sum()
 
 
 def object_loss(prediction: Prediction, batch: Batch) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, padded_size
-from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, shell_layer, visible_layer
-from pixel4d_ros.predictor.network import PixelMaps, Source, canvas_rays, encode_sensor, encode_speed
+from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, canvas_rays, padded_size
+from pixel4d_ros.predictor.lifting import Grid, Layer, Shell, hidden_layer, shell_layer, visible_layer
+from pixel4d_ros.predictor.network import PixelMaps, Source, encode_sensor, encode_speed
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
 from pixel4d_ros.predictor.posterior import Latent, Later
 from pixel4d_ros.rendering import GaussianViews, rasterize
@@ -63,16 +63,10 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
         # A stereo pair has no later frame: nothing to infer motion from.
         maps, posterior = network(source, later=later, use_prior=use_prior | (later.time <= 0))
-    maps = PixelMaps(
-        {k: v.float() for k, v in maps.static.items()},
-        {k: v.float() for k, v in maps.objects.items()},
-        maps.motion.float(),
-        maps.mode.float(),
-        maps.spread.float(),
-    )
-    visible = visible_layer(maps, batch.images[:, 0], K, grid, canvas, depth_scale, widen)
+    maps = maps.float()
+    visible = visible_layer(maps, batch.images[:, 0], K, grid, depth_scale, widen)
     hidden = hidden_layer(maps, source.image, K, depth_scale, widen)
-    shell = shell_layer(source.image, K, depth_scale)
+    shell = shell_layer(source.image, Shell.of(K, canvas.width, canvas.height, depth_scale))
     motion = decode_motion(maps.motion, depth_scale)[:, 0]
     means, quaternions = _moved(batch, canvas, visible, maps, motion)
     views = _render(batch, (visible, hidden, shell), means, quaternions)

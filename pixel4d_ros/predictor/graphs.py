@@ -1,0 +1,62 @@
+"""CUDA graphs: a computation of fixed shapes is recorded once, and then started as one piece."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LARGEST_COUNT = 3  # graphs kept; each holds the memory of its computation
+WARM_UPS = 3  # runs before recording, in which libraries choose and load their kernels
+
+Computation = Callable[..., Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Graphs:
+    """Runs computations as CUDA graphs, one per key; the least recently used is forgotten first."""
+
+    def __init__(self) -> None:
+        self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
+
+    def run(self, key: Hashable, computation: Computation, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What computation(*inputs) gives, as copies that the next run leaves alone.
+
+        One key must always mean the same computation and shapes of inputs. The computation must not wait for the
+        device, nor copy from the host. Raises RuntimeError when it cannot be recorded.
+        """
+        if key not in self._recorded:
+            while len(self._recorded) >= LARGEST_COUNT:
+                self._recorded.popitem(last=False)
+            self._recorded[key] = _record(computation, inputs)
+        self._recorded.move_to_end(key)
+        recorded = self._recorded[key]
+        for buffer, value in zip(recorded.inputs, inputs):
+            buffer.copy_(value, non_blocking=True)
+        recorded.graph.replay()
+        return tuple(output.clone() for output in recorded.outputs)
+
+
+def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:
+    buffers = tuple(value.clone() for value in inputs)
+    device = buffers[0].device
+    beside = torch.cuda.Stream(device)
+    beside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(beside):
+        for _ in range(WARM_UPS):
+            computation(*buffers)
+    torch.cuda.current_stream(device).wait_stream(beside)
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = tuple(computation(*buffers))
+    return _Recorded(graph, buffers, outputs)

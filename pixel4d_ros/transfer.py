@@ -1,0 +1,48 @@
+"""Arrays to a device and back: through page-locked memory and without waiting where the device is a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A writable contiguous array as a tensor on the device; on the CPU it shares the array's memory."""
+    tensor = torch.from_numpy(array)
+    # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class HostBuffer:
+    """Where the parts of one large result come together on the host.
+
+    They are there after the next to_host, which waits for everything asked of the device before.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self._tensor = torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+    def put(self, start: int, part: Tensor) -> None:
+        """Copy part to [start : start + len(part)], without waiting for it."""
+        self._tensor[start : start + len(part)].copy_(part, non_blocking=True)
+
+    def array(self) -> NDArray[Any]:
+        """The result."""
+        result: NDArray[Any] = self._tensor.numpy()
+        return result
+
+
+def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
+    """Tensors of one device as arrays, with one wait for all of them."""
+    if not tensors or not tensors[0].is_cuda:
+        return tuple(np.asarray(tensor) for tensor in tensors)
+    buffers = []
+    for tensor in tensors:
+        buffers.append(HostBuffer(tuple(tensor.shape), tensor.dtype, tensor.device))
+        buffers[-1].put(0, tensor)
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return tuple(buffer.array() for buffer in buffers)

@@ -1,0 +1,126 @@
+"""Views of a moving scene, rendered on its device: colours as bytes, depth, and how much of it was seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pixel4d_ros.camera import Camera, check_poses
+from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures
+from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion, moved_gaussians
+from pixel4d_ros.transfer import to_device
+
+SEEN = 0.5  # share of a pixel's colour from Gaussians that the source image showed, above which the pixel is known
+MOVING_SHARE = 0.1  # of the Gaussians, for which there is room as long as nobody has counted those that move
+
+
+@dataclass(frozen=True)
+class RenderedViews:
+    """V views on the scene's device."""
+
+    frames: Tensor  # (V, H, W, 3) uint8 RGB
+    confidence: Tensor  # (V,) 0..1: share of pixels that come mostly from what the image showed
+    depth: Tensor | None  # (V, H, W) float32 metres, inf where nothing is seen; None where it was not asked for
+
+
+@dataclass(frozen=True)
+class Animation:
+    """Futures of one scene, its moving Gaussians at U instants."""
+
+    scene: DynamicGaussians
+    futures: tuple[Moved, ...]  # of U views each; none when nothing moves
+    count: int
+    complete: Tensor  # () bool: there was room for all that moves
+
+
+@torch.inference_mode()
+def animate(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exact: bool = False) -> Animation:
+    """Move futures of one scene, `scene.sample(k)`, to the times (U,) in seconds.
+
+    Which Gaussians move is not counted unless exact, since counting waits for the device; then there is room for a
+    share of them, and `complete` tells whether that did.
+    """
+    scene = futures[0]
+    moves, n = scene.object_ids > 0, len(scene)
+    room = max(1, int(MOVING_SHARE * n))
+    if exact or not moves.is_cuda:
+        moving = torch.nonzero(moves)[:, 0]
+        if len(moving) == 0:
+            return Animation(scene, (), len(futures), moves.new_ones(()))
+    else:
+        # Where fewer move, the last Gaussian fills the room; it stays what it is, however often it is written.
+        moving = torch.nonzero_static(moves, size=room, fill_value=n - 1)[:, 0]
+    complete = moves.sum() <= len(moving)
+    t = to_device(times.astype(np.float32), moves.device)[:, None, None]
+    return Animation(scene, tuple(_moved(future, moving, t) for future in futures), len(futures), complete)
+
+
+@torch.inference_mode()
+def render(
+    animation: Animation,
+    T_source_camera: ArrayLike,
+    instants: NDArray[np.int64],
+    camera: Camera,
+    with_depth: bool = True,
+) -> list[RenderedViews]:
+    """Views of each future from poses T_source_camera (V, 4, 4), at the animation's instants (V,), all at once."""
+    poses = check_poses(T_source_camera)
+    if len(poses) == 0:
+        raise ValueError("rendering needs at least one camera pose")
+    if len(poses) != len(instants):
+        raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
+    still = _still_views(animation.scene, poses, camera)
+    if not animation.futures:
+        return [_as_pictures(rasterize(still, with_depth), with_depth)] * animation.count
+    index = to_device(instants, animation.scene.means.device)
+    futures = [
+        replace(still, moved=Moved(moved.index, moved.means[index], moved.quaternions[index]))
+        for moved in animation.futures
+    ]
+    return [_as_pictures(rendering, with_depth) for rendering in rasterize_futures(futures, with_depth)]
+
+
+def render_views(
+    scene: DynamicGaussians, T_source_camera: ArrayLike, times: ArrayLike, K: ArrayLike, size: tuple[int, int]
+) -> RenderedViews:
+    """Views of the scene's selected future: T_source_camera (V, 4, 4), times (V,), K (3, 3), size (width, height)."""
+    instants = np.atleast_1d(np.asarray(times, np.float64))
+    animation = animate([scene], instants, exact=True)
+    return render(animation, T_source_camera, np.arange(len(instants)), Camera(np.asarray(K), *size))[0]
+
+
+def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: Camera) -> GaussianViews:
+    """What to draw if nothing moved; nothing is copied for it."""
+    v, device = len(T_source_camera), scene.means.device
+    observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
+    features = torch.cat((scene.colors, observed[:, None]), 1)
+    return GaussianViews(
+        scene.means.expand(v, -1, -1),
+        scene.quaternions.expand(v, -1, -1),
+        scene.scales.expand(v, -1, -1),
+        scene.opacities.expand(v, -1),
+        features.expand(v, -1, -1),
+        to_device(rigid_inverse(T_source_camera).astype(np.float32), device),
+        to_device(camera.K.astype(np.float32), device).expand(v, 3, 3),
+        (camera.width, camera.height),
+    )
+
+
+def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
+    """The Gaussians at index moving (M,) where they are at t (U, 1, 1) seconds."""
+    motion = Motion(*(getattr(scene, name)[moving] for name in MOTION_FIELDS))
+    centroids = scene.centroids[scene.object_ids[moving]]
+    return Moved(moving, *moved_gaussians(scene.means[moving], scene.quaternions[moving], centroids, motion, t))
+
+
+def _as_pictures(rendering: Rendering, with_depth: bool) -> RenderedViews:
+    colors, seen = rendering.features[..., :3], rendering.features[..., 3]
+    frames = (colors.clamp(0, 1) * 255).round().to(torch.uint8)
+    known = (seen > SEEN).float().mean((1, 2)).clamp(0, 1)
+    return RenderedViews(frames, known, rendering.depth if with_depth else None)
