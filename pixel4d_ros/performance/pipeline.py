@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import VIEWS_PER_CALL, Forecast, Forecaster
@@ -13,7 +15,7 @@ from pixel4d_ros.performance.source_image import SourceImage, forecast_times, st
 from pixel4d_ros.performance.stopwatch import Stopwatch
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.transfer import to_device, to_host
-from pixel4d_ros.views import render_futures
+from pixel4d_ros.views import animate, render
 
 UPLOAD, PREDICT, RENDER, COPY_BACK = STAGES = ("upload", "predict", "render", "copy back")
 
@@ -43,18 +45,24 @@ def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
 
 
 @torch.inference_mode()
-def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> None:
-    """The same step by step, with a lap for each of STAGES. Checks and uncertainty are left to the whole."""
+def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDArray[np.uint8]:
+    """The same frames (S, T, H, W, 3) step by step, with a lap for each of STAGES.
+
+    Checks, and the uncertainty that the samples tell together, are left to the whole.
+    """
     path, times, camera = task.path, task.times, task.source.camera
-    poses, speed, size = path.at(times), path.speed(), (camera.width, camera.height)
+    poses, speed = path.at(times), path.speed()
     watch.restart()
     image = to_device(task.source.pixels, forecaster.device)
     watch.lap(UPLOAD)
     scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
     watch.lap(PREDICT)
-    futures = [scene.sample(k) for k in range(task.samples)]
-    parts = [slice(i, i + VIEWS_PER_CALL) for i in range(0, len(times), VIEWS_PER_CALL)]
-    views = [view for part in parts for view in render_futures(futures, poses[part], times[part], camera.K, size)]
+    animation = animate([scene.sample(k) for k in range(task.samples)], times)
+    parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))
+    views = [view for part in parts for view in render(animation, poses[part], part, camera)]
     watch.lap(RENDER)
-    to_host(*(tensor for view in views for tensor in (view.frames, view.depth, view.confidence)))
+    tensors = [tensor for view in views for tensor in (view.frames, view.confidence, view.depth) if tensor is not None]
+    found = to_host(*tensors)
     watch.lap(COPY_BACK)
+    frames = found[::3]  # of all futures of the first part, then of the next part
+    return np.stack([np.concatenate(frames[k :: task.samples]) for k in range(task.samples)])
