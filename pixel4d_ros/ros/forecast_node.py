@@ -253,19 +253,24 @@ class ForecastNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
-    node = None
+    node, begun = None, False
     return_large_blocks()
     try:
         rclpy.init(args=arguments)
+        begun = True
         node = ForecastNode()
         if node.parameters.autostart and not _start(node):
             return int(rclpy.ok())
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except RuntimeError:  # a signal amid configure: the context is gone, the transition cannot be published
-        if rclpy.ok():
+    except RuntimeError as error:
+        stopped = begun and not rclpy.ok()  # by a signal, amid configure perhaps, which cannot be published then
+        if node is not None and not stopped:
             raise
+        if not stopped:  # what rcl refuses: a name, or security that it cannot keep
+            print(f"forecast_node: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
     except (ParameterException, ValueError) as error:
         print(f"forecast_node: {error}", file=sys.stderr)
         return 1

@@ -17,13 +17,19 @@ from rclpy.signals import SignalHandlerOptions
 
 @contextmanager
 def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Event]]:
-    """A node, and an event that SIGINT and SIGTERM set: the command ends its loop and tidies up."""
+    """A node, and an event that SIGINT and SIGTERM set: the command ends its loop and tidies up.
+
+    Raises ValueError with rcl's reason when there can be no node, for want of what security asks for, say.
+    """
     stop = Event()
     before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         overrides = [Parameter("use_sim_time", value=use_sim_time)]
-        node = rclpy.create_node(name, parameter_overrides=overrides, start_parameter_services=False)
+        try:
+            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            node = rclpy.create_node(name, parameter_overrides=overrides, start_parameter_services=False)
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from error
         yield node, stop
         node.destroy_node()
     finally:

@@ -241,6 +241,17 @@ def test_a_standalone_node_that_cannot_start_says_why_in_one_line_and_exits_with
     assert len(lines) == 1 and words in lines[0]
 
 
+def test_security_that_cannot_be_kept_is_one_line(tmp_path, monkeypatch):
+    """No keystore; where there is one, rcl itself says what is missing, as that Fast DDS was built without security."""
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+    monkeypatch.setenv("ROS_SECURITY_STRATEGY", "Enforce")
+    monkeypatch.setenv("ROS_SECURITY_KEYSTORE", str(tmp_path / "nowhere"))
+    node = NodeProcess(tmp_path / "log.txt")
+    assert node.process.wait(60) == 1
+    lines = node.log.strip().splitlines()
+    assert len(lines) == 1 and "security" in lines[0].lower() and "nowhere" in lines[0]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ends_cleanly_amid_a_forecast(tmp_path, apart, how):
     with running_node(tmp_path / "log.txt", *APART) as node:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE_S, arrivals, command, finish, recorder, start
+from commands import PATIENCE_S, arrivals, command, finish, recorder, start, stopped
 from log_samples import entries, write_mcap
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -98,3 +98,11 @@ def test_a_looped_replay_is_scored_when_it_is_interrupted(
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     assert len(lines) > frames
     assert {line["psnr"][0] for line in lines} == {PSNR_CEILING}
+
+
+def test_security_that_cannot_be_kept_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    log = write_mcap(tmp_path / "drive.mcap", entries(3))
+    secure = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce", "ROS_SECURITY_KEYSTORE": str(tmp_path)}
+    code, said = stopped(start({**environment, **secure}, command("replay", log)))
+    assert code == 1
+    assert "security" in said.lower() and "Traceback" not in said
