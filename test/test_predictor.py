@@ -22,16 +22,10 @@ from pixel4d_ros.predictor.canvas import (
     reflected,
     resize,
 )
-from pixel4d_ros.predictor.lifting import Grid, Shell, shell_layer, surface_gaussians
-from pixel4d_ros.predictor.network import (
-    MAX_DEPTH,
-    MIN_DEPTH,
-    choose_motion,
-    decode_depth,
-    encode_sensor,
-    encode_speed,
-    sensor_pyramid,
-)
+from pixel4d_ros.predictor.decoders import sensor_pyramid
+from pixel4d_ros.predictor.lifting import Grid, surface_gaussians
+from pixel4d_ros.predictor.maps import MAX_DEPTH, MIN_DEPTH, decode_depth, encode_sensor, encode_speed
+from pixel4d_ros.predictor.network import choose_motion
 from pixel4d_ros.predictor.objects import (
     ANGULAR_SCALE,
     LINEAR_SCALE,
@@ -42,6 +36,7 @@ from pixel4d_ros.predictor.objects import (
     object_means,
 )
 from pixel4d_ros.predictor.posterior import Later, static_flow
+from pixel4d_ros.predictor.shell import Shell, shell_layer
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import rigid, rotation_matrix
 

@@ -15,7 +15,8 @@ from conftest import REPOSITORY
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights
-from pixel4d_ros.predictor.network import Network, PixelMaps
+from pixel4d_ros.predictor.maps import PixelMaps
+from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training import loop, losses, synthetic_data

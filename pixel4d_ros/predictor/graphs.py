@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,24 @@ class Graphs:
             buffer.copy_(value, non_blocking=True)
         recorded.graph.replay()
         return tuple(output.clone() for output in recorded.outputs)
+
+
+def concurrently(*computations: Callable[[], Any]) -> list[Any]:
+    """Results of computations that do not depend on each other: side by side in a graph, else one after another.
+
+    Small kernels leave most of a GPU idle, and what a graph takes is the length of its longest chain of them.
+    """
+    if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
+        return [computation() for computation in computations]
+    main, results, streams = torch.cuda.current_stream(), [], []
+    for computation in computations:
+        streams.append(torch.cuda.Stream())
+        streams[-1].wait_stream(main)
+        with torch.cuda.stream(streams[-1]):
+            results.append(computation())
+    for stream in streams:
+        main.wait_stream(stream)
+    return results
 
 
 def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import Canvas, canvas_rays
-from pixel4d_ros.predictor.lifting import Grid, Shell
+from pixel4d_ros.predictor.lifting import Grid
+from pixel4d_ros.predictor.shell import Shell
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,9 @@ class Layout:
     def shell(self) -> Shell:
         """The shell around the canvas."""
         return Shell.of(self.canvas_K, self.canvas.width, self.canvas.height, self.depth_scale)
+
+    @cached_property
+    def count(self) -> int:
+        """How many Gaussians a scene has."""
+        grid, canvas = self.grid.camera, self.canvas
+        return grid.width * grid.height + canvas.width * canvas.height + self.shell.means.shape[1]

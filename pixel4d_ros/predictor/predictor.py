@@ -12,19 +12,13 @@ from torch.nn import functional as F
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import Canvas
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.graphs import Graphs
+from pixel4d_ros.predictor.graphs import Graphs, concurrently
 from pixel4d_ros.predictor.layout import Layout
-from pixel4d_ros.predictor.lifting import hidden_layer, shell_layer, visible_layer
-from pixel4d_ros.predictor.network import (
-    Network,
-    PixelMaps,
-    Source,
-    decode_depth,
-    encode_sensor,
-    encode_speed,
-    latent_shape,
-)
+from pixel4d_ros.predictor.lifting import hidden_layer, visible_layer
+from pixel4d_ros.predictor.maps import PixelMaps, Source, decode_depth, encode_sensor, encode_speed, latent_shape
+from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import decode_motion, find_objects, members, object_means, object_motion
+from pixel4d_ros.predictor.shell import shell_layer
 from pixel4d_ros.scene import DynamicGaussians, Motion
 from pixel4d_ros.transfer import to_device
 
@@ -125,14 +119,18 @@ def _predicted(
     )
     dtype = next(network.parameters()).dtype
     maps = network(source.to(dtype), z.to(dtype))[0].float()
-    visible = visible_layer(maps, image, layout.grid_K, layout.grid, scale)
-    layers = (visible, hidden_layer(maps, drawn, layout.canvas_K, scale), shell_layer(drawn, layout.shell))
+    objects, *layers = concurrently(
+        lambda: _objects(maps, layout),
+        lambda: visible_layer(maps, image, layout.grid_K, layout.grid, scale),
+        lambda: hidden_layer(maps, drawn, layout.canvas_K, scale),
+        lambda: shell_layer(drawn, layout.shell),
+    )
     fields = [torch.cat([getattr(layer, name)[0] for layer in layers]) for name in _LAYER_FIELDS]
-    return (*fields, *_objects(maps, layout, len(fields[0])))
+    return (*fields, *objects)
 
 
-def _objects(maps: PixelMaps, layout: Layout, count: int) -> tuple[Tensor, ...]:
-    """Ids of all Gaussians (count,), centroids (MAX_OBJECTS + 1, 3), and per sample the Gaussians' motion."""
+def _objects(maps: PixelMaps, layout: Layout) -> tuple[Tensor, ...]:
+    """Ids of all Gaussians (N,), centroids (MAX_OBJECTS + 1, 3), and per sample the Gaussians' motion."""
     inside, depth = layout.canvas.inside(layout.device), decode_depth(maps.static["depth"])[0]
     # What is mirrored in the padding is no object.
     mobility = maps.static["mobility"][0, 0].masked_fill(inside == 0, -torch.inf)
@@ -147,9 +145,9 @@ def _objects(maps: PixelMaps, layout: Layout, count: int) -> tuple[Tensor, ...]:
     motions: list[Tensor] = []
     for sample in decode_motion(maps.motion, layout.depth_scale)[0]:
         means = object_means(sample.flatten(0, 1).permute(1, 2, 0), coarse_weights)
-        motion = object_motion(means.view(-1, 4, 3), membership, count)
+        motion = object_motion(means.view(-1, 4, 3), membership, layout.count)
         motions += [motion.velocities, motion.accelerations, motion.angular_velocities, motion.angular_accelerations]
-    return F.pad(ids, (0, count - len(ids))), object_means(points, weights), *motions
+    return F.pad(ids, (0, layout.count - len(ids))), object_means(points, weights), *motions
 
 
 def _scene(tensors: tuple[Tensor, ...], camera: Camera) -> DynamicGaussians:

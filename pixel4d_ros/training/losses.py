@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.network import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.maps import MAX_DEPTH, decode_depth
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training.batch import Batch

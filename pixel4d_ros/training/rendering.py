@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, canvas_rays, padded_size
-from pixel4d_ros.predictor.lifting import Grid, Layer, Shell, hidden_layer, shell_layer, visible_layer
-from pixel4d_ros.predictor.network import PixelMaps, Source, encode_sensor, encode_speed
+from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, visible_layer
+from pixel4d_ros.predictor.maps import PixelMaps, Source, encode_sensor, encode_speed
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
 from pixel4d_ros.predictor.posterior import Latent, Later
+from pixel4d_ros.predictor.shell import Shell, shell_layer
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth

@@ -1,0 +1,147 @@
+"""The network's decoders: features -> maps of what is there (static branch) and of how it moves (dynamic branch)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
+from pixel4d_ros.predictor.maps import (
+    MOTION_CHANNELS,
+    OBJECT_MAPS,
+    SENSOR_CHANNELS,
+    SPEED_CHANNELS,
+    STATIC_MAPS,
+    Source,
+)
+
+_WIDTHS = (48, 64, 96, 128, 192)  # decoder channels at strides 2, 4, 8, 16, 32
+_FULL = 32
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+    )
+
+
+class QuickGroupNorm(nn.Module):
+    """GroupNorm of one image with its channels last, which torch's own would copy to channels first and back."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = (nn.Parameter(p.view(1, norm.num_groups, -1)) for p in (norm.weight, norm.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
+        variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
+        scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]
+        shift = torch.addcmul(self.bias, scale, mean[..., None], value=-1)
+        return torch.addcmul(shift.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1))
+
+
+def _up(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class StaticDecoder(nn.Module):
+    """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch goes on from.
+
+    Measured depth enters at every level, averaged over what each of its pixels covers, so that sparse points spread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bottleneck = _block(FEATURE_CHANNELS[4] + 2 + SENSOR_CHANNELS, _WIDTHS[4])
+        self.levels = nn.ModuleList(
+            _block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i] + SENSOR_CHANNELS, _WIDTHS[i]) for i in range(3, -1, -1)
+        )
+        self.full = nn.Sequential(
+            nn.Conv2d(_WIDTHS[0] + 6 + SENSOR_CHANNELS, _FULL, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(_FULL, _FULL, 3, padding=1),
+            nn.SiLU(),
+        )
+        self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
+        self.objects = nn.Conv2d(_WIDTHS[1], sum(OBJECT_MAPS.values()), 3, padding=1)
+        _start_heads(self)
+
+    def coarse(self, source: Source, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
+        rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
+        x = bottleneck = self.bottleneck(torch.cat((features[4], rays, depths[4]), 1))
+        for level, i in zip(self.levels, (3, 2, 1)):
+            x = level(torch.cat((_up(x), features[i], depths[i]), 1))
+        return bottleneck, x
+
+    def fine(
+        self, source: Source, sensor: Tensor, features: list[Tensor], depths: list[Tensor], quarter: Tensor
+    ) -> Tensor:
+        """STATIC_MAPS (B, C, H, W)."""
+        x = self.levels[-1](torch.cat((_up(quarter), features[0], depths[0]), 1))
+        full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, sensor), 1))
+        return cast(Tensor, self.head(full))
+
+
+class DynamicDecoder(nn.Module):
+    """Bottleneck, speed and quarter resolution features -> the likeliest motion and its spread; a latent -> a choice.
+
+    Motion maps are mode + spread * z, (B, 12, H/4, W/4). A decoder that may mix the latent in as it likes learns to do
+    without it; here the latent is the only way to what the image does not tell. The camera's speed tells much about the
+    traffic around it, of which one image says little.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.static = nn.Conv2d(_WIDTHS[4] + SPEED_CHANNELS, 96, 3, padding=1)
+        self.inner = _block(96, 96)
+        self.quarter = _block(96 + _WIDTHS[1], 64)
+        self.head = nn.Conv2d(64, 2 * MOTION_CHANNELS, 3, padding=1)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+
+    def forward(self, bottleneck: Tensor, quarter: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+        """The mode and the spread of motion, (B, 12, H/4, W/4) each."""
+        everywhere = speed[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
+        x = self.inner(_up(self.static(torch.cat((bottleneck, everywhere), 1))))
+        x = F.interpolate(x, quarter.shape[-2:], mode="bilinear", align_corners=False)
+        mode, spread = self.head(self.quarter(torch.cat((x, quarter), 1))).chunk(2, 1)
+        return mode, F.softplus(spread - 1)
+
+
+def measured(source: Source) -> tuple[Tensor, list[Tensor]]:
+    """Measured depth (B, 2, H, W) and its pyramid; zeros where there is none."""
+    if source.sensor is not None:
+        return source.sensor, sensor_pyramid(source.sensor)
+    nothing = torch.zeros_like(source.rays)
+    return nothing, [nothing[..., ::stride, ::stride] for stride in (2, 4, 8, 16, 32)]
+
+
+def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
+    """Measured depth (B, 2, H, W) at strides 2, 4, ... 32: mean over the known pixels of a cell, if there are any."""
+    total, share = sensor.split(1, 1)
+    levels = []
+    for _ in range(5):
+        total, share = F.avg_pool2d(total, 2), F.avg_pool2d(share, 2)
+        levels.append(torch.cat((total / share.clamp(min=1e-6), (share > 0).to(share.dtype)), 1))
+    return levels
+
+
+def _start_heads(decoder: StaticDecoder) -> None:
+    """Start far, opaque, still and without objects: what most pixels are."""
+    starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "hidden_depth": 0.0, "hidden_opacity": 0.0, "mobility": -4.0}
+    static = [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)]
+    objects = [-4.0, 0.0, 0.0]  # no centres, no votes
+    with torch.no_grad():
+        for head, bias in ((decoder.head, static), (decoder.objects, objects)):
+            head.weight.mul_(0.1)
+            head.bias = nn.Parameter(torch.tensor(bias))
