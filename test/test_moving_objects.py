@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,6 +104,51 @@ def test_points_in_one_upright_line_get_a_box_too() -> None:
     line = np.stack([np.zeros(9), np.linspace(0, 1, 9), np.full(9, 5.0)], 1)
     (post,) = moving_objects(scene((line, np.zeros(3))), UP, [0.0])
     assert np.isfinite(post.T_source_box).all() and np.isclose(post.size[2], 0.96, atol=1e-4)
+
+
+def with_empty_slots(full: DynamicGaussians, numbers: tuple[int, ...]) -> DynamicGaussians:
+    """The scene with its objects 1.. numbered anew among sixteen; no Gaussian belongs to the others."""
+    ids = torch.tensor([0, *numbers])
+    centroids = torch.full((17, 3), torch.nan)  # nobody may look at those of empty slots
+    centroids[ids] = full.centroids
+    return replace(full, object_ids=ids[full.object_ids], centroids=centroids)
+
+
+def test_objects_without_gaussians_are_nowhere() -> None:
+    cars = scene(
+        (block(np.array([0.0, 0.0, 10.0]), CAR), np.array([0.0, 0.0, 6.0])),
+        (block(np.array([5.0, 0.0, 14.0]), CAR), np.array([-5.0, 0.0, -5.0])),
+        turning=0.2,
+    )
+    slotted, ways = with_empty_slots(cars, (16, 5)), np.zeros((2, 3, 3))
+    before, after = closest_objects(cars, ways, TIMES), closest_objects(slotted, ways, TIMES)
+    assert np.array_equal(after.ids, np.where(before.ids == 1, 16, 5)) and set(before.ids.ravel()) == {1, 2}
+    np.testing.assert_array_equal(after.distances, before.distances)
+    boxes = {o.object_id: o for o in moving_objects(slotted, UP, TIMES)}
+    assert boxes.keys() == {5, 16}
+    for o, number in zip(moving_objects(cars, UP, TIMES), (16, 5)):
+        for field in ("T_source_box", "size", "velocity", "path"):
+            np.testing.assert_array_equal(getattr(boxes[number], field), getattr(o, field))
+    nothing_moves = with_empty_slots(scene(), ())
+    assert np.isinf(closest_objects(nothing_moves, ways, TIMES).distances).all()
+    assert moving_objects(nothing_moves, UP, TIMES) == []
+
+
+@pytest.mark.parametrize("turning", [0.0, 0.8])
+def test_closest_distances_are_those_to_the_gaussians_moved_one_by_one(turning: float) -> None:
+    cars = scene(
+        (block(np.array([0.0, 0.0, 10.0]), CAR), np.array([0.5, 0.0, 6.0])),
+        (block(np.array([5.0, 0.0, 14.0]), CAR), np.array([-5.0, 0.0, -5.0])),
+        turning=turning,
+    )
+    positions = np.random.default_rng(1).uniform(-10, 10, (4, 3, 3))
+    closest = closest_objects(cars, positions, TIMES)
+    for i, t in enumerate(TIMES):
+        later = cars.at(float(t))
+        means, ids = later.means[later.object_ids > 0].double().numpy(), later.object_ids[later.object_ids > 0].numpy()
+        apart = np.linalg.norm(positions[:, i, None] - means, axis=-1)
+        np.testing.assert_allclose(closest.distances[:, i], apart.min(1), atol=1e-4)
+        assert (closest.ids[:, i] == ids[apart.argmin(1)]).all()
 
 
 numbers = st.floats(-3, 3)

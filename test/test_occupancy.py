@@ -74,6 +74,19 @@ def test_guesses_leave_cells_unknown_and_an_empty_scene_all() -> None:
     assert (occupancy_map(scene(np.zeros((0, 3))), np.eye(4), T_BASE_SCENE, EXTENT).cells == -1).all()
 
 
+def test_objects_without_gaussians_occupy_nothing() -> None:
+    """One of sixteen objects is there, and drives 2 m ahead in a second."""
+    still = scene(np.array([[3.2, 0.2, 1.0], [5.2, -1.3, 1.0]]))
+    ids, ahead = torch.tensor([0, 7]), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    centroids = torch.full((17, 3), torch.nan)  # nobody may look at those of empty slots
+    centroids[0], centroids[7] = 0.0, still.means[1]
+    moving = replace(still, object_ids=ids, velocities=ahead, centroids=centroids)
+    now, later = (occupancy_map(moving.at(t), np.eye(4), T_BASE_SCENE, EXTENT) for t in (0.0, 1.0))
+    assert (now.cells == occupancy_map(still, np.eye(4), T_BASE_SCENE, EXTENT).cells).all()
+    assert (cell(later, 3.2, 0.2), cell(later, 7.2, -1.3), cell(later, 5.2, -1.3)) == (90, 90, -1)
+    assert (later.cells >= 0).sum() == 2
+
+
 turns = st.floats(-3, 3)
 
 

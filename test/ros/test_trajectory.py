@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from drive import AHEAD, T0, TIMES, drive, odometry_track, path_message, stamp, 
 from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.ros.conversions import pose_message
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
@@ -22,6 +24,7 @@ from pixel4d_ros.ros.transforms import (
     Surroundings,
 )
 from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.scene import DynamicGaussians
 
 pytestmark = pytest.mark.ros
 
@@ -222,3 +225,41 @@ def test_where_the_odometry_frame_lies_does_not_matter(turn, shift):
         track.add(message)
     motion = move(path_message(PLANNED, T @ drive(PLANNED)), surroundings(track))
     assert close(motion.path, camera_truth())
+
+
+@pytest.fixture(scope="module")
+def predicted() -> tuple[Forecaster, DynamicGaussians]:
+    """A forecaster, and what it makes of a colourful picture."""
+    forecaster = Forecaster.load(None, "cpu")
+    noise = np.random.default_rng(1).integers(0, 256, (4, 8, 3), np.uint8)
+    picture = cv2.resize(noise, (128, 64), interpolation=cv2.INTER_CUBIC)
+    return forecaster, forecaster.predict(picture, np.array([[90.0, 0, 63.5], [0, 90.0, 31.5], [0, 0, 1]]))
+
+
+vectors = st.tuples(numbers, numbers, numbers)
+
+
+@settings(max_examples=8, deadline=None)
+@given(vectors, vectors, vectors, vectors)
+def test_where_world_and_map_lie_leaves_the_forecast_unchanged(predicted, turn, shift, map_turn, map_shift):
+    """The plan is in map, which tf connects with odom; the drive itself is somewhere else in odom each time."""
+    forecaster, scene = predicted
+    world, map_odom = (
+        rigid(rotation_matrix(r), np.multiply(t, 1000)) for r, t in ((turn, shift), (map_turn, map_shift))
+    )
+    tree, track = FrameTree(), OdometryTrack()
+    tree.add("map", "odom", T0, map_odom, static=True)
+    for s in (-0.1, 0.0):
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        message.pose.pose = pose_message(world @ drive([s])[0])
+        track.add(message)
+        tree.add("odom", "base_link", T0 + round(s * 1e9), world @ drive([s])[0], static=False)
+    plan = path_message(PLANNED, map_odom @ world @ drive(PLANNED), frame="map")
+    some = np.array([0, 5, 10])
+    motion = move(plan, surroundings(track, tree))
+    assert (motion.source, motion.warning) == ("trajectory", "")
+    frames = forecaster.render(scene, motion.path.at(TIMES[some]), TIMES[some])
+    expected = forecaster.render(scene, camera_truth()[some], TIMES[some])
+    difference = np.abs(frames.astype(int) - expected)
+    assert difference.mean() < 0.1 and difference.max() < 16
