@@ -18,7 +18,7 @@ from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
-from pixel4d_ros.ros.trajectory import planned_motion
+from pixel4d_ros.ros.trajectory import planned_poses
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians
@@ -83,7 +83,7 @@ def candidate_paths(
     for number, message in enumerate(trajectories):
         try:
             plan = plan_from_path(message, received_ns)
-            paths.append(planned_motion(plan, near, source.header.frame_id, source.stamp_ns, p.times).path.poses)
+            paths.append(planned_poses(plan, near, source.header.frame_id, source.stamp_ns, p.times))
         except PlanError as error:
             raise PlanError(f"trajectories[{number}]: {error}") from error
     return np.stack(paths)

@@ -22,7 +22,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.logs.images import RgbImage
 from pixel4d_ros.occupancy import OccupancyMap
 from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
-from pixel4d_ros.rotations import FloatArray, matrix_to_quaternion, quaternion_to_matrix
+from pixel4d_ros.rotations import FloatArray, matrix_to_quaternion
 
 
 def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
@@ -147,7 +147,13 @@ def rigids_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArra
         worst = float(norms[np.abs(norms - 1).argmax(), 0])
         raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")
     T = np.tile(np.eye(4), (len(q), 1, 1))
-    T[:, :3, :3] = quaternion_to_matrix(torch.from_numpy((q / norms)[:, [3, 0, 1, 2]])).numpy()
+    unit = q / norms
+    (x, y, z, w), products = unit.T, unit[:, :, None] * unit[:, None, :]
+    # R = (2 w^2 - 1) I + 2 v v^T + 2 w [v]x
+    T[:, :3, :3] = 2 * products[:, :3, :3] + (2 * w * w - 1)[:, None, None] * np.eye(3)
+    for i, j, of in ((2, 1, x), (0, 2, y), (1, 0, z)):
+        T[:, i, j] += 2 * w * of
+        T[:, j, i] -= 2 * w * of
     T[:, :3, 3] = p
     return T
 

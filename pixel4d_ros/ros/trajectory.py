@@ -43,7 +43,8 @@ def ego_motion(
     mounting = near.camera_in_base(camera, stamp_ns)
     path = near.odometry.twist_path(stamp_ns, near.odometry_timeout, float(times[-1]))
     if path is not None:
-        return EgoMotion(_seen_by_camera(path.at(times), mounting, times), "constant velocity from odometry", reason)
+        poses = _seen_by_camera(path.at(times), mounting, times)
+        return EgoMotion(CameraPath(times, poses), "constant velocity from odometry", reason)
     missing = "odometry is stale" if near.odometry.frame else "no odometry"
     reason = f"{reason or 'no trajectory'}, {missing}"
     return EgoMotion(CameraPath(times, np.tile(np.eye(4), (len(times), 1, 1))), "standing camera", reason)
@@ -52,15 +53,20 @@ def ego_motion(
 def planned_motion(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
     """The camera's motion along the plan. Raises PlanError when the plan cannot be followed."""
     source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
-    mounting = near.camera_in_base(camera, stamp_ns)
-    return EgoMotion(_seen_by_camera(_follow(plan, near, camera, stamp_ns, times), mounting, times), source)
+    return EgoMotion(CameraPath(times, planned_poses(plan, near, camera, stamp_ns, times)), source)
 
 
-def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> CameraPath:
-    """The camera's path from the base's poses (T, 4, 4) relative to the base at t0."""
-    poses = rigid_inverse(mounting) @ base_poses @ mounting
+def planned_poses(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> FloatArray:
+    """Camera poses (T, 4, 4) along the plan. Raises PlanError when the plan cannot be followed."""
+    base = _follow(plan, near, camera, stamp_ns, times)
+    return _seen_by_camera(base, near.camera_in_base(camera, stamp_ns), times)
+
+
+def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
+    """Poses (T, 4, 4) of the camera relative to where it was at t0, from those of the base."""
+    poses: FloatArray = rigid_inverse(mounting) @ base_poses @ mounting
     poses[times == 0] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
-    return CameraPath(times, poses)
+    return poses
 
 
 def _follow(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> FloatArray:

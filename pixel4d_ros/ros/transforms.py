@@ -173,7 +173,11 @@ class FrameTree:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the node knows besides image and trajectory, and how far it trusts it."""
+    """What the node knows besides image and trajectory, and how far it trusts it.
+
+    Made anew for each image or request, it remembers what it was asked: thirty candidate paths look for the base once,
+    and start from one place even when odometry comes in meanwhile.
+    """
 
     odometry: OdometryTrack
     frames: FrameSource
@@ -181,7 +185,7 @@ class Surroundings:
     base_frame: str = ""  # "": the odometry's child frame
     odometry_timeout: float = 0.5
     trajectory_timeout: float = 2.0
-    _bases: dict[tuple[str, int], FloatArray | None] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[tuple[str, str, int], FloatArray | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def base(self) -> str:
@@ -192,17 +196,18 @@ class Surroundings:
         """T_base_camera: from tf, else the mounting; identity when odometry is the camera's own."""
         if camera == self.base:
             return np.eye(4)
-        known = self.frames.lookup(self.base, camera, stamp_ns)
-        return self.mounting if known is None else known
+        key = (self.base, camera, stamp_ns)
+        if key not in self._found:
+            known = self.frames.lookup(self.base, camera, stamp_ns)
+            self._found[key] = self.mounting if known is None else known
+        found = self._found[key]
+        assert found is not None
+        return found
 
     def base_in(self, frame: str, stamp_ns: int) -> FloatArray | None:
-        """T_frame_base at a time, from odometry or tf; None when neither knows.
-
-        What was found is remembered: thirty candidate paths look for it once, and start from one place even when
-        odometry comes in meanwhile.
-        """
-        key = (frame, stamp_ns)
-        if key not in self._bases:
+        """T_frame_base at a time, from odometry or tf; None when neither knows."""
+        key = (frame, self.base, stamp_ns)
+        if key not in self._found:
             pose = self.odometry.pose(stamp_ns, self.odometry_timeout) if frame == self.odometry.frame else None
-            self._bases[key] = self.frames.lookup(frame, self.base, stamp_ns) if pose is None else pose
-        return self._bases[key]
+            self._found[key] = self.frames.lookup(frame, self.base, stamp_ns) if pose is None else pose
+        return self._found[key]
