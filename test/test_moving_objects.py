@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pixel4d_ros.moving_objects import closest_objects, moving_objects
+from pixel4d_ros.moving_objects import ALONG_VELOCITY, closest_objects, moving_objects
 from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -158,6 +158,7 @@ vectors = st.tuples(numbers, numbers, numbers)
 @settings(max_examples=25, deadline=None)
 @given(vectors, vectors, vectors)
 def test_a_rigid_motion_of_the_scene_moves_boxes_with_it(turn, shift, velocity) -> None:
+    assume(abs(np.hypot(velocity[0], velocity[2]) - ALONG_VELOCITY) > 1e-3)  # there rounding chooses the axes
     cars = scene((block(np.array([1.0, 0.5, 10.0]), CAR), np.asarray(velocity)), turning=0.3)
     T = rigid(rotation_matrix(turn), shift)
     (before,), (after,) = (

@@ -239,6 +239,7 @@ class ForecastNode(LifecycleNode):
         simulated = bool(self.get_parameter("use_sim_time").value)
         values = {
             "device": device,
+            "computed by": getattr(self._forecaster, "path", "nothing"),
             "GPU memory": diagnostics.gpu_memory(device),
             "weights": getattr(self._forecaster, "weights_hash", "not loaded"),
             "clock": diagnostics.simulated_time(simulated, now.nanoseconds, self._diagnosed_at_ns),

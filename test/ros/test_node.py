@@ -97,6 +97,7 @@ def test_diagnostics_tell_how_it_goes(node, client):
     values = client.values()
     assert values["state"] == "active" and values["device"] in ("cpu", "cuda") and len(values["weights"]) == 64
     assert values["calibration"] == "208x64, f 120.0 120.0, c 103.5 31.5" and values["clock"] == "wall clock"
+    assert "float" in values["computed by"]
     assert values["GPU memory"].endswith("MiB") if values["device"] == "cuda" else values["GPU memory"] == "no GPU"
     assert values["motion source"] == "trajectory" and values["motion warning"] == ""
     assert float(values["latency p50 (ms)"]) > 0 and float(values["latency p99 (ms)"]) >= float(
