@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pixel4d_ros.camera import Camera, CameraPath
+from pixel4d_ros.camera import Camera, CameraPath, check_poses
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.transfer import HostBuffer, to_device, to_host
-from pixel4d_ros.views import RenderedViews, animate, render
+from pixel4d_ros.views import RenderedViews, animate, distinct_views, render, runs
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
@@ -196,35 +196,39 @@ class Forecaster:
 
         The poses (V, 4, 4) are at times (T,) over and over.
         """
+        poses = check_poses(poses)
+        if len(poses) == 0:
+            raise ValueError("rendering needs at least one camera pose")
         s, v, height, width = len(futures), len(poses), camera.height, camera.width
         frames = HostBuffer((s * v, height, width, 3), torch.uint8, self.device)
         depths = HostBuffer((s * v if with_depth else 0, height, width), torch.float32, self.device)
         uncertainty = HostBuffer((v if s > 1 else 0, height, width), torch.float32, self.device)
         with _memory_errors(self.device):
             animation = animate(futures, times, exact)
+        instants = np.arange(v) % len(times)
+        kept, source = distinct_views(poses, instants)
         known = []
-        for start in range(0, max(v, 1), VIEWS_PER_CALL):
-            some = slice(start, start + VIEWS_PER_CALL)
-            instants = np.arange(v)[some] % len(times)
+        for start in range(0, len(kept), VIEWS_PER_CALL):
+            some = kept[start : start + VIEWS_PER_CALL]
             with _memory_errors(self.device):
-                part = render(animation, poses[some], instants, camera, with_depth)
-            for k, future in enumerate(part):
-                frames.put(k * v + start, future.frames)
-                if future.depth is not None:
-                    depths.put(k * v + start, future.depth)
-            if s > 1:
-                uncertainty.put(start, _spread(part))
+                part = render(animation, poses[some], instants[some], camera, with_depth)
             known.append(torch.stack([future.confidence for future in part]))
+            spread = _spread(part) if s > 1 else None
+            for place, views in runs(source, start, len(some)):
+                for k, future in enumerate(part):
+                    frames.put(k * v + place, future.frames[views])
+                    if future.depth is not None:
+                        depths.put(k * v + place, future.depth[views])
+                if spread is not None:
+                    uncertainty.put(place, spread[views])
         confidence, complete = to_host(torch.cat(known, 1), animation.complete)
         if not complete:  # more moves than there was room for
             return self._collect(futures, poses, times, camera, with_depth, exact=True)
-        shape = (s, v, height, width)
-        spread = uncertainty.array() if s > 1 else np.zeros((v, height, width), np.float32)
         return (
-            frames.array().reshape(*shape, 3),
-            depths.array().reshape(shape if with_depth else (0, *shape[1:])),
-            confidence,
-            spread,
+            frames.array().reshape(s, v, height, width, 3),
+            depths.array().reshape(s if with_depth else 0, v, height, width),
+            confidence[:, source],
+            uncertainty.array() if s > 1 else np.zeros((v, height, width), np.float32),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,8 +71,6 @@ def render(
 ) -> list[RenderedViews]:
     """Views of each future from poses T_source_camera (V, 4, 4), at the animation's instants (V,), all at once."""
     poses = check_poses(T_source_camera)
-    if len(poses) == 0:
-        raise ValueError("rendering needs at least one camera pose")
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
     still = _still_views(animation.scene, poses, camera)
@@ -93,6 +91,27 @@ def render_views(
     instants = np.atleast_1d(np.asarray(times, np.float64))
     animation = animate([scene], instants, exact=True)
     return render(animation, T_source_camera, np.arange(len(instants)), Camera(np.asarray(K), *size))[0]
+
+
+def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of V views (poses and instants) to render, since paths that start alike share some; and what each shows.
+
+    Indices into the views (U,), ascending, and indices into those (V,).
+    """
+    views = np.column_stack((poses.reshape(len(poses), -1), instants))
+    _, first, source = np.unique(views, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[source.reshape(-1)]
+
+
+def runs(source: NDArray[np.int64], start: int, count: int) -> Iterator[tuple[int, slice]]:
+    """Where rendered views start .. start + count belong: the place of the first of several in a row, and which."""
+    places = np.nonzero((source >= start) & (source < start + count))[0]
+    rows = source[places] - start
+    ends = np.nonzero((np.diff(places) != 1) | (np.diff(rows) != 1))[0] + 1
+    for run in np.split(np.arange(len(places)), ends):
+        if len(run):
+            yield int(places[run[0]]), slice(int(rows[run[0]]), int(rows[run[-1]]) + 1)
 
 
 def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: Camera) -> GaussianViews:
