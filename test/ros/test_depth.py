@@ -101,7 +101,8 @@ def given(world, seconds: float, depth: Image | None, late: bool = False, **info
     client.clear()
     client.info.publish(calibration(seconds, **info))
     client.settle()
-    while not client.got["forecast/image"]:  # best effort: a message may be lost
+    # Best effort: a message may be lost. On a slow machine an earlier image's forecast may still be on its way.
+    while all(m.header.stamp != stamp(seconds) for m in client.got["forecast/image"]):
         recording.given.clear()
         if depth is not None and not late:
             client.depth.publish(depth)
