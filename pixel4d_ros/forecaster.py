@@ -43,7 +43,7 @@ class Views:
     """Rendered views of a scene: one future, T times, or P paths of T times each."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) or (P, T, H, W, 3) RGB
-    depth: NDArray[np.float32]  # (..., H, W) metres, inf where nothing is seen
+    depth: NDArray[np.float32]  # (..., H, W) metres, inf where nothing is seen; of length 0 where not asked for
     confidence: NDArray[np.float32]  # (...) 0..1: share of pixels that come mostly from what the image showed
 
 
@@ -127,9 +127,13 @@ class Forecaster:
         times: ArrayLike,
         K: ArrayLike | None = None,
         size: tuple[int, int] | None = None,
+        with_depth: bool = True,
     ) -> Views:
-        """What render gives, with depth and confidence; besides the result it takes memory for a few views only."""
-        return self._render(scene, T_source_camera, times, K, size, with_depth=True)
+        """What render gives, with confidence and, unless with_depth is False, depth.
+
+        Besides the result it takes memory for a few views only.
+        """
+        return self._render(scene, T_source_camera, times, K, size, with_depth)
 
     @torch.inference_mode()
     def forecast(

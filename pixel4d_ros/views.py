@@ -47,18 +47,26 @@ def animate(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     share of them, and `complete` tells whether that did.
     """
     scene = futures[0]
-    moves, n = scene.object_ids > 0, len(scene)
-    room = max(1, int(MOVING_SHARE * n))
-    if exact or not moves.is_cuda:
+    moves = scene.object_ids > 0
+    moving = None if exact or not moves.is_cuda else _uncounted(moves)
+    if moving is None:
         moving = torch.nonzero(moves)[:, 0]
         if len(moving) == 0:
             return Animation(scene, (), len(futures), moves.new_ones(()))
-    else:
-        # Where fewer move, the last Gaussian fills the room; it stays what it is, however often it is written.
-        moving = torch.nonzero_static(moves, size=room, fill_value=n - 1)[:, 0]
     complete = moves.sum() <= len(moving)
     t = to_device(times.astype(np.float32), moves.device)[:, None, None]
     return Animation(scene, tuple(_moved(future, moving, t) for future in futures), len(futures), complete)
+
+
+def _uncounted(moves: Tensor) -> Tensor | None:
+    """Indices of as many that move as there is room for; None where torch (before 2.7) has no such operation on CUDA.
+
+    Where fewer move, the last Gaussian fills the room: it stays what it is, however often it is written.
+    """
+    try:
+        return torch.nonzero_static(moves, size=max(1, int(MOVING_SHARE * len(moves))), fill_value=len(moves) - 1)[:, 0]
+    except NotImplementedError:
+        return None
 
 
 @torch.inference_mode()

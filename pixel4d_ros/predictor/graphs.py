@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 LARGEST_COUNT = 3  # graphs kept; each holds the memory of its computation
+MOST_AT_ONCE = 4  # computations side by side
 WARM_UPS = 3  # runs before recording, in which libraries choose and load their kernels
 
 Computation = Callable[..., Sequence[Tensor]]
@@ -54,15 +56,20 @@ def concurrently(*computations: Callable[[], Any]) -> list[Any]:
     """
     if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
         return [computation() for computation in computations]
-    main, results, streams = torch.cuda.current_stream(), [], []
-    for computation in computations:
-        streams.append(torch.cuda.Stream())
-        streams[-1].wait_stream(main)
-        with torch.cuda.stream(streams[-1]):
+    main, results = torch.cuda.current_stream(), []
+    streams = _side_streams(main.device)[: len(computations)]
+    for stream, computation in zip(streams, computations, strict=True):
+        stream.wait_stream(main)
+        with torch.cuda.stream(stream):
             results.append(computation())
     for stream in streams:
         main.wait_stream(stream)
     return results
+
+
+@lru_cache
+def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
+    return tuple(torch.cuda.Stream(device) for _ in range(MOST_AT_ONCE))
 
 
 def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:
@@ -75,7 +82,9 @@ def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:
             computation(*buffers)
     torch.cuda.current_stream(device).wait_stream(beside)
     torch.cuda.synchronize(device)
+    _side_streams(device)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # What other threads ask of the device meanwhile is no error of this one.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = tuple(computation(*buffers))
     return _Recorded(graph, buffers, outputs)

@@ -96,7 +96,7 @@ def forecast_candidates(
     """One TrajectoryForecast for each of the camera paths (P, T, 4, 4); mounting is T_base_camera."""
     size = p.size_of(source.size)
     drawn = size if with_images else _small(source.size)
-    views = forecaster.views(scene, poses, p.times, size=drawn)
+    views = forecaster.views(scene, poses, p.times, size=drawn, with_depth=False)
     base = poses @ rigid_inverse(mounting)
     closest = closest_objects(scene, base[..., :3, 3], p.times)
     camera = source.camera.resized(*size)

@@ -30,7 +30,8 @@ def _clip(path: Path) -> Clip:
 def validate(network: Network, path: Path, device: torch.device) -> str:
     """First-frame PSNR, mean gain over repeating the image, and depth error on a log, as one line."""
     clip = _clip(path)
-    forecaster = Forecaster(Predictor(deepcopy(network).float(), device))
+    # Not recorded as a CUDA graph: the other processes' NCCL calls, which wait meanwhile, would break the recording.
+    forecaster = Forecaster(Predictor(deepcopy(network).float(), device, fast=False))
     firsts, gains, depths = [], [], []
     for i in np.linspace(0, len(clip) - FRAMES, SOURCES).astype(int):
         part = clip.part(i, i + FRAMES)
