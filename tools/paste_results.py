@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BLOCK = re.compile(r"(<!-- \$ (?P<command>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"<!-- \$ (?P<command>.+?) -->\n.*?<!-- end -->", re.DOTALL)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,9 +27,14 @@ def paste(text: str, words: list[str]) -> str:
             return block[0]
         print(f"$ {command}", file=sys.stderr)
         done = subprocess.run(shlex.split(command), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return f"{block[1]}{done.stdout.strip()}\n{block[3]}"
+        return format_block(command, done.stdout)
 
     return BLOCK.sub(run, text)
+
+
+def format_block(command: str, output: str) -> str:
+    """A command and what it printed, as they stand in a Markdown file."""
+    return f"<!-- $ {command} -->\n{output.strip()}\n<!-- end -->"
 
 
 def main() -> int:

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="PARTS",
+        help="parts of the network to switch off, by commas: hidden, padding, motion, latent",
+    )
     _add_protocol(parser)
     weights = parser.add_argument_group("metrics that need weights of others, left out without them")
     weights.add_argument(
@@ -94,16 +100,17 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.evaluation.evaluation_page import write_page
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
-    from pixel4d_ros.forecaster import Forecaster
+    from pixel4d_ros.evaluation.switched_off import load_forecaster, parse_parts
 
     protocol = _protocol(args)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
-    forecaster = Forecaster.load(args.weights, args.device)
+    forecaster, without = load_forecaster(args.weights, args.device, parse_parts(args.without))
+    options = _options(args, forecaster, without)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
     pool = FeaturePool()
-    found = list(_evaluations(forecaster, args, protocol, _Audience(gallery, pool), notes))
+    found = list(_evaluations(forecaster, args, protocol, options, _Audience(gallery, pool), notes))
     if not found:
         raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
     notes += pool.describe()
@@ -132,13 +139,17 @@ def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]
 
 
 def _evaluations(
-    forecaster: Forecaster, args: argparse.Namespace, protocol: Protocol, audience: _Audience, notes: list[str]
+    forecaster: Forecaster,
+    args: argparse.Namespace,
+    protocol: Protocol,
+    options: Options,
+    audience: _Audience,
+    notes: list[str],
 ) -> Iterator[Evaluation]:
     """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 
-    options = _options(args, forecaster)
     for data in args.data:
         worlds = WorldSet.parse(data)
         if worlds is not None:
@@ -191,7 +202,7 @@ def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
         yield with_residual_masks(clip) if args.moving == "residual" else clip
 
 
-def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
+def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[str, ...]) -> Options:
     from pixel4d_ros.evaluation.perceptual import load_lpips, load_video_features
     from pixel4d_ros.evaluation.runner import Options
 
@@ -201,6 +212,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
         perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)",) if missing else (),
+        without=without,
     )
 
 

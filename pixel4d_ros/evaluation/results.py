@@ -92,6 +92,7 @@ class Subject:
     package_version: str
     align: str = "given"  # one of protocol.ALIGNMENTS
     notes: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # parts of the network that were off: when evaluated, or trained without
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Options:
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     notes: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # parts of the network that the forecaster does without
     watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
 
 
@@ -62,7 +63,7 @@ def evaluate_clip(
     if len(scores) < len(sequences):
         notes.append(f"{len(sequences) - len(scores)} source images without sensor depth were left out")
     size = protocol.image_size(clip.images.shape[2], clip.images.shape[1])
-    return summarise(scores, protocol, _subject(forecaster, name, size, align, notes))
+    return summarise(scores, protocol, _subject(forecaster, name, size, align, notes, options))
 
 
 def evaluate_worlds(
@@ -84,7 +85,9 @@ def evaluate_worlds(
             raise ValueError("synthetic worlds have one source image each: --align image-scale is what fits them")
         scores += _scores(evaluate(forecaster, clip_windows(clip, protocol), protocol, setting), options)
     notes = options.notes if worlds.kind == "street" else (*options.notes, "no flat ground: rooms are all walls")
-    return summarise(scores, protocol, _subject(forecaster, worlds.name, size, protocol.align or "given", notes))
+    return summarise(
+        scores, protocol, _subject(forecaster, worlds.name, size, protocol.align or "given", notes, options)
+    )
 
 
 def _scores(judged: Iterator[Judged], options: Options) -> list[SourceScore]:
@@ -102,6 +105,8 @@ def _missing(clip: Clip) -> Iterator[str]:
         yield "no depth to compare with"
 
 
-def _subject(forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str]) -> Subject:
+def _subject(
+    forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str], options: Options
+) -> Subject:
     weights, device = forecaster.weights_hash, device_name(forecaster.device)
-    return Subject(name, size, weights, device, package_version(), align, tuple(notes))
+    return Subject(name, size, weights, device, package_version(), align, tuple(notes), options.without)

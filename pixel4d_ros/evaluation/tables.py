@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pixel4d_ros.evaluation.intervals import Interval, known
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS
-from pixel4d_ros.evaluation.results import Evaluation, Method, Motion, Step
+from pixel4d_ros.evaluation.results import Evaluation, Method, Motion, Step, Subject
 from pixel4d_ros.evaluation.summary import FORECAST, PLANE, REPEAT, STILL
 
 Row = Sequence[str]
@@ -31,8 +31,14 @@ def headline(evaluation: Evaluation) -> str:
     return (
         f"{s.log}: {e.sources} source image{'s' * (e.sources != 1)}, {e.frames} frames each, "
         f"{s.size[0]}x{s.size[1]}; {e.protocol.describe()}; {ALIGNMENTS[s.align]}; "
-        f"weights {s.weights[:12]}, pixel4d_ros {s.package_version}, {s.device}"
+        f"{weights_line(s)}, {s.device}"
     )
+
+
+def weights_line(subject: Subject) -> str:
+    """Which network, which of its parts were off, and which version of the package."""
+    off = f" without {', '.join(subject.without)}" if subject.without else ""
+    return f"weights {subject.weights[:12]}{off}, pixel4d_ros {subject.package_version}"
 
 
 def describe(evaluation: Evaluation, markdown: bool = False, brief: bool = False) -> str:
@@ -153,7 +159,7 @@ def overview_headline(evaluations: Sequence[Evaluation]) -> str:
     first = evaluations[0]
     return (
         f"{len(evaluations)} clips, {sum(e.sources for e in evaluations)} source images; {first.protocol.describe()}; "
-        f"{', '.join(alignments)}; weights {first.subject.weights[:12]}, pixel4d_ros {first.subject.package_version}"
+        f"{', '.join(alignments)}; {weights_line(first.subject)}"
     )
 
 
