@@ -19,8 +19,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation import command
-from pixel4d_ros.evaluation.benchmark import Setting, SourceScore, evaluate, score_video
 from pixel4d_ros.evaluation.intervals import bootstrap
+from pixel4d_ros.evaluation.judging import Setting, SourceScore, evaluate, score_video
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences
 from pixel4d_ros.evaluation.results import Evaluation, Subject

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.benchmark import Setting, score_video
+from pixel4d_ros.evaluation.judging import Setting, score_video
 from pixel4d_ros.evaluation.motion_metrics import score_motion
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.rivals import on_flat_ground, without_motion

@@ -15,9 +15,9 @@ from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
     from pixel4d_ros.datasets.clip import Clip
-    from pixel4d_ros.evaluation.benchmark import Judged
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
+    from pixel4d_ros.evaluation.judging import Judged
     from pixel4d_ros.evaluation.results import Evaluation
     from pixel4d_ros.evaluation.runner import Options
     from pixel4d_ros.forecaster import Forecaster

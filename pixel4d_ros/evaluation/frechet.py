@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pixel4d_ros.evaluation.benchmark import Judged
+from pixel4d_ros.evaluation.judging import Judged
 from pixel4d_ros.rotations import FloatArray
 
 

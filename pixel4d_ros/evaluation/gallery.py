@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pixel4d_ros.evaluation.benchmark import Judged
 from pixel4d_ros.evaluation.compare import Picture
+from pixel4d_ros.evaluation.judging import Judged
 from pixel4d_ros.evaluation.video import (
     BACKGROUND,
     BLUE,

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import PROBED, clip_scale
-from pixel4d_ros.evaluation.benchmark import Judged, Setting, SourceScore, Video, evaluate
 from pixel4d_ros.evaluation.environment import device_name, package_version
+from pixel4d_ros.evaluation.judging import Judged, Setting, SourceScore, Video, evaluate
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.rivals import known_height

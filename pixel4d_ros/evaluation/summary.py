@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pixel4d_ros.evaluation.benchmark import SourceScore, VideoScore
 from pixel4d_ros.evaluation.frechet import frechet_distance
 from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known
+from pixel4d_ros.evaluation.judging import SourceScore, VideoScore
 from pixel4d_ros.evaluation.metrics import DepthErrors
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Depth, Evaluation, Method, Motion, Source, Step, Subject, Timing

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
 from pixel4d_ros.evaluation.metrics import DepthErrors, depth_errors, psnr, ssim
@@ -89,7 +90,9 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
     times, truth = window.times - window.times[0], np.asarray(window.images)
     size = truth.shape[2], truth.shape[1]
     started = time.perf_counter()
-    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed)
+    # As Forecaster.forecast does; without a metric scale the speed is not known.
+    speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, speed=speed)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)
     if path is None:
