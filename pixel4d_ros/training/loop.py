@@ -186,8 +186,10 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
 
 def _network(config: TrainingConfig) -> Network:
     network = Network(tuple(filter(None, config.without.split(","))))
+    without = network.without
     if config.weights is not None:
         load_weights(network, config.weights)
+        network.without |= without
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
     return network
