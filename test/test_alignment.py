@@ -33,7 +33,7 @@ class Painter:
         )
         self.order = np.argsort(-far.reshape(-1))
 
-    def predict(self, *_: Any) -> Any:
+    def predict(self, *_: Any, **__: Any) -> Any:
         return None
 
     def views(self, _scene: Any, poses: np.ndarray, *_camera: Any) -> Any:

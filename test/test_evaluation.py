@@ -65,8 +65,10 @@ class Repeater:
     weights_hash: str = "0" * 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def predict(self, image: np.ndarray, K: np.ndarray, num_samples: int, seed: int) -> DynamicGaussians:
-        self.image = image
+    def predict(
+        self, image: np.ndarray, K: np.ndarray, num_samples: int, seed: int, speed: float | None = None
+    ) -> DynamicGaussians:
+        self.image, self.speed = image, speed
         scene = moving_scene()
         motions = tuple(replace(scene.motion, velocities=scene.velocities * k) for k in range(num_samples))
         return replace(scene, futures=motions).sample(0)
@@ -360,6 +362,15 @@ def test_poses_without_a_metric_scale_get_one_scale_per_clip() -> None:
     assert result.scale is not None
     assert result.scale.mean == result.scale.low == pytest.approx(0.5)
     assert "one scale per clip" in describe(result)
+    assert forecaster.speed is None  # nobody knows it in metres
+
+
+def test_forecasts_are_told_the_speed_as_they_are_on_a_robot() -> None:
+    forecaster: Any = Repeater()
+    clip = drive()
+    evaluate_clip(forecaster, clip, Protocol(), "drive")
+    moved = np.linalg.norm(clip.poses[1, :3, 3] - clip.poses[0, :3, 3])
+    assert forecaster.speed == pytest.approx(moved / (clip.times[1] - clip.times[0]), rel=1e-3)
 
 
 def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
