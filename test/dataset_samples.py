@@ -1,15 +1,17 @@
-"""A short drive through the synthetic street, which the tests write out in the layouts of the data sets."""
+"""Short clips and pictures of synthetic worlds, some of which the tests write out in the layouts of the data sets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic.views import clip_layout, street_clip
 
 FRAMES, SIZE = 4, (104, 32)
@@ -76,3 +78,27 @@ def assert_same_boxes(read: tuple[Box, ...], truth: dict[int, np.ndarray], atol:
 def lazily_read(clip: Clip) -> bool:
     """Whether nothing of the clip's pixels is held in memory."""
     return isinstance(clip.images, LazyFrames) and (clip.depth is None or isinstance(clip.depth, LazyFrames))
+
+
+def drive(frames: int = 20, size: tuple[int, int] = (48, 32), interval: float = 0.1) -> Clip:
+    """A camera that goes forward at 10 m/s through noise, all of it 8 m away."""
+    images = np.random.default_rng(7).integers(0, 256, (frames, size[1], size[0], 3), dtype=np.uint8)
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, 2, 3] = np.arange(frames)
+    K = np.array([[40.0, 0, 23.5], [0, 40, 15.5], [0, 0, 1]])
+    depth = np.full(images.shape[:3], 8, np.float32)
+    return Clip("drive", images, K, poses, np.float64(100) + interval * np.arange(frames), depth)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image of a street and its camera."""
+
+    image: NDArray[np.uint8]
+    K: FloatArray
+
+
+def street_photo(size: tuple[int, int]) -> Photo:
+    """One of the synthetic street."""
+    clip = street_clip(seed=3, frames=1, size=size)
+    return Photo(clip.images[0], clip.K)

@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from dataset_samples import drive
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation import command
 from pixel4d_ros.evaluation.intervals import bootstrap
-from pixel4d_ros.evaluation.judging import Setting, SourceScore, evaluate, score_video
-from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
-from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences
+from pixel4d_ros.evaluation.judging import Setting, SourceScore, evaluate
+from pixel4d_ros.evaluation.metrics import PSNR_CEILING
+from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.runner import evaluate_clip
 from pixel4d_ros.evaluation.summary import best_future, summarise
 from pixel4d_ros.evaluation.tables import describe
-from pixel4d_ros.evaluation.windows import clip_windows, resized
+from pixel4d_ros.evaluation.windows import clip_windows
 from pixel4d_ros.scene import DynamicGaussians
 
 RANDOM = np.random.default_rng(7)
@@ -35,16 +33,6 @@ RANDOM = np.random.default_rng(7)
 
 def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
     return np.clip(image + RANDOM.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
-
-
-def drive(frames: int = 20, size: tuple[int, int] = (48, 32), interval: float = 0.1) -> Clip:
-    """A camera that goes forward at 10 m/s through noise, all of it 8 m away."""
-    images = RANDOM.integers(0, 256, (frames, size[1], size[0], 3), dtype=np.uint8)
-    poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, 2, 3] = np.arange(frames)
-    K = np.array([[40.0, 0, 23.5], [0, 40, 15.5], [0, 0, 1]])
-    depth = np.full(images.shape[:3], 8, np.float32)
-    return Clip("drive", images, K, poses, np.float64(100) + interval * np.arange(frames), depth)
 
 
 def moving_scene() -> DynamicGaussians:
@@ -115,105 +103,6 @@ def summary(forecaster: Any, clip: Clip, protocol: Protocol) -> Evaluation:
     return summarise(scores, protocol, Subject("drive", (48, 32), "0" * 64, "cpu", "1"))
 
 
-def test_psnr_and_ssim_agree_with_scikit_image() -> None:
-    for sigma in (2, 20, 80):
-        a = noisy(np.full((40, 60, 3), 128), 50)
-        b = noisy(a, sigma)
-        expected = structural_similarity(
-            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2
-        )
-        assert ssim(a, b) == pytest.approx(expected, abs=1e-4)
-        assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-4)
-        x, y = (a / 255).astype(np.float32), (b / 255).astype(np.float32)
-        assert ssim(x, y) == pytest.approx(expected, abs=1e-4)
-        assert psnr(x, y) == pytest.approx(psnr(a, b), abs=1e-4)
-
-
-def test_masked_psnr_sees_only_the_mask() -> None:
-    a = np.full((20, 20, 3), 100, np.uint8)
-    b = a.copy()
-    b[:10] = 110
-    mask = np.zeros((20, 20), bool)
-    mask[:10] = True
-    assert psnr(a, b, mask) == pytest.approx(20 * np.log10(255 / 10))
-    assert psnr(a, b, ~mask) == PSNR_CEILING
-    assert np.isnan(psnr(a, b, np.zeros_like(mask)))
-    with pytest.raises(ValueError, match="mask"):
-        psnr(a, b, mask[:5])
-
-
-def test_images_that_cannot_be_compared_are_refused() -> None:
-    a = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(ValueError, match="different size"):
-        psnr(a, a[:10])
-    with pytest.raises(ValueError, match="different type"):
-        ssim(a, a.astype(np.float32))
-    with pytest.raises(ValueError, match="11x11"):
-        ssim(a[:8], a[:8])
-
-
-@given(st.floats(0.3, 3.0))
-@settings(max_examples=20, deadline=None)
-def test_depth_errors_of_a_scaled_truth(scale: float) -> None:
-    truth = np.array([[2.0, 5, 10], [20, 0, 40]])
-    errors, aligned = depth_errors(scale * truth, truth), depth_errors(scale * truth, truth, median_scaled=True)
-    assert errors is not None
-    assert aligned is not None
-    assert errors.pixels == 5
-    assert errors.abs_rel == pytest.approx(abs(scale - 1), abs=1e-9)
-    assert errors.delta1 == (1.0 if max(scale, 1 / scale) < 1.25 else 0.0)
-    assert aligned.abs_rel == pytest.approx(0, abs=1e-9)
-    assert aligned.delta1 == 1
-
-
-def test_depth_errors_without_sensor_values_are_none() -> None:
-    assert depth_errors(np.ones((2, 2)), np.zeros((2, 2))) is None
-
-
-def test_sequences_step_over_lost_frames_and_decimate_fast_cameras() -> None:
-    times = np.delete(0.1035 * np.arange(40), 20)  # KITTI's real rate, one frame lost
-    sequences = find_sequences(times, 14, 0.1)
-    starts = [int(s[0]) for s in sequences]
-    assert starts == [*range(7), *range(20, 26)]
-    assert all(len(s) == 14 and np.ptp(np.diff(times[s])) < 1e-9 for s in sequences)
-    fast = find_sequences(np.arange(90) / 30, 14, 0.1)
-    assert list(fast[0]) == list(range(0, 42, 3))
-    assert len(fast) == 90 - 39
-
-
-def test_short_logs_use_what_there_is_and_hopeless_ones_say_so() -> None:
-    (only,) = find_sequences(0.1 * np.arange(5), 14, 0.1)
-    assert list(only) == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match="at least 2 images"):
-        find_sequences(np.zeros(1), 14, 0.1)
-    with pytest.raises(ValueError, match="--step"):
-        find_sequences(np.arange(9.0), 14, 0.1)
-
-
-def test_the_default_stride_gives_about_twenty_sources() -> None:
-    times = 0.1 * np.arange(801)
-    assert 15 <= len(choose_sequences(times, Protocol())) <= 25
-    assert len(choose_sequences(times, Protocol(stride=1))) == 801 - 13
-    assert [int(s[0]) for s in choose_sequences(times[:30], Protocol(stride=4))] == [0, 4, 8, 12, 16]
-
-
-def test_the_papers_protocol_scores_the_middle_of_256_rows() -> None:
-    paper = Protocol.paper(samples=2)
-    assert (paper.frames, paper.step, paper.samples) == (14, 0.1, 2)
-    assert paper.image_size(1242, 375) == (832, 256)  # KITTI
-    assert paper.image_size(640, 360) == (455, 256)  # RealEstate10K
-    assert paper.image_size(1080, 1920) == (256, 455)  # DL3DV, held upright
-    assert Protocol.paper(size=(400, 120)).image_size(1242, 375) == (400, 120)
-    assert Protocol().image_size(1242, 375) == (1242, 375)
-    assert paper.scored(832, 256) == (slice(0, 256), slice(288, 544))
-    truth = RANDOM.integers(0, 256, (2, 256, 832, 3), dtype=np.uint8)
-    frames = truth.copy()
-    frames[:, :, :288] = frames[:, :, 544:] = 0
-    assert score_video(frames, truth, None, paper, Setting()).psnr[0] == PSNR_CEILING
-    assert score_video(frames, truth, None, Protocol(), Setting()).psnr[0] < 12
-    assert "256x256 centre" in paper.describe()
-
-
 def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
@@ -239,29 +128,6 @@ def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
     clips[:] = [short]
     with pytest.raises(ValueError, match="no two images"):
         command.run(parser.parse_args([str(tmp_path)]))
-
-
-def test_bad_protocols_are_refused() -> None:
-    bad: list[dict[str, Any]] = [
-        {"frames": 1},
-        {"step": 0},
-        {"stride": 0},
-        {"samples": 0},
-        {"size": (4, 4)},
-        {"align": "x"},
-    ]
-    for arguments in bad:
-        with pytest.raises(ValueError, match=f"--{next(iter(arguments))}"):
-            Protocol(**arguments)
-
-
-def test_resizing_keeps_rays_and_sparse_depth() -> None:
-    clip = resized(drive(3), (24, 16))
-    assert clip.images.shape == (3, 16, 24, 3)
-    assert clip.depth is not None
-    assert clip.depth.shape == (3, 16, 24)
-    assert set(np.unique(clip.depth)) == {8}
-    np.testing.assert_allclose(clip.K, np.array([[20, 0, 11.5], [0, 20, 7.5], [0, 0, 1]]))
 
 
 def test_repeating_the_image_gains_exactly_nothing() -> None:

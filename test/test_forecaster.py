@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from dataset_samples import Photo, street_photo
 from numpy.typing import NDArray
 
 from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.rotations import FloatArray
-from pixel4d_ros.synthetic import street_clip
 
 SIZE = (208, 64)
 TIMES = np.array([0.0, 0.3, 0.6])
 AHEAD = CameraPath.constant_twist([0, 0, 5.0], [0, 0.05, 0], 1.0)
-
-
-@dataclass(frozen=True)
-class Photo:
-    """An image of a street and its camera."""
-
-    image: NDArray[np.uint8]
-    K: FloatArray
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +29,7 @@ def forecaster() -> Forecaster:
 
 @pytest.fixture(scope="module")
 def photo() -> Photo:
-    clip = street_clip(seed=3, frames=1, size=SIZE)
-    return Photo(clip.images[0], clip.K)
+    return street_photo(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -248,63 +239,6 @@ def test_cuda_is_not_there() -> None:
     with pytest.raises(DeviceError, match="no CUDA GPU: use device auto or cpu"):
         Forecaster.load(device="cuda")
     assert Forecaster.load(device="auto").device.type == "cpu"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_forecasts_what_the_cpu_forecasts(forecast: Forecast, photo: Photo) -> None:
-    on_gpu = Forecaster.load(device="cuda").forecast(photo.image, photo.K, AHEAD, TIMES)
-    assert on_gpu.scene.means.is_cuda
-    for one, other in zip(on_gpu.frames[0], forecast.frames[0]):
-        assert psnr(one, other) > 35
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("with_depth", [False, True])
-def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth: bool) -> None:
-    fast, slow = Forecaster.load(device="cuda"), Forecaster.load(device="cuda", fast=False)
-    assert slow.path == "eager, float32"
-    depth = np.full((32, 52), 9.0, np.float32) if with_depth else None
-    again = None
-    for _ in range(2):  # recorded, then replayed
-        one = fast.forecast(photo.image, photo.K, AHEAD, TIMES, num_samples=2, seed=3, depth=depth)
-        again = one if again is None else again
-    other = slow.forecast(photo.image, photo.K, AHEAD, TIMES, num_samples=2, seed=3, depth=depth)
-    assert fast.path == "CUDA graph, float16"
-    assert np.array_equal(one.frames, again.frames)
-    assert psnr(one.frames, other.frames) > 45
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_scene_stays_when_the_next_is_predicted(photo: Photo) -> None:
-    fast = Forecaster.load(device="cuda")
-    scene = fast.predict(photo.image, photo.K)
-    means = scene.means.clone()
-    fast.predict(255 - photo.image, photo.K)
-    assert torch.equal(scene.means, means)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_without_cuda_graphs_the_forecast_goes_on(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr("pixel4d_ros.predictor.graphs._record", broken)
-    forecaster = Forecaster.load(device="cuda")
-    with pytest.warns(UserWarning, match="go on slower, eager, float32"):
-        forecaster.predict(photo.image, photo.K)
-    assert forecaster.path == "eager, float32"
-    forecaster.predict(photo.image, photo.K)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(DeviceError, match="torch sees"):
-        Forecaster.load(device="cuda:99")
 
 
 @pytest.mark.parametrize("place", ["pixel4d_ros.predictor.predictor.visible_layer", "pixel4d_ros.forecaster.render"])
