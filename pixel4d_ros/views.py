@@ -92,15 +92,6 @@ def render(
     return [_as_pictures(rendering, with_depth) for rendering in rasterize_futures(futures, with_depth)]
 
 
-def render_views(
-    scene: DynamicGaussians, T_source_camera: ArrayLike, times: ArrayLike, K: ArrayLike, size: tuple[int, int]
-) -> RenderedViews:
-    """Views of the scene's selected future: T_source_camera (V, 4, 4), times (V,), K (3, 3), size (width, height)."""
-    instants = np.atleast_1d(np.asarray(times, np.float64))
-    animation = animate([scene], instants, exact=True)
-    return render(animation, T_source_camera, np.arange(len(instants)), Camera(np.asarray(K), *size))[0]
-
-
 def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which of V views (poses and instants) to render, since paths that start alike share some; and what each shows.
 

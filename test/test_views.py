@@ -1,13 +1,19 @@
-"""Which views are rendered when paths share some, and where they go."""
+"""Views of a moving scene: which are rendered when paths share some, where they go, and what moves in them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from dataset_samples import street_photo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel4d_ros.views import distinct_views, runs
+from pixel4d_ros import Forecaster, views
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
+from pixel4d_ros.views import Animation, animate, distinct_views, render, runs
 
 
 def poses_at(places: list[float]) -> np.ndarray:
@@ -38,8 +44,8 @@ def test_every_view_gets_what_was_rendered_for_it(places: list[int], times: int,
     for start in range(0, len(rendered), at_once):
         some = rendered[start : start + at_once]
         part = np.column_stack((poses[some, 0, 3], instants[some]))
-        for place, views in runs(shown, start, len(some)):
-            result[place : place + len(part[views])] = part[views]
+        for place, rows in runs(shown, start, len(some)):
+            result[place : place + len(part[rows])] = part[rows]
     np.testing.assert_array_equal(result, np.column_stack((places, instants)))
 
 
@@ -47,3 +53,48 @@ def test_every_view_gets_what_was_rendered_for_it(places: list[int], times: int,
 def test_one_path_is_copied_in_one_piece(count: int) -> None:
     _, shown = distinct_views(poses_at(list(range(count))), np.arange(count))
     assert list(runs(shown, 0, count)) == [(0, slice(0, count))]
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> Forecaster:
+    return Forecaster.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene(forecaster: Forecaster) -> DynamicGaussians:
+    """One with Gaussians that move; the last of all, which fills room that is left, stands still."""
+    photo = street_photo((104, 32))
+    scene = forecaster.predict(photo.image, photo.K, num_samples=2)
+    ids = torch.zeros_like(scene.object_ids)
+    ids[1000:1300] = 1
+    motion = {name: torch.zeros_like(scene.means) for name in MOTION_FIELDS}
+    motion["velocities"] = (ids > 0)[:, None] * torch.tensor([3.0, 0, 1.0])
+    return replace(scene, object_ids=ids, futures=(), **motion)
+
+
+def test_room_that_is_left_among_the_moving_changes_nothing(scene: DynamicGaussians) -> None:
+    assert scene.camera is not None
+    times, poses, instants = np.array([0.0, 0.5]), poses_at([0, 0]), np.arange(2)
+    exact = animate([scene], times, exact=True)
+    index = views._uncounted(scene.object_ids > 0)
+    assert index is not None and len(index) > 300 and len(exact.futures[0].index) == 300
+    t = torch.tensor(times, dtype=torch.float32)[:, None, None]
+    roomy = replace(exact, futures=(views._moved(scene, index, t),))
+    (one,), (other,) = (render(animation, poses, instants, scene.camera) for animation in (exact, roomy))
+    assert torch.equal(one.frames, other.frames) and not torch.equal(one.frames[0], one.frames[1])
+
+
+def test_where_more_moves_than_there_is_room_for_it_is_counted(
+    forecaster: Forecaster, scene: DynamicGaussians, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def too_little_room(futures: list[DynamicGaussians], times: np.ndarray, exact: bool) -> Animation:
+        asked.append(exact)
+        animation = animate(futures, times, exact)
+        return animation if exact else replace(animation, futures=(), complete=torch.tensor(False))
+
+    expected = forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5])
+    monkeypatch.setattr("pixel4d_ros.forecaster.animate", too_little_room)
+    np.testing.assert_array_equal(forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5]), expected)
+    assert asked == [False, True]
