@@ -53,11 +53,21 @@ def test_a_scene_stays_when_the_next_is_predicted(photo: Photo) -> None:
     assert torch.equal(scene.means, means)
 
 
+def test_cameras_may_take_turns(photo: Photo) -> None:
+    fast = Forecaster.load(device="cuda")
+    zoomed = photo.K * [[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]]
+    first = fast.predict(photo.image, photo.K).means
+    fast.predict(photo.image, zoomed)
+    torch.cuda.empty_cache()
+    torch.full((1 << 26,), torch.nan, device="cuda")  # what nobody holds any more is overwritten
+    assert torch.equal(fast.predict(photo.image, photo.K).means, first)
+
+
 def test_without_cuda_graphs_the_forecast_goes_on(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr("pixel4d_ros.predictor.graphs._record", broken)
+    monkeypatch.setattr("pixel4d_ros.predictor.graphs.record", broken)
     forecaster = Forecaster.load(device="cuda")
     with pytest.warns(UserWarning, match="go on slower, eager, float32"):
         forecaster.predict(photo.image, photo.K)

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pixel4d_ros.performance.pipeline import Task
 from pixel4d_ros.performance.statistics import Spread
 from pixel4d_ros.performance.stopwatch import Effort, Stopwatch, measure_laps
 from pixel4d_ros.predictor.canvas import Canvas
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
+from pixel4d_ros.predictor.graphs import record
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.transfer import to_device
-
-GRAPH_WARM_UP = 3  # runs before a CUDA graph is captured, in which libraries choose their kernels
 
 
 def precision(path: str) -> torch.dtype:
@@ -46,26 +44,13 @@ def encoder_floor(weights: Path | None, task: Task, dtype: torch.dtype, device: 
     image = to_device(task.source.pixels, device).permute(2, 0, 1)[None].float() / 255
     drawn = Canvas.of(task.source.camera).draw(image).to(dtype).contiguous(memory_format=torch.channels_last)
     with torch.cuda.device(device):
-        graph = _recorded(encoder, drawn)
+        recorded = record(encoder, (drawn,))
 
     def run(watch: Stopwatch) -> None:
-        graph.replay()
+        recorded.graph.replay()
         watch.lap("encoder")
 
     return measure_laps(run, device, effort, "floor: encoder")["encoder"]
-
-
-def _recorded(encoder: Any, drawn: Tensor) -> torch.cuda.CUDAGraph:
-    beside = torch.cuda.Stream(drawn.device)
-    beside.wait_stream(torch.cuda.current_stream(drawn.device))
-    with torch.cuda.stream(beside):
-        for _ in range(GRAPH_WARM_UP):
-            encoder(drawn)
-    torch.cuda.current_stream(drawn.device).wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        encoder(drawn)
-    return graph
 
 
 @torch.inference_mode()

@@ -19,8 +19,14 @@ Computation = Callable[..., Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class Recorded:
+    """A graph, the tensors that it reads and those that every replay writes anew.
+
+    The computation is kept because the graph reads whatever constants it holds.
+    """
+
     graph: torch.cuda.CUDAGraph
+    computation: Computation
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -29,7 +35,7 @@ class Graphs:
     """Runs computations as CUDA graphs, one per key; the least recently used is forgotten first."""
 
     def __init__(self) -> None:
-        self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
+        self._recorded: OrderedDict[Hashable, Recorded] = OrderedDict()
 
     def run(self, key: Hashable, computation: Computation, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What computation(*inputs) gives, as copies that the next run leaves alone.
@@ -40,7 +46,7 @@ class Graphs:
         if key not in self._recorded:
             while len(self._recorded) >= LARGEST_COUNT:
                 self._recorded.popitem(last=False)
-            self._recorded[key] = _record(computation, inputs)
+            self._recorded[key] = record(computation, inputs)
         self._recorded.move_to_end(key)
         recorded = self._recorded[key]
         for buffer, value in zip(recorded.inputs, inputs):
@@ -72,7 +78,8 @@ def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
     return tuple(torch.cuda.Stream(device) for _ in range(MOST_AT_ONCE))
 
 
-def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:
+def record(computation: Computation, inputs: tuple[Tensor, ...]) -> Recorded:
+    """Record computation(*inputs), whose shapes must be fixed, after running it a few times."""
     buffers = tuple(value.clone() for value in inputs)
     device = buffers[0].device
     beside = torch.cuda.Stream(device)
@@ -87,4 +94,4 @@ def _record(computation: Computation, inputs: tuple[Tensor, ...]) -> _Recorded:
     # What other threads ask of the device meanwhile is no error of this one.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = tuple(computation(*buffers))
-    return _Recorded(graph, buffers, outputs)
+    return Recorded(graph, computation, buffers, outputs)
