@@ -43,16 +43,17 @@ class Graphs:
         One key must always mean the same computation and shapes of inputs. The computation must not wait for the
         device, nor copy from the host. Raises RuntimeError when it cannot be recorded.
         """
-        if key not in self._recorded:
-            while len(self._recorded) >= LARGEST_COUNT:
-                self._recorded.popitem(last=False)
-            self._recorded[key] = record(computation, inputs)
-        self._recorded.move_to_end(key)
-        recorded = self._recorded[key]
-        for buffer, value in zip(recorded.inputs, inputs):
-            buffer.copy_(value, non_blocking=True)
-        recorded.graph.replay()
-        return tuple(output.clone() for output in recorded.outputs)
+        with torch.cuda.device(inputs[0].device):
+            if key not in self._recorded:
+                while len(self._recorded) >= LARGEST_COUNT:
+                    self._recorded.popitem(last=False)
+                self._recorded[key] = record(computation, inputs)
+            self._recorded.move_to_end(key)
+            recorded = self._recorded[key]
+            for buffer, value in zip(recorded.inputs, inputs):
+                buffer.copy_(value, non_blocking=True)
+            recorded.graph.replay()
+            return tuple(output.clone() for output in recorded.outputs)
 
 
 def concurrently(*computations: Callable[[], Any]) -> list[Any]:
@@ -79,7 +80,10 @@ def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
 
 
 def record(computation: Computation, inputs: tuple[Tensor, ...]) -> Recorded:
-    """Record computation(*inputs), whose shapes must be fixed, after running it a few times."""
+    """Record computation(*inputs), whose shapes must be fixed, after running it a few times.
+
+    The inputs' device must be the current one.
+    """
     buffers = tuple(value.clone() for value in inputs)
     device = buffers[0].device
     beside = torch.cuda.Stream(device)
