@@ -23,6 +23,7 @@ PLAN = "/planned_path"
 STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
 SLOWEST = 3  # times real time: a replay slower than that hangs
+REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # how often to start it, and how long its /clock may be on the way
 LINGER_S = 60.0  # how long to wait for a first forecast after the replay's end
 REST_S = 3.0
 
@@ -153,9 +154,17 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
             if not recorder.wait_for_output(f"recording {NODE}/{topic}\n", [node], START_TIMEOUT_S):
                 raise ProcessError(f"the node was not ready within {START_TIMEOUT_S:g} s{node.last_words()}")
         say(f"node      ready after {time.monotonic() - began:.1f} s, replaying in real time x {args.rate:g}")
-        replay = Child.start(
-            "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
-        )
+        # Now and then two processes on one machine do not find each other; a new one is found.
+        for _ in range(REPLAYS):
+            replay = Child.start(
+                "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
+            )
+            if recorder.wait_for_output("simulated time began\n", [node, replay], CLOCK_TIMEOUT_S):
+                break
+            say("replay    the recorder does not hear it: replaying anew")
+            replay.end()
+        else:
+            raise ProcessError(f"the recorder heard nothing on /clock from {REPLAYS} replays")
         seconds = (job.seconds if args.duration is None else args.duration) / args.rate
         replay.wait_for_output("replayed ", [node, recorder], seconds * SLOWEST + START_TIMEOUT_S)
         # The clock goes on until the node has published something, and a little longer for what it works at.

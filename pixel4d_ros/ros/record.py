@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOT_BY_DEFAULT = ("/rosout", "/parameter_events", "/clock")
 DISCOVERY_PERIOD_S = 0.1
+TIME_BEGAN = "simulated time began\n"  # what is printed when the first /clock has come
 QUEUE = 100  # messages per topic that may wait while the disk is slow
 
 
@@ -70,8 +71,11 @@ class Recorder:
         executor = SingleThreadedExecutor()
         executor.add_node(self.node)
         end = None if duration is None else time.monotonic() + duration
-        next_look = 0.0
+        next_look, waits_for_time = 0.0, self._now() == 0
         while not stop.is_set() and (end is None or time.monotonic() < end):
+            if waits_for_time and self._now() > 0:
+                print(TIME_BEGAN, end="", flush=True)
+                waits_for_time = False
             if time.monotonic() >= next_look:
                 self._subscribe_to_new()
                 next_look = time.monotonic() + DISCOVERY_PERIOD_S
@@ -83,9 +87,13 @@ class Recorder:
         executor.shutdown()
         self._write_early(time.time_ns())
 
+    def _now(self) -> int:
+        """Nanoseconds; 0 before simulated time began."""
+        return int(self.node.get_clock().now().nanoseconds)
+
     def _write(self, topic: str, data: bytes) -> None:
         """Write a message at the node's time; those before simulated time began get its first moment."""
-        now = self.node.get_clock().now().nanoseconds
+        now = self._now()
         if now == 0:
             self._early.append((topic, data))
             return
