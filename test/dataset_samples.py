@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic.views import clip_layout, street_clip
 
@@ -102,3 +103,13 @@ def street_photo(size: tuple[int, int]) -> Photo:
     """One of the synthetic street."""
     clip = street_clip(seed=3, frames=1, size=size)
     return Photo(clip.images[0], clip.K)
+
+
+def laser_street() -> Clip:
+    """Seven frames at 10 Hz, an oncoming car among them, with a laser's depth: every third row, every second column."""
+    clip = make_clip(900_002, "street", 7, 0.1, (416, 128))
+    assert clip.depth is not None
+    depth = np.zeros(clip.depth.shape, np.float32)
+    depth[:, ::3, ::2] = clip.depth[:, ::3, ::2]
+    depth[depth > 65] = 0
+    return replace(clip, depth=depth)

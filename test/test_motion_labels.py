@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dataset_samples import laser_street
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 from pixel4d_ros.training import motion_labels, real_data
 from pixel4d_ros.training.augmentation import Crop
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
@@ -20,13 +20,7 @@ SIZE = (64, 32)
 
 @pytest.fixture(scope="module")
 def street() -> Clip:
-    """Seven frames at 10 Hz, an oncoming car among them, with a laser's depth: every third row, every second column."""
-    clip = make_clip(900_002, "street", 7, 0.1, (416, 128))
-    assert clip.depth is not None
-    depth = np.zeros(clip.depth.shape, np.float32)
-    depth[:, ::3, ::2] = clip.depth[:, ::3, ::2]
-    depth[depth > 65] = 0
-    return replace(clip, depth=depth)
+    return laser_street()
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import shared_path
+from dataset_samples import laser_street
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.frame_pairs import static_flow
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
-from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 
 
 @pytest.fixture(scope="module")
 def street() -> Clip:
-    """Seven frames at 10 Hz with a laser's depth: every third row, every second column, up to 65 m."""
-    clip = make_clip(900_002, "street", 7, 0.1, (416, 128))
-    assert clip.depth is not None
-    depth = np.zeros(clip.depth.shape, np.float32)
-    depth[:, ::3, ::2] = clip.depth[:, ::3, ::2]
-    depth[depth > 65] = 0
-    return replace(clip, depth=depth)
+    return laser_street()
 
 
 def test_what_moves_is_found_and_little_else(street: Clip) -> None:
