@@ -8,10 +8,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path as FilePath
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
@@ -35,7 +33,7 @@ from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros import conversions as c
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.publishing import CameraViews, sequence_message
-from pixel4d_ros.ros.session import ros_node
+from pixel4d_ros.ros.session import ros_node, spinning
 from pixel4d_ros.rotations import rigid
 
 FORECAST, ALONE = "/forecast_node/forecast", "/pixel4d_benchmark/forecast"
@@ -65,7 +63,7 @@ def measure_node(feed: Feed) -> NodeTimes:
             if not child.wait_for_output("active: ", [], START_S):
                 raise ProcessError(f"the node was not active within {START_S:g} s{child.last_words()}")
             rig = Rig(node, feed)
-            with _spinning(node):
+            with spinning(node, "listener"):
                 times = _drive(rig, child, publishing, stop)
             child.stop()
         finally:
@@ -211,20 +209,6 @@ def _node_command(feed: Feed) -> list[str]:
     }
     options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}")]
     return [sys.executable, "-m", "pixel4d_ros.ros.forecast_node", "--ros-args", *options]
-
-
-@contextmanager
-def _spinning(node: Node) -> Iterator[None]:
-    """Take messages on a thread of its own meanwhile."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = Thread(target=executor.spin, name="listener", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        executor.shutdown()
-        thread.join()
 
 
 def _wait(true: Callable[[], bool], seconds: float, complaint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from pixel4d_ros.ros.pacing import toggle
@@ -28,19 +28,12 @@ def pause_services(node: Node, paused: Event) -> Iterator[None]:
     Their types are those of rosbag2_interfaces where that is installed, so that what controls `ros2 bag play` controls
     this too; std_srvs/Trigger elsewhere, whose message says whether the replay is paused then.
     """
-    from rclpy.executors import SingleThreadedExecutor
+    from pixel4d_ros.ros.session import spinning
 
     for name, act in ACTIONS.items():
         node.create_service(service_type(name), f"~/{name}", _handler(act, paused))
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = Thread(target=executor.spin, name="services", daemon=True)
-    thread.start()
-    try:
+    with spinning(node, "services"):
         yield
-    finally:
-        executor.shutdown()
-        thread.join()
 
 
 def _handler(act: Callable[[Event], None], paused: Event) -> Callable[[Any, Any], Any]:

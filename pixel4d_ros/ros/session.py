@@ -6,10 +6,11 @@ import importlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -45,3 +46,17 @@ def message_class(type_name: str) -> Any | None:
         return getattr(importlib.import_module(f"{package}.msg"), name, None)
     except ImportError:
         return None
+
+
+@contextmanager
+def spinning(node: Node, name: str) -> Iterator[None]:
+    """Spin a node meanwhile, on a thread of this name."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = Thread(target=executor.spin, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
