@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverse
+from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
 
 TILE = 16  # pixels
 
@@ -58,7 +58,7 @@ def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool 
             found.append(_blend(splats, channels, views, with_depth))
             continue
         if with_depth:
-            channels[..., -1].index_copy_(1, views.moved.index, _inverse_depth(moving))
+            channels[..., -2:].index_copy_(1, views.moved.index, _inverse_depths(moving))
         tiles = touched | touched_first
         found.append(_where(tiles, _blend(splats, channels, views, with_depth, tiles), found[0]))
     return found
@@ -119,15 +119,17 @@ def _replace(splats: _Splats, index: Tensor, moving: _Splats) -> None:
         all_of_them.index_copy_(1, index, some)
 
 
-def _inverse_depth(splats: _Splats) -> Tensor:
-    return 1 / splats.depths.clamp(min=NEAR)
+def _inverse_depths(splats: _Splats) -> Tensor:
+    """Inverse depth and its square (V, N, 2)."""
+    inverse = 1 / splats.depths.clamp(min=NEAR)
+    return torch.stack((inverse, inverse.square()), -1)
 
 
 def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor:
-    """What is blended (V, N, C or C + 1): features, and inverse depth, since gsplat's own is a mean of depths."""
+    """What is blended (V, N, C or C + 2): features, and what depth is made of, since gsplat's own is a plain mean."""
     if not with_depth:
         return views.features
-    return torch.cat((views.features, _inverse_depth(splats)[..., None]), -1)
+    return torch.cat((views.features, _inverse_depths(splats)), -1)
 
 
 def _tiles(size: tuple[int, int]) -> tuple[int, int]:
@@ -157,7 +159,8 @@ def _blend(
     seen = alpha[..., 0]
     if not with_depth:
         return Rendering(rendered, torch.full_like(seen, torch.nan), seen)
-    return Rendering(rendered[..., :-1], depth_from_inverse(seen, rendered[..., -1]), seen)
+    depth = depth_from_inverses(rendered[..., -2], rendered[..., -1])
+    return Rendering(rendered[..., :-2], depth, seen)
 
 
 def _touched_tiles(splats: _Splats, size: tuple[int, int]) -> Tensor:

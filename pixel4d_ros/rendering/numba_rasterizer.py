@@ -20,7 +20,7 @@ from pixel4d_ros.rendering.rasterizer import (
     NEAR,
     GaussianViews,
     Rendering,
-    depth_from_inverse,
+    depth_from_inverses,
 )
 
 Floats = NDArray[np.float32]
@@ -32,11 +32,11 @@ def rasterize_numba(views: GaussianViews) -> Rendering:
     once = [t[:1] if t.stride(0) == 0 else t for t in views.tensors()]
     arrays = [t.detach().to(torch.float32).contiguous().numpy() for t in once]
     width, height = views.size
-    image = np.zeros((len(views.means), height, width, views.features.shape[2] + 2), np.float32)
+    image = np.zeros((len(views.means), height, width, views.features.shape[2] + 3), np.float32)
     _render_views(*arrays, image)
     rendered = torch.from_numpy(image)
-    alpha = rendered[..., -1]
-    return Rendering(rendered[..., :-2], depth_from_inverse(alpha, rendered[..., -2]), alpha)
+    depth = depth_from_inverses(rendered[..., -3], rendered[..., -2])
+    return Rendering(rendered[..., :-3], depth, rendered[..., -1])
 
 
 @njit(parallel=True, fastmath=True, cache=True)
@@ -106,7 +106,7 @@ def _project(
 def _splat(
     visible: NDArray[np.int32], splats: Floats, order: NDArray[np.int64], features: Floats, image: Floats
 ) -> None:
-    """Blend front to back into image (H, W, C + 2): features, inverse depth, alpha."""
+    """Blend front to back into image (H, W, C + 3): features, inverse depth, its square, alpha."""
     height, width, channels = image.shape[0], image.shape[1], features.shape[1]
     through = np.ones((height, width), np.float32)
     for i in order:
@@ -136,7 +136,8 @@ def _splat(
                 for k in range(channels):
                     pixel[k] += weight * feature[k]
                 pixel[channels] += weight * inverse
-                pixel[channels + 1] += weight
+                pixel[channels + 1] += weight * inverse * inverse
+                pixel[channels + 2] += weight
 
 
 @njit(fastmath=True, cache=True)

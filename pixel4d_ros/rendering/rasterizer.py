@@ -2,8 +2,9 @@
 
 Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each
 projected covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front
-to back by the depth of their means until the transmittance would fall to 1e-4. Depth is blended as its inverse: the
-little of the sky that shines through a near surface would drag a mean of depths far off.
+to back by the depth of their means until the transmittance would fall to 1e-4. Depth is a mean in which a Gaussian
+counts by its blending weight over its depth squared: the little of the sky, and of what is hidden, that shines through
+a near surface would drag any other mean far off.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Rendering:
     features: (
         Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
     )
-    depth: Tensor  # (V, H, W) metres: 1 / expected inverse depth of what is seen; inf where nothing is
+    depth: Tensor  # (V, H, W) metres: mean over what is seen, the near above the far; inf where nothing is
     alpha: Tensor  # (V, H, W) 0..1
 
 
@@ -105,10 +106,13 @@ def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True)
     return [rasterize(views) for views in futures]
 
 
-def depth_from_inverse(alpha: Tensor, inverse: Tensor) -> Tensor:
-    """Metres from alpha and the blended inverse depth; inf where nothing is seen, where gradients stay finite."""
-    seen = inverse > 0
-    return torch.where(seen, alpha / torch.where(seen, inverse, torch.ones_like(inverse)), torch.inf)
+def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
+    """Metres from the blended inverse depth and its blended square; inf where nothing is seen.
+
+    Gradients stay finite there too.
+    """
+    seen = square > 0
+    return torch.where(seen, inverse / torch.where(seen, square, torch.ones_like(square)), torch.inf)
 
 
 def numba_available() -> bool:

@@ -16,7 +16,7 @@ from pixel4d_ros.rendering.rasterizer import (
     NEAR,
     GaussianViews,
     Rendering,
-    depth_from_inverse,
+    depth_from_inverses,
 )
 
 
@@ -44,11 +44,11 @@ def _blend(seen: ProjectedGaussians, opacities: Tensor, features: Tensor, size: 
     alive = torch.exp(after - start) > MIN_TRANSMITTANCE
     weight = alpha * torch.exp(after - log_through - start).to(alpha.dtype) * alive
 
-    values = torch.cat((features, 1 / seen.depths[:, None], torch.ones_like(seen.depths[:, None])), 1)
+    inverse = 1 / seen.depths[:, None]
+    values = torch.cat((features, inverse, inverse.square(), torch.ones_like(inverse)), 1)
     image = values.new_zeros(width * height, values.shape[1]).index_add(0, pixel, weight[:, None] * values[gaussian])
     image = image.view(height, width, -1)
-    alpha_image = image[..., -1]
-    return image[..., :-2], depth_from_inverse(alpha_image, image[..., -2]), alpha_image
+    return image[..., :-3], depth_from_inverses(image[..., -3], image[..., -2]), image[..., -1]
 
 
 def _pairs(seen: ProjectedGaussians, opacities: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
