@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
 
 TILE = 16  # pixels
+WIDTHS = (*range(1, 6), 8, 9, 16, 17, 32)  # channels for which gsplat has kernels; in between it copies to pad
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool 
             found.append(_blend(splats, channels, views, with_depth))
             continue
         if with_depth:
-            channels[..., -2:].index_copy_(1, views.moved.index, _inverse_depths(moving))
+            c = views.features.shape[-1]
+            channels[..., c : c + 2].index_copy_(1, views.moved.index, _inverse_depths(moving))
         tiles = touched | touched_first
         found.append(_where(tiles, _blend(splats, channels, views, with_depth, tiles), found[0]))
     return found
@@ -126,10 +128,13 @@ def _inverse_depths(splats: _Splats) -> Tensor:
 
 
 def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor:
-    """What is blended (V, N, C or C + 2): features, and what depth is made of, since gsplat's own is a plain mean."""
+    """What is blended (V, N, at least C or C + 2): features, and what depth is made of; gsplat's own is a plain mean."""
     if not with_depth:
         return views.features
-    return torch.cat((views.features, _inverse_depths(splats)), -1)
+    parts = (views.features, _inverse_depths(splats))
+    wanted = sum(part.shape[-1] for part in parts)
+    spare = next((width for width in WIDTHS if width >= wanted), wanted) - wanted
+    return torch.cat((*parts, splats.depths.new_zeros(()).expand(*splats.depths.shape, spare)), -1)
 
 
 def _tiles(size: tuple[int, int]) -> tuple[int, int]:
@@ -159,8 +164,8 @@ def _blend(
     seen = alpha[..., 0]
     if not with_depth:
         return Rendering(rendered, torch.full_like(seen, torch.nan), seen)
-    depth = depth_from_inverses(rendered[..., -2], rendered[..., -1])
-    return Rendering(rendered[..., :-2], depth, seen)
+    c = views.features.shape[-1]
+    return Rendering(rendered[..., :c], depth_from_inverses(rendered[..., c], rendered[..., c + 1]), seen)
 
 
 def _touched_tiles(splats: _Splats, size: tuple[int, int]) -> Tensor:

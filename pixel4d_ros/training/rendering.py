@@ -142,7 +142,8 @@ def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions:
             torch.linalg.inv(batch.T_source_camera).flatten(0, 1),
             batch.K.flatten(0, 1),
             (width, height),
-        )
+        ),
+        with_depth=False,
     )
     return rendered.features.view(b, v, height, width, 3).permute(0, 1, 4, 2, 3)
 
