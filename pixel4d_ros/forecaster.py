@@ -16,12 +16,12 @@ from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.transfer import HostBuffer, to_device, to_host
+from pixel4d_ros.transfer import HostBuffer, Lanes, to_device, to_host
 from pixel4d_ros.views import RenderedViews, animate, distinct_views, render, runs
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
-VIEWS_PER_CALL = 28  # rendered at once: bounds memory
+VIEWS_PER_CALL = 14  # rendered at once: bounds memory
 MIN_SIDE = 32  # pixels
 
 
@@ -211,20 +211,21 @@ class Forecaster:
             animation = animate(futures, times, exact)
         instants = np.arange(v) % len(times)
         kept, source = distinct_views(poses, instants)
-        known = []
+        known, lanes = [], Lanes(self.device, -(-len(kept) // VIEWS_PER_CALL))
         for start in range(0, len(kept), VIEWS_PER_CALL):
             some = kept[start : start + VIEWS_PER_CALL]
-            with _memory_errors(self.device):
+            with lanes.take_turn(), _memory_errors(self.device):
                 part = render(animation, poses[some], instants[some], camera, with_depth)
-            known.append(torch.stack([future.confidence for future in part]))
-            spread = _spread(part) if s > 1 else None
-            for place, views in runs(source, start, len(some)):
-                for k, future in enumerate(part):
-                    frames.put(k * v + place, future.frames[views])
-                    if future.depth is not None:
-                        depths.put(k * v + place, future.depth[views])
-                if spread is not None:
-                    uncertainty.put(place, spread[views])
+                known.append(torch.stack([future.confidence for future in part]))
+                spread = _spread(part) if s > 1 else None
+                for place, views in runs(source, start, len(some)):
+                    for k, future in enumerate(part):
+                        frames.put(k * v + place, future.frames[views])
+                        if future.depth is not None:
+                            depths.put(k * v + place, future.depth[views])
+                    if spread is not None:
+                        uncertainty.put(place, spread[views])
+        lanes.join()
         confidence, complete = to_host(torch.cat(known, 1), animation.complete)
         if not complete:  # more moves than there was room for
             return self._collect(futures, poses, times, camera, with_depth, exact=True)

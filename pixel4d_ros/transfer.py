@@ -1,7 +1,10 @@
-"""Arrays to a device and back: through page-locked memory and without waiting where the device is a GPU."""
+"""Arrays to a device and back: through page-locked memory, and without waiting where the device is a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,39 @@ class HostBuffer:
         """The result."""
         result: NDArray[Any] = self._tensor.numpy()
         return result
+
+
+class Lanes:
+    """CUDA streams that take turns with the parts of a long computation; on the CPU, and for one part alone, none.
+
+    While the host waits to hear how much there is to do in one part, or copies its results, the device has the other.
+    """
+
+    def __init__(self, device: torch.device, parts: int) -> None:
+        self._streams = _lanes(device) if device.type == "cuda" and parts > 1 else ()
+        self._taken = 0
+
+    @contextmanager
+    def take_turn(self) -> Iterator[None]:
+        """The next part, after what the current stream was asked before the first."""
+        if not self._streams:
+            yield
+            return
+        stream = self._streams[self._taken % len(self._streams)]
+        self._taken += 1
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            yield
+
+    def join(self) -> None:
+        """The current stream goes on after all parts."""
+        for stream in self._streams:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+@lru_cache
+def _lanes(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
+    return tuple(torch.cuda.Stream(device) for _ in range(2))
 
 
 def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

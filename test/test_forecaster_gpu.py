@@ -63,6 +63,18 @@ def test_cameras_may_take_turns(photo: Photo) -> None:
     assert torch.equal(fast.predict(photo.image, photo.K).means, first)
 
 
+def test_views_in_many_parts_are_what_they_are_in_one(photo: Photo) -> None:
+    forecaster = Forecaster.load(device="cuda")
+    scene = forecaster.predict(photo.image, photo.K)
+    times = np.arange(8) * 0.1
+    paths = [CameraPath.constant_twist([0, 0, 5.0], [0, turn, 0], 1.0).at(times) for turn in np.linspace(-0.2, 0.2, 6)]
+    together = forecaster.views(scene, np.stack(paths), times)
+    for k, path in enumerate(paths):
+        alone = forecaster.views(scene, path, times)
+        assert psnr(together.frames[k], alone.frames) > 60
+        np.testing.assert_allclose(together.confidence[k], alone.confidence, atol=1e-3)
+
+
 def test_without_cuda_graphs_the_forecast_goes_on(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
