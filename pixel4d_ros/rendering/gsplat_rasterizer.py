@@ -128,7 +128,7 @@ def _inverse_depths(splats: _Splats) -> Tensor:
 
 
 def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor:
-    """What is blended (V, N, at least C or C + 2): features, and what depth is made of; gsplat's own is a plain mean."""
+    """What is blended (V, N, at least C or C + 2): features, and what depth is made of, as gsplat has no such mean."""
     if not with_depth:
         return views.features
     parts = (views.features, _inverse_depths(splats))
