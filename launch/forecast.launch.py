@@ -8,21 +8,25 @@ ros2 launch pixel4d_ros forecast.launch.py --show-args
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessIO
+from launch.events.process import ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 
 NODE = "forecast_node"
 SWITCH = ["true", "false"]
+ACTIVE = b"]: active: "  # what the node says then
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -64,9 +68,13 @@ def _actions(context: LaunchContext) -> list[Action]:
     nodes = [_forecast_node(of_camera, sim_time) for of_camera in cameras]
     actions: list[Action] = list(nodes)
     if values["bag"]:
-        actions.insert(0, _player(cameras[0], nodes[0]))
+        actions = [*_player(cameras[0], nodes[0]), *actions]
     if values["rviz"] == "true":
         config = str(_rviz_config(cameras[0]))
+        if not _rviz_shows(values["image_topic"]):
+            actions.append(
+                LogInfo(msg="RViz does without the source image: it needs compressed_image_transport for that")
+            )
         actions.append(
             Node(package="rviz2", executable="rviz2", arguments=["-d", config], parameters=[{"use_sim_time": sim_time}])
         )
@@ -99,7 +107,7 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
     )
 
 
-def _player(values: dict[str, str], node: LifecycleNode) -> Action:
+def _player(values: dict[str, str], node: LifecycleNode) -> list[Action]:
     """What plays the log: `ros2 bag play`, or the package's own where that is absent or the log of ROS 1.
 
     Loading the weights takes seconds, and both wait for it, so that the node misses none of the images.
@@ -108,14 +116,31 @@ def _player(values: dict[str, str], node: LifecycleNode) -> Action:
     if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
         quality = str(Path(get_package_share_directory("pixel4d_ros")) / "config" / "bag_qos.yaml")
         play = ["ros2", "bag", "play", bag, *options, "--qos-profile-overrides-path", quality]
-        player = ExecuteProcess(cmd=play, name="player", output="screen")
-        return RegisterEventHandler(
-            OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
-        )
+        return _once_active(node, ExecuteProcess(cmd=play, name="player", output="screen"))
     replay = str(Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay")
     topic = [values["image_topic"]] if values["image_topic"].startswith("/") else []
     wait = ["--wait-timeout", "600", "--wait-for-subscribers", *topic]
-    return ExecuteProcess(cmd=[replay, bag, *options, *wait], name="player", output="screen")
+    return [ExecuteProcess(cmd=[replay, bag, *options, *wait], name="player", output="screen")]
+
+
+def _once_active(node: LifecycleNode, action: Action) -> list[Action]:
+    """Start the action when the node is active: by its event, or by its own words, as now and then DDS loses the event.
+
+    The words are said from log_level info on.
+    """
+    waiting = [action]
+
+    def start(*_: Any) -> list[Action]:
+        return [waiting.pop()] if waiting else []
+
+    def read(event: ProcessIO) -> list[Action]:
+        return start() if ACTIVE in event.text else []
+
+    by_event = OnStateTransition(
+        target_lifecycle_node=node, goal_state="active", entities=[OpaqueFunction(function=start)]
+    )
+    by_words = OnProcessIO(target_action=node, on_stdout=read, on_stderr=read)
+    return [RegisterEventHandler(by_event), RegisterEventHandler(by_words)]
 
 
 def _rviz_config(values: dict[str, str]) -> Path:
@@ -126,6 +151,19 @@ def _rviz_config(values: dict[str, str]) -> Path:
         name = values[f"{topic}_topic"]
         text = text.replace(f"Value: /{topic}\n", f"Value: {name if name.startswith('/') else f'{namespace}/{name}'}\n")
     text = text.replace(f"Value: /{NODE}/", f"Value: {namespace}/{NODE}/")
+    if not _rviz_shows(values["image_topic"]):
+        text = re.sub(r"    - Class: \S+\n      Name: Source image\n(?:      .*\n)+", "", text)
     with tempfile.NamedTemporaryFile("w", prefix="forecast_", suffix=".rviz", delete=False) as copy:
         copy.write(text)
     return Path(copy.name)
+
+
+def _rviz_shows(image_topic: str) -> bool:
+    """Whether RViz can show these images. Asked for others it loads nothing of its configuration: an empty window."""
+    if not image_topic.endswith("/compressed"):
+        return True
+    try:
+        get_package_prefix("compressed_image_transport")
+    except PackageNotFoundError:
+        return False
+    return True

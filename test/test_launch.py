@@ -102,13 +102,22 @@ def test_bag_is_played_by_the_packages_own_player_where_ros2_bag_is_absent(launc
 
 
 def test_bag_is_played_by_ros2_bag_where_it_is(launch_file, monkeypatch):
-    from launch.actions import RegisterEventHandler
+    from launch import LaunchContext
+    from launch.events.process import ProcessStderr
 
     monkeypatch.setattr(launch_file.shutil, "which", lambda name: "/opt/ros/jazzy/bin/ros2")
     monkeypatch.setattr(launch_file.importlib.util, "find_spec", lambda name: object())
-    handler, _ = started(launch_file, bag="a_folder")
-    assert isinstance(handler, RegisterEventHandler)
-    (play,) = handler.event_handler.entities
+    by_event, by_words, node = started(launch_file, bag="a_folder")
+
+    def said(text: bytes) -> Any:
+        event = ProcessStderr(text=text, action=node, name="forecast_node", cmd=[], cwd=None, env=None, pid=1)
+        return by_words.event_handler.handle(event, LaunchContext())
+
+    assert not said(b"[INFO] [1.0] [forecast_node]: configured")
+    (play,) = said(b"[INFO] [1.0] [forecast_node]: active: /image")
+    assert not said(b"[INFO] [2.0] [forecast_node]: active: /image")  # it plays already
+    (again,) = by_event.event_handler.entities
+    assert again.execute(LaunchContext()) == []
     command = command_of(play)
     assert command[:-1] == [
         *("ros2", "bag", "play", "a_folder", "--clock", "--rate", "1.0"),
@@ -134,6 +143,28 @@ def test_rviz_shows_the_topics_of_the_launch(launch_file):
         "/car/forecast_node/occupancy",
         "/car/forecast_node/occupancy_updates",
     }
+
+
+def test_rviz_opens_without_the_plugin_for_compressed_images(launch_file, monkeypatch):
+    from ament_index_python.packages import PackageNotFoundError
+    from launch.actions import LogInfo
+
+    def source_image(topic: str) -> bool:
+        values = {"namespace": "", "image_topic": topic, "trajectory_topic": "plan"}
+        displays = yaml.safe_load(launch_file._rviz_config(values).read_text())["Visualization Manager"]["Displays"]
+        names = [display["Name"] for display in displays]
+        assert {"TF", "Forecast image", "Planned path"} <= set(names)
+        return "Source image" in names
+
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(launch_file, "get_package_prefix", lambda package: "/opt/ros/jazzy")
+    assert source_image("/cam/image/compressed")
+    monkeypatch.setattr(launch_file, "get_package_prefix", missing)
+    assert source_image("/cam/image") and not source_image("/cam/image/compressed")
+    actions = started(launch_file, rviz="true", image_topic="/cam/image/compressed")
+    assert any(isinstance(action, LogInfo) for action in actions)
 
 
 @pytest.mark.slow

@@ -97,7 +97,10 @@ class Parameters:
         200_000, "Gaussians in a point cloud at most; an even subset of more.", low=1, high=10_000_000
     )
     max_splats: int = parameter(
-        5000, "Gaussians on ~/splats at most, which takes some 30 us each.", low=1, high=1_000_000
+        70_000,
+        "Gaussians on ~/splats at most, some 400 bytes each; an even subset of more, which has gaps.",
+        low=1,
+        high=1_000_000,
     )
     min_opacity: float = parameter(
         0.05, "Gaussians less opaque than this are left out of point clouds.", low=0.0, high=1.0

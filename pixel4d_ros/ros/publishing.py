@@ -20,7 +20,7 @@ from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.markers import motion_markers
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
-from pixel4d_ros.ros.splats import splat_array_message
+from pixel4d_ros.ros.splats import LEAST_OPACITY, splat_array_bytes
 from pixel4d_ros.ros.topics import Publishers, listened
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray
@@ -92,7 +92,7 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
         _publish_sequences(result.forecast, result.source, out, p)
     if result.selected is not None:
         _publish_images(result.selected, result.source.header, out, p)
-    _publish_clouds(result.scene, result.source.header, out, p)
+    _publish_clouds(result, out, p)
     if listened(out.motion):
         up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
         objects = moving_objects(result.scene, up, p.times)
@@ -135,10 +135,14 @@ def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p:
         out.uncertainty.publish(c.mono_message(uncertainty_image(selected.frames), header))
 
 
-def _publish_clouds(scene: DynamicGaussians, header: Header, out: Publishers, p: Parameters) -> None:
+def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
     """The scene now, and as it will be at the selected step."""
+    scene, header = result.scene, result.source.header
     if out.splats is not None and listened(out.splats):
-        out.splats.publish(splat_array_message(thinned(scene, p.min_opacity, p.max_splats), header))
+        splats = thinned(scene, max(p.min_opacity, LEAST_OPACITY), p.max_splats)
+        # Until RVizSplat has sorted a new message it draws in the order sent: far ones first looks right from behind.
+        splats = splats.select(splats.means[:, 2].argsort(descending=True))
+        out.splats.publish(splat_array_bytes(*in_odometry(splats, result.near, result.source)))
     if not listened(out.cloud, out.moved_cloud):
         return
     scene = thinned(scene, p.min_opacity, p.max_cloud_points)
@@ -148,10 +152,19 @@ def _publish_clouds(scene: DynamicGaussians, header: Header, out: Publishers, p:
         out.moved_cloud.publish(pointcloud_message(scene.at(p.times[p.selected]), header))
 
 
+def in_odometry(scene: DynamicGaussians, near: Surroundings, source: Source) -> tuple[DynamicGaussians, Header]:
+    """The scene in odometry's frame, or the camera's where there is no odometry; and the header that says which."""
+    base, header = _base_in_odometry(near, source.stamp_ns), source.header
+    if base is None:
+        return scene, header
+    T_odometry_camera = base @ near.camera_in_base(header.frame_id, source.stamp_ns)
+    return scene.transformed(T_odometry_camera), Header(stamp=header.stamp, frame_id=near.odometry.frame)
+
+
 def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
     """A grid per frame asked for, in odometry's frame."""
     near, stamp_ns = result.near, result.source.stamp_ns
-    base = near.base_in(near.odometry.frame, stamp_ns) if near.odometry.frame else None
+    base = _base_in_odometry(near, stamp_ns)
     if base is None:
         raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
     header = Header(stamp=result.source.header.stamp, frame_id=near.odometry.frame)
@@ -159,3 +172,8 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
         seconds = float(p.times[i])
         made = occupancy_map(result.scene.at(seconds), base, _mounting(result), p.map_extent)
         out.occupancy.publish(c.grid_message(made, stamp_ns + round(seconds * 1e9), header))
+
+
+def _base_in_odometry(near: Surroundings, stamp_ns: int) -> FloatArray | None:
+    """T_odometry_base at a time, None without odometry."""
+    return near.base_in(near.odometry.frame, stamp_ns) if near.odometry.frame else None

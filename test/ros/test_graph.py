@@ -88,6 +88,11 @@ def test_rviz_shows_topics_that_there_are(client):
     assert shown <= names(client, "publisher") | names(client, "subscriber")
     kinds = {d["Class"].rpartition("/")[2] for d in displays}
     assert kinds >= {"Image", "PointCloud2", "MarkerArray", "Path", "TF", "Map"}
+    window = config["Window Geometry"]
+    docks = {d["Name"] for d in displays if d["Class"].endswith("/Image")} | {p["Name"] for p in config["Panels"]}
+    state = bytes.fromhex(window["QMainWindow State"])
+    assert all(name.encode("utf-16-be") in state for name in docks)  # Qt places docks by their names
+    assert not window["Hide Left Dock"] and not window["Hide Right Dock"]  # RViz reads memory at random without them
 
 
 def test_foxglove_shows_topics_that_there_are(client):

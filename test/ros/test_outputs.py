@@ -9,17 +9,21 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
-from nav_msgs.msg import OccupancyGrid
+from nav_msgs.msg import OccupancyGrid, Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.moving_objects import MovingObject
 from pixel4d_ros.ros.conversions import read_pose
+from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.markers import motion_markers
-from pixel4d_ros.ros.publishing import uncertainty_image
+from pixel4d_ros.ros.publishing import in_odometry, uncertainty_image
+from pixel4d_ros.ros.splats import splat_array_bytes
+from pixel4d_ros.ros.transforms import OdometryTrack
 from pixel4d_ros.rotations import rigid, rotation_matrix
 from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
@@ -154,22 +158,72 @@ def test_markers_of_one_object():
     assert all(m.header == header and m.color.a > 0 for m in (camera, box, arrow, line))
 
 
-def test_splats_are_what_rvizsplat_reads():
-    pytest.importorskip("gsplat_msgs.msg", reason="needs RVizSplat's messages, which are not on PyPI")
+SPLAT_ARRAY = "gsplat_msgs/msg/SplatArray"
+SPLAT_DEFINITION = f"""
+gsplat_msgs/Splat[] splats
+{"=" * 80}
+MSG: gsplat_msgs/Splat
+geometry_msgs/PoseWithCovarianceStamped pose
+uint8 opacity
+uint8 harmonics_deg
+float32[] spherical_harmonics
+"""
+
+
+@pytest.mark.parametrize("frame", ["", "odom", "camera", "a_longer_name"])  # strings move what comes after them
+def test_splats_are_what_rvizsplat_reads(frame):
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     from test_conversions import scene_of
 
-    from pixel4d_ros.ros.splats import splat_array_message
-
     scene = scene_of(5)
-    splats = splat_array_message(scene, Header(frame_id="camera", stamp=stamp(1.0))).splats
+    made = splat_array_bytes(scene, Header(frame_id=frame, stamp=stamp(1.5)))
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg(SPLAT_DEFINITION, SPLAT_ARRAY))
+    splats = store.deserialize_cdr(made, SPLAT_ARRAY).splats
     assert len(splats) == 5 and all(s.harmonics_deg == 0 and len(s.spherical_harmonics) == 3 for s in splats)
     one = splats[3]
-    assert one.pose.header.frame_id == "camera" and one.opacity == round(255 * float(scene.opacities[3]))
+    sent = (one.pose.header.frame_id, one.pose.header.stamp.sec, one.pose.header.stamp.nanosec)
+    assert sent == (frame, stamp(1.5).sec, stamp(1.5).nanosec)
+    assert one.opacity == round(255 * float(scene.opacities[3]))
     T = read_pose(one.pose.pose.pose)
     assert np.allclose(T[:3, 3], scene.means[3])
     covariance = np.reshape(one.pose.pose.covariance, (6, 6))[:3, :3]
     assert np.allclose(covariance, T[:3, :3] @ np.diag(scene.scales[3].numpy() ** 2) @ T[:3, :3].T, atol=1e-6)
     assert np.allclose(np.array(one.spherical_harmonics) * SH_C0 + 0.5, scene.colors[3], atol=1e-6)
+
+
+def test_splats_are_as_long_as_ros_makes_them():
+    messages = pytest.importorskip("gsplat_msgs.msg", reason="needs RVizSplat's messages, which are not on PyPI")
+    from rclpy.serialization import deserialize_message, serialize_message
+    from test_conversions import scene_of
+
+    scene = scene_of(3)
+    made = splat_array_bytes(scene, Header(frame_id="odom", stamp=stamp(1.5)))
+    read = deserialize_message(made, messages.SplatArray)
+    assert len(serialize_message(read)) == len(made)  # what pads it is not defined
+    last = read.splats[2]
+    assert last.pose.header == Header(frame_id="odom", stamp=stamp(1.5)) and last.opacity == 255
+    assert np.allclose(read_pose(last.pose.pose.pose)[:3, 3], scene.means[2])
+    assert np.allclose(np.array(last.spherical_harmonics) * SH_C0 + 0.5, scene.colors[2], atol=1e-6)
+
+
+def test_splats_lie_in_odometrys_frame():
+    """RVizSplat takes them for the fixed frame's, whatever the header says."""
+    from drive import surroundings
+    from test_conversions import scene_of
+
+    scene, odometry = scene_of(5), OdometryTrack()
+    source = Source(np.zeros((2, 2, 3), np.uint8), Camera(np.eye(3), 2, 2), Header(frame_id="camera", stamp=stamp(1.0)))
+    near = surroundings(odometry=odometry)
+    unmoved, header = in_odometry(scene, near, source)
+    assert header.frame_id == "camera" and unmoved is scene
+    message = Odometry(header=Header(frame_id="odom", stamp=stamp(1.0)), child_frame_id="base_link")
+    message.pose.pose.position.x = 7.0
+    odometry.add(message)
+    moved, header = in_odometry(scene, near, source)
+    assert header == Header(frame_id="odom", stamp=stamp(1.0))
+    expected = rigid(np.eye(3), [7, 0, 0]) @ near.mounting
+    assert np.allclose(moved.means, scene.means.numpy() @ expected[:3, :3].T + expected[:3, 3], atol=1e-5)
 
 
 def test_splats_come_over_dds_to_a_late_viewer(tmp_path, street):

@@ -1,0 +1,178 @@
+"""The losses: what costs nothing, what costs, and what is left out because nobody knows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from batch_samples import sample_batch
+
+from pixel4d_ros.predictor.maps import PixelMaps
+from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
+from pixel4d_ros.predictor.posterior import Latent
+from pixel4d_ros.training import losses
+from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.rendering import Prediction, training_canvas
+
+SIZE = (64, 32)
+
+
+def perfect_prediction(batch: Batch) -> Prediction:
+    """Votes and motion that are exactly those of the batch's objects."""
+    canvas = training_canvas(*SIZE)
+    h, w = canvas.height // 4, canvas.width // 4
+    offset, motion, center = torch.zeros(1, 2, h, w), torch.zeros(1, 4, 3, h, w), torch.zeros(1, 1, h, w)
+    ids = batch.object_ids[0, 2::4, 2::4]
+    for k in range(1, batch.motions.shape[1]):
+        rows, columns = torch.nonzero(ids == k).T
+        where = (rows + canvas.top // 4, columns + canvas.left // 4)
+        offset[0, 0][where] = (columns.float().mean() - columns) / OFFSET_SCALE
+        offset[0, 1][where] = (rows.float().mean() - rows) / OFFSET_SCALE
+        motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
+    still = torch.zeros(1, 12, h, w)
+    maps = PixelMaps({}, {"center": center, "offset": offset}, still[:, None], still, still)
+    return Prediction(batch.images, maps, motion, torch.ones(1), canvas, None, batch.flow.clone(), batch.flow.clone())
+
+
+def test_equal_images_cost_nothing() -> None:
+    images = torch.rand(2, 3, 3, 32, 64)
+    assert losses.color_loss(images, images).item() == pytest.approx(0, abs=1e-5)
+    assert losses.similarity(images[0], images[0]).item() == pytest.approx(1, abs=1e-5)
+    assert losses.color_loss(images + 0.1, images).item() > 0.1
+
+
+def test_true_depth_costs_nothing_and_the_unknown_is_left_out() -> None:
+    truth = torch.rand(2, 16, 24) * 30 + 1
+    truth[0, :4], truth[1, 5] = torch.inf, 0
+    limit = torch.full((2, 1, 1), 250.0)
+    right = torch.where(truth == 0, 77.0, truth.clamp(max=250.0))
+    assert losses.depth_loss(right, truth, limit).item() == pytest.approx(0, abs=1e-6)
+    assert losses.depth_edge_loss(right, truth, limit).item() == pytest.approx(0, abs=1e-6)
+    # Ten percent too far everywhere: the relative error counts, and edges are where they should be.
+    assert losses.depth_loss(right * 1.1, truth, limit).item() == pytest.approx(math.log(1.1), rel=1e-4)
+    assert losses.depth_edge_loss(right * 1.1, truth, limit).item() == pytest.approx(0, abs=1e-5)
+    nothing = torch.zeros(2, 16, 24)
+    assert losses.depth_loss(right, nothing, limit).item() == 0
+
+
+def test_planes_are_smooth_and_steps_are_not() -> None:
+    row, column = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    plane, flat = (0.02 + 0.01 * row + 0.003 * column)[None], torch.full((1, 3, 16, 24), 0.5)
+    assert losses.smoothness_loss(plane, flat).item() == pytest.approx(0, abs=1e-5)
+    step = torch.where(column > 11, 0.5, 0.1)[None]
+    edge = torch.where(column > 11, 0.9, 0.1).expand(1, 3, 16, 24)
+    assert losses.smoothness_loss(step, flat) > 10 * losses.smoothness_loss(step, edge)
+
+
+def test_mobility_is_judged_only_where_it_is_known() -> None:
+    ids = torch.tensor([[[0, 0, 1, 2]]])
+    sure = torch.tensor([[[-20.0, -20, 20, 20]]])
+    assert losses.mobility_loss(sure, ids).item() == pytest.approx(0, abs=1e-6)
+    assert losses.mobility_loss(-sure, ids).item() > 10
+    # What nobody knows counts as standing, but hardly against what is known.
+    half_known = torch.cat((ids, torch.full_like(ids, -1)), 2)
+    wrong = torch.cat((sure, torch.full_like(sure, 20)), 2)
+    assert 0 < losses.mobility_loss(wrong, half_known).item() < 1
+    assert losses.mobility_loss(-sure, ids).item() > 10
+
+
+def test_right_votes_and_motion_cost_nothing() -> None:
+    batch = sample_batch(objects=2)
+    batch.object_ids[batch.object_ids == 0] = -1
+    prediction = perfect_prediction(batch)
+    best = losses.object_loss(prediction, batch).item()  # of the heat map, which no logits match exactly
+    prediction.motion[:, 0, 2] += 1.0
+    assert losses.object_loss(prediction, batch).item() - best == pytest.approx(1 / LINEAR_SCALE, rel=1e-5)
+    prediction.motion[:, 0, 2] -= 1.0
+    prediction.maps.objects["offset"] += 0.25
+    assert losses.object_loss(prediction, batch).item() - best == pytest.approx(0.25, rel=1e-5)
+
+
+def test_a_centre_where_the_object_is_costs_least() -> None:
+    batch = sample_batch(objects=1)
+
+    def cost(row: int, column: int) -> float:
+        prediction = perfect_prediction(batch)
+        center = prediction.maps.objects["center"].fill_(-6.0)
+        center[0, 0, row + prediction.canvas.top // 4, column + prediction.canvas.left // 4] = 4.0
+        return losses.object_loss(prediction, batch).item()
+
+    # Pixels 8..20 and 20..32 are quarter resolution rows 2..4 and columns 5..7.
+    assert cost(3, 6) < min(cost(3, 12), cost(6, 6), cost(0, 0))
+
+
+def test_scenes_without_objects_have_a_loss_too() -> None:
+    batch = sample_batch(objects=0)
+    prediction = perfect_prediction(batch)
+    prediction.maps.objects["center"].fill_(-20.0)
+    assert losses.object_loss(prediction, batch).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_latent_like_the_prior_costs_only_its_free_bits() -> None:
+    zeros = torch.zeros(2, 8, 2, 3)
+    free = 8 * losses.FREE_BITS
+    assert losses.latent_loss(Latent(zeros, zeros)).item() == pytest.approx(free)
+    assert losses.latent_loss(Latent(zeros + 1, zeros)).item() == pytest.approx(8 * 0.5)
+
+
+def test_the_spread_that_the_motion_has_is_the_likeliest() -> None:
+    batch = sample_batch(objects=1)  # 1 m/s to the right, where the mode stands still: one of 12 numbers is off
+
+    def cost(spread: float) -> float:
+        prediction = perfect_prediction(batch)
+        prediction.maps.spread.fill_(losses.LEAST_SPREAD / LINEAR_SCALE)
+        prediction.maps.spread[:, 0] = spread / LINEAR_SCALE
+        return losses.spread_loss(prediction, batch).item()
+
+    assert cost(1.0) < min(cost(0.5), cost(2.0))
+
+
+def test_unknown_pixels_teach_nothing() -> None:
+    batch = sample_batch(objects=2)
+    batch.object_ids[:, 16:] = -1
+    batch.motions[0, 1, 1:] = torch.nan  # of object 1 the velocity is known, of object 2 nothing
+    batch.motions[0, 2] = torch.nan
+    prediction = perfect_prediction(sample_batch(objects=2))
+    maps, canvas = prediction.maps, prediction.canvas
+    prediction.motion.add_(0.1)
+    mobility = torch.zeros(1, 32, 64)
+    learned = [mobility, prediction.motion, maps.objects["center"], maps.objects["offset"], maps.spread]
+    for tensor in learned:
+        tensor.requires_grad_()
+    loss = losses.mobility_loss(mobility, batch.object_ids) + losses.object_loss(prediction, batch)
+    (loss + losses.spread_loss(prediction, batch)).backward()
+    gradients = [tensor.grad for tensor in learned]
+    assert all(g is not None and torch.isfinite(g).all() and g.any() for g in gradients)
+    told, motion, center, offset, spread = (g.flatten(1, -3) if g.ndim > 3 else g for g in gradients if g is not None)
+    assert told[:, :16].all() and told[:, 16:].abs().max() < 0.1 * told[:, :16].abs().min()
+    row, column = canvas.top // 4, canvas.left // 4
+    lower = slice(row + 4, row + 8)
+    assert center[:, :, row : row + 4, column : column + 16].all() and not center[:, :, lower].any()
+    assert not offset[:, :, lower].any() and not motion[:, :, lower].any() and not spread[:, :, lower].any()
+    for gradient in (motion[0, :, row + 2 : row + 4], spread[0, :, row + 2 : row + 4]):
+        first, second = gradient[..., column + 5 : column + 8], gradient[..., column + 10 : column + 13]
+        assert first[:3].all() and not first[3:].any() and not second.any()
+
+
+def test_flow_as_predicted_costs_next_to_nothing() -> None:
+    batch = sample_batch(objects=0)
+    prediction = perfect_prediction(batch)
+    ids = torch.zeros(1, 32, 64, dtype=torch.long)
+    right = losses.flow_loss(prediction, batch.flow, ids)
+    assert right.item() == pytest.approx(math.log(1.1), abs=1e-3)  # a distance is taken as 0.1 pixels at least
+    assert losses.flow_loss(prediction, batch.flow + 3, ids) > right + 1
+    assert losses.flow_loss(prediction, batch.flow + torch.nan, ids).item() == 0
+
+
+def test_flow_is_explained_by_motion_where_that_is_known_or_likely() -> None:
+    batch = sample_batch(objects=0)
+    prediction = replace(perfect_prediction(batch), flow=torch.full((1, 2, 32, 64), 3.0))
+    measured, ids = torch.full((1, 2, 32, 64), 3.0), torch.zeros(1, 32, 64, dtype=torch.long)
+    right = pytest.approx(math.log(1.1), abs=1e-3)
+    assert losses.flow_loss(prediction, measured, ids + 1).item() == right
+    assert losses.flow_loss(prediction, measured, ids - 1, guess=True).item() == right
+    assert losses.flow_loss(prediction, batch.flow, ids - 1, guess=True).item() == right
+    for unmoved in (ids, ids - 1):
+        assert losses.flow_loss(prediction, measured, unmoved).item() > 1
