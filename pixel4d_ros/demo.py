@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.rotations import FloatArray
 
 NODE = "/forecast_node"
+RECORDED = f"{NODE}/[!s]*"  # not the splats: 25 MB each, for RVizSplat alone
 PLAN = "/planned_path"
 STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
@@ -145,7 +146,7 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     environment = ros_environment()
     recorder = node = replay = None
     try:
-        command = cli("record", str(recorded), "--overwrite", "--use-sim-time", "--topics", f"{NODE}/*", "/diagnostics")
+        command = cli("record", str(recorded), "--overwrite", "--use-sim-time", "--topics", RECORDED, "/diagnostics")
         recorder = Child.start("recorder", command, environment, args.out / "recorder.log")
         say(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
         began = time.monotonic()
