@@ -142,6 +142,7 @@ def read_job(log_path: Path, camera: str | None) -> Job:
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     """Node, recorder and replay as three processes; their output in files beside the recording."""
     from pixel4d_ros.processes import Child, ProcessError
+    from pixel4d_ros.ros.record import TIME_BEGAN
 
     environment = ros_environment()
     recorder = node = replay = None
@@ -160,7 +161,7 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
             replay = Child.start(
                 "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
             )
-            if recorder.wait_for_output("simulated time began\n", [node, replay], CLOCK_TIMEOUT_S):
+            if recorder.wait_for_output(TIME_BEGAN, [node, replay], CLOCK_TIMEOUT_S):
                 break
             say("replay    the recorder does not hear it: replaying anew")
             replay.end()

@@ -211,8 +211,9 @@ class Forecaster:
             animation = animate(futures, times, exact)
         instants = np.arange(v) % len(times)
         kept, source = distinct_views(poses, instants)
-        known, lanes = [], Lanes(self.device, -(-len(kept) // VIEWS_PER_CALL))
-        for start in range(0, len(kept), VIEWS_PER_CALL):
+        starts = range(0, len(kept), VIEWS_PER_CALL)
+        known, lanes = [], Lanes(self.device, len(starts))
+        for start in starts:
             some = kept[start : start + VIEWS_PER_CALL]
             with lanes.take_turn(), _memory_errors(self.device):
                 part = render(animation, poses[some], instants[some], camera, with_depth)

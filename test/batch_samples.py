@@ -6,6 +6,8 @@ import torch
 
 from pixel4d_ros.training.batch import Batch
 
+SIZE = (64, 32)
+
 
 def sample_batch(objects: int = 1) -> Batch:
     """One sample of 64 x 32 pixels in two views; object k is a square that drives at k m/s to the right."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batch_samples import sample_batch
+from batch_samples import SIZE, sample_batch
 
 from pixel4d_ros.predictor.maps import PixelMaps
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
@@ -15,8 +15,6 @@ from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training import losses
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import Prediction, training_canvas
-
-SIZE = (64, 32)
 
 
 def perfect_prediction(batch: Batch) -> Prediction:

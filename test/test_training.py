@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from batch_samples import sample_batch
+from batch_samples import SIZE, sample_batch
 from conftest import REPOSITORY
 from torch import Tensor
 
@@ -21,8 +21,6 @@ from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig
 from pixel4d_ros.training.rendering import predict_views, training_canvas
-
-SIZE = (64, 32)
 
 
 def test_joined_batches_pad_their_objects() -> None:
