@@ -76,9 +76,6 @@ def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
     """Tensors of one device as arrays, with one wait for all of them."""
     if not tensors or not tensors[0].is_cuda:
         return tuple(np.asarray(tensor) for tensor in tensors)
-    buffers = []
-    for tensor in tensors:
-        buffers.append(HostBuffer(tuple(tensor.shape), tensor.dtype, tensor.device))
-        buffers[-1].put(0, tensor)
+    hosts = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
     torch.cuda.current_stream(tensors[0].device).synchronize()
-    return tuple(buffer.array() for buffer in buffers)
+    return tuple(host.numpy() for host in hosts)

@@ -248,6 +248,7 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         (["--node", "0"], "--node and --rate must be positive"),
         (["--node", "3", "--rate", "-1"], "--node and --rate must be positive"),
         (["--node", "3", "--plot", "a.png"], "leave --node away"),
+        (["--node", "3", "--candidates", "30", "65"], "--candidates 65: the node takes 64 in one request at most"),
     ],
 )
 def test_bad_input_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
 NODE_SIZE = (832, 256)  # of --node on CUDA
+NODE_CANDIDATES = (30,)
 GPU_CANDIDATES, CPU_CANDIDATES = (1, 16, 64), (1, 4)
-GPU_RUNS, CPU_RUNS = 500, 10
-GPU_WARM_UP, CPU_WARM_UP = 20, 1
+GPU_RUNS, CPU_RUNS, NODE_RUNS = 500, 10, 30
+GPU_WARM_UP, CPU_WARM_UP, NODE_WARM_UP = 20, 1, 3
 SMALLEST, LARGEST = 32, 8192  # pixels of an image's sides
 
 
@@ -45,11 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         nargs="*",
         metavar="N",
-        help="trajectories rendered from one prediction; nothing: none (default: 1 16 64, on the CPU 1 4)",
+        help="trajectories rendered from one prediction, with --node in one request to the service; nothing: none "
+        "(default: 1 16 64, on the CPU 1 4, with --node 30)",
     )
-    what.add_argument("--runs", type=int, metavar="N", help=f"(default: {GPU_RUNS}, on the CPU {CPU_RUNS})")
     what.add_argument(
-        "--warm-up", type=int, metavar="N", help=f"runs before (default: {GPU_WARM_UP}, CPU {CPU_WARM_UP})"
+        "--runs",
+        type=int,
+        metavar="N",
+        help=f"with --node: requests (default: {GPU_RUNS}, on the CPU {CPU_RUNS}, with --node on CUDA {NODE_RUNS})",
+    )
+    what.add_argument(
+        "--warm-up",
+        type=int,
+        metavar="N",
+        help=f"runs before (default: {GPU_WARM_UP}, on the CPU {CPU_WARM_UP}, with --node on CUDA {NODE_WARM_UP})",
     )
     what.add_argument(
         "--image",
@@ -60,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     node = parser.add_argument_group("the node, instead of all that (needs ROS)")
-    node.add_argument("--node", type=float, metavar="SECONDS", help="feed the real node over DDS for so long")
+    node.add_argument(
+        "--node",
+        type=float,
+        metavar="SECONDS",
+        help="feed the real node over DDS for so long, then ask its service about candidates",
+    )
     node.add_argument("--rate", type=float, default=30.0, metavar="HZ", help="images per second (default: 30)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
@@ -118,9 +133,12 @@ def _plan(args: argparse.Namespace) -> Plan:
 
     cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
     runs, warm_up = (GPU_RUNS, GPU_WARM_UP) if cuda else (CPU_RUNS, CPU_WARM_UP)
-    sizes, candidates = (GPU_SIZES, GPU_CANDIDATES) if cuda else (CPU_SIZES, CPU_CANDIDATES)
+    sizes: tuple[tuple[int, int], ...] = GPU_SIZES if cuda else CPU_SIZES
+    candidates: tuple[int, ...] = GPU_CANDIDATES if cuda else CPU_CANDIDATES
     if args.node is not None:
-        sizes = (NODE_SIZE,) if cuda else CPU_SIZES
+        sizes, candidates = (NODE_SIZE,) if cuda else CPU_SIZES, NODE_CANDIDATES
+        if cuda:
+            runs, warm_up = NODE_RUNS, NODE_WARM_UP
     return Plan(
         sizes=tuple(args.sizes or sizes),
         frames=tuple(args.frames),

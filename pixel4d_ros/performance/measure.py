@@ -49,7 +49,7 @@ class Plan:
     weights: Path | None = None
     device: str = "auto"
     image: Path | None = None
-    node_seconds: float | None = None  # measure the node for so long, and nothing else
+    node_seconds: float | None = None  # measure the node for so long, then its service, and nothing else
     node_rate: float = 30.0  # images per second
 
     def cases(self) -> list[tuple[int, int]]:
@@ -91,7 +91,19 @@ def _measure_node(plan: Plan, source: SourceImage) -> NodeTimes:
 
     assert plan.node_seconds is not None
     frames, samples = plan.cases()[0]
-    return measure_node(Feed(source, frames, samples, plan.node_seconds, plan.node_rate, plan.device, plan.weights))
+    return measure_node(
+        Feed(
+            source=source,
+            frames=frames,
+            samples=samples,
+            seconds=plan.node_seconds,
+            rate=plan.node_rate,
+            device=plan.device,
+            weights=plan.weights,
+            candidates=plan.candidates,
+            effort=plan.effort,
+        )
+    )
 
 
 def measure_size(plan: Plan, source: SourceImage) -> tuple[SizeTimes, str]:

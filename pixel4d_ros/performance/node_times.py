@@ -8,11 +8,12 @@ from pathlib import Path
 from pixel4d_ros.evaluation.tables import table
 from pixel4d_ros.performance.source_image import SourceImage
 from pixel4d_ros.performance.statistics import Spread
+from pixel4d_ros.performance.stopwatch import Effort
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What the node is given."""
+    """What the node is given, and then asked."""
 
     source: SourceImage
     frames: int
@@ -21,6 +22,8 @@ class Feed:
     rate: float  # images per second
     device: str
     weights: Path | None = None
+    candidates: tuple[int, ...] = ()  # paths per request to the service
+    effort: Effort = Effort(30, 3)  # requests for each number of them, without images and with
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.rate > 0 and self.seconds * self.rate >= 1):
@@ -43,6 +46,22 @@ class Publishing:
 
 
 @dataclass(frozen=True)
+class ServiceTimes:
+    """Requests to ~/forecast_trajectories, one after another, while no images come; the image's prediction is there."""
+
+    candidates: int
+    with_images: bool
+    megabytes: float  # of one answer
+    answer: Spread  # from the call to the answer in the process that calls
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        answer = f"with images, {self.megabytes:.1f} MB" if self.with_images else "without images"
+        return f"{self.candidates} candidate{'s' * (self.candidates != 1)}, answer {answer}"
+
+
+@dataclass(frozen=True)
 class NodeTimes:
     """The node over DDS, in a process of its own, for a while."""
 
@@ -61,6 +80,7 @@ class NodeTimes:
     growth: float | None  # median to_arrived of the last third less that of the first
     node: dict[str, str]  # the node's own figures, from /diagnostics
     publishing: Publishing
+    services: tuple[ServiceTimes, ...]  # asked after all the rest
 
     @property
     def per_second(self) -> float:
@@ -97,6 +117,7 @@ def describe_node(times: NodeTimes, markdown: bool = False) -> str:
         ("publishing alone: serialisation", p.serialize),
         ("publishing alone: publish(), with serialisation", p.publish),
         ("publishing alone: publish to arrival in another process", p.arrive),
+        *((s.name, s.answer) for s in times.services),
     ]
     rows = [
         [name, *(f"{value:.1f}" for value in (s.p50, s.p99, s.worst)), str(s.runs)]
@@ -111,4 +132,9 @@ def describe_node(times: NodeTimes, markdown: bool = False) -> str:
         f"publishing alone: {p.arrived} of {p.sent} messages of {p.megabytes:.1f} MB arrived\n"
         f"the node says: {', '.join(f'{name} {value}' for name, value in times.node.items())}"
     )
+    if times.services:
+        counts += (
+            "\ncandidates: request to answer of ~/forecast_trajectories in the process that asks, one after another, "
+            "with no images meanwhile, from an image that the node has just forecast"
+        )
     return "\n\n".join((head, table(("", "p50 ms", "p99 ms", "worst ms", "messages"), rows, markdown), counts))

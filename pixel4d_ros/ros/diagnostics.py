@@ -41,7 +41,7 @@ class Faults:
     def __init__(self, warn: Callable[[str], object], error: Callable[[str], object]) -> None:
         self._warn, self._error = warn, error
         self._lock = RLock()
-        self._logged: dict[str, tuple[str, float]] = {}
+        self._logged: dict[tuple[str, str], float] = {}  # (place, message): when, of the last REPEAT_S
         self._active: dict[str, str] = {}
         self.last = ""
         self.count = 0
@@ -49,14 +49,16 @@ class Faults:
     def report(self, place: str, message: str) -> bool:
         """Note a fault; true when it was new and therefore logged."""
         with self._lock:
-            text, at = self._logged.get(place, ("", -REPEAT_S))
+            now = time.monotonic()
+            # All of them, not the last alone: two faults that take turns would fill the log.
+            self._logged = {what: at for what, at in self._logged.items() if now - at < REPEAT_S}
             standing = self._active.get(place) == message
-            recent = text == message and time.monotonic() - at < REPEAT_S
+            recent = (place, message) in self._logged
             self._active[place] = self.last = message
             self.count += 1
             if standing or recent:
                 return False
-            self._logged[place] = (message, time.monotonic())
+            self._logged[place, message] = now
         # Two lines on purpose: rclpy refuses one line of code that logs at changing severities.
         if place in DEGRADING:
             self._warn(f"{place}: {message}")

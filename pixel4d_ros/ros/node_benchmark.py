@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path as FilePath
 from threading import Event
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,11 +33,11 @@ from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros import conversions as c
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.publishing import CameraViews, sequence_message
+from pixel4d_ros.ros.service_benchmark import check_candidates, check_going_on, measure_service, path_message
 from pixel4d_ros.ros.session import ros_node, spinning
-from pixel4d_ros.rotations import rigid
 
 FORECAST, ALONE = "/forecast_node/forecast", "/pixel4d_benchmark/forecast"
-BASE, CAMERA = "base_link", "camera"
+CAMERA = "camera"
 CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers publish
 OUTPUT_QOS = QoSProfile(depth=10)
 HEADER_BYTES = 64  # at the start of a serialised message, which hold its header
@@ -50,7 +50,11 @@ SAID = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion so
 
 
 def measure_node(feed: Feed) -> NodeTimes:
-    """Start the node, feed it, and say how it kept up. Raises ProcessError when it does not work."""
+    """Start the node, feed it, then ask its service, and say how it kept up.
+
+    Raises ValueError for more candidates than the node takes, and ProcessError when it does not work.
+    """
+    check_candidates(feed)
     # A domain of our own, for this process as for those it starts.
     os.environ.update(ros_environment())
     with (
@@ -65,6 +69,9 @@ def measure_node(feed: Feed) -> NodeTimes:
             rig = Rig(node, feed)
             with spinning(node, "listener"):
                 times = _drive(rig, child, publishing, stop)
+                if feed.candidates:
+                    stamp_ns = _rest_on_an_image(rig, child, stop, 1e-3 * times.to_arrived.worst)
+                    times = replace(times, services=measure_service(node, feed, stamp_ns, child, stop))
             child.stop()
         finally:
             child.end()
@@ -98,12 +105,20 @@ class Rig:
 
     def send_plan(self) -> None:
         """Straight ahead from here and now."""
-        now = time.time_ns()
-        message = Path(header=Header(frame_id=BASE, stamp=c.time_message(now)))
-        for t in np.arange(0, PLAN_S, STEP):
-            header = Header(frame_id=BASE, stamp=c.time_message(now + round(t * 1e9)))
-            message.poses.append(PoseStamped(header=header, pose=c.pose_message(rigid(np.eye(3), [SPEED * t, 0, 0]))))
-        self.plan.publish(message)
+        times = np.arange(0, PLAN_S, STEP)
+        poses = np.tile(np.eye(4), (len(times), 1, 1))
+        poses[:, 0, 3] = SPEED * times
+        self.plan.publish(path_message(poses, times, time.time_ns()))
+
+    def forecast_one(self, patience_s: float) -> int | None:
+        """Send an image and wait for its forecast; the image's stamp in ns, None when nothing came for so long."""
+        self.send_plan()
+        stamp, end = self.send_image(), time.monotonic() + patience_s
+        while stamp not in self.whole():
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.005)
+        return stamp
 
     def whole(self, since_ns: int = 0) -> dict[int, tuple[int, int]]:
         """By image stamp, of forecasts that arrived with all their samples: when published, when arrived; ns."""
@@ -143,9 +158,7 @@ def _drive(rig: Rig, child: Child, publishing: Publishing, stop: Event) -> NodeT
             rig.send_plan()
             next_plan = time.monotonic() + 1 / PLAN_HZ
         sent.append(rig.send_image())
-        child.check_alive()
-        if stop.is_set():
-            raise KeyboardInterrupt
+        check_going_on(child, stop)
     _rest(rig)
     after = rig.counters()
     arrived = rig.whole(sent[0])
@@ -168,6 +181,7 @@ def _drive(rig: Rig, child: Child, publishing: Publishing, stop: Event) -> NodeT
         growth=growth(latencies),
         node={name: rig.status[name] for name in SAID if name in rig.status},
         publishing=publishing,
+        services=(),
     )
 
 
@@ -175,18 +189,13 @@ def _settle(rig: Rig, child: Child, stop: Event) -> None:
     """Images one by one until some forecasts have come: the first ones record graphs and meet cold caches."""
     end = time.monotonic() + FIRST_S
     while len(rig.whole()) < SETTLED:
-        child.check_alive()
-        if stop.is_set():
-            raise KeyboardInterrupt
+        check_going_on(child, stop)
         if time.monotonic() > end:
             said = "; ".join(
                 f"{key}: {value}" for key, value in rig.status.items() if "error" in key or "frames" in key
             )
             raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({said}){child.last_words()}")
-        rig.send_plan()
-        stamp, patience = rig.send_image(), time.monotonic() + REST_S
-        while stamp not in rig.whole() and time.monotonic() < patience:
-            time.sleep(0.005)
+        rig.forecast_one(REST_S)
 
 
 def _rest(rig: Rig) -> None:
@@ -196,6 +205,16 @@ def _rest(rig: Rig) -> None:
         if len(rig.messages) != count:
             count, quiet = len(rig.messages), now
         time.sleep(0.05)
+
+
+def _rest_on_an_image(rig: Rig, child: Child, stop: Event, usual_s: float) -> int:
+    """Leave the node with a new image that it has forecast, which takes usual_s; the image's stamp in ns."""
+    end = time.monotonic() + FIRST_S
+    while (stamp_ns := rig.forecast_one(REST_S + usual_s)) is None:
+        check_going_on(child, stop)
+        if time.monotonic() > end:
+            raise ProcessError(f"no forecast to ask about came within {FIRST_S:g} s{child.last_words()}")
+    return stamp_ns
 
 
 def _node_command(feed: Feed) -> list[str]:

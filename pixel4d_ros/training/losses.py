@@ -19,6 +19,7 @@ LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
 STILL_PRIOR = 0.03  # weight of a pixel of which nobody knows whether it moves, counted as one that stands
 CENTER_SIGMA = 2.0  # quarter resolution pixels
+MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the forecast of movers lacks is their depth
 
 
 def total_loss(
@@ -32,7 +33,7 @@ def total_loss(
     ids = batch.object_ids
     parts = {
         "color": color_loss(prediction.views, batch.images),
-        "depth": depth_loss(depth, batch.depth, limit),
+        "depth": depth_loss(depth, batch.depth, limit, ids),
         "edges": depth_edge_loss(depth, batch.depth, limit),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
         "flow": flow_loss(prediction, batch.flow, ids, guess=progress >= DEPTH_TRUSTED_FROM),
@@ -63,14 +64,15 @@ def total_loss(
 def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
     """L1 and SSIM at full, and L1 at a quarter resolution, which finds misplaced structure from further away.
 
-    Of the later views also log MSE, which is PSNR in other units: it prefers a blurred guess to a sharp one in the
-    wrong place. (The source view, where nothing is misplaced, would rule it.)
+    Also log MSE, which is PSNR in other units: it prefers a blurred guess to a sharp one in the wrong place. The source
+    view, where nothing is misplaced, would rule it, and counts for little.
     """
-    later = torch.log10((rendered[:, 1:] - target[:, 1:]).square().mean((2, 3, 4)) + 1e-3).mean()
+    squared = (rendered - target).square().mean((2, 3, 4))
+    source, later = torch.log10(squared[:, 0] + 1e-4).mean(), torch.log10(squared[:, 1:] + 1e-3).mean()
     rendered, target = rendered.flatten(0, 1), target.flatten(0, 1)
     coarse = F.l1_loss(F.avg_pool2d(rendered, 4), F.avg_pool2d(target, 4))
     fine = 0.6 * F.l1_loss(rendered, target) + 0.12 * (1 - similarity(rendered, target))
-    return fine + 0.3 * coarse + 0.1 * (later + 3)
+    return fine + 0.3 * coarse + 0.15 * (later + 3) + 0.04 * (source + 4)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -82,9 +84,9 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     return (numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
-def depth_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
-    """Mean |log depth error| where the truth is known; sky (inf) counts as the farthest depth there is."""
-    known = truth > 0
+def depth_loss(depth: Tensor, truth: Tensor, limit: Tensor, ids: Tensor) -> Tensor:
+    """Mean |log depth error| where the truth is known, movers (ids > 0) first; sky (inf) counts as the farthest."""
+    known = (truth > 0) * torch.where(ids > 0, MOVER_DEPTH, 1.0)
     error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
     return (error.abs() * known).sum() / known.sum().clamp(min=1)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from conftest import REPOSITORY
@@ -26,6 +29,20 @@ def start(environment: dict[str, str], words: Sequence[str], **options: Any) -> 
     """A process whose output can be read."""
     pipe = subprocess.PIPE
     return subprocess.Popen(words, env=environment, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def hear(stream: IO[str] | None, words: str, count: int = 1) -> str:
+    """What a process that runs says, until these words have come so many times."""
+    assert stream is not None
+    said, end = "", time.monotonic() + PATIENCE_S
+    while said.count(words) < count:
+        assert time.monotonic() < end, f"waited {PATIENCE_S:g} s in vain for {words!r}:\n{said}"
+        if select.select([stream], [], [], 0.1)[0]:
+            # Past the stream's buffer, which would hide from select what is left in it.
+            chunk = os.read(stream.fileno(), 1000)
+            assert chunk, f"it ended without {words!r}:\n{said}"
+            said += chunk.decode(errors="replace")
+    return said
 
 
 def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -> tuple[int, str]:

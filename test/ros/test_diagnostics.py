@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from pixel4d_ros.ros import diagnostics
 from pixel4d_ros.ros.diagnostics import Condition, Faults, Measured, Statistics, exceeded, simulated_time, status
 from pixel4d_ros.ros.parameters import Limits
 from pixel4d_ros.ros.worker import LatestWorker
@@ -26,6 +27,22 @@ def test_faults_are_logged_when_they_change_and_not_when_they_flicker():
     assert faults.report("image", "torn")
     assert lines == ["image: dark", "image: torn"] and faults.active == {"image": "torn"}
     assert (faults.last, faults.count) == ("torn", 4)
+    for _ in range(3):  # two that take turns
+        assert not faults.report("image", "dark") and not faults.report("image", "torn")
+    assert faults.report("depth", "dark")  # the same words about something else
+    assert lines == ["image: dark", "image: torn", "depth: dark"] and faults.count == 11
+
+
+def test_a_fault_that_comes_back_later_is_logged_again(monkeypatch):
+    lines: list[str] = []
+    faults = Faults(lines.append, lines.append)
+    monkeypatch.setattr(diagnostics, "REPEAT_S", 0.05)
+    assert faults.report("image", "dark")
+    time.sleep(0.1)
+    assert not faults.report("image", "dark")  # it stood all the time
+    faults.clear("image")
+    assert faults.report("image", "dark")
+    assert lines == ["image: dark"] * 2
 
 
 def test_status_levels():

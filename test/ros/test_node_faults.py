@@ -167,14 +167,16 @@ def in_process():
     node.destroy_node()
 
 
-def fails_once_in_the_log(client: Client, capfd, words: str) -> str:
-    """Send frames until the fault shows in diagnostics, and some more; what was logged."""
+def fails_once_in_the_log(failing: Failing, client: Client, capfd, words: str) -> str:
+    """Send frames until the fault shows in diagnostics, and some more, then mend it; what was logged."""
     capfd.readouterr()
     for i in range(4):
         client.send_frame(1 + i / 10)
         client.spin_for(0.2)
     client.until(lambda: words in client.status().message)
     assert client.status().level == b"\x02"
+    failing.error = None
+    recovers(client, 3.0)  # and so all that was wrong before has been said
     log = capfd.readouterr().err
     assert log.count(f"forecast: {words}") == 1
     return log
@@ -198,12 +200,12 @@ def test_device_memory_that_runs_out_skips_frames_and_goes_on(tmp_path):
             client.until(lambda: client.status().level == b"\x02")
             words = "not enough memory on cpu: use smaller images, fewer steps or samples"
             assert words in client.status().message and not client.got["forecast"]
-            assert node.log.count(words) == 1 and "Traceback" not in node.log
             request = ForecastTrajectories.Request(trajectories=[path(2.0)])
             answer = call(client, ForecastTrajectories, "forecast_node/forecast_trajectories", request)
             assert not answer.success and words in answer.message
             full.unlink()
             recovers(client, 3.0)
+            assert node.log.count(words) == 1 and "Traceback" not in node.log
         finally:
             client.destroy_node()
 
@@ -226,10 +228,8 @@ def test_a_request_that_fails_is_answered_with_the_reason(in_process, error, wor
 def test_an_unexpected_error_is_logged_once_with_its_traceback(in_process, capfd):
     failing, client = in_process
     failing.error = RuntimeError("the unforeseen")
-    log = fails_once_in_the_log(client, capfd, "RuntimeError: the unforeseen")
+    log = fails_once_in_the_log(failing, client, capfd, "RuntimeError: the unforeseen")
     assert log.count("Traceback") == 1
-    failing.error = None
-    recovers(client, 3.0)
 
 
 def test_no_cuda_is_one_line(tmp_path):

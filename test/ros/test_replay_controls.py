@@ -7,11 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE_S, arrivals, command, finish, recorder, start, stopped
+from commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start, stopped
 from log_samples import entries, write_mcap
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -92,7 +91,7 @@ def test_a_looped_replay_is_scored_when_it_is_interrupted(
     processes.append(oracle(log, environment, "/forecast_node/forecast"))
     process = start(environment, command("replay", log, "--score", out, "--loop", "--rate", 2))
     processes.append(process)
-    time.sleep(6)
+    hear(process.stderr, "100%", 6)
     assert process.poll() is None
     finish(process, signal.SIGINT)
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import PATIENCE_S, arrivals, command, finish, recorder, start
+from commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start
 from log_samples import entries, write_mcap
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -40,22 +39,17 @@ def test_the_space_bar_pauses_and_resumes(tmp_path: Path, environment: dict[str,
     on_terminal = [sys.executable, "-c", AS_SHELL, *words]
     replay = start(environment, on_terminal, stdin=terminal, start_new_session=True)
     processes.append(replay)
-    assert replay.stderr is not None
 
-    def key_once_it_says(text: str, wait: float) -> None:
-        said = ""
-        end = time.monotonic() + PATIENCE_S
-        while text not in said:
-            assert time.monotonic() < end, said
-            if select.select([replay.stderr], [], [], 0.1)[0]:
-                said += os.read(replay.stderr.fileno(), 1000).decode()
-        time.sleep(wait)
+    def key_after(seconds: float) -> None:
+        time.sleep(seconds)
         os.write(master, b" ")
 
-    key_once_it_says("paused at 0.00 s", 1.0)
-    time.sleep(1.0)
-    os.write(master, b" ")
-    key_once_it_says("paused at", 1.5)
+    hear(replay.stderr, "paused at 0.00 s")
+    hear(listener.stdout, "first message on /clock")  # it may discover the replay late
+    key_after(1.0)
+    key_after(1.0)
+    hear(replay.stderr, "paused at")
+    key_after(1.5)
     finish(replay)
     finish(listener, signal.SIGINT)
     os.close(master)
@@ -87,8 +81,10 @@ class Remote:
         self._executor.add_node(self._node)
         self.odometry: list[Odometry] = []
         self.clock: list[int] = []
-        self._node.create_subscription(Odometry, ODOMETRY, self.odometry.append, 50)
-        self._node.create_subscription(Clock, "/clock", self._tick, 50)
+        self._subscriptions = [
+            self._node.create_subscription(Odometry, ODOMETRY, self.odometry.append, 50),
+            self._node.create_subscription(Clock, "/clock", self._tick, 50),
+        ]
         self._clients = {n: self._node.create_client(service_type(n), f"/pixel4d_replay/{n}") for n in ACTIONS}
 
     def call(self, name: str):
@@ -104,6 +100,21 @@ class Remote:
     def is_paused(self) -> bool:
         answer = self.call("is_paused")
         return answer.paused if hasattr(answer, "paused") else answer.message == "paused"
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Take messages until something holds."""
+        end = time.monotonic() + PATIENCE_S
+        while not true():
+            assert time.monotonic() < end, f"heard {len(self.odometry)} of odometry, {len(self.clock)} of clock"
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def hears(self) -> bool:
+        """Whether it knows the replay's publishers: it may discover them late, and silence says nothing before."""
+        return bool(self.clock) and all(s.get_publisher_count() for s in self._subscriptions)
+
+    def hears_no_time_pass(self) -> bool:
+        """Whether the time stood at last: what was sent before the replay paused has come."""
+        return self.clock[-2:-1] == self.clock[-1:]
 
     def spin(self, seconds: float) -> tuple[int, int]:
         """How many messages of odometry and clock came meanwhile."""
@@ -134,26 +145,31 @@ def test_services_pause_and_resume(
     words = command("replay", log, "--start-paused", "--wait-for-subscribers", ODOMETRY, "--topics", ODOMETRY)
     processes.append(replay := start(environment, words, stdin=subprocess.DEVNULL))
     assert remote.is_paused()
-    remote.spin(1.0)
+    said = hear(replay.stderr, "paused at 0.00 s")
+    remote.until(remote.hears)
     odometry, clock = remote.spin(1.0)
     assert odometry == 0 and clock > 10  # the time is known while it stands
     remote.call("resume")
     assert not remote.is_paused()
-    assert remote.spin(1.0)[0] > 10
+    remote.until(lambda: len(remote.odometry) > 10)
     remote.call("pause")
     remote.call("pause")  # as often as one likes
     assert remote.is_paused()
+    said += hear(replay.stderr, "paused at")
+    remote.until(remote.hears_no_time_pass)
     remote.spin(0.3)
     odometry, clock = remote.spin(1.0)
     assert odometry == 0 and clock > 10
     remote.call("toggle_paused")
     assert not remote.is_paused()
-    remote.spin(0.5)
-    said = finish(replay)
+    remote.until(lambda: replay.poll() is not None)  # its queue is shorter than what is left of the log
+    said += finish(replay)
+    with LogReader(log) as source:
+        sent = sum(1 for _ in source.raw([ODOMETRY]))
+    remote.until(lambda: len(remote.odometry) >= sent)
     remote.spin(0.3)
     stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in remote.odometry]
-    with LogReader(log) as source:
-        assert len(stamps) == sum(1 for _ in source.raw([ODOMETRY]))
+    assert len(stamps) == sent
     assert (np.diff(stamps) > 0).all() and (np.diff(remote.clock) >= 0).all()
     assert "paused at 0.00 s: /pixel4d_replay/resume resumes" in said
     assert said.count("paused at") == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import command, start, stopped
+from commands import command, hear, start, stopped
 from log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -124,7 +124,7 @@ def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str,
     replay = start(
         environment, command("replay", write_mcap(tmp_path / "drive.mcap", entries(3)), "--loop", "--rate", 2)
     )
-    time.sleep(4)
+    hear(replay.stderr, "100%", 3)
     assert replay.poll() is None
     code, said = stopped(replay, signal.SIGINT)
     assert code == 0, said
