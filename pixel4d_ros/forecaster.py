@@ -21,7 +21,7 @@ from pixel4d_ros.views import RenderedViews, animate, distinct_views, render, ru
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
-VIEWS_PER_CALL = 14  # rendered at once: bounds memory
+VIEWS_PER_CALL = 28  # rendered at once: bounds memory
 MIN_SIDE = 32  # pixels
 
 

@@ -12,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+STAGED = 1 << 15  # bytes up to which the driver takes a copy of what it is given, and nobody waits for the device
+
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """A writable contiguous array as a tensor on the device; on the CPU it shares the array's memory."""
     tensor = torch.from_numpy(array)
-    # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type == "cuda" and tensor.nbytes > STAGED:
+        # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class HostBuffer:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixel4d_ros.predictor import fused
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 from pixel4d_ros.predictor.maps import (
     MOTION_CHANNELS,
@@ -33,8 +34,11 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class QuickGroupNorm(nn.Module):
-    """GroupNorm of one image with its channels last, which torch's own would copy to channels first and back."""
+class QuickNormSiLU(nn.Module):
+    """GroupNorm and SiLU of one image with its channels last, which torch's own would copy to channels first and back.
+
+    Inference only.
+    """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -42,11 +46,23 @@ class QuickGroupNorm(nn.Module):
         self.weight, self.bias = (nn.Parameter(p.view(1, norm.num_groups, -1)) for p in (norm.weight, norm.bias))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused.usable(x.device):
+            return fused.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
         pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
         variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]
         shift = torch.addcmul(self.bias, scale, mean[..., None], value=-1)
-        return torch.addcmul(shift.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1))
+        return F.silu(torch.addcmul(shift.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1)))
+
+
+def quicken_norms(module: nn.Module) -> None:
+    """Put QuickNormSiLU in place of every GroupNorm with a SiLU behind it."""
+    for layers in list(module.modules()):
+        if isinstance(layers, nn.Sequential):
+            for i in range(len(layers) - 1):
+                norm = layers[i]
+                if isinstance(norm, nn.GroupNorm) and isinstance(layers[i + 1], nn.SiLU):
+                    layers[i], layers[i + 1] = QuickNormSiLU(norm), nn.Identity()
 
 
 def _up(x: Tensor) -> Tensor:

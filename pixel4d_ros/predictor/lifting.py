@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.predictor import fused
 from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, kept, mirror, reflected, resize
 from pixel4d_ros.predictor.maps import PixelMaps, decode_depth
 
@@ -153,6 +154,8 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tenso
     long axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so
     that a road seen at a grazing angle stays closed when the camera drives over it.
     """
+    if not torch.is_grad_enabled() and fused.usable(inverse.device):
+        return fused.surface_gaussians(inverse, K, pixels, MAX_SLANT)
     height, width = inverse.shape[-2:]
     fx, fy = K[:, 0, 0, None, None], K[:, 1, 1, None, None]
     x = ((torch.arange(width, device=K.device) - K[:, 0, 2, None]) / K[:, 0, 0, None])[:, None, :].expand_as(inverse)

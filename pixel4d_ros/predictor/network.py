@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.decoders import DynamicDecoder, QuickGroupNorm, StaticDecoder, measured
+from pixel4d_ros.predictor.decoders import DynamicDecoder, StaticDecoder, measured, quicken_norms
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.graphs import concurrently
 from pixel4d_ros.predictor.maps import LATENT_CHANNELS, OBJECT_MAPS, STATIC_MAPS, PixelMaps, Source, decode_depth
@@ -52,10 +52,7 @@ class Network(nn.Module):
         quick.encoder = quick.encoder.folded()
         if dtype == torch.float32:
             return quick
-        for module in list(quick.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.GroupNorm):
-                    setattr(module, name, QuickGroupNorm(child))
+        quicken_norms(quick)
         return quick.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from pixel4d_ros.scene import Motion
 
 MAX_OBJECTS = 16
-PEAK_SCORE = 0.6  # lower ones are seldom objects in real images
-MOVING = 0.8  # mobility from which a pixel moves: a false motion costs more than a missed one
+PEAK_SCORE = 0.4  # lower ones are seldom objects in real images
+MOVING = 0.6  # mobility from which a pixel moves: a false motion costs more than a missed one
 MAX_VOTE_DISTANCE = 12.0  # quarter resolution pixels between a vote and its object's centre
 MIN_PIXELS = 12  # canvas pixels: fewer are not an object
 OFFSET_SCALE = 8.0  # quarter resolution pixels per unit of the offset map

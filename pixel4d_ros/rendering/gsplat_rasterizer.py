@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
 
-TILE = 16  # pixels
+TILE = 8  # pixels: with gsplat's 16, most of a tile's pixels would be far from most of its small Gaussians
 WIDTHS = (*range(1, 6), 8, 9, 16, 17, 32)  # channels for which gsplat has kernels; in between it copies to pad
 
 

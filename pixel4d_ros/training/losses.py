@@ -64,15 +64,14 @@ def total_loss(
 def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
     """L1 and SSIM at full, and L1 at a quarter resolution, which finds misplaced structure from further away.
 
-    Also log MSE, which is PSNR in other units: it prefers a blurred guess to a sharp one in the wrong place. The source
-    view, where nothing is misplaced, would rule it, and counts for little.
+    Of the later views also log MSE, which is PSNR in other units: it prefers a blurred guess to a sharp one in the
+    wrong place. (The source view, where nothing is misplaced, would rule it.)
     """
-    squared = (rendered - target).square().mean((2, 3, 4))
-    source, later = torch.log10(squared[:, 0] + 1e-4).mean(), torch.log10(squared[:, 1:] + 1e-3).mean()
+    later = torch.log10((rendered[:, 1:] - target[:, 1:]).square().mean((2, 3, 4)) + 1e-3).mean()
     rendered, target = rendered.flatten(0, 1), target.flatten(0, 1)
     coarse = F.l1_loss(F.avg_pool2d(rendered, 4), F.avg_pool2d(target, 4))
     fine = 0.6 * F.l1_loss(rendered, target) + 0.12 * (1 - similarity(rendered, target))
-    return fine + 0.3 * coarse + 0.15 * (later + 3) + 0.04 * (source + 4)
+    return fine + 0.3 * coarse + 0.25 * (later + 3)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
