@@ -228,7 +228,7 @@ def test_what_stands_still_has_no_motion_in_the_posteriors_eyes(distance: float,
 def test_the_latent_chooses_motion_within_its_spread() -> None:
     mode, spread = torch.full((1, 12, 16, 16), 2.0), torch.full((1, 12, 16, 16), 0.5)
     torch.testing.assert_close(choose_motion(mode, spread, torch.zeros(1, 12, 2, 2)), mode)
-    torch.testing.assert_close(choose_motion(mode, spread, torch.full((1, 12, 2, 2), -1.0)), mode - spread)
+    torch.testing.assert_close(choose_motion(mode, spread, torch.full((1, 12, 2, 2), -1.0)), mode - 2**0.5 * spread)
 
 
 # Objects

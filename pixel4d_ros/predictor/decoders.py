@@ -111,9 +111,9 @@ class StaticDecoder(nn.Module):
 class DynamicDecoder(nn.Module):
     """Bottleneck, speed and quarter resolution features -> the likeliest motion and its spread; a latent -> a choice.
 
-    Motion maps are mode + spread * z, (B, 12, H/4, W/4). A decoder that may mix the latent in as it likes learns to do
-    without it; here the latent is the only way to what the image does not tell. The camera's speed tells much about the
-    traffic around it, of which one image says little.
+    Motion maps (B, 12, H/4, W/4) are mode + sqrt(2) * spread * z. A decoder that may mix the latent in as it likes
+    learns to do without it; here the latent is the only way to what the image does not tell. The camera's speed tells
+    much about the traffic around it, of which one image says little.
     """
 
     def __init__(self) -> None:

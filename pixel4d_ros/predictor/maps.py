@@ -22,7 +22,7 @@ STATIC_MAPS = {
 }
 OBJECT_MAPS = {"center": 1, "offset": 2}  # at a quarter of the resolution: object centres, and votes for them
 MOTION_CHANNELS = 12  # v, a, w, a_w
-LATENT_CHANNELS = MOTION_CHANNELS  # how many spreads each part of the motion is off its mode
+LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
 MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
 LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about unit size
 SPEED_SCALE = 10.0  # m/s

@@ -8,6 +8,7 @@ frame.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection
 
 import torch
@@ -25,8 +26,11 @@ OFF = -30.0  # logit of what is switched off
 
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
-    """The motion (B, 12, H/4, W/4) that the latent z (B, LATENT_CHANNELS, H/32, W/32) chooses."""
-    return mode + spread * F.interpolate(z, mode.shape[-2:], mode="bilinear", align_corners=False)
+    """The motion (B, 12, H/4, W/4) that the latent z (B, LATENT_CHANNELS, H/32, W/32) chooses.
+
+    spread is the mean absolute deviation of a Laplace distribution, whose standard deviation is sqrt(2) times that.
+    """
+    return mode + math.sqrt(2) * spread * F.interpolate(z, mode.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Network(nn.Module):
