@@ -41,9 +41,10 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor, max_slant: flo
     b, height, width = inverse.shape
     inverse, K, pixels = inverse.contiguous(), K.contiguous(), pixels.contiguous()
     means, quaternions, scales = (inverse.new_empty(b, height * width, n) for n in (3, 4, 3))
-    triton_kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
-        inverse, K, pixels, means, quaternions, scales, height, width, max_slant, BLOCK
-    )
+    with torch.cuda.device_of(inverse):  # Triton launches on the current device, wherever its tensors are
+        triton_kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
+            inverse, K, pixels, means, quaternions, scales, height, width, max_slant, BLOCK
+        )
     return means, quaternions, scales
 
 
@@ -58,8 +59,9 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
     sums = torch.empty(2, groups, PARTS, dtype=torch.float32, device=x.device)
     result = torch.empty_like(x)
     share = math.ceil(count / PARTS)
-    triton_kernels.group_sums[PARTS, groups](x, sums, count, channels, each, share, PARTS, lanes, BLOCK)
-    triton_kernels.normalise[math.ceil(count / BLOCK), groups](
-        x, sums, weight, bias, result, count, channels, each, eps, PARTS, lanes, BLOCK
-    )
+    with torch.cuda.device_of(x):
+        triton_kernels.group_sums[PARTS, groups](x, sums, count, channels, each, share, PARTS, lanes, BLOCK)
+        triton_kernels.normalise[math.ceil(count / BLOCK), groups](
+            x, sums, weight, bias, result, count, channels, each, eps, PARTS, lanes, BLOCK
+        )
     return result
