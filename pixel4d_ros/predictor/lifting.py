@@ -131,7 +131,10 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
 
     drawn (B, 3, H, W): the canvas; K (B, 3, 3) of the canvas cameras.
     """
-    nearest_behind = F.max_pool2d(decode_depth(maps.static["depth"]), 9, 1, 4)
+    # Over 9 x 9 pixels, first down, then across.
+    nearest_behind = F.max_pool2d(
+        F.max_pool2d(decode_depth(maps.static["depth"]), (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4)
+    )
     depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=SHELL_DEPTH * 0.9)
     inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
     colors = F.avg_pool2d(drawn, 5, 1, 2, count_include_pad=False) + 0.5 * torch.tanh(maps.static["hidden_color"])

@@ -24,6 +24,11 @@ from pixel4d_ros.rendering.rasterizer import (
 )
 
 Floats = NDArray[np.float32]
+# exp(u) for -0.7 <= u <= 0, a polynomial fitted at Chebyshev points. Its eighth power is exp(8 u) to 1e-6, and alphas
+# end at 1 / 255. Unlike math.exp it is computed for many pixels at once.
+E0, E1, E2, E3, E4, E5 = (
+    np.float32(e) for e in (0.999999942, 0.99999399, 0.499898514, 0.166035914, 0.039871595, 0.005902442)
+)
 
 
 def rasterize_numba(views: GaussianViews) -> Rendering:
@@ -32,9 +37,9 @@ def rasterize_numba(views: GaussianViews) -> Rendering:
     once = [t[:1] if t.stride(0) == 0 else t for t in views.tensors()]
     arrays = [t.detach().to(torch.float32).contiguous().numpy() for t in once]
     width, height = views.size
-    image = np.zeros((len(views.means), height, width, views.features.shape[2] + 3), np.float32)
+    image = np.zeros((len(views.means), views.features.shape[2] + 3, height, width), np.float32)
     _render_views(*arrays, image)
-    rendered = torch.from_numpy(image)
+    rendered = torch.from_numpy(image).permute(0, 2, 3, 1)
     depth = depth_from_inverses(rendered[..., -3], rendered[..., -2])
     return Rendering(rendered[..., :-3], depth, rendered[..., -1])
 
@@ -58,8 +63,8 @@ def _render_views(
             opacities[v % len(opacities)],
             T[v % len(T)],
             K[v % len(K)],
+            image.shape[3],
             image.shape[2],
-            image.shape[1],
         )
         _splat(visible, splats, np.argsort(splats[:, 0]), features[v % len(features)], image[v])
 
@@ -106,38 +111,60 @@ def _project(
 def _splat(
     visible: NDArray[np.int32], splats: Floats, order: NDArray[np.int64], features: Floats, image: Floats
 ) -> None:
-    """Blend front to back into image (H, W, C + 3): features, inverse depth, its square, alpha."""
-    height, width, channels = image.shape[0], image.shape[1], features.shape[1]
-    through = np.ones((height, width), np.float32)
+    """Blend front to back into image (C + 3, H, W): features, inverse depth, its square, alpha.
+
+    Row by row: first the weights of its pixels, without branches, then each channel, so that many pixels are computed
+    at once. In functions of their own these loops took half as long again.
+    """
+    channels, height, width = features.shape[1], image.shape[1], image.shape[2]
+    through, weights = np.ones((height, width), np.float32), np.empty(width, np.float32)
+    half, one, none = np.float32(0.5), np.float32(1), np.float32(0)
     for i in order:
         z, px, py, a, b, c, opacity, rx, ry = splats[i]
-        feature = features[visible[i]]
-        faintest = math.log(MIN_ALPHA / opacity)
-        inverse = np.float32(1) / z
+        faintest = np.float32(math.log(MIN_ALPHA / opacity))
+        inverse = one / z
+        square = inverse * inverse
         x0, x1 = max(0, math.ceil(px - rx)), min(width - 1, math.floor(px + rx))
         y0, y1 = max(0, math.ceil(py - ry)), min(height - 1, math.floor(py + ry))
+        n = x1 - x0 + 1
         for row in range(y0, y1 + 1):
-            dy = row - py
-            for column in range(x0, x1 + 1):
-                t = through[row, column]
-                if t <= MIN_TRANSMITTANCE:
-                    continue
-                dx = column - px
-                power = np.float32(-0.5) * (a * dx * dx + c * dy * dy) - b * dx * dy
-                if power < faintest:  # alpha under MIN_ALPHA, known without the exponential
-                    continue
-                alpha = min(np.float32(MAX_ALPHA), opacity * np.float32(math.exp(np.float32(power))))
-                if t * (1 - alpha) <= MIN_TRANSMITTANCE:
-                    through[row, column] = 0  # opaque: nothing behind is blended
-                    continue
-                weight = alpha * t
-                through[row, column] = t - weight
-                pixel = image[row, column]
-                for k in range(channels):
-                    pixel[k] += weight * feature[k]
-                pixel[channels] += weight * inverse
-                pixel[channels + 1] += weight * inverse * inverse
-                pixel[channels + 2] += weight
+            dx, dy = np.float32(x0) - px, np.float32(row - py)
+            slope, offset, total = b * dy, half * c * dy * dy, none
+            shines = through[row, x0 : x1 + 1]
+            for j in range(n):
+                x = dx + np.float32(np.int32(j))
+                power = -(half * a * x + slope) * x - offset
+                u = max(power, faintest) * np.float32(0.125)
+                e = E0 + u * (E1 + u * (E2 + u * (E3 + u * (E4 + u * E5))))
+                e = e * e
+                e = e * e
+                alpha = min(np.float32(MAX_ALPHA), opacity * e * e)
+                alpha = alpha if power >= faintest else none
+                before = shines[j]
+                after = before * (one - alpha)
+                opaque = after <= np.float32(MIN_TRANSMITTANCE)  # then nothing is blended, nor anything behind
+                weight = none if opaque else before - after
+                shines[j] = none if opaque else after
+                weights[j] = weight
+                total += weight
+            if total == 0:
+                continue
+            for k in range(channels):
+                value = features[visible[i], k]
+                plane = image[k, row, x0 : x1 + 1]
+                for j in range(n):
+                    plane[j] += weights[j] * value
+            plane, squares, alphas = (
+                image[channels, row, x0 : x1 + 1],
+                image[channels + 1, row, x0 : x1 + 1],
+                image[channels + 2, row, x0 : x1 + 1],
+            )
+            for j in range(n):
+                plane[j] += weights[j] * inverse
+            for j in range(n):
+                squares[j] += weights[j] * square
+            for j in range(n):
+                alphas[j] += weights[j]
 
 
 @njit(fastmath=True, cache=True)
