@@ -98,14 +98,17 @@ class Recorder:
             self._early.append((topic, data))
             return
         self._write_early(now)
-        if not self.log.counts[topic]:
-            print(f"first message on {topic}", flush=True)
-        self.log.write(topic, now, data)
+        self._store(topic, now, data)
 
     def _write_early(self, time_ns: int) -> None:
         for topic, data in self._early:
-            self.log.write(topic, time_ns, data)
+            self._store(topic, time_ns, data)
         self._early.clear()
+
+    def _store(self, topic: str, time_ns: int, data: bytes) -> None:
+        if not self.log.counts[topic]:
+            print(f"first message on {topic}", flush=True)
+        self.log.write(topic, time_ns, data)
 
     def _spin_some(self, executor: SingleThreadedExecutor) -> bool:
         before = sum(self.log.counts.values())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
 from pixel4d_ros.ros.definitions import installed_definition
 from pixel4d_ros.ros.driven_path import driven_path
+from pixel4d_ros.ros.record import Recorder
 
 pytestmark = pytest.mark.ros
 TOPICS = ("/camera/left/camera_info", "/camera/left/image_raw", "/camera/left/depth", "/odometry")
@@ -180,6 +184,36 @@ def test_record_keeps_an_existing_file(tmp_path: Path, environment: dict[str, st
     assert "nobody published /nothing" in said
     with Reader(out) as reader:
         assert reader.message_count == 0
+
+
+class Pages:
+    """A log that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.written: list[tuple[str, int, bytes]] = []
+
+    def write(self, topic: str, time_ns: int, data: bytes) -> None:
+        self.counts[topic] += 1
+        self.written.append((topic, time_ns, data))
+
+
+def test_what_came_before_the_clock_gets_its_first_moment_and_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    now = SimpleNamespace(nanoseconds=0)
+    node: Any = SimpleNamespace(get_clock=lambda: SimpleNamespace(now=lambda: now))
+    log: Any = Pages()
+    recorder = Recorder(node, log, None, everything=True)
+    recorder._write("/forecast", b"early")
+    assert not log.written
+    now.nanoseconds = START
+    recorder._write("/odometry", b"later")
+    recorder._write("/forecast", b"later")
+    assert log.written == [
+        ("/forecast", START, b"early"),
+        ("/odometry", START, b"later"),
+        ("/forecast", START, b"later"),
+    ]
+    assert capsys.readouterr().out == "first message on /forecast\nfirst message on /odometry\n"
 
 
 def test_driven_path_is_where_the_base_was(tmp_path: Path) -> None:
