@@ -18,6 +18,7 @@ from pixel4d_ros.performance.node_times import Feed, NodeTimes, Publishing, Serv
 from pixel4d_ros.performance.results import Benchmark
 from pixel4d_ros.performance.source_image import SourceImage
 from pixel4d_ros.performance.statistics import Spread
+from pixel4d_ros.performance.stopwatch import Effort
 
 WIDTH, HEIGHT = 96, 32
 
@@ -68,7 +69,7 @@ def test_answers_of_the_service_are_rows_of_the_table() -> None:
 def test_a_feed_needs_images(seconds: float, rate: float) -> None:
     source = SourceImage(np.zeros((HEIGHT, WIDTH, 3), np.uint8), Camera(np.eye(3), WIDTH, HEIGHT), "black")
     with pytest.raises(ValueError, match="--node and --rate must be positive"):
-        Feed(source, 14, 1, seconds, rate, "cpu")
+        Feed(source, 14, 1, seconds, rate, "cpu", (), Effort(30, 3))
 
 
 @pytest.mark.ros

@@ -1,4 +1,4 @@
-"""Mix weights that stem from one another: the mean is often better than each of them, at everything.
+"""Mix weights that stem from one another: the mean may beat all of them at some things.
 
     python tools/average_weights.py OUT.safetensors 0.3 OLD.safetensors 0.7 NEW.safetensors
 

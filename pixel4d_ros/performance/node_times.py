@@ -21,9 +21,9 @@ class Feed:
     seconds: float
     rate: float  # images per second
     device: str
+    candidates: tuple[int, ...]  # paths per request to the service
+    effort: Effort  # requests for each number of them, without images and with
     weights: Path | None = None
-    candidates: tuple[int, ...] = ()  # paths per request to the service
-    effort: Effort = Effort(30, 3)  # requests for each number of them, without images and with
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.rate > 0 and self.seconds * self.rate >= 1):
