@@ -1,4 +1,4 @@
-"""Rasterizers: the torch reference against a plain double loop, and the fast ones against the reference."""
+"""Rasterizers on the CPU: the torch reference against a plain double loop, and the fast one against the reference."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures
+from pixel4d_ros.rendering import GaussianViews, Moved, rasterize, rasterize_futures
 from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
 from pixel4d_ros.rotations import FloatArray, axis_angle_to_quaternion, quaternion_to_matrix
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 def converted(views: GaussianViews, target: torch.dtype | str) -> GaussianViews:
@@ -176,6 +174,15 @@ def test_the_compiled_rasterizer_agrees_with_the_reference(seed: int, n: int, si
     assert psnr(1 / fast.depth, 1 / reference.depth) >= 60
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_of_gaussians_at_one_depth_the_first_is_in_front(seed: int) -> None:
+    """As on walls that face the camera: else their colours would depend on whatever else there is to sort."""
+    views = converted(random_views(seed, 2000, 1, (64, 48)), torch.float32)
+    means = torch.where(torch.arange(2000)[:, None] < 1500, views.means * (5 / views.means[..., 2:]), views.means)
+    views = replace(views, means=means, T_camera_world=torch.eye(4)[None])
+    assert psnr(rasterize_numba(views).features, rasterize_torch(views).features) >= 60
+
+
 def test_a_mean_behind_a_slanted_camera_does_not_show() -> None:
     views = random_views(5, 200)
     behind = replace(views, means=-views.means.abs() * torch.tensor([1.0, 1, 1]) - torch.tensor([0.0, 0, 5]))
@@ -220,46 +227,6 @@ def test_gradients_of_depth_are_finite_where_nothing_is_seen() -> None:
     assert means.grad[0, 0, 2].item() == pytest.approx(1.0, abs=1e-6)
 
 
-def weighted_sum(view: Rendering, seed: int) -> Tensor:
-    """One number that depends on every pixel, for gradients."""
-    generator = torch.Generator().manual_seed(seed)
-    colors = torch.rand(view.features.shape, generator=generator).to(view.features.device)
-    alphas = torch.rand(view.alpha.shape, generator=generator).to(view.features.device)
-    return (view.features * colors).sum() + (view.alpha * alphas).sum()
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("seed", range(3))
-def test_gsplat_agrees_with_the_reference(seed: int) -> None:
-    views = converted(random_views(seed, 2000, 2, (160, 96)), torch.float32)
-    fast, reference = rasterize(converted(views, "cuda")), rasterize_torch(views)
-    assert psnr(fast.features, reference.features) >= 40
-    assert psnr(fast.alpha, reference.alpha) >= 40
-    assert psnr(1 / fast.depth, 1 / reference.depth) >= 40
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_where_gsplat_sees_nothing_depth_is_infinite() -> None:
-    view = rasterize(converted(converted(one_gaussian(-5.0), torch.float32), "cuda"))
-    assert torch.isposinf(view.depth).all()
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_gradients_of_gsplat_agree_with_the_reference() -> None:
-    views = converted(random_views(9, 300, 1, (96, 64)), torch.float32)
-    gradients = []
-    for device in ("cuda", "cpu"):
-        moved = converted(views, device)
-        tensors = [t.clone().requires_grad_() for t in moved.tensors()[:5]]
-        weighted_sum(rasterize(GaussianViews(*tensors, moved.T_camera_world, moved.K, moved.size)), 0).backward()
-        gradients.append([t.grad.cpu() for t in tensors])  # type: ignore[union-attr]
-    for name, fast, reference in zip(("means", "quaternions", "scales", "opacities", "features"), *gradients):
-        assert (fast - reference).norm() < 1e-2 * reference.norm(), name
-
-
 def with_movers(seed: int, count: int = 40) -> GaussianViews:
     """Three views of shared Gaussians, some of which are elsewhere in each view; float32."""
     views = converted(random_views(seed, 300, channels=4), torch.float32)
@@ -297,20 +264,3 @@ def test_futures_are_rendered_like_views() -> None:
     futures = futures_of(with_movers(6))
     for one, views in zip(rasterize_futures(futures), futures):
         assert torch.equal(one.features, rasterize(views).features)
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("seed", range(4))
-def test_gsplat_renders_what_moves_and_futures_as_the_reference_does(seed: int) -> None:
-    futures = futures_of(with_movers(seed))
-    on_gpu = [
-        replace(converted(f, "cuda"), moved=f.moved and Moved(*(t.cuda() for t in vars(f.moved).values())))
-        for f in futures
-    ]
-    for fast, alone, views in zip(rasterize_futures(on_gpu), map(rasterize, on_gpu), futures):
-        reference = rasterize_torch(views.placed())
-        assert psnr(fast.features, reference.features) > 60
-        assert psnr(alone.features, reference.features) > 60
-        torch.testing.assert_close(fast.depth, alone.depth)
-        torch.testing.assert_close(fast.alpha, alone.alpha)

@@ -66,7 +66,7 @@ def _render_views(
             image.shape[3],
             image.shape[2],
         )
-        _splat(visible, splats, np.argsort(splats[:, 0]), features[v % len(features)], image[v])
+        _splat(visible, splats, np.argsort(splats[:, 0], kind="mergesort"), features[v % len(features)], image[v])
 
 
 @njit(fastmath=True, cache=True)

@@ -2,9 +2,9 @@
 
 Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each
 projected covariance; alpha = min(0.999, opacity exp(-d^T conic d / 2)), dropped under 1/255; Gaussians blended front
-to back by the depth of their means until the transmittance would fall to 1e-4. Depth is a mean in which a Gaussian
-counts by its blending weight over its depth squared: the little of the sky, and of what is hidden, that shines through
-a near surface would drag any other mean far off.
+to back by the depth of their means, in the order given where that is the same, until the transmittance would fall to
+1e-4. Depth is a mean in which a Gaussian counts by its blending weight over its depth squared: the little of the sky,
+and of what is hidden, that shines through a near surface would drag any other mean far off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+from pixel4d_ros import fused
 
 # Smaller than the usual 0.3, which would blur the first frame: our Gaussians already overlap their neighbours.
 EPS2D = 0.05
@@ -111,6 +113,8 @@ def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
 
     Gradients stay finite there too.
     """
+    if fused.applicable(inverse):
+        return fused.rendering.depth_from_inverses(inverse, square)
     seen = square > 0
     return torch.where(seen, inverse / torch.where(seen, square, torch.ones_like(square)), torch.inf)
 
