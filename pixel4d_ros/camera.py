@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
+from pixel4d_ros.interpolation import poses_along
+from pixel4d_ros.rotations import FloatArray, rotation_matrix
 
 
 def check_intrinsics(K: ArrayLike) -> FloatArray:
@@ -127,36 +127,20 @@ class CameraPath:
         times = np.atleast_1d(np.asarray(times, np.float64))
         if not np.isfinite(times).all():
             raise ValueError("the times at which to place the camera must be finite")
-        if len(self.times) == 1:
-            return np.repeat(self.poses, len(times), 0)
-        segment = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, len(self.times) - 2)
-        share = (times - self.times[segment]) / np.diff(self.times)[segment]
-        start, step, turn = self.poses[segment], self._steps[segment], self._turns[segment]
-        # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
-        beyond = (share < 0) | (share > 1)
-        whole = np.where(beyond, np.floor(share), 0).astype(int)
-        for i in np.nonzero(beyond)[0]:
-            once = step[i] if whole[i] >= 0 else rigid_inverse(step[i])
-            start[i] = start[i] @ np.linalg.matrix_power(once, abs(whole[i]))
-        part = np.zeros_like(start)
-        part[:, :3, :3] = rotation_matrix(turn * (share - whole)[:, None])
-        part[:, :3, 3] = step[:, :3, 3] * (share - whole)[:, None]
-        part[:, 3, 3] = 1
-        return np.asarray(start @ part)
-
-    @cached_property
-    def _steps(self) -> FloatArray:
-        """From each pose to the next (T - 1, 4, 4)."""
-        return rigid_inverse(self.poses[:-1]) @ self.poses[1:]
-
-    @cached_property
-    def _turns(self) -> FloatArray:
-        """Their rotations (T - 1, 3) as rotation vectors."""
-        return rotation_vector(self._steps[:, :3, :3])
+        (poses,) = poses_along([(self.times, self.poses)], times[None])
+        return np.asarray(poses)
 
     def speed(self) -> float | None:
         """Forward speed in m/s at time 0; None for a path of one pose, which says nothing of it."""
         if len(self.times) == 1:
             return None
-        before, after = self.at([0.0, SPEED_INTERVAL])
-        return float((rigid_inverse(before) @ after)[2, 3]) / SPEED_INTERVAL
+        first, after = np.searchsorted(self.times, (0.0, SPEED_INTERVAL))
+        if after < len(self.times) and self.times[first] == 0:
+            # The usual path has a pose at 0, and places between its poses, on a line, ask for no rotations.
+            share = (SPEED_INTERVAL - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
+            start, (here, there) = self.poses[first], self.poses[after - 1 : after + 1, :3, 3]
+            end = here + share * (there - here)
+        else:
+            start, later = self.at([0.0, SPEED_INTERVAL])
+            end = later[:3, 3]
+        return float(start[:3, 2] @ (end - start[:3, 3])) / SPEED_INTERVAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -10,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.rotations import FloatArray, rigid
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion, moved_gaussians
+from pixel4d_ros.transfer import to_device, to_host
 
 MIN_OPACITY = 0.1  # Gaussians fainter than this bound nothing
 MIN_GAUSSIANS = 4  # of an object that gets a box
 TRIMMED = (2.0, 98.0)  # percentiles between which a box spans its Gaussians' means
 STRAY = 3.0  # Gaussians farther from an object's middle than so many median distances do not belong to its body
+PAIRS = 1 << 21  # distances computed at once: bounds memory
 ALONG_VELOCITY = 0.5  # m/s over the ground from which on a box is turned along its velocity
 
 
@@ -37,27 +40,39 @@ class MovingObject:
     path: FloatArray  # (T, 3) metres: the box's centre at the times asked for
 
 
+@torch.inference_mode()
 def closest_objects(scene: DynamicGaussians, positions: ArrayLike, times: ArrayLike) -> ClosestObjects:
     """The moving object closest to positions (P, T, 3), metres in the scene's frame, at times (T,) seconds."""
-    points = torch.as_tensor(np.asarray(positions, np.float32)).to(scene.means.device)
+    device, places = scene.means.device, np.array(positions, np.float32)
     index = _mover_index(scene)
-    index = index[scene.object_ids[index].argsort()]
-    ids, counts = torch.unique_consecutive(scene.object_ids[index], return_counts=True)
+    owners = scene.object_ids[index]
+    (counts,) = to_host(owners.new_zeros(len(scene.centroids)).scatter_add(0, owners, torch.ones_like(owners)))
+    ids = np.nonzero(counts)[0]
     if len(ids) == 0:
-        return ClosestObjects(np.zeros(points.shape[:2], np.int64), np.full(points.shape[:2], np.inf))
-    t = torch.as_tensor(np.asarray(times, np.float32)).to(points.device)
-    seen = _seen_from_objects(scene, points, index[counts.cumsum(0) - counts], t)  # (O, P, T, 3)
-    distances = torch.stack(
-        [
-            # Not by the product of the two sets: its squares would round what is near away.
-            torch.cdist(own.reshape(-1, 3), means, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-            for own, means in zip(seen, scene.means[index].split(counts.tolist()))
-        ]
-    )
-    nearest = distances.min(0)
-    shape = points.shape[:2]
-    closest = ids[nearest.indices].reshape(shape).cpu().numpy()
-    return ClosestObjects(closest, nearest.values.reshape(shape).double().cpu().numpy())
+        return ClosestObjects(np.zeros(places.shape[:2], np.int64), np.full(places.shape[:2], np.inf))
+    index = index[owners.argsort()]
+    first = index[to_device(np.cumsum(counts)[ids] - counts[ids], device)]
+    points, t = to_device(places, device), to_device(np.array(times, np.float32), device)
+    seen = _seen_from_objects(scene, points, first, t).flatten(1, 2)  # (O, P * T, 3)
+    nearest = _distances(seen, scene.means[index], counts[ids].tolist()).min(0)
+    distances, which = to_host(nearest.values, nearest.indices)
+    return ClosestObjects(ids[which].reshape(places.shape[:2]), distances.reshape(places.shape[:2]))
+
+
+def _distances(points: torch.Tensor, means: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """Distances (O, Q) in float64 from each object's points (O, Q, 3) to the nearest of its means.
+
+    Means (N, 3) are those of the first object, counts[0] of them, then those of the second and so on.
+    """
+    # By |m|^2 - 2 p m + |p|^2, many times faster than torch.cdist. In float32 it would round what is near away.
+    points, means = points.double(), means.double()
+    lengths, room = means.square().sum(1), max(1, PAIRS // max(1, points.shape[1]))
+    nearest = []
+    for own, of_object, squares in zip(points, means.split(counts), lengths.split(counts)):
+        pieces = zip(of_object.split(room), squares.split(room))
+        found = [torch.addmm(square, own, some.T, alpha=-2).amin(1) for some, square in pieces]
+        nearest.append(reduce(torch.minimum, found))
+    return (torch.stack(nearest) + points.square().sum(-1)).clamp(min=0).sqrt()
 
 
 def _seen_from_objects(
@@ -69,7 +84,7 @@ def _seen_from_objects(
     """
     motion = Motion(*(getattr(scene, name)[first][:, None, None] for name in MOTION_FIELDS))
     centroids = scene.centroids[scene.object_ids[first]][:, None, None]  # (O, 1, 1, 3)
-    ends = centroids + torch.cat((torch.zeros(1, 3), torch.eye(3))).to(points.device)  # (O, 1, 4, 3)
+    ends = centroids + torch.eye(4, device=points.device)[:, 1:]  # (O, 1, 4, 3): the origin and an end of each axis
     still = scene.quaternions[first][:, None, None]
     moved, _ = moved_gaussians(ends, still, centroids, motion, t[:, None, None])  # (O, T, 4, 3)
     axes = moved[:, :, 1:] - moved[:, :, :1]  # the rows are the objects' axes after t

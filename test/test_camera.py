@@ -174,3 +174,10 @@ def test_the_speed_of_a_path_is_that_forward_at_its_start() -> None:
     assert CameraPath.still().speed() is None
     assert CameraPath.constant_twist([0.3, 0, 7.0], [0, 0.1, 0], 1.0).speed() == pytest.approx(7.0, abs=0.05)
     assert CameraPath.constant_twist([0, 0, 0], [0, 0, 0], 1.0).speed() == 0
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.1], [-0.2, 0, 0.25, 0.5], [0, 0.03, 0.08, 0.4], [-0.1, 0.05, 1], [0, 0.05]])
+def test_the_speed_of_a_path_is_what_its_poses_tell(times: list[float]) -> None:
+    path = CameraPath(np.array(times), random_path(3, len(times)).poses)
+    start, end = path.at([0.0, 0.1])
+    assert path.speed() == pytest.approx((np.linalg.inv(start) @ end)[2, 3] / 0.1)

@@ -151,6 +151,29 @@ def test_closest_distances_are_those_to_the_gaussians_moved_one_by_one(turning: 
         assert (closest.ids[:, i] == ids[apart.argmin(1)]).all()
 
 
+@pytest.mark.parametrize("pairs", [1, 100, 10_000])
+def test_distances_do_not_depend_on_how_many_are_computed_at_once(monkeypatch, pairs: int) -> None:
+    cars = scene(
+        (block(np.array([0.0, 0.0, 10.0]), CAR, 5), np.array([0.0, 0.0, 6.0])),
+        (block(np.array([5.0, 0.0, 14.0]), CAR, 3), np.array([-5.0, 0.0, -5.0])),
+    )
+    ways = np.random.default_rng(2).uniform(-10, 10, (4, 3, 3))
+    whole = closest_objects(cars, ways, TIMES)
+    monkeypatch.setattr("pixel4d_ros.moving_objects.PAIRS", pairs)
+    parts = closest_objects(cars, ways, TIMES)
+    np.testing.assert_array_equal(parts.ids, whole.ids)
+    np.testing.assert_allclose(parts.distances, whole.distances, atol=1e-9)
+
+
+def test_what_is_near_keeps_its_distance_far_from_the_camera() -> None:
+    far = np.array([400.0, 0.0, 300.0])
+    lone = scene((far[None], np.zeros(3)))
+    ways = (far + np.array([[0.0, 0.0, 0.0], [2.0**-10, 0.0, 0.0], [0.0, 0.25, 0.0]]))[None]
+    closest = closest_objects(lone, ways, TIMES)
+    np.testing.assert_allclose(closest.distances, [[0.0, 2.0**-10, 0.25]], atol=1e-6)
+    assert (closest.ids == 1).all()
+
+
 numbers = st.floats(-3, 3)
 vectors = st.tuples(numbers, numbers, numbers)
 

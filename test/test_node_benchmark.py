@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -72,21 +78,51 @@ def test_a_feed_needs_images(seconds: float, rate: float) -> None:
         Feed(source, 14, 1, seconds, rate, "cpu", (), Effort(30, 3))
 
 
+def small_feed(folder: Path) -> list[str]:
+    """Options of `pixel4d benchmark --node` that make it a matter of seconds."""
+    photo, noise = folder / "photo.png", np.random.default_rng(0).integers(0, 256, (4, 12, 3), np.uint8)
+    assert cv2.imwrite(str(photo), cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
+    feed = ["--rate", "2", "--sizes", f"{WIDTH}x{HEIGHT}", "--frames", "3", "--candidates", "2"]
+    return [*feed, "--device", "cpu", "--image", str(photo)]
+
+
 @pytest.mark.ros
 @pytest.mark.slow
 def test_the_node_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
-    path, photo = tmp_path / "node.json", tmp_path / "photo.png"
-    noise = np.random.default_rng(0).integers(0, 256, (4, 12, 3), np.uint8)
-    assert cv2.imwrite(str(photo), cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
-    feed = ["--node", "4", "--rate", "2", "--sizes", f"{WIDTH}x{HEIGHT}", "--frames", "3", "--samples", "2"]
-    feed += ["--candidates", "2", "--runs", "3", "--warm-up", "1"]
-    assert main(["benchmark", *feed, "--device", "cpu", "--image", str(photo), "--json", str(path)]) == 0
+    path = tmp_path / "node.json"
+    feed = ["--node", "4", "--samples", "2", "--runs", "3", "--warm-up", "1"]
+    assert main(["benchmark", *feed, *small_feed(tmp_path), "--json", str(path)]) == 0
     (times,) = json.loads(path.read_text())["nodes"]
     check_feed(times)
     check_services(times["services"])
     Benchmark.read(path).write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == path.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_benchmark_that_is_told_to_end_does_so_quietly_and_leaves_nothing_running(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    feed = ["--node", "1", "--samples", "1", "--runs", "100000", *small_feed(tmp_path)]
+    command, log = [sys.executable, "-m", "pixel4d_ros.cli", "benchmark", *feed], tmp_path / "log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    try:
+        end = time.monotonic() + 300
+        while "without images" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+        text = log.read_text()
+        assert "Traceback" not in text and "pixel4d benchmark:" not in text
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def check_feed(times: dict[str, Any]) -> None:
@@ -134,10 +170,11 @@ def test_a_refusal_of_the_service_ends_the_measurement() -> None:
 
     from pixel4d_ros.processes import ProcessError
     from pixel4d_ros.ros.service_benchmark import Planner
+    from pixel4d_ros.ros.session import Watch
 
     future: Any = Future()
     future.set_result(SimpleNamespace(success=False, message="no image yet"))
     client: Any = SimpleNamespace(call_async=lambda request: future)
     child: Any = SimpleNamespace(check_alive=lambda: None)
     with pytest.raises(ProcessError, match="refused 2 candidates: no image yet"):
-        Planner(client, child, Event()).ask(SimpleNamespace(trajectories=[1, 2]))
+        Planner(client, Watch(child, Event())).ask(SimpleNamespace(trajectories=[1, 2]))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
@@ -18,7 +17,7 @@ from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
-from pixel4d_ros.ros.trajectory import planned_poses
+from pixel4d_ros.ros.trajectory import driven, planned_way
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians
@@ -79,14 +78,13 @@ def candidate_paths(
         raise PlanError("the request has no trajectories")
     if len(trajectories) > p.max_candidates:
         raise PlanError(f"the request has {len(trajectories)} trajectories, max_candidates is {p.max_candidates}")
-    paths = []
+    ways, camera, stamp_ns, times = [], source.header.frame_id, source.stamp_ns, p.times
     for number, message in enumerate(trajectories):
         try:
-            plan = plan_from_path(message, received_ns)
-            paths.append(planned_poses(plan, near, source.header.frame_id, source.stamp_ns, p.times))
+            ways.append(planned_way(plan_from_path(message, received_ns), near, camera, stamp_ns, times))
         except PlanError as error:
             raise PlanError(f"trajectories[{number}]: {error}") from error
-    return np.stack(paths)
+    return driven(ways, near.camera_in_base(camera, stamp_ns), times)
 
 
 def forecast_candidates(

@@ -134,37 +134,51 @@ def rigid_from_xyzw(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
     return T
 
 
+def _rotation_of_products() -> FloatArray:
+    """(16, 9): a rotation matrix, row by row, is linear in the products of its unit quaternion's x, y, z and w."""
+    # R = (w^2 - |v|^2) I + 2 v v^T + 2 w [v]x
+    factors = np.zeros((4, 4, 3, 3))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        factors[3, 3, i, i], factors[i, i, i, i] = 1, 1
+        factors[j, j, i, i] = factors[k, k, i, i] = -1
+        factors[i, j, i, j] = factors[i, j, j, i] = 2
+        factors[3, i, k, j], factors[3, i, j, k] = 2, -2
+    return factors.reshape(16, 9)
+
+
+ROTATION_OF_PRODUCTS = _rotation_of_products()
+
+
 def rigids_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
     """4x4 matrices (n, 4, 4) of quaternions (n, 4) x y z w and translations (n, 3), as rigid_from_xyzw, all at once.
 
     Trajectories are read with it: a planner that asks about thirty of them does not wait for a thousand small steps.
     """
     q, p = np.asarray(rotations, np.float64).reshape(-1, 4), np.asarray(translations, np.float64).reshape(-1, 3)
-    norms = np.linalg.norm(q, axis=1, keepdims=True)
+    norms = np.sqrt((q * q).sum(1, keepdims=True))
     if not (np.isfinite(norms).all() and np.isfinite(p).all()):
         raise ValueError("pose contains NaN or Inf")
     if (abs(norms - 1) > 0.1).any():
         worst = float(norms[np.abs(norms - 1).argmax(), 0])
         raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")
-    T = np.tile(np.eye(4), (len(q), 1, 1))
-    unit = q / norms
-    (x, y, z, w), products = unit.T, unit[:, :, None] * unit[:, None, :]
-    # R = (2 w^2 - 1) I + 2 v v^T + 2 w [v]x
-    T[:, :3, :3] = 2 * products[:, :3, :3] + (2 * w * w - 1)[:, None, None] * np.eye(3)
-    for i, j, of in ((2, 1, x), (0, 2, y), (1, 0, z)):
-        T[:, i, j] += 2 * w * of
-        T[:, j, i] -= 2 * w * of
-    T[:, :3, 3] = p
+    unit, T = q / norms, np.zeros((len(q), 4, 4))
+    products = (unit[:, :, None] * unit[:, None]).reshape(-1, 16)
+    T[:, :3, :3] = (products @ ROTATION_OF_PRODUCTS).reshape(-1, 3, 3)
+    T[:, :3, 3], T[:, 3, 3] = p, 1
     return T
 
 
 def pose_messages(poses: FloatArray) -> list[Pose]:
     """A Pose for each of the 4x4 matrices (n, 4, 4), as pose_message, all at once."""
     quaternions = matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(poses[:, :3, :3]))).numpy()
-    return [
-        Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=i, y=j, z=k, w=w))
-        for (x, y, z), (w, i, j, k) in zip(poses[:, :3, 3].tolist(), quaternions.tolist())
-    ]
+    messages = []
+    for (x, y, z), (w, i, j, k) in zip(poses[:, :3, 3].tolist(), quaternions.tolist()):
+        message = Pose()  # with a point and a quaternion: given others, it would make these nevertheless
+        p, q = message.position, message.orientation
+        p.x, p.y, p.z, q.x, q.y, q.z, q.w = x, y, z, i, j, k, w
+        messages.append(message)
+    return messages
 
 
 def pose_message(T: FloatArray) -> Pose:

@@ -50,6 +50,15 @@ class Tools:
     statistics: Statistics
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted from a frame, and what was read of that."""
+
+    frame: Frame
+    source: Source
+    scene: DynamicGaussians
+
+
 class Engine:
     """Works on one frame or question at a time; whatever goes wrong is said, and the next gets its chance."""
 
@@ -57,7 +66,7 @@ class Engine:
         self._tools = tools
         self._rectifier = Rectifier()
         self._size: tuple[int, int] | None = None  # of the newest image read
-        self._predicted: tuple[Frame, DynamicGaussians] | None = None  # the newest
+        self._predicted: Prediction | None = None  # the newest
 
     def handle(self, frame: Frame, p: Parameters) -> None:
         """Forecast from one frame."""
@@ -93,7 +102,7 @@ class Engine:
             tools.statistics.frame_skipped()
             return
         result = self._result(source, near, path, self._depth(frame, source, p), p)
-        self._predicted = (frame, result.scene)
+        self._predicted = Prediction(frame, source, result.scene)
         if frame.inputs.outdated:
             return
         try:
@@ -128,31 +137,36 @@ class Engine:
 
     def _answer(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError and DeviceError for what cannot be answered."""
-        tools = self._tools
-        frame = inputs.frame
-        if len(request.image.data):
-            given = CalibrationSource(request.camera_info, "the request's camera_info")
-            frame, source = None, read_source(request.image, given, self._rectifier, p.rectify)
-        elif frame is not None:
-            source = self._source(frame, p)
-        else:
-            raise InputFault("image", f"no image yet on {tools.node.resolve_topic_name('image')}: send one in `image`")
-        near = surroundings(inputs, tools.frames, p)
-        now = tools.node.get_clock().now().nanoseconds
+        frame, source, scene = self._asked_about(request, inputs, p)
+        near = surroundings(inputs, self._tools.frames, p)
+        now = self._tools.node.get_clock().now().nanoseconds
         poses = candidate_paths(request.trajectories, near, source, now, p)
-        if frame is not None and self._predicted is not None and self._predicted[0] is frame:
-            scene = self._predicted[1].sample(0)
-        else:
+        if scene is None:
             depth = None if frame is None else self._depth(frame, source, p)
             # Candidates start alike, from the speed that the vehicle has.
             speed = CameraPath(p.times, poses[0]).speed()
-            scene = tools.forecaster.predict(
+            scene = self._tools.forecaster.predict(
                 source.rgb, source.camera.K, num_samples=1, seed=p.seed, depth=depth, speed=speed
             )
             if frame is not None:
-                self._predicted = (frame, scene)
+                self._predicted = Prediction(frame, source, scene)
         mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
-        return forecast_candidates(tools.forecaster, scene, source, poses, mounting, p, request.with_images)
+        return forecast_candidates(self._tools.forecaster, scene, source, poses, mounting, p, request.with_images)
+
+    def _asked_about(
+        self, request: Any, inputs: Inputs, p: Parameters
+    ) -> tuple[Frame | None, Source, DynamicGaussians | None]:
+        """The request's image, or the newest frame; what was predicted from that one need not be once more."""
+        if len(request.image.data):
+            given = CalibrationSource(request.camera_info, "the request's camera_info")
+            return None, read_source(request.image, given, self._rectifier, p.rectify), None
+        frame, known = inputs.frame, self._predicted
+        if frame is None:
+            topic = self._tools.node.resolve_topic_name("image")
+            raise InputFault("image", f"no image yet on {topic}: send one in `image`")
+        if known is not None and known.frame is frame:
+            return frame, known.source, known.scene.sample(0)
+        return frame, self._source(frame, p), None
 
     def _source(self, frame: Frame, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""

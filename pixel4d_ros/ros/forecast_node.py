@@ -34,7 +34,7 @@ from pixel4d_ros.ros.candidates import CandidatesService, Question
 from pixel4d_ros.ros.conversions import nanoseconds
 from pixel4d_ros.ros.engine import Engine, Tools
 from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
-from pixel4d_ros.ros.memory import free_gpu, return_large_blocks
+from pixel4d_ros.ros.memory import free_gpu, return_large_blocks, spare_collection
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
@@ -118,6 +118,7 @@ class ForecastNode(LifecycleNode):
             lambda question: engine.answer(question, self._inputs, self.parameters),
         )
         self._subscribe()
+        spare_collection()
         self.get_logger().info("active: " + ", ".join(s.topic_name for s in self._input_subscriptions))
         return super().on_activate(state)
 

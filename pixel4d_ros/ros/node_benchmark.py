@@ -8,43 +8,38 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path as FilePath
-from threading import Event
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
 from pixel4d_ros.demo import ros_environment
 from pixel4d_ros.performance.node_times import Feed, NodeTimes, Publishing
-from pixel4d_ros.performance.source_image import SPEED, STEP, forecast_times
+from pixel4d_ros.performance.source_image import SPEED, STEP
 from pixel4d_ros.performance.statistics import Spread, growth
 from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros import conversions as c
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.publishing import CameraViews, sequence_message
-from pixel4d_ros.ros.service_benchmark import check_candidates, check_going_on, measure_service, path_message
-from pixel4d_ros.ros.session import ros_node, spinning
+from pixel4d_ros.ros.memory import spare_collection
+from pixel4d_ros.ros.publishing_benchmark import CAMERA, OUTPUT_QOS, REST_S, START_S, measure_publishing
+from pixel4d_ros.ros.service_benchmark import check_candidates, measure_service, path_message
+from pixel4d_ros.ros.session import Watch, ros_node, spinning
 
-FORECAST, ALONE = "/forecast_node/forecast", "/pixel4d_benchmark/forecast"
-CAMERA = "camera"
+FORECAST = "/forecast_node/forecast"
 CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers publish
-OUTPUT_QOS = QoSProfile(depth=10)
 HEADER_BYTES = 64  # at the start of a serialised message, which hold its header
-START_S, FIRST_S, REST_S = 300.0, 120.0, 2.0  # to start (kernels are compiled), to the first forecast, to the last
+FIRST_S, POLL_S = 120.0, 0.05  # to the first forecast, between looks at slow things
 SETTLED = 5  # forecasts before the measurement
 PLAN_S, PLAN_HZ = 3.0, 10.0
-MESSAGES, LONGEST_S = 50, 0.1  # of publishing alone, and the most time between them
 COUNTERS = {"received frames": "received", "dropped frames": "dropped", "published forecasts": "published"}
 SAID = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion source", "GPU memory")
 
@@ -52,37 +47,41 @@ SAID = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion so
 def measure_node(feed: Feed) -> NodeTimes:
     """Start the node, feed it, then ask its service, and say how it kept up.
 
-    Raises ValueError for more candidates than the node takes, and ProcessError when it does not work.
+    Raises ValueError for more candidates than the node takes, ProcessError when it does not work, and
+    KeyboardInterrupt when the user wants an end (SIGINT, SIGTERM).
     """
     check_candidates(feed)
     # A domain of our own, for this process as for those it starts.
     os.environ.update(ros_environment())
+    spare_collection()  # what this process has to collect is not the node's time
     with (
         tempfile.TemporaryDirectory(prefix="pixel4d_benchmark_") as folder,
         ros_node("pixel4d_benchmark") as (node, stop),
     ):
-        publishing = _measure_publishing(node, feed, FilePath(folder), stop)
+        publishing = measure_publishing(node, feed, FilePath(folder), stop)
         child = Child.start("forecast node", _node_command(feed), dict(os.environ), FilePath(folder) / "node.log")
+        watch = Watch(child, stop)
         try:
-            if not child.wait_for_output("active: ", [], START_S):
-                raise ProcessError(f"the node was not active within {START_S:g} s{child.last_words()}")
-            rig = Rig(node, feed)
+            watch.wait(lambda: "active: " in child.output, START_S, "the node was not active", POLL_S)
+            rig = Rig(node, feed, watch)
             with spinning(node, "listener"):
-                times = _drive(rig, child, publishing, stop)
+                times = _drive(rig, publishing)
                 if feed.candidates:
-                    stamp_ns = _rest_on_an_image(rig, child, stop, 1e-3 * times.to_arrived.worst)
-                    times = replace(times, services=measure_service(node, feed, stamp_ns, child, stop))
+                    stamp_ns = _rest_on_an_image(rig, 1e-3 * times.to_arrived.worst)
+                    times = replace(times, services=measure_service(node, feed, stamp_ns, watch))
             child.stop()
         finally:
             child.end()
+        if stop.is_set():
+            raise KeyboardInterrupt
     return times
 
 
 class Rig:
     """Camera, planner and listener."""
 
-    def __init__(self, node: Node, feed: Feed) -> None:
-        self.node, self.feed = node, feed
+    def __init__(self, node: Node, feed: Feed, watch: Watch) -> None:
+        self.feed, self.watch = feed, watch
         self.image = node.create_publisher(Image, "image", CAMERA_QOS)
         self.info = node.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
         self.plan = node.create_publisher(Path, "trajectory", 1)
@@ -115,6 +114,7 @@ class Rig:
         self.send_plan()
         stamp, end = self.send_image(), time.monotonic() + patience_s
         while stamp not in self.whole():
+            self.watch.check()
             if time.monotonic() > end:
                 return None
             time.sleep(0.005)
@@ -131,7 +131,7 @@ class Rig:
     def counters(self) -> dict[str, int]:
         """The node's own counts, from its next status but one, which was written after this call."""
         seen = self.statuses
-        _wait(lambda: self.statuses >= seen + 2, FIRST_S, "the node publishes no /diagnostics")
+        self.watch.wait(lambda: self.statuses >= seen + 2, FIRST_S, "the node publishes no /diagnostics")
         return {name: int(self.status[key]) for key, name in COUNTERS.items()}
 
     def _on_forecast(self, data: bytes, info: dict[str, int]) -> None:
@@ -146,24 +146,25 @@ class Rig:
                 self.statuses += 1
 
 
-def _drive(rig: Rig, child: Child, publishing: Publishing, stop: Event) -> NodeTimes:
+def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
     """Until the node has settled, then for the time asked for."""
-    feed = rig.feed
-    _settle(rig, child, stop)
+    feed, watch = rig.feed, rig.watch
+    _settle(rig)
     before, sent = rig.counters(), []
     next_plan, began = 0.0, time.monotonic()
     for i in tqdm(range(round(feed.seconds * feed.rate)), "node", unit="image", leave=False, mininterval=0.5):
-        time.sleep(max(0.0, began + i / feed.rate - time.monotonic()))
+        watch.rest(max(0.0, began + i / feed.rate - time.monotonic()))
         if time.monotonic() >= next_plan:
             rig.send_plan()
             next_plan = time.monotonic() + 1 / PLAN_HZ
         sent.append(rig.send_image())
-        check_going_on(child, stop)
     _rest(rig)
     after = rig.counters()
     arrived = rig.whole(sent[0])
     if not arrived:
-        raise ProcessError(f"of {len(sent)} images the node published no forecast that arrived{child.last_words()}")
+        raise ProcessError(
+            f"of {len(sent)} images the node published no forecast that arrived{watch.child.last_words()}"
+        )
     latencies = [1e-6 * (arrival - stamp) for stamp, (_, arrival) in sorted(arrived.items())]
     published = [1e-6 * (publication - stamp) for stamp, (publication, _) in arrived.items()]
     camera = feed.source.camera
@@ -185,16 +186,15 @@ def _drive(rig: Rig, child: Child, publishing: Publishing, stop: Event) -> NodeT
     )
 
 
-def _settle(rig: Rig, child: Child, stop: Event) -> None:
+def _settle(rig: Rig) -> None:
     """Images one by one until some forecasts have come: the first ones record graphs and meet cold caches."""
     end = time.monotonic() + FIRST_S
     while len(rig.whole()) < SETTLED:
-        check_going_on(child, stop)
         if time.monotonic() > end:
             said = "; ".join(
                 f"{key}: {value}" for key, value in rig.status.items() if "error" in key or "frames" in key
             )
-            raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({said}){child.last_words()}")
+            raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({said}){rig.watch.child.last_words()}")
         rig.forecast_one(REST_S)
 
 
@@ -204,16 +204,15 @@ def _rest(rig: Rig) -> None:
     while (now := time.monotonic()) < quiet + REST_S or count < 0:
         if len(rig.messages) != count:
             count, quiet = len(rig.messages), now
-        time.sleep(0.05)
+        rig.watch.rest(POLL_S)
 
 
-def _rest_on_an_image(rig: Rig, child: Child, stop: Event, usual_s: float) -> int:
+def _rest_on_an_image(rig: Rig, usual_s: float) -> int:
     """Leave the node with a new image that it has forecast, which takes usual_s; the image's stamp in ns."""
     end = time.monotonic() + FIRST_S
     while (stamp_ns := rig.forecast_one(REST_S + usual_s)) is None:
-        check_going_on(child, stop)
         if time.monotonic() > end:
-            raise ProcessError(f"no forecast to ask about came within {FIRST_S:g} s{child.last_words()}")
+            raise ProcessError(f"no forecast to ask about came within {FIRST_S:g} s{rig.watch.child.last_words()}")
     return stamp_ns
 
 
@@ -228,71 +227,3 @@ def _node_command(feed: Feed) -> list[str]:
     }
     options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}")]
     return [sys.executable, "-m", "pixel4d_ros.ros.forecast_node", "--ros-args", *options]
-
-
-def _wait(true: Callable[[], bool], seconds: float, complaint: str) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise ProcessError(f"{complaint} (waited {seconds:g} s)")
-        time.sleep(0.01)
-
-
-def _measure_publishing(node: Node, feed: Feed, folder: FilePath, stop: Event) -> Publishing:
-    """Send a finished forecast again and again to a process that only listens."""
-    camera, header = feed.source.camera, Header(frame_id=CAMERA)
-    frames = np.repeat(feed.source.pixels[None], feed.frames, 0)
-    poses = np.tile(np.eye(4), (feed.frames, 1, 1))
-    views = CameraViews(camera, forecast_times(feed.frames), poses, np.ones(feed.frames, np.float32), frames)
-    publisher = node.create_publisher(interface("msg", "ForecastSequence"), ALONE, OUTPUT_QOS)
-    listener = Child.start(
-        "listener", [sys.executable, "-m", "pixel4d_ros.ros.node_benchmark"], dict(os.environ), folder / "listener.log"
-    )
-    build, serialize, publish, size = [], [], [], 0
-    try:
-        listener.wait_for_output("listening", [], START_S)
-        _wait(lambda: publisher.get_subscription_count() > 0, FIRST_S, "the listener was not found over DDS")
-        for _ in tqdm(range(MESSAGES), "publishing", unit="message", leave=False):
-            began = time.perf_counter()
-            message = sequence_message(views, header)
-            built = time.perf_counter()
-            size = len(serialize_message(message))
-            serialized = time.perf_counter()
-            publisher.publish(message)
-            done = time.perf_counter()
-            build.append(1e3 * (built - began))
-            serialize.append(1e3 * (serialized - built))
-            publish.append(1e3 * (done - serialized))
-            if stop.wait(max(0.0, min(1 / feed.rate, LONGEST_S) - (done - began))):
-                raise KeyboardInterrupt
-        time.sleep(REST_S)
-        listener.stop()
-        delays = json.loads(listener.output.splitlines()[-1])
-    finally:
-        listener.end()
-        node.destroy_publisher(publisher)
-    arrive = Spread.of(delays) if delays else None
-    return Publishing(
-        size / 1e6, MESSAGES, len(delays), Spread.of(build), Spread.of(serialize), Spread.of(publish), arrive
-    )
-
-
-def listen() -> None:
-    """A process that takes ForecastSequences and prints, at the end, how long each was under way, ms."""
-    delays: list[float] = []
-    with ros_node("pixel4d_benchmark_listener") as (node, stop):
-        node.create_subscription(
-            interface("msg", "ForecastSequence"),
-            ALONE,
-            lambda _, info: delays.append(1e-6 * (time.time_ns() - info["source_timestamp"])),
-            OUTPUT_QOS,
-            raw=True,
-        )
-        print("listening", flush=True)
-        while not stop.is_set():
-            rclpy.spin_once(node, timeout_sec=0.1)
-    print(json.dumps(delays))
-
-
-if __name__ == "__main__":
-    listen()

@@ -143,7 +143,8 @@ def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, receiv
 def _plan(frame: str, stamp_ns: int, poses: FloatArray, times: NDArray[np.int64]) -> Plan:
     if not times.any() or (len(times) > 1 and (times == times[0]).all()):
         return Plan(frame, stamp_ns, poses, None)
-    if (np.diff(times) < 0).any():
+    steps = np.diff(times)
+    if (steps < 0).any():
         raise PlanError("trajectory's stamps do not increase from pose to pose")
-    new = np.append(True, np.diff(times) > 0)  # some planners repeat a pose
+    new = np.append(True, steps > 0)  # some planners repeat a pose
     return Plan(frame, stamp_ns, poses[new], times[new])

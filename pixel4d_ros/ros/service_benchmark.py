@@ -24,10 +24,11 @@ from tqdm import tqdm
 from pixel4d_ros.performance.node_times import Feed, ServiceTimes
 from pixel4d_ros.performance.source_image import candidate_poses, forecast_times
 from pixel4d_ros.performance.statistics import Spread
-from pixel4d_ros.processes import Child, ProcessError
+from pixel4d_ros.processes import ProcessError
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.conversions import pose_messages, rigid_from_xyzw, time_message
 from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.session import Watch
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
 SERVICE = "/forecast_node/forecast_trajectories"
@@ -40,8 +41,7 @@ class Planner:
     """Who asks: its client on a node that another thread spins, and what ends its waiting."""
 
     client: Client
-    child: Child  # the node
-    stop: Event
+    node: Watch
 
     def ask(self, request: Any) -> tuple[float, Any]:
         """Milliseconds from the call to the whole answer, and that. Raises ProcessError when there is none."""
@@ -51,24 +51,18 @@ class Planner:
             ends.append(time.perf_counter())
             answered.set()
 
+        self.node.check()
         began = time.perf_counter()
         future = self.client.call_async(request)
         future.add_done_callback(note)
         while not answered.wait(POLL_S):
-            check_going_on(self.child, self.stop)
+            self.node.check()
             if time.perf_counter() - began > ANSWER_S:
-                raise ProcessError(f"no answer from {SERVICE} within {ANSWER_S:g} s{self.child.last_words()}")
+                raise ProcessError(f"no answer from {SERVICE} within {ANSWER_S:g} s{self.node.child.last_words()}")
         answer = future.result()
         if not answer.success:
             raise ProcessError(f"{SERVICE} refused {len(request.trajectories)} candidates: {answer.message}")
         return 1e3 * (ends[0] - began), answer
-
-
-def check_going_on(child: Child, stop: Event) -> None:
-    """Raise ProcessError when the node has ended, KeyboardInterrupt when the user wants an end."""
-    child.check_alive()
-    if stop.is_set():
-        raise KeyboardInterrupt
 
 
 def check_candidates(feed: Feed) -> None:
@@ -80,15 +74,15 @@ def check_candidates(feed: Feed) -> None:
         )
 
 
-def measure_service(node: Node, feed: Feed, stamp_ns: int, child: Child, stop: Event) -> tuple[ServiceTimes, ...]:
+def measure_service(node: Node, feed: Feed, stamp_ns: int, watch: Watch) -> tuple[ServiceTimes, ...]:
     """Ask about each number of candidates, without images and with; stamp_ns is that of the node's newest image.
 
-    Another thread spins the node meanwhile. Raises ProcessError when an answer does not come, or is a refusal.
+    Another thread spins the node meanwhile. Raises ProcessError when an answer does not come, or is a refusal, and
+    KeyboardInterrupt when the user wants an end.
     """
     kind = interface("srv", "ForecastTrajectories")
-    planner = Planner(node.create_client(kind, SERVICE), child, stop)
-    if not planner.client.wait_for_service(FOUND_S):
-        raise ProcessError(f"{SERVICE} was not found over DDS within {FOUND_S:g} s{child.last_words()}")
+    planner = Planner(node.create_client(kind, SERVICE), watch)
+    watch.wait(planner.client.service_is_ready, FOUND_S, f"{SERVICE} was not found over DDS")
     found = []
     for count in feed.candidates:
         paths = candidate_messages(count, feed.frames, stamp_ns)

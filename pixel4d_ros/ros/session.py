@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 
@@ -14,6 +16,37 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+
+from pixel4d_ros.processes import Child, ProcessError
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A program while it is measured: waiting for something ends when the program does, or when the user wants that."""
+
+    child: Child
+    stop: Event
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when the user wants an end, ProcessError when the program has ended."""
+        # In this order: Ctrl-C reaches the program too.
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.child.check_alive()
+
+    def wait(self, true: Callable[[], bool], seconds: float, complaint: str, poll_s: float = 0.01) -> None:
+        """Wait until something is true. Raises what check does, and ProcessError with the complaint when time is up."""
+        end = time.monotonic() + seconds
+        while not true():
+            self.check()
+            if time.monotonic() > end:
+                raise ProcessError(f"{complaint} (waited {seconds:g} s){self.child.last_words()}")
+            time.sleep(poll_s)
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while. Raises what check does."""
+        self.stop.wait(seconds)
+        self.check()
 
 
 @contextmanager
@@ -51,12 +84,21 @@ def message_class(type_name: str) -> Any | None:
 @contextmanager
 def spinning(node: Node, name: str) -> Iterator[None]:
     """Spin a node meanwhile, on a thread of this name."""
-    executor = SingleThreadedExecutor()
+    executor, done = SingleThreadedExecutor(), Event()
     executor.add_node(node)
-    thread = Thread(target=executor.spin, name=name, daemon=True)
+
+    def spin() -> None:
+        while executor.context.ok() and not done.is_set():
+            executor.spin_once()
+
+    thread = Thread(target=spin, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        executor.shutdown()
+        # Not by the executor's shutdown: in Jazzy that destroys what the thread is still waiting for, which then raises
+        # InvalidHandle there.
+        done.set()
+        executor.create_task(lambda: None)  # ends the wait
         thread.join()
+        executor.shutdown()

@@ -6,11 +6,13 @@ T_source_camera(t) = (T_frame_base(t0) T_base_camera)^-1 T_frame_base(t) T_base_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.interpolation import poses_along
 from pixel4d_ros.ros.plans import Plan, PlanError
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
@@ -25,6 +27,17 @@ class EgoMotion:
     path: CameraPath
     source: str  # for people: "trajectory", "constant velocity from odometry", ...
     warning: str = ""  # why nothing better is used; empty when all is well
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of the base along a plan, and where on it the base is when."""
+
+    knots: FloatArray  # (n,) seconds after the image or, of a plan without times, metres; strictly increasing
+    poses: FloatArray  # (n, 4, 4) T_frame_base there
+    begin: float  # where on it the base is at the image's stamp
+    places: FloatArray  # (T,) where it is at the forecast times
+    start: FloatArray | None = None  # (4, 4) the pose that the others are relative to; None: that at begin
 
 
 def ego_motion(
@@ -53,49 +66,50 @@ def ego_motion(
 def planned_motion(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
     """The camera's motion along the plan. Raises PlanError when the plan cannot be followed."""
     source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
-    return EgoMotion(CameraPath(times, planned_poses(plan, near, camera, stamp_ns, times)), source)
+    way = planned_way(plan, near, camera, stamp_ns, times)
+    (poses,) = driven([way], near.camera_in_base(camera, stamp_ns), times)
+    return EgoMotion(CameraPath(times, poses), source)
 
 
-def planned_poses(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> FloatArray:
-    """Camera poses (T, 4, 4) along the plan. Raises PlanError when the plan cannot be followed."""
-    base = _follow(plan, near, camera, stamp_ns, times)
-    return _seen_by_camera(base, near.camera_in_base(camera, stamp_ns), times)
-
-
-def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
-    """Poses (T, 4, 4) of the camera relative to where it was at t0, from those of the base."""
-    poses: FloatArray = rigid_inverse(mounting) @ base_poses @ mounting
-    poses[times == 0] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
-    return poses
-
-
-def _follow(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> FloatArray:
-    """Poses (T, 4, 4) T_base(t0)_base(t) along the plan. Raises PlanError when the plan cannot be followed."""
+def planned_way(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> Way:
+    """The way along the plan at times (T,) s after stamp_ns. Raises PlanError when the plan cannot be followed."""
     if abs(stamp_ns - plan.stamp_ns) > near.trajectory_timeout * 1e9:
         older = "older" if plan.stamp_ns < stamp_ns else "newer"
         raise PlanError(f"trajectory is stale: {older} than the image by more than trajectory_timeout")
     start = _base_in_plan_frame(plan, near, camera, stamp_ns)
     if plan.times_ns is None:
-        return _follow_untimed(plan, near, start, stamp_ns, times)
+        return _untimed_way(plan, near, start, stamp_ns, times)
     seconds: FloatArray = np.asarray((plan.times_ns - stamp_ns) * 1e-9, np.float64)
+    poses = plan.poses
     if seconds[-1] <= 0:
         raise PlanError("trajectory lies wholly in the past")
-    path = CameraPath(seconds, plan.poses)
-    if start is None:
-        if seconds[0] > 0:
+    if seconds[0] > 0:
+        if start is None:
             raise PlanError(f"trajectory begins after the image, and where the vehicle is in {plan.frame!r} is unknown")
-        start = path.at(0.0)[0]
-    elif seconds[0] > 0:
-        path = CameraPath(np.append(0.0, seconds), np.concatenate([start[None], plan.poses]))
-    return rigid_inverse(start) @ path.at(times)
+        seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
+    return Way(seconds, poses, 0.0, times, start)
+
+
+def driven(ways: Sequence[Way], mounting: FloatArray, times: FloatArray) -> FloatArray:
+    """Camera poses (P, T, 4, 4) along P ways at times (T,) s; mounting is T_base_camera."""
+    places = np.stack([np.append(way.begin, way.places) for way in ways])
+    base = poses_along([(way.knots, way.poses) for way in ways], places)
+    start = np.stack([at[0] if way.start is None else way.start for way, at in zip(ways, base)])
+    return _seen_by_camera(rigid_inverse(start)[:, None] @ base[:, 1:], mounting, times)
+
+
+def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
+    """Poses (..., T, 4, 4) of the camera relative to where it was at t0, from those of the base."""
+    poses: FloatArray = rigid_inverse(mounting) @ base_poses @ mounting
+    poses[..., times == 0, :, :] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
+    return poses
 
 
 def _base_in_plan_frame(plan: Plan, near: Surroundings, camera: str, stamp_ns: int) -> FloatArray | None:
     """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for a frame nobody knows."""
     if plan.frame in (near.base, camera):
         # The frame moves with the vehicle: it is meant where it was when the plan was made.
-        then = near.odometry.pose(plan.stamp_ns, near.odometry_timeout)
-        now = near.odometry.pose(stamp_ns, near.odometry_timeout)
+        then, now = near.odometry_pose(plan.stamp_ns), near.odometry_pose(stamp_ns)
         if then is None or now is None:
             return None
         moved = rigid_inverse(then) @ now
@@ -108,11 +122,9 @@ def _base_in_plan_frame(plan: Plan, near: Surroundings, camera: str, stamp_ns: i
     return start
 
 
-def _follow_untimed(
-    plan: Plan, near: Surroundings, start: FloatArray | None, stamp_ns: int, times: FloatArray
-) -> FloatArray:
-    """Like _follow for a plan without times: driven at odometry's speed from its point nearest to the vehicle."""
-    speed = near.odometry.speed(stamp_ns, near.odometry_timeout)
+def _untimed_way(plan: Plan, near: Surroundings, start: FloatArray | None, stamp_ns: int, times: FloatArray) -> Way:
+    """Like planned_way for a plan without times: at odometry's speed from its point nearest to the vehicle."""
+    speed = near.speed(stamp_ns)
     if speed is None:
         raise PlanError("trajectory has no times, and there is no odometry whose speed could time it")
     poses = _with_headings(plan.poses)
@@ -120,11 +132,10 @@ def _follow_untimed(
     lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
     new = np.append(True, np.diff(lengths) > 1e-6)
     if speed < STANDSTILL or new.sum() < 2:
-        return np.tile(np.eye(4), (len(times), 1, 1))
+        return Way(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)))
     poses, lengths = poses[new], lengths[new]
     begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
-    path = CameraPath(lengths, poses)
-    return rigid_inverse(path.at(begin)[0]) @ path.at(begin + speed * times)
+    return Way(lengths, poses, begin, begin + speed * times)
 
 
 def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: FloatArray) -> float:

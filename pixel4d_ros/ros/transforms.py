@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -14,6 +15,7 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.ros.conversions import nanoseconds, read_pose
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
+Found = TypeVar("Found")
 HISTORY_S = 10.0  # how long poses are remembered
 BASELINE_S = 0.05  # extrapolation and differences use poses at least so far apart: nearer ones are mostly noise
 
@@ -185,7 +187,7 @@ class Surroundings:
     base_frame: str = ""  # "": the odometry's child frame
     odometry_timeout: float = 0.5
     trajectory_timeout: float = 2.0
-    _found: dict[tuple[str, str, int], FloatArray | None] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def base(self) -> str:
@@ -194,20 +196,31 @@ class Surroundings:
 
     def camera_in_base(self, camera: str, stamp_ns: int) -> FloatArray:
         """T_base_camera: from tf, else the mounting; identity when odometry is the camera's own."""
-        if camera == self.base:
+        base = self.base
+        if camera == base:
             return np.eye(4)
-        key = (self.base, camera, stamp_ns)
-        if key not in self._found:
-            known = self.frames.lookup(self.base, camera, stamp_ns)
-            self._found[key] = self.mounting if known is None else known
-        found = self._found[key]
-        assert found is not None
-        return found
+        known = self._once(("tf", base, camera, stamp_ns), lambda: self.frames.lookup(base, camera, stamp_ns))
+        return self.mounting if known is None else known
 
     def base_in(self, frame: str, stamp_ns: int) -> FloatArray | None:
         """T_frame_base at a time, from odometry or tf; None when neither knows."""
-        key = (frame, self.base, stamp_ns)
+        pose = self.odometry_pose(stamp_ns) if frame == self.odometry.frame else None
+        if pose is not None:
+            return pose
+        base = self.base
+        return self._once(("tf", frame, base, stamp_ns), lambda: self.frames.lookup(frame, base, stamp_ns))
+
+    def odometry_pose(self, stamp_ns: int) -> FloatArray | None:
+        """T_frame_child of odometry at a time; None without fresh odometry."""
+        return self._once(("odometry", stamp_ns), lambda: self.odometry.pose(stamp_ns, self.odometry_timeout))
+
+    def speed(self, stamp_ns: int) -> float | None:
+        """Metres per second along the path driven; None without fresh odometry."""
+        return self._once(("speed", stamp_ns), lambda: self.odometry.speed(stamp_ns, self.odometry_timeout))
+
+    def _once(self, key: Hashable, find: Callable[[], Found]) -> Found:
+        """What find says the first time."""
         if key not in self._found:
-            pose = self.odometry.pose(stamp_ns, self.odometry_timeout) if frame == self.odometry.frame else None
-            self._found[key] = self.frames.lookup(frame, self.base, stamp_ns) if pose is None else pose
-        return self._found[key]
+            self._found[key] = find()
+        found: Found = self._found[key]
+        return found

@@ -17,7 +17,7 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.ros.conversions import pose_message
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
+from pixel4d_ros.ros.trajectory import EgoMotion, driven, ego_motion, planned_way
 from pixel4d_ros.ros.transforms import (
     FrameTree,
     OdometryTrack,
@@ -208,6 +208,41 @@ def test_broken_paths_are_refused_with_the_reason(kind, words):
         plan_from_path(broken(kind), T0)
     motion = ego_motion(caught.value, surroundings(odometry_track()), "camera", T0, TIMES)
     assert motion.source == "constant velocity from odometry" and words in motion.warning
+
+
+def test_many_plans_are_followed_as_each_alone():
+    """Of different lengths, kinds, frames and times, some of which end before the forecast does."""
+    near = surroundings(odometry_track())
+    short, late, past = np.arange(0, 0.31, 0.1), np.arange(0.5, 2.01, 0.1), np.arange(-1, 2.01, 0.25)
+    messages = [
+        path_message(PLANNED, drive(PLANNED)),
+        path_message(short, drive(short)),
+        path_message(late, drive(late)),
+        path_message(past, drive(past), at=-1),
+        path_message(PLANNED, drive(PLANNED), stamped=False),
+        path_message([0.0, 0.0], drive([0.0, 0.0]), stamped=False),
+        path_message(PLANNED, rigid_inverse(drive([-0.1])[0]) @ drive(PLANNED), frame="base_link", at=-0.1),
+    ]
+    ways = [planned_way(plan_from_path(m, T0), near, "camera", T0, TIMES) for m in messages]
+    together = driven(ways, AHEAD, TIMES)
+    assert together.shape == (7, len(TIMES), 4, 4)
+    for message, poses in zip(messages, together):
+        np.testing.assert_allclose(poses, move(message, surroundings(odometry_track())).path.poses, atol=1e-12)
+    moving = np.array([True, True, True, True, True, False, True])
+    assert (np.abs(together[moving, -1, 2, 3] - 10) < 1).all() and np.allclose(together[5], np.eye(4))
+
+
+@pytest.mark.parametrize(("frame", "stamped"), [("odom", True), ("base_link", True), ("odom", False)])
+def test_odometry_is_asked_once_however_many_plans_there_are(monkeypatch, frame, stamped):
+    near, asked = surroundings(odometry_track()), []
+    pose, speed = OdometryTrack.pose, OdometryTrack.speed
+    monkeypatch.setattr(OdometryTrack, "pose", lambda *a: asked.append("pose") or pose(*a))
+    monkeypatch.setattr(OdometryTrack, "speed", lambda *a: asked.append("speed") or speed(*a))
+    plan = plan_from_path(path_message(PLANNED, drive(PLANNED), frame=frame, stamped=stamped, at=-0.1), T0)
+    planned_way(plan, near, "camera", T0, TIMES)
+    first = tuple(asked)
+    planned_way(plan, near, "camera", T0, TIMES)
+    assert first and tuple(asked) == first
 
 
 numbers = st.floats(-3, 3)

@@ -1,0 +1,80 @@
+"""What commands that are no nodes share: spinning on a thread that ends cleanly, and waiting that the user can end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.executors import Executor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header
+
+from pixel4d_ros.processes import ProcessError
+from pixel4d_ros.ros.session import Watch, spinning
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
+
+
+def test_spinning_ends_cleanly_amid_a_large_message(monkeypatch):
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    taking, take = threading.Event(), Executor._take_subscription
+
+    def take_slowly(executor: Executor, subscription: Any) -> Any:
+        taking.set()
+        time.sleep(0.2)
+        return take(executor, subscription)
+
+    monkeypatch.setattr(Executor, "_take_subscription", take_slowly)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node = rclpy.create_node("listener", start_parameter_services=False)
+    heard: list[Header] = []
+    node.create_publisher(Header, "spoken", latched).publish(Header())
+    node.create_subscription(Header, "spoken", heard.append, latched)
+    with spinning(node, "listener"):
+        assert taking.wait(20)
+    assert not raised and not any(t.name == "listener" for t in threading.enumerate())
+    heard.clear()
+    with spinning(node, "listener"):  # and can be had again
+        node.create_publisher(Header, "spoken", latched).publish(Header())
+        end = time.monotonic() + 20
+        while not heard and time.monotonic() < end:
+            time.sleep(0.01)
+    node.destroy_node()
+    assert heard and not raised
+
+
+def watch(ended: bool = False) -> Watch:
+    def check_alive() -> None:
+        if ended:
+            raise ProcessError("it ended")
+
+    child: Any = SimpleNamespace(check_alive=check_alive, last_words=lambda: ": its last words")
+    return Watch(child, threading.Event())
+
+
+def test_waiting_ends_with_what_is_waited_for_or_when_time_is_up():
+    answers = iter([False, False, True])
+    watch().wait(lambda: next(answers), 10, "never")
+    with pytest.raises(ProcessError, match=r"it never came \(waited 0.02 s\): its last words"):
+        watch().wait(lambda: False, 0.02, "it never came")
+
+
+def test_waiting_ends_with_the_program_and_before_that_with_the_user():
+    with pytest.raises(ProcessError, match="it ended"):
+        watch(ended=True).wait(lambda: False, 10, "never")
+    with pytest.raises(ProcessError, match="it ended"):
+        watch(ended=True).rest(0.01)
+    # Ctrl-C ends the program too: that is no fault to complain about.
+    both = watch(ended=True)
+    both.stop.set()
+    for wait in (both.check, lambda: both.rest(10), lambda: both.wait(lambda: False, 10, "never")):
+        with pytest.raises(KeyboardInterrupt):
+            wait()
