@@ -16,7 +16,7 @@ from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.transfer import HostBuffer, Lanes, to_device, to_host
+from pixel4d_ros.transfer import HostBuffer, Lanes, staged, to_host
 from pixel4d_ros.views import RenderedViews, animate, distinct_views, render, runs
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
@@ -33,7 +33,7 @@ class Forecast:
     T_source_camera: FloatArray  # (T, 4, 4)
     frames: NDArray[np.uint8]  # (S, T, H, W, 3) RGB; sample 0 is the most likely future
     depth: NDArray[np.float32]  # (S, T, H, W) metres
-    uncertainty: NDArray[np.float32]  # (T, H, W) 0..1: standard deviation of the colours over the samples
+    uncertainty: NDArray[np.float32]  # (T, H, W) 0..1, read-only: standard deviation of the colours over the samples
     confidence: NDArray[np.float32]  # (S, T) 0..1: share of pixels that come mostly from what the image showed
     scene: DynamicGaussians  # on the forecaster's device
 
@@ -102,8 +102,8 @@ class Forecaster:
             raise ValueError(f"the speed must be a number of metres per second, got {speed}")
         measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
-            sensor = None if measured is None else to_device(measured, self.device)
-            return self.predictor.predict(to_device(pixels, self.device), camera, num_samples, seed, sensor, speed)
+            sensor = None if measured is None else staged(measured, self.device)
+            return self.predictor.predict(staged(pixels, self.device), camera, num_samples, seed, sensor, speed)
 
     def render(
         self,
@@ -135,7 +135,6 @@ class Forecaster:
         """
         return self._render(scene, T_source_camera, times, K, size, with_depth)
 
-    @torch.inference_mode()
     def forecast(
         self,
         image: ArrayLike,
@@ -234,7 +233,7 @@ class Forecaster:
             frames.array().reshape(s, v, height, width, 3),
             depths.array().reshape(s if with_depth else 0, v, height, width),
             confidence[:, source],
-            uncertainty.array() if s > 1 else np.zeros((v, height, width), np.float32),
+            uncertainty.array() if s > 1 else np.broadcast_to(np.float32(0), (v, height, width)),
         )
 
 

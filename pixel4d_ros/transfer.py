@@ -15,13 +15,21 @@ from torch import Tensor
 STAGED = 1 << 15  # bytes up to which the driver takes a copy of what it is given, and nobody waits for the device
 
 
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A writable contiguous array as a tensor on the device; on the CPU it shares the array's memory."""
+def staged(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A writable contiguous array as a tensor on the host whose copy to the device nobody waits for.
+
+    It shares the array's memory unless that must be page-locked first.
+    """
     tensor = torch.from_numpy(array)
     if device.type == "cuda" and tensor.nbytes > STAGED:
         # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done.
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A writable contiguous array as a tensor on the device; on the CPU it shares the array's memory."""
+    return staged(array, device).to(device, non_blocking=True)
 
 
 class HostBuffer:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pixel4d_ros import fused
 from pixel4d_ros.camera import Camera, check_poses
 from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
@@ -132,13 +133,22 @@ def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: C
 
 def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
     """The Gaussians at index moving (M,) where they are at t (U, 1, 1) seconds."""
-    motion = Motion(*(getattr(scene, name)[moving] for name in MOTION_FIELDS))
+    fields = [getattr(scene, name) for name in MOTION_FIELDS]
+    if fused.applicable(scene.means):
+        moved = fused.rendering.moved_gaussians(
+            scene.means, scene.quaternions, scene.centroids, scene.object_ids, fields, moving, t
+        )
+        return Moved(moving, *moved)
+    motion = Motion(*(field[moving] for field in fields))
     centroids = scene.centroids[scene.object_ids[moving]]
     return Moved(moving, *moved_gaussians(scene.means[moving], scene.quaternions[moving], centroids, motion, t))
 
 
 def _as_pictures(rendering: Rendering, with_depth: bool) -> RenderedViews:
-    colors, seen = rendering.features[..., :3], rendering.features[..., 3]
-    frames = (colors.clamp(0, 1) * 255).round().to(torch.uint8)
-    known = (seen > SEEN).float().mean((1, 2)).clamp(0, 1)
+    if fused.applicable(rendering.features):
+        frames, known = fused.rendering.pictures(rendering.features, SEEN)
+    else:
+        colors, seen = rendering.features[..., :3], rendering.features[..., 3]
+        frames = (colors.clamp(0, 1) * 255).round().to(torch.uint8)
+        known = (seen > SEEN).float().mean((1, 2)).clamp(0, 1)
     return RenderedViews(frames, known, rendering.depth if with_depth else None)

@@ -14,7 +14,7 @@ import torch
 from pixel4d_ros.cli import main
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.performance import plots
-from pixel4d_ros.performance.floors import precision, still_views
+from pixel4d_ros.performance.floors import still_views
 from pixel4d_ros.performance.pipeline import STAGES, Task, staged_forecast, whole_forecast
 from pixel4d_ros.performance.report import describe
 from pixel4d_ros.performance.results import Agreement, Benchmark, Floors, ForecastTimes
@@ -97,13 +97,6 @@ def test_warm_up_runs_are_not_counted() -> None:
 def test_effort_needs_runs(runs: int, warm_up: int) -> None:
     with pytest.raises(ValueError, match="--runs must be at least 1"):
         Effort(runs, warm_up)
-
-
-def test_precision_is_read_from_the_path() -> None:
-    assert precision("CUDA graph, float16") == torch.float16
-    assert precision(Forecaster.load(device="cpu").path) == torch.float32
-    with pytest.raises(ValueError, match="names no number type"):
-        precision("some way")
 
 
 def test_candidates_differ_and_start_at_the_image() -> None:

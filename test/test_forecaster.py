@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.metrics import psnr
+from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 SIZE = (208, 64)
 TIMES = np.array([0.0, 0.3, 0.6])
@@ -94,6 +96,26 @@ def test_sampled_futures_move_the_same_gaussians(forecast: Forecast) -> None:
         assert (sample.object_ids[moving] > 0).all()
         for i in sample.object_ids.unique():
             assert len(sample.velocities[sample.object_ids == i].unique(dim=0)) == 1
+
+
+def tensors(scene: DynamicGaussians) -> dict[str, torch.Tensor]:
+    """All of a scene, sampled futures included."""
+    futures = {f"{k}.{name}": getattr(m, name) for k, m in enumerate(scene.futures) for name in MOTION_FIELDS}
+    return {name: value for name, value in vars(scene).items() if isinstance(value, torch.Tensor)} | futures
+
+
+def test_a_scene_shares_no_memory_with_what_the_next_prediction_writes_over(
+    forecaster: Forecaster, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run = [], Predictor._run
+    monkeypatch.setattr(Predictor, "_run", lambda *given: made.append(run(*given)) or made[-1])
+    scene = forecaster.predict(photo.image, photo.K, num_samples=2)
+    parts = [*made[0].layers, made[0].objects, made[0]]
+    used = [value for part in parts for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    assert len(used) == 3 * 5 + 3 + 2
+    assert not {t.untyped_storage().data_ptr() for t in used} & {
+        t.untyped_storage().data_ptr() for t in tensors(scene).values()
+    }
 
 
 def test_measured_depth_is_used_where_it_is_known(forecaster: Forecaster, photo: Photo) -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from dataset_samples import Photo, street_photo
+from test_forecaster import tensors
 
-from pixel4d_ros import CameraPath, Forecaster
+from pixel4d_ros import Camera, CameraPath, Forecaster
 from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.metrics import psnr
+from pixel4d_ros.predictor.predictor import EAGER_PATH, FAST_PATH
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -33,24 +35,39 @@ def test_a_gpu_forecasts_what_the_cpu_forecasts(photo: Photo) -> None:
 @pytest.mark.parametrize("with_depth", [False, True])
 def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth: bool) -> None:
     fast, slow = Forecaster.load(device="cuda"), Forecaster.load(device="cuda", fast=False)
-    assert slow.path == "eager, float32"
+    assert slow.path == EAGER_PATH
     depth = np.full((32, 52), 9.0, np.float32) if with_depth else None
     again = None
     for _ in range(2):  # recorded, then replayed
         one = fast.forecast(photo.image, photo.K, AHEAD, TIMES, num_samples=2, seed=3, depth=depth)
         again = one if again is None else again
     other = slow.forecast(photo.image, photo.K, AHEAD, TIMES, num_samples=2, seed=3, depth=depth)
-    assert fast.path == "CUDA graph, float16"
+    assert fast.path == FAST_PATH
     assert np.array_equal(one.frames, again.frames)
     assert psnr(one.frames, other.frames) > 45
 
 
-def test_a_scene_stays_when_the_next_is_predicted(photo: Photo) -> None:
+@pytest.mark.parametrize(("num_samples", "with_depth"), [(1, False), (1, True), (3, False)])
+def test_a_scene_stays_when_the_next_is_predicted(photo: Photo, num_samples: int, with_depth: bool) -> None:
     fast = Forecaster.load(device="cuda")
-    scene = fast.predict(photo.image, photo.K)
-    means = scene.means.clone()
-    fast.predict(255 - photo.image, photo.K)
-    assert torch.equal(scene.means, means)
+    depth = np.full((32, 52), 9.0, np.float32) if with_depth else None
+    scene = fast.predict(photo.image, photo.K, num_samples, depth=depth, speed=5.0)
+    before = {name: tensor.clone() for name, tensor in tensors(scene).items()}
+    fast.predict(255 - photo.image, photo.K, num_samples, seed=1, depth=None if depth is None else 2 * depth)
+    for name, tensor in tensors(scene).items():
+        assert torch.equal(tensor, before[name]), name
+    again = tensors(fast.predict(photo.image, photo.K, num_samples, depth=depth, speed=5.0))
+    for name, tensor in again.items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_what_a_prediction_is_given_may_be_on_either_side(photo: Photo) -> None:
+    predictor = Forecaster.load(device="cuda").predictor
+    camera = Camera(photo.K, photo.image.shape[1], photo.image.shape[0])
+    host = torch.from_numpy(photo.image), torch.full((32, 52), 9.0)
+    one = tensors(predictor.predict(host[0], camera, 2, 3, host[1], 5.0))
+    other = tensors(predictor.predict(host[0].cuda(), camera, 2, 3, host[1].cuda(), 5.0))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_cameras_may_take_turns(photo: Photo) -> None:

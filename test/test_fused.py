@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor import fused
+from pixel4d_ros import fused, views
 from pixel4d_ros.predictor.lifting import surface_gaussians
+from pixel4d_ros.rendering import Rendering
+from pixel4d_ros.rendering.rasterizer import NEAR, depth_from_inverses
 from pixel4d_ros.rotations import quaternion_to_matrix
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU with Triton")
 
 
 def test_on_the_cpu_torch_does_the_steps() -> None:
     assert not fused.usable(torch.device("cpu"))
+
+
+@pytest.fixture
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_training_and_double_precision_take_the_steps_of_torch() -> None:
+    tensor = torch.ones(1, device="cuda")
+    assert not fused.applicable(tensor)
+    with torch.no_grad():
+        assert fused.applicable(tensor) and not fused.applicable(tensor.double())
 
 
 def covariances(quaternions: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -52,6 +74,103 @@ def test_normalised_features_are_those_of_torch(channels: int, height: int, widt
     x = x.contiguous(memory_format=torch.channels_last)
     weight, bias = torch.rand(channels, device="cuda").half() + 0.5, torch.randn(channels, device="cuda").half()
     wanted = F.silu(F.group_norm(x.float(), 8, weight.float(), bias.float(), 1e-5))
-    found = fused.group_norm_silu(x, 8, weight, bias, 1e-5)
+    found = fused.prediction.group_norm_silu(x, 8, weight, bias, 1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.float(), wanted, rtol=2e-3, atol=5e-3)
+
+
+def moving_scene(count: int, objects: int, turns: float) -> DynamicGaussians:
+    """Gaussians on the GPU that belong to the background or an object, and turn by about so many radians a second."""
+    motion = torch.randn(count, 4, 3)
+    motion[:, 2:] *= turns
+    tensors = {
+        "means": torch.randn(count, 3) * 20,
+        "quaternions": F.normalize(torch.randn(count, 4), dim=-1),
+        "scales": torch.rand(count, 3),
+        "opacities": torch.rand(count),
+        "colors": torch.rand(count, 3),
+        "object_ids": torch.randint(0, objects + 1, (count,)),
+        "centroids": torch.randn(objects + 1, 3) * 20,
+    }
+    given = {name: tensor.cuda() for name, tensor in tensors.items()}
+    return DynamicGaussians(**given, **dict(zip(MOTION_FIELDS, motion.cuda().unbind(1))))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("without_gradients")
+@pytest.mark.parametrize(("moving", "instants"), [(333, 5), (256, 1), (1, 3), (0, 2)])
+@pytest.mark.parametrize("turns", [2.0, 1e-3, 1e-7, 0.0])
+def test_what_moves_goes_where_torch_moves_it(
+    moving: int, instants: int, turns: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    scene = moving_scene(1000, 16, turns)
+    index = torch.randint(0, 1000, (moving,), device="cuda")  # some of them more than once
+    t = torch.linspace(0, 1.9, instants, device="cuda")[:, None, None]
+    written_out = replace(scene, velocities=scene.velocities.contiguous())  # whose strides are not the others'
+    found = [views._moved(given, index, t) for given in (scene, written_out)]
+    monkeypatch.setattr(fused, "usable", lambda device: False)
+    wanted = views._moved(scene, index, t)
+    assert wanted.means.shape == (instants, moving, 3)
+    for moved in found:
+        torch.testing.assert_close(moved.means, wanted.means, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(moved.quaternions, wanted.quaternions, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("count", "channels", "width"), [(777, 4, 8), (513, 3, 5), (1, 1, 3), (300, 6, 9), (0, 4, 8)])
+def test_blended_channels_are_those_of_torch(count: int, channels: int, width: int, shared: bool) -> None:
+    torch.manual_seed(0)
+    features = torch.rand(1 if shared else 3, count, channels, device="cuda").expand(3, -1, -1)
+    depths = torch.randn(3, count, device="cuda") * 10  # some of them behind the camera
+    inverse = 1 / depths.clamp(min=NEAR)
+    spare = torch.zeros(3, count, width - channels - 2, device="cuda")
+    wanted = torch.cat((features, torch.stack((inverse, inverse.square()), -1), spare), -1)
+    found = fused.rendering.blended_channels(features, depths, width, NEAR)
+    assert found.is_contiguous() and torch.equal(found[..., :channels], features)
+    torch.testing.assert_close(found, wanted)
+    turned = features.mT.contiguous().mT  # the same with other strides
+    assert torch.equal(fused.rendering.blended_channels(turned, depths, width, NEAR), found)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("shape", [(3, 13, 29), (1, 1, 1), (2, 64, 64)])
+def test_depth_is_that_of_torch(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    rendered = torch.rand(*shape, 8, device="cuda") * (torch.rand(*shape, 1, device="cuda") > 0.3)
+    for given in (rendered, rendered.transpose(1, 2)):
+        inverse, square = given[..., 4], given[..., 5]
+        with torch.enable_grad():
+            wanted = depth_from_inverses(inverse, square)
+        torch.testing.assert_close(fused.rendering.depth_from_inverses(inverse, square), wanted)
+
+
+def rendered_pixels(shape: tuple[int, int, int], width: int) -> torch.Tensor:
+    """Blended features (V, H, W, width) on the GPU, within 0..1 and beyond, many of them halfway between two bytes."""
+    features = torch.randn(*shape, width, device="cuda") * 0.6 + 0.5
+    halves = (torch.arange(features[..., 0].numel(), device="cuda") % 256 + 0.5) / 255
+    features[..., 0] = halves.view(shape)
+    features[0, 0, 0, 1:4] = torch.tensor([torch.inf, -torch.inf, views.SEEN])
+    return features
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("without_gradients")
+@pytest.mark.parametrize(("shape", "width"), [((3, 13, 29), 8), ((1, 1, 1), 4), ((2, 64, 64), 8), ((5, 7, 11), 5)])
+def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    features = rendered_pixels(shape, width)[..., :4]
+    rendering = Rendering(features, features[..., 0], features[..., 0])
+    found, again = (views._as_pictures(rendering, True) for _ in range(2))
+    monkeypatch.setattr(fused, "usable", lambda device: False)
+    wanted = views._as_pictures(rendering, True)
+    assert torch.equal(found.frames, wanted.frames)
+    torch.testing.assert_close(found.confidence, wanted.confidence)
+    assert torch.equal(found.confidence, again.confidence)
+    counted = (features[..., 3] > views.SEEN).flatten(1).sum(1).cpu().numpy() / np.float32(shape[1] * shape[2])
+    np.testing.assert_allclose(found.confidence.cpu().numpy(), counted, rtol=1e-7)

@@ -8,12 +8,18 @@ from torch import Tensor
 from pixel4d_ros.predictor.objects import (
     ANGULAR_SCALE,
     LINEAR_SCALE,
+    MAX_OBJECTS,
     OFFSET_SCALE,
+    Cells,
+    Objects,
     decode_motion,
     find_objects,
-    members,
-    object_means,
+    nearest_peaks,
+    object_sums,
 )
+
+HEIGHT, WIDTH = 64, 128
+CELLS = Cells.of(HEIGHT, WIDTH, torch.tensor([2.0]))
 
 
 def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
@@ -26,36 +32,85 @@ def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
     return row, column
 
 
+def found(mobility: Tensor, center: Tensor, offset: Tensor) -> Objects:
+    """Objects of which every pixel is sure, at one metre, and moves at 3 in all units of its map."""
+    moving = mobility > 0
+    near, motion = nearest_peaks(center, offset, CELLS), torch.full((12, *center.shape), 3.0)
+    return find_objects(near, moving, moving.float(), moving.float().expand(3, -1, -1), motion, CELLS)
+
+
+def no_maps() -> tuple[Tensor, Tensor, Tensor]:
+    """Mobility, centres and votes of a canvas on which nothing moves."""
+    return torch.full((HEIGHT, WIDTH), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
+
+
 def two_cars(second: tuple[slice, slice]) -> Tensor:
-    """Maps of a 128 x 64 canvas with a car at quarter resolution rows 4..10, columns 3..10, and a second one."""
-    mobility, center, offset = torch.full((64, 128), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
+    """Ids of a canvas with a car in the cells of rows 4..10, columns 3..10, and a second one."""
+    mobility, center, offset = no_maps()
     for score, box in zip((3.0, 2.0), ((slice(4, 10), slice(3, 10)), second)):
         center[votes_for(box, offset)] = score
         mobility[4 * box[0].start : 4 * box[0].stop, 4 * box[1].start : 4 * box[1].stop] = 5.0
-    return find_objects(mobility, center, offset)
+    return found(mobility, center, offset).ids
 
 
 def test_two_cars_are_two_objects() -> None:
-    found = two_cars((slice(5, 12), slice(20, 28)))
-    expected = torch.zeros(64, 128, dtype=torch.long)
+    ids = two_cars((slice(5, 12), slice(20, 28)))
+    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.long)
     expected[16:40, 12:40] = 1
     expected[20:48, 80:112] = 2
-    assert torch.equal(found, expected)
+    assert torch.equal(ids, expected)
 
 
 def test_cars_side_by_side_are_told_apart_by_their_votes() -> None:
-    found = two_cars((slice(4, 10), slice(10, 18)))
-    assert (found[16:40, 12:40] == 1).all() and (found[16:40, 40:72] == 2).all()
+    ids = two_cars((slice(4, 10), slice(10, 18)))
+    assert (ids[16:40, 12:40] == 1).all() and (ids[16:40, 40:72] == 2).all()
 
 
 def test_what_is_too_small_or_has_no_centre_is_background() -> None:
-    mobility, center, offset = torch.full((64, 128), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
+    mobility, center, offset = no_maps()
     mobility[8:11, 8:11] = 5.0  # nine pixels with a centre
     center[2, 2] = 3.0
     mobility[40:60, 100:120] = 5.0  # many pixels that vote for nothing near
-    found = find_objects(mobility, center, offset)
-    assert not found.any()
-    assert not find_objects(mobility, torch.full((16, 32), -8.0), offset).any()
+    objects = found(mobility, center, offset)
+    assert not objects.ids.any() and not objects.centroids.any() and not objects.motion.any()
+    assert not found(mobility, no_maps()[1], offset).ids.any()
+
+
+def test_of_many_peaks_the_highest_are_objects_in_their_order() -> None:
+    mobility, center, offset = no_maps()
+    scores = torch.linspace(0, 3, 4 * 8).view(4, 8)  # more than there are places for
+    center[1::4, 1::4] = scores
+    center[1::4, 2::4] = scores - 0.1  # beside a peak is none
+    mobility[:] = 5.0
+    near = nearest_peaks(center, offset, CELLS)
+    assert near[1::4, 1::4].flatten()[-MAX_OBJECTS:].tolist() == list(range(MAX_OBJECTS, 0, -1))
+    assert found(mobility, center, offset).ids.unique().tolist() == list(range(1, MAX_OBJECTS + 1))
+
+
+def test_a_flat_peak_is_one_object() -> None:
+    mobility, center, offset = no_maps()
+    center[7:9, 11:13] = 2.0  # in four of the blocks of 3 x 3 cells
+    mobility[:] = 5.0
+    assert found(mobility, center, offset).ids.unique().tolist() == [0, 1]
+
+
+def test_objects_move_as_their_sure_pixels_do() -> None:
+    mobility, center, offset = no_maps()
+    center[votes_for((slice(4, 10), slice(3, 10)), offset)] = 3.0
+    mobility[16:40, 12:40] = 5.0
+    moving = mobility > 0
+    sure = torch.zeros(HEIGHT, WIDTH)
+    sure[16:20, 12:16], sure[20:24, 16:20] = 1.0, 0.5
+    points, motion = torch.zeros(3, HEIGHT, WIDTH), torch.zeros(2 * 12, 16, 32)
+    points[:, 16:20, 12:16], points[:, 20:24, 16:20] = 4.0, 10.0
+    motion[:, 4, 3], motion[12:, 5, 4] = 1.0, 4.0
+    motion[:, 8, 8] = 99.0  # of which nothing is sure
+    objects = find_objects(nearest_peaks(center, offset, CELLS), moving, sure, points * sure, motion, CELLS)
+    torch.testing.assert_close(objects.centroids[1], torch.full((3,), 6.0))
+    linear, angular = torch.tensor([1.0, 1, 2]) * LINEAR_SCALE, torch.ones(3) * ANGULAR_SCALE  # a lens twice as long
+    expected = torch.stack((linear, linear, angular, angular))
+    torch.testing.assert_close(objects.motion[1], torch.stack((2 / 3 * expected, 2 * expected)))
+    assert not objects.motion[2:].any() and not objects.motion[0].any() and not objects.centroids[0].any()
 
 
 def test_motion_is_scaled_to_metres_and_radians() -> None:
@@ -69,9 +124,8 @@ def test_motion_is_scaled_to_metres_and_radians() -> None:
     assert motion[1, 2, :, :, 3, 4].tolist() == [twice, twice, angular, angular]
 
 
-def test_objects_take_the_weighted_mean_of_their_pixels() -> None:
+def test_sums_are_over_each_object() -> None:
     values = torch.tensor([[[9.0, 9], [1, 0]], [[3, 4], [5, 5]]])
-    weights = members(torch.tensor([[0, 1], [1, 3]])) * torch.tensor([[1.0, 3], [1, 2]])[..., None]
-    means = object_means(values, weights)
-    torch.testing.assert_close(means[:4], torch.tensor([[0.0, 0], [1.5, 1], [0, 0], [5, 5]]))
-    assert not means[4:].any()
+    sums = object_sums(values, torch.tensor([[0, 1], [1, 3]]), CELLS)
+    torch.testing.assert_close(sums[:4], torch.tensor([[9.0, 3], [10, 9], [0, 0], [0, 5]]))
+    assert not sums[4:].any()

@@ -23,8 +23,9 @@ from pixel4d_ros.predictor.canvas import (
     resize,
 )
 from pixel4d_ros.predictor.decoders import sensor_pyramid
+from pixel4d_ros.predictor.layout import Layout
 from pixel4d_ros.predictor.lifting import Grid, surface_gaussians
-from pixel4d_ros.predictor.maps import MAX_DEPTH, MIN_DEPTH, decode_depth, encode_sensor, encode_speed
+from pixel4d_ros.predictor.maps import MAX_DEPTH, MIN_DEPTH, decode_depth, encode_sensor, encode_speed, known_speed
 from pixel4d_ros.predictor.network import choose_motion
 from pixel4d_ros.predictor.posterior import Later, static_flow
 from pixel4d_ros.predictor.shell import Shell, shell_layer
@@ -114,6 +115,17 @@ def test_labels_are_sampled_whole() -> None:
     assert (fine[~inside] == 0).float().mean() > 0.95
 
 
+def test_what_a_layout_knows_of_a_scenes_gaussians() -> None:
+    layout = Layout(camera(640, 480, 500.0), torch.device("cpu"))
+    seen = layout.seen.flatten()[layout.pixels]
+    assert layout.observed.shape == layout.pixels.shape
+    assert layout.observed.sum() == 640 * 480
+    # Nothing guessed belongs to an object, and of the visible layer at most a rim that is narrower than a canvas pixel.
+    guessed = layout.observed == 0
+    assert not seen[layout.grid.camera.width * layout.grid.camera.height :].any()
+    assert seen[~guessed].float().mean() > 0.99 and seen[guessed].float().mean() < 0.01
+
+
 def test_very_large_images_are_lifted_from_a_smaller_copy() -> None:
     source = camera(4000, 3000, 3000.0)
     grid = Grid.of(source, Canvas.of(source))
@@ -170,7 +182,7 @@ def test_the_shell_surrounds_the_camera() -> None:
     drawn = torch.rand(1, 3, 64, 128)
     K = torch.tensor([[[CANONICAL_FOCAL, 0, 64], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
     shell = shell_layer(drawn, Shell.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
-    assert shell.colors.min() >= 0 and shell.colors.max() <= 1 and not shell.observed.any()
+    assert shell.colors.min() >= 0 and shell.colors.max() <= 1
     wide = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
     for turn in ([0.0, 0, 0], [0, 0.8, 0], [0, 3.1, 0], [1.2, 0, 0], [-1.5, 0, 0]):
         T = torch.from_numpy(rigid(rotation_matrix(turn), np.zeros(3))).float()[None]
@@ -206,7 +218,9 @@ def test_depth_spreads_over_the_levels_of_the_network() -> None:
 
 
 def test_an_unknown_speed_is_not_zero() -> None:
-    assert encode_speed(torch.tensor([5.0, 0.0, torch.nan])).tolist() == [[0.5, 1], [0, 1], [0, 0]]
+    speeds = encode_speed(torch.tensor([5.0, 0.0, torch.nan]))
+    assert speeds.tolist() == [[0.5, 1], [0, 1], [0, 0]]
+    assert torch.equal(torch.cat([known_speed(speed) for speed in (5.0, 0.0, None)]), speeds)
 
 
 # Motion
@@ -227,8 +241,9 @@ def test_what_stands_still_has_no_motion_in_the_posteriors_eyes(distance: float,
 
 def test_the_latent_chooses_motion_within_its_spread() -> None:
     mode, spread = torch.full((1, 12, 16, 16), 2.0), torch.full((1, 12, 16, 16), 0.5)
-    torch.testing.assert_close(choose_motion(mode, spread, torch.zeros(1, 12, 2, 2)), mode)
-    torch.testing.assert_close(choose_motion(mode, spread, torch.full((1, 12, 2, 2), -1.0)), mode - 2**0.5 * spread)
+    z = torch.stack((torch.zeros(12, 2, 2), torch.full((12, 2, 2), -1.0)))[None]
+    chosen = choose_motion(mode, spread, z)
+    torch.testing.assert_close(chosen, torch.stack((mode, mode - 2**0.5 * spread), 1))
 
 
 # Objects

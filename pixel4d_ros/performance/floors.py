@@ -6,7 +6,6 @@ Both are measured in the same run, as machines and their moods differ.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,32 +16,21 @@ from pixel4d_ros.predictor.canvas import Canvas
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.graphs import record
 from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.predictor.predictor import FAST
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import rigid_inverse
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.transfer import to_device
 
 
-def precision(path: str) -> torch.dtype:
-    """The number type that a forecaster's path names: "CUDA graph, float16" -> torch.float16.
-
-    Raises ValueError when it names none.
-    """
-    named = getattr(torch, path.rpartition(" ")[2], None)
-    if not isinstance(named, torch.dtype):
-        raise ValueError(f"the forecaster's path {path!r} names no number type to run the encoder in")
-    return named
-
-
 @torch.inference_mode()
-def encoder_floor(weights: Path | None, task: Task, dtype: torch.dtype, device: torch.device, effort: Effort) -> Spread:
-    """The encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
+def encoder_floor(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
+    """The predictor's encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
     network = Network()
     load_weights(network, weights or shipped_weights())
-    encoder: Any = network.encoder.folded()
-    encoder = encoder.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    image = to_device(task.source.pixels, device).permute(2, 0, 1)[None].float() / 255
-    drawn = Canvas.of(task.source.camera).draw(image).to(dtype).contiguous(memory_format=torch.channels_last)
+    encoder = network.to(device).for_inference(FAST).encoder
+    image = to_device(task.source.pixels, device).permute(2, 0, 1)[None] / 255
+    drawn = Canvas.of(task.source.camera).draw(image)
     with torch.cuda.device(device):
         recorded = record(encoder, (drawn,))
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pixel4d_ros.evaluation.environment import device_name, environment
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.performance.floors import encoder_floor, precision, rasterizer_floor
+from pixel4d_ros.performance.floors import encoder_floor, rasterizer_floor
 from pixel4d_ros.performance.node_times import Feed, NodeTimes
 from pixel4d_ros.performance.pipeline import Task, staged_forecast, whole_forecast
 from pixel4d_ros.performance.results import (
@@ -156,8 +156,8 @@ def _floors(forecaster: Forecaster, tasks: list[Task], plan: Plan) -> list[Floor
     """One per task; None without CUDA."""
     if forecaster.device.type != "cuda":
         return [None] * len(tasks)
-    dtype, source = precision(forecaster.path), tasks[0].source
-    encoder = encoder_floor(plan.weights, tasks[0], dtype, forecaster.device, plan.effort)
+    source = tasks[0].source
+    encoder = encoder_floor(plan.weights, tasks[0], forecaster.device, plan.effort)
     scene = forecaster.predict(source.pixels, source.camera.K)
     return [Floors(encoder, rasterizer_floor(task, scene, plan.effort)) for task in tasks]
 

@@ -107,10 +107,10 @@ class Canvas:
 
         Where several points fall on one pixel the nearest counts, since it hides the others.
         """
-        points = torch.where(torch.isfinite(depth) & (depth > 0), depth.float(), torch.inf)
+        points = torch.where(depth > 0, depth.float(), torch.inf)  # NaN is not greater
         flat = torch.full((self.height * self.width,), torch.inf, device=depth.device)
         flat.scatter_reduce_(0, self._places(depth.shape[0], depth.shape[1], depth.device), points.flatten(), "amin")
-        return torch.where(torch.isinf(flat), 0.0, flat).view(self.height, self.width)
+        return torch.where(flat < torch.inf, flat, 0.0).view(self.height, self.width)
 
 
 def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor import fused
+from pixel4d_ros import fused
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 from pixel4d_ros.predictor.maps import (
     MOTION_CHANNELS,
@@ -47,7 +47,7 @@ class QuickNormSiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if fused.usable(x.device):
-            return fused.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
+            return fused.prediction.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
         pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
         variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]

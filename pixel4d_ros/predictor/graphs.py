@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ LARGEST_COUNT = 3  # graphs kept; each holds the memory of its computation
 MOST_AT_ONCE = 4  # computations side by side
 WARM_UPS = 3  # runs before recording, in which libraries choose and load their kernels
 
-Computation = Callable[..., Sequence[Tensor]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,26 @@ class Recorded:
     """
 
     graph: torch.cuda.CUDAGraph
-    computation: Computation
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    computation: Callable[..., Any]
+    inputs: tuple[Tensor | None, ...]
+    outputs: Any
 
 
 class Graphs:
-    """Runs computations as CUDA graphs, one per key; the least recently used is forgotten first."""
+    """Runs computations as CUDA graphs of one device, one per key; the least recently used is forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._recorded: OrderedDict[Hashable, Recorded] = OrderedDict()
 
-    def run(self, key: Hashable, computation: Computation, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What computation(*inputs) gives, as copies that the next run leaves alone.
+    def run(self, key: Hashable, computation: Callable[..., T], *inputs: Tensor | None) -> T:
+        """What computation(*inputs) gives, until the next run with this key writes over it: copy what is to stay.
 
-        One key must always mean the same computation and shapes of inputs. The computation must not wait for the
-        device, nor copy from the host. Raises RuntimeError when it cannot be recorded.
+        The inputs may be on the host, from where they take the shortest way. One key must always mean the same
+        computation and shapes of inputs, None included. The computation must not wait for the device, nor copy from the
+        host. Raises RuntimeError when it cannot be recorded.
         """
-        with torch.cuda.device(inputs[0].device):
+        with torch.cuda.device(self._device):
             if key not in self._recorded:
                 while len(self._recorded) >= LARGEST_COUNT:
                     self._recorded.popitem(last=False)
@@ -51,9 +53,11 @@ class Graphs:
             self._recorded.move_to_end(key)
             recorded = self._recorded[key]
             for buffer, value in zip(recorded.inputs, inputs):
-                buffer.copy_(value, non_blocking=True)
+                if buffer is not None and value is not None:
+                    buffer.copy_(value, non_blocking=True)
             recorded.graph.replay()
-            return tuple(output.clone() for output in recorded.outputs)
+            outputs: T = recorded.outputs
+            return outputs
 
 
 def concurrently(*computations: Callable[[], Any]) -> list[Any]:
@@ -79,13 +83,10 @@ def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
     return tuple(torch.cuda.Stream(device) for _ in range(MOST_AT_ONCE))
 
 
-def record(computation: Computation, inputs: tuple[Tensor, ...]) -> Recorded:
-    """Record computation(*inputs), whose shapes must be fixed, after running it a few times.
-
-    The inputs' device must be the current one.
-    """
-    buffers = tuple(value.clone() for value in inputs)
-    device = buffers[0].device
+def record(computation: Callable[..., Any], inputs: tuple[Tensor | None, ...]) -> Recorded:
+    """Record computation(*inputs) on the current device, after running it a few times. Its shapes must be fixed."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    buffers = tuple(None if value is None else value.to(device, copy=True) for value in inputs)
     beside = torch.cuda.Stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(beside):
@@ -97,5 +98,5 @@ def record(computation: Computation, inputs: tuple[Tensor, ...]) -> Recorded:
     graph = torch.cuda.CUDAGraph()
     # What other threads ask of the device meanwhile is no error of this one.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        outputs = tuple(computation(*buffers))
+        outputs = computation(*buffers)
     return Recorded(graph, computation, buffers, outputs)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixel4d_ros import fused
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor import fused
 from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, kept, mirror, reflected, resize
 from pixel4d_ros.predictor.maps import PixelMaps, decode_depth
 
@@ -31,7 +31,6 @@ class Layer:
     scales: Tensor  # (B, N, 3)
     opacities: Tensor  # (B, N)
     colors: Tensor  # (B, N, 3)
-    observed: Tensor  # (B, N)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,6 @@ def visible_layer(
         scales,
         torch.sigmoid(opacity).flatten(1),
         colors.clamp(0, 1).flatten(2).transpose(1, 2),
-        inside.flatten().expand(len(image), -1),
     )
 
 
@@ -146,7 +144,6 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
         scales,
         torch.sigmoid(maps.static["hidden_opacity"]).flatten(1),
         colors.clamp(0, 1).flatten(2).transpose(1, 2),
-        torch.zeros_like(inverse).flatten(1),
     )
 
 
@@ -157,8 +154,8 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tenso
     long axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so
     that a road seen at a grazing angle stays closed when the camera drives over it.
     """
-    if not torch.is_grad_enabled() and fused.usable(inverse.device):
-        return fused.surface_gaussians(inverse, K, pixels, MAX_SLANT)
+    if fused.applicable(inverse):
+        return fused.prediction.surface_gaussians(inverse, K, pixels, MAX_SLANT)
     height, width = inverse.shape[-2:]
     fx, fy = K[:, 0, 0, None, None], K[:, 1, 1, None, None]
     x = ((torch.arange(width, device=K.device) - K[:, 0, 2, None]) / K[:, 0, 0, None])[:, None, :].expand_as(inverse)
@@ -223,7 +220,6 @@ def sharpened(image: Tensor) -> Tensor:
 
     One unsharp step. (B, 3, H, W)
     """
-    blurred = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    blurred = (blurred[..., :-2] + 2 * blurred[..., 1:-1] + blurred[..., 2:]) / 4
-    blurred = (blurred[..., :-2, :] + 2 * blurred[..., 1:-1, :] + blurred[..., 2:, :]) / 4
-    return image + SHARPEN * (image - blurred)
+    # A mean of two neighbours, twice, is their mean with weights 1, 2, 1.
+    blurred = F.avg_pool2d(F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
+    return torch.lerp(blurred, image, 1 + SHARPEN)

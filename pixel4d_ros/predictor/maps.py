@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,18 +31,18 @@ SPEED_SCALE = 10.0  # m/s
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """Raw network outputs on the canvas (B images, S samples)."""
+    """Raw network outputs on the canvas (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
+    near: Tensor | None = None  # what a `group` that the network was given made of the object maps
 
     def float(self) -> PixelMaps:
-        """The same in float32."""
-        static, objects = ({name: t.float() for name, t in maps.items()} for maps in (self.static, self.objects))
-        return PixelMaps(static, objects, self.motion.float(), self.mode.float(), self.spread.float())
+        """The same with all in float32."""
+        return replace(self, motion=self.motion.float(), mode=self.mode.float(), spread=self.spread.float())
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,20 @@ class Source:
 
     def to(self, dtype: torch.dtype) -> Source:
         """The same in another precision and with its channels last, which convolutions are faster with."""
-        maps = (self.image, self.inside, self.rays, self.sensor)
-        image, inside, rays, sensor = (t if t is None else t.to(dtype, memory_format=torch.channels_last) for t in maps)
-        assert image is not None and inside is not None and rays is not None
+        image, inside, rays = (channels_last(maps, dtype) for maps in (self.image, self.inside, self.rays))
+        sensor = None if self.sensor is None else channels_last(self.sensor, dtype)
         return Source(image, inside, rays, sensor, self.speed.to(dtype))
+
+
+def channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
+    """Maps (B, C, H, W) in another precision, and so in memory."""
+    return maps.to(dtype, memory_format=torch.channels_last)
+
+
+def named_maps(maps: Tensor, channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """The head's output (B, C, H, W), split into its maps: float32 and channels first, in one step for all of them."""
+    split = maps.to(torch.float32, memory_format=torch.contiguous_format).split(list(channels.values()), 1)
+    return dict(zip(channels, split))
 
 
 def decode_depth(logit: Tensor) -> Tensor:
@@ -74,8 +85,8 @@ def encode_sensor(depth: Tensor, depth_scale: Tensor) -> Tensor:
     depth_scale (B,) metres per canonical metre.
     """
     canonical = depth / depth_scale[:, None, None]
-    known = torch.isfinite(depth) & (canonical > MIN_DEPTH / 2) & (canonical < MAX_DEPTH)
-    log_depth = torch.log(torch.where(known, canonical, torch.ones_like(canonical)))
+    known = (canonical > MIN_DEPTH / 2) & (canonical < MAX_DEPTH)  # which what is not finite never is
+    log_depth = torch.log(torch.where(known, canonical, 1.0))
     return torch.stack(((log_depth - LOG_DEPTH_MEAN) / LOG_DEPTH_SPREAD * known, known.to(depth.dtype)), 1)
 
 
@@ -83,6 +94,11 @@ def encode_speed(speed: Tensor) -> Tensor:
     """Forward speeds (B,) in m/s, NaN where unknown -> the network's input (B, 2)."""
     known = torch.isfinite(speed)
     return torch.stack((torch.where(known, speed / SPEED_SCALE, torch.zeros_like(speed)), known.to(speed.dtype)), 1)
+
+
+def known_speed(speed: float | None) -> Tensor:
+    """encode_speed of one speed, None where unknown: (1, 2) on the host."""
+    return torch.tensor([[0.0, 0.0] if speed is None else [speed / SPEED_SCALE, 1.0]])
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,16 @@ from torch.nn import functional as F
 from pixel4d_ros.predictor.decoders import DynamicDecoder, StaticDecoder, measured, quicken_norms
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.graphs import concurrently
-from pixel4d_ros.predictor.maps import LATENT_CHANNELS, OBJECT_MAPS, STATIC_MAPS, PixelMaps, Source, decode_depth
+from pixel4d_ros.predictor.maps import (
+    LATENT_CHANNELS,
+    OBJECT_MAPS,
+    STATIC_MAPS,
+    PixelMaps,
+    Source,
+    channels_last,
+    decode_depth,
+    named_maps,
+)
 from pixel4d_ros.predictor.posterior import Latent, Later, Posterior
 
 PARTS = ("hidden", "padding", "motion", "latent")  # what can be left out
@@ -26,11 +36,13 @@ OFF = -30.0  # logit of what is switched off
 
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
-    """The motion (B, 12, H/4, W/4) that the latent z (B, LATENT_CHANNELS, H/32, W/32) chooses.
+    """The motions (B, S, 12, H/4, W/4) that latents z (B, S, LATENT_CHANNELS, H/32, W/32) choose.
 
-    spread is the mean absolute deviation of a Laplace distribution, whose standard deviation is sqrt(2) times that.
+    mode and spread (B, 12, H/4, W/4); spread is the mean absolute deviation of a Laplace distribution, whose standard
+    deviation is sqrt(2) times that.
     """
-    return mode + math.sqrt(2) * spread * F.interpolate(z, mode.shape[-2:], mode="bilinear", align_corners=False)
+    fine = F.interpolate(z.flatten(0, 1), mode.shape[-2:], mode="bilinear", align_corners=False)
+    return mode[:, None] + math.sqrt(2) * spread[:, None] * fine.unflatten(0, z.shape[:2])
 
 
 class Network(nn.Module):
@@ -45,18 +57,29 @@ class Network(nn.Module):
         if unknown:
             raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
         self.without = frozenset(without)
+        self.precision: torch.dtype | None = None  # of what follows the encoder; None: whatever that gives
         self.encoder = Encoder()
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
         self.posterior = Posterior(LATENT_CHANNELS)
 
     def for_inference(self, dtype: torch.dtype) -> Network:
-        """A copy in this precision that computes the same in fewer steps; it cannot be trained."""
+        """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
+
+        What follows the encoder has this precision. The encoder stays in float32: a surface that comes near shows
+        what is rounded there, and all later parts together a tenth of that.
+        """
         quick = copy.deepcopy(self).eval()
         quick.encoder = quick.encoder.folded()
-        if dtype != torch.float32:
-            quicken_norms(quick)
-        return quick.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parts: list[tuple[Any, torch.dtype]] = [(quick.static, dtype), (quick.dynamic, dtype)]
+        if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
+            parts.append((quick.encoder, torch.float32))
+        for part, precision in parts:
+            if precision != torch.float32:
+                quicken_norms(part)
+            part.to(precision, memory_format=torch.channels_last)
+        quick.precision = dtype
+        return quick
 
     def forward(
         self,
@@ -64,46 +87,45 @@ class Network(nn.Module):
         z: Tensor | None = None,
         later: Later | None = None,
         use_prior: Tensor | None = None,
+        group: Callable[[dict[str, Tensor]], Tensor] | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass.
 
-        z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior; or a later frame samples the posterior (training only),
-        which is returned. Where use_prior (B,) is true the latent is the prior's mode instead, so that the mode is
-        trained too: it is the sample 0 that everybody sees.
+        z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior, without it there is one sample, the prior's mode; or a
+        later frame samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is
+        the prior's mode instead, so that the mode is trained too: it is the sample 0 that everybody sees. What group
+        makes of the object maps it makes beside the longer work on the others.
         """
         features = self.encoder(source.image)
+        if self.precision is not None:
+            source, features = source.to(self.precision), [channels_last(f, self.precision) for f in features]
         sensor, depths = measured(source)
         bottleneck, quarter = self.static.coarse(source, features, depths)
-        raw, objects, (mode, spread) = concurrently(
-            lambda: self.static.fine(source, sensor, features, depths, quarter),
-            lambda: self.static.objects(quarter),
+
+        def find() -> tuple[dict[str, Tensor], Tensor | None]:
+            objects = named_maps(self.static.objects(quarter), OBJECT_MAPS)
+            return objects, None if group is None else group(objects)
+
+        static, (objects, near), (mode, spread) = concurrently(
+            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS),
+            find,
             lambda: self.dynamic(bottleneck, quarter, source.speed),
         )
-        static = dict(zip(STATIC_MAPS, raw.split(list(STATIC_MAPS.values()), 1)))
         posterior = None
         if later is not None:
-            posterior = self.posterior(features[1], decode_depth(static["depth"].detach().float()), later)
+            posterior = self.posterior(features[1], decode_depth(static["depth"].detach()), later)
             drawn = posterior.draw()
             if use_prior is not None:
                 drawn = torch.where(use_prior[:, None, None, None], torch.zeros_like(drawn), drawn)
             z = drawn[:, None]
-        if z is None:
-            raise ValueError("the network needs either latents z or a later frame")
-        static = self._switched_off(static, source.inside)
-        if "latent" in self.without:
+        if z is not None and "latent" in self.without:
             z = torch.zeros_like(z)
         if use_prior is not None:
             # The mode learns where it stands alone; elsewhere the latent shall explain what the mode misses.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
-        samples = [choose_motion(mode, spread.detach(), z[:, s]) for s in range(z.shape[1])]
-        maps = PixelMaps(
-            static,
-            dict(zip(OBJECT_MAPS, objects.split(list(OBJECT_MAPS.values()), 1))),
-            torch.stack(samples, 1),
-            mode,
-            spread,
-        )
-        return maps, posterior
+        motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
+        static = self._switched_off(static, source.inside)
+        return PixelMaps(static, objects, motion, mode, spread, near), posterior
 
     def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
         """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""

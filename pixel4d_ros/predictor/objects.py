@@ -1,87 +1,119 @@
 """From per-pixel votes to rigid objects: ids, centroids, and one motion per object.
 
 Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each moving pixel goes
-to the peak nearest to where its offset points.
+to the peak nearest to where its offset points. Votes are cast in cells of 4 x 4 pixels, all of which belong to one
+object, so that sums over objects are sums over cells.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.scene import Motion
-
 MAX_OBJECTS = 16
-PEAK_SCORE = 0.4  # lower ones are seldom objects in real images
-MOVING = 0.6  # mobility from which a pixel moves: a false motion costs more than a missed one
-MAX_VOTE_DISTANCE = 12.0  # quarter resolution pixels between a vote and its object's centre
+CELL = 4  # pixels on each side
+PEAK = math.log(0.4 / 0.6)  # logit of a centre's score, 0.4; lower ones are seldom objects in real images
+MOVING = math.log(0.6 / 0.4)  # logit of mobility, 0.6, from which a pixel moves: a false motion costs more than none
+MAX_VOTE_DISTANCE = 12.0  # cells between a vote and its object's centre
 MIN_PIXELS = 12  # canvas pixels: fewer are not an object
-OFFSET_SCALE = 8.0  # quarter resolution pixels per unit of the offset map
+OFFSET_SCALE = 8.0  # cells per unit of the offset map
 LINEAR_SCALE, ANGULAR_SCALE = 5.0, 0.5  # m/s (m/s^2) and rad/s (rad/s^2) per unit of the motion maps
 
 
-def decode_motion(maps: Tensor, depth_scale: Tensor) -> Tensor:
-    """Motion maps (B, S, 12, h, w) -> v, a, w, a_w (B, S, 4, 3, h, w) in m/s, m/s^2, rad/s, rad/s^2.
+@dataclass(frozen=True)
+class Cells:
+    """What finding objects on a canvas of h x w cells takes besides the network's maps; made once."""
+
+    order: Tensor  # (h, w): 0, 1, 2, ... row by row
+    places: Tensor  # (2, h, w): x, y of each cell
+    numbers: Tensor  # (MAX_OBJECTS + 1,): 0, 1, 2, ...
+    least: Tensor  # (MAX_OBJECTS + 1, 1): how many cells' worth of pixels make an object; of the background none do
+    units: Tensor  # (4, 3), as motion_units gives them
+    nowhere: Tensor  # () minus infinity
+
+    @staticmethod
+    def of(height: int, width: int, depth_scale: Tensor) -> Cells:
+        """The cells of a canvas of height x width pixels; depth_scale (1,) metres per canonical metre."""
+        device, (h, w) = depth_scale.device, (height // CELL, width // CELL)
+        order, places = torch.arange(h * w, device=device).view(h, w), pixel_grid(h, w, device).permute(2, 0, 1)
+        least = torch.full((MAX_OBJECTS + 1, 1), MIN_PIXELS / CELL**2, device=device)
+        least[0] = torch.inf
+        numbers, nowhere = torch.arange(MAX_OBJECTS + 1, device=device), torch.full((), -torch.inf, device=device)
+        return Cells(order, places.contiguous(), numbers, least, motion_units(depth_scale)[0], nowhere)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image. Always as many places for them: nothing waits for the device to count those taken."""
+
+    ids: Tensor  # (H, W) int64 of the canvas's pixels: 0 static, 1..MAX_OBJECTS
+    centroids: Tensor  # (MAX_OBJECTS + 1, 3) metres; 0 for the background and for places that are not taken
+    motion: Tensor  # (MAX_OBJECTS + 1, S, 4, 3): v, a, w, a_w in m/s, m/s^2, rad/s, rad/s^2; 0 like the centroids
+
+
+def motion_units(depth_scale: Tensor) -> Tensor:
+    """(B, 4, 3): x, y, z of v, a, w, a_w in m/s, m/s^2, rad/s, rad/s^2 per unit of the motion maps.
 
     A longer lens scales what the network takes for depth, so the z parts of linear motion scale with depth_scale (B,).
     """
-    b, s, _, h, w = maps.shape
-    linear, angular = maps.view(b, s, 4, 3, h, w).float().split(2, 2)
-    along = depth_scale[:, None, None, None, None, None]
-    linear = torch.cat((linear[:, :, :, :2], linear[:, :, :, 2:] * along), 3)
-    return torch.cat((linear * LINEAR_SCALE, angular * ANGULAR_SCALE), 2)
+    one = torch.ones_like(depth_scale)
+    linear, angular = torch.stack((one, one, depth_scale), -1), torch.stack((one, one, one), -1)
+    return torch.stack((LINEAR_SCALE * linear,) * 2 + (ANGULAR_SCALE * angular,) * 2, 1)
 
 
-def find_objects(mobility: Tensor, center: Tensor, offset: Tensor) -> Tensor:
-    """Group moving pixels of one image: ids (H, W) int64, 0 static, 1..MAX_OBJECTS.
+def decode_motion(maps: Tensor, depth_scale: Tensor) -> Tensor:
+    """Motion maps (B, S, 12, h, w) -> v, a, w, a_w (B, S, 4, 3, h, w) in m/s, m/s^2, rad/s, rad/s^2."""
+    return maps.float().unflatten(2, (4, 3)) * motion_units(depth_scale)[:, None, :, :, None, None]
 
-    Mobility logits (H, W), centre logits (h, w), offsets (2, h, w) at a quarter. Objects are numbered by their score,
-    and what is too small to be one has no pixels. There are always as many places for objects: nothing here waits for
-    the device to count them.
+
+def nearest_peaks(center: Tensor, offset: Tensor, cells: Cells) -> Tensor:
+    """Whose centre each cell's vote comes nearest to (h, w) int64: 1..MAX_OBJECTS by their score, 0 where none is near.
+
+    Centre logits (h, w), offsets (2, h, w).
     """
-    height, width = mobility.shape
-    moving = torch.sigmoid(mobility) > MOVING
-    score = torch.sigmoid(center)
-    peaks = (F.max_pool2d(score[None, None], 5, 1, 2)[0, 0] == score) & (score > PEAK_SCORE)
-    scores, places = torch.where(peaks, score, torch.zeros_like(score)).flatten().topk(min(MAX_OBJECTS, score.numel()))
-    centers = torch.stack((places % score.shape[1], places // score.shape[1]), -1).float()
-    votes = pixel_grid(score.shape[0], score.shape[1], score.device) + offset.permute(1, 2, 0) * OFFSET_SCALE
-    distances = torch.cdist(votes.reshape(-1, 2), centers).masked_fill(scores <= 0, torch.inf)
-    distance, nearest = distances.min(1)
-    quarter = torch.where(distance <= MAX_VOTE_DISTANCE, nearest + 1, 0).view(1, 1, *score.shape)
-    ids = F.interpolate(quarter.float(), (height, width), mode="nearest")[0, 0].long() * moving
-    large = members(ids).sum((0, 1)) >= MIN_PIXELS
-    return ids * large[ids]
+    # Where cells of one score are the highest, as half precision has it at times, the first of them is the peak.
+    _, highest = F.max_pool2d(center[None], 5, 1, 2, return_indices=True)
+    peaks = torch.where(highest == cells.order, center, cells.nowhere)
+    # No two peaks are within 3 x 3 cells, so that one number stands for those: fewer are left to sort.
+    best, places = F.max_pool2d(peaks, 3, 3, ceil_mode=True, return_indices=True)
+    logits, order = best.flatten().topk(min(MAX_OBJECTS, best.numel()))
+    centers = cells.places.flatten(1)[:, places.flatten()[order]]
+    centers = torch.where(logits > PEAK, centers, cells.nowhere)
+    votes = torch.add(cells.places, offset, alpha=OFFSET_SCALE)
+    distances = torch.hypot(*(votes[:, None] - centers[..., None, None]).unbind())
+    return F.pad(distances, (0, 0, 0, 0, 1, 0), value=MAX_VOTE_DISTANCE).argmin(0)
 
 
-def members(ids: Tensor) -> Tensor:
-    """Which object each of the ids (...) names: (..., MAX_OBJECTS + 1) of 0 and 1."""
-    return (ids[..., None] == torch.arange(MAX_OBJECTS + 1, device=ids.device)).float()
+def find_objects(near: Tensor, moving: Tensor, sure: Tensor, points: Tensor, motion: Tensor, cells: Cells) -> Objects:
+    """Group the moving pixels of one image; what is too small to be an object is background.
+
+    near (h, w) as nearest_peaks gives it; moving (H, W) bool; sure (H, W): how much each pixel counts in the means, 0
+    where it does not move; points (3, H, W) metres, times that; motion maps (S * 12, h, w).
+    """
+    counted = F.avg_pool2d(torch.cat((moving[None].to(sure.dtype), sure[None], points)), CELL)
+    sums = object_sums(torch.cat((counted, motion * counted[1])), near, cells)
+    counts, weights, totals = sums.split((1, 1, len(sums[0]) - 2), 1)
+    large = counts >= cells.least
+    means = totals / weights.clamp(min=1e-6) * large
+    numbers = (cells.numbers * large[:, 0])[near]
+    ids = numbers[:, None, :, None] * moving.view(len(near), CELL, -1, CELL)
+    return Objects(ids.view(moving.shape), means[:, :3], means[:, 3:].unflatten(1, (-1, 4, 3)) * cells.units)
+
+
+def object_sums(values: Tensor, ids: Tensor, cells: Cells) -> Tensor:
+    """Sums (MAX_OBJECTS + 1, C) over each object of values (C, h, w), ids (h, w).
+
+    Row by row, since one product over all cells would keep a GPU waiting.
+    """
+    members = (ids[..., None] == cells.numbers).to(values.dtype)
+    return torch.bmm(members.transpose(1, 2), values.permute(1, 2, 0)).sum(0)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     """(h, w, 2) pixel coordinates x, y."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack((x, y), -1).float()
-
-
-def object_means(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean (MAX_OBJECTS + 1, C) over each object of values (h, w, C), weights (h, w, MAX_OBJECTS + 1).
-
-    Zero for the background and where empty. Row by row, since one product over all pixels would keep a GPU waiting.
-    """
-    counted = torch.cat((values, torch.ones_like(values[..., :1])), -1)
-    sums = torch.bmm(weights.transpose(1, 2), counted).sum(0)
-    means = sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
-    means[0] = 0
-    return means
-
-
-def object_motion(motion: Tensor, membership: Tensor, count: int) -> Motion:
-    """Per-object motion (MAX_OBJECTS + 1, 4, 3) spread over count Gaussians.
-
-    membership (N, MAX_OBJECTS + 1) is that of the first N; the rest stands still.
-    """
-    spread = F.pad(membership @ motion.flatten(1), (0, 0, 0, count - len(membership)))
-    return Motion(*spread.view(count, 4, 3).unbind(1))

@@ -25,6 +25,7 @@ class Shell:
     means: Tensor  # (B, N, 3)
     quaternions: Tensor  # (B, N, 4)
     scales: Tensor  # (B, N, 3)
+    opacities: Tensor  # (B, N)
     mirror: Tensor  # (H, W) of the wall: which cell of the view it shows
     margin: int  # cells of the wall above and below the view
     near: Tensor  # (H, W) of the wall: 1 in the view, falling to 0 away from it
@@ -54,6 +55,7 @@ class Shell:
             torch.cat((means, radius * directions), 1),
             torch.cat((quaternions, upright), 1),
             torch.cat((scales, (0.8 * SPHERE_STEP * radius).expand(b, n, 3)), 1),
+            torch.full((b, means.shape[1] + n), 0.999, device=K.device),
             mirror(columns, rows, margins, K.device),
             margin_y,
             near,
@@ -72,14 +74,12 @@ def shell_layer(drawn: Tensor, shell: Shell) -> Layer:
     means_of_rows = F.pad(rows, (0, 0, shell.margin, shell.margin), mode="replicate")
     colors = torch.lerp(means_of_rows, reflected(colors, shell.mirror), shell.near)
     round_colors = torch.gather(means_of_rows[..., 0], 2, shell.rows[:, None].expand(-1, 3, -1))
-    opacities = torch.full_like(shell.means[..., 0], 0.999)
     return Layer(
         shell.means,
         shell.quaternions,
         shell.scales,
-        opacities,
+        shell.opacities,
         torch.cat((colors.flatten(2), round_colors), 2).transpose(1, 2),
-        torch.zeros_like(opacities),
     )
 
 

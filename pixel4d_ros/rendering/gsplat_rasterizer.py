@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixel4d_ros import fused
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
 
 TILE = 8  # pixels: with gsplat's 16, most of a tile's pixels would be far from most of its small Gaussians
@@ -131,10 +132,12 @@ def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor
     """What is blended (V, N, at least C or C + 2): features, and what depth is made of, as gsplat has no such mean."""
     if not with_depth:
         return views.features
-    parts = (views.features, _inverse_depths(splats))
-    wanted = sum(part.shape[-1] for part in parts)
-    spare = next((width for width in WIDTHS if width >= wanted), wanted) - wanted
-    return torch.cat((*parts, splats.depths.new_zeros(()).expand(*splats.depths.shape, spare)), -1)
+    wanted = views.features.shape[-1] + 2
+    width = next((width for width in WIDTHS if width >= wanted), wanted)
+    if fused.applicable(views.features):
+        return fused.rendering.blended_channels(views.features, splats.depths, width, NEAR)
+    spare = splats.depths.new_zeros(()).expand(*splats.depths.shape, width - wanted)
+    return torch.cat((views.features, _inverse_depths(splats), spare), -1)
 
 
 def _tiles(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,15 +1,8 @@
-"""What torch does in many small steps, in one or two Triton kernels: for inference on CUDA.
-
-The torch code of those who call this is the reference. Triton comes with torch's CUDA builds for desktops and servers;
-where it is missing, or finds no C compiler, `usable` says so and torch's own steps are taken.
-"""
+"""What a prediction computes: Gaussians from depth, and normalised features."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import warnings
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,31 +11,15 @@ BLOCK = 256  # pixels per program
 PARTS = 64  # of an image, which are summed up side by side
 
 
-@lru_cache
-def usable(device: torch.device) -> bool:
-    """Whether the kernels run on this device; tried once."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return False
-    try:
-        one = torch.ones(1, 2, 2, device=device)
-        surface_gaussians(one, torch.eye(3, device=device)[None], one, 1.0)
-        torch.cuda.synchronize(device)
-    except Exception as error:  # noqa: BLE001 - whatever a compiler, a driver or the file system has to say
-        first = str(error).partition("\n")[0]
-        warnings.warn(f"predictions take a little longer, Triton does not work here ({first})", stacklevel=2)
-        return False
-    return True
-
-
 def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor, max_slant: float) -> tuple[Tensor, Tensor, Tensor]:
     """What lifting.surface_gaussians gives: inverse (B, H, W) 1/m, K (B, 3, 3), pixels (B, H, W), all float32."""
-    from pixel4d_ros.predictor import triton_kernels
+    from pixel4d_ros.fused import prediction_kernels as kernels
 
     b, height, width = inverse.shape
     inverse, K, pixels = inverse.contiguous(), K.contiguous(), pixels.contiguous()
     means, quaternions, scales = (inverse.new_empty(b, height * width, n) for n in (3, 4, 3))
     with torch.cuda.device_of(inverse):  # Triton launches on the current device, wherever its tensors are
-        triton_kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
+        kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
             inverse, K, pixels, means, quaternions, scales, height, width, max_slant, BLOCK
         )
     return means, quaternions, scales
@@ -50,7 +27,7 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor, max_slant: flo
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """silu(group_norm(x)) of one image (1, C, H, W) with its channels last; weight and bias hold C numbers."""
-    from pixel4d_ros.predictor import triton_kernels
+    from pixel4d_ros.fused import prediction_kernels as kernels
 
     channels, count = x.shape[1], x.shape[2] * x.shape[3]
     each = channels // groups
@@ -60,8 +37,8 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
     result = torch.empty_like(x)
     share = math.ceil(count / PARTS)
     with torch.cuda.device_of(x):
-        triton_kernels.group_sums[PARTS, groups](x, sums, count, channels, each, share, PARTS, lanes, BLOCK)
-        triton_kernels.normalise[math.ceil(count / BLOCK), groups](
+        kernels.group_sums[PARTS, groups](x, sums, count, channels, each, share, PARTS, lanes, BLOCK)
+        kernels.normalise[math.ceil(count / BLOCK), groups](
             x, sums, weight, bias, result, count, channels, each, eps, PARTS, lanes, BLOCK
         )
     return result

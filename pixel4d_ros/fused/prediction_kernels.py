@@ -1,4 +1,4 @@
-"""The Triton code behind predictor.fused, which says what each kernel computes. Importing this needs Triton."""
+"""The Triton code behind fused.prediction, which says what each kernel computes. Importing this needs Triton."""
 
 import triton
 import triton.language as tl
