@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +39,35 @@ def draw(benchmark: Benchmark, path: Path) -> None:
         raise ValueError("--plot: there are no forecasts of the library in this benchmark, only the node's")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
-    axes = figure.subplots(2, 3).ravel()
-    _draw_stages(axes[0], benchmark.sizes)
-    _draw_growth(axes[1], benchmark.sizes, "frames of one forecast", frame_points)
-    _draw_growth(axes[2], benchmark.sizes, "sampled futures", sample_points)
-    _draw_growth(axes[3], benchmark.sizes, "trajectories from one prediction", candidate_points)
-    _draw_resolution(axes[4], benchmark.sizes)
-    _draw_memory(axes[5], benchmark.sizes)
+    panels = _panels(benchmark.sizes)
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.4 * columns, 3.7 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, place in zip(panels, axes):
+        panel(place)
+    for place in axes[len(panels) :]:
+        place.set_axis_off()
     figure.suptitle(f"pixel4d benchmark: {benchmark.machine.device}, {benchmark.path}; medians", fontsize=11)
     figure.savefig(path, dpi=110)
+
+
+def _panels(sizes: Sequence[SizeTimes]) -> list[Callable[[Axes], None]]:
+    """What there is to draw: where the time goes, and how it grows with whatever was measured more than once."""
+    growths = (
+        ("frames of one forecast", frame_points),
+        ("sampled futures", sample_points),
+        ("trajectories from one prediction", candidate_points),
+    )
+    panels: list[Callable[[Axes], None]] = [partial(_draw_stages, sizes=sizes)]
+    for what, points in growths:
+        if any(len(points(size)) > 1 for size in sizes):
+            panels.append(partial(_draw_growth, sizes=sizes, what=what, points=points))
+    if len(sizes) > 1:
+        panels.append(partial(_draw_resolution, sizes=sizes))
+    if memory := memory_bars(sizes):
+        panels.append(partial(_draw_memory, bars=memory))
+    return panels
 
 
 def frame_points(size: SizeTimes) -> Points:
@@ -114,9 +135,9 @@ def _draw_resolution(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
     _finish(axes, "megapixels")
 
 
-def _draw_memory(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
-    """GPU memory of every case; on the CPU the panel says that there is none."""
-    cases = [
+def memory_bars(sizes: Sequence[SizeTimes]) -> list[tuple[str, float]]:
+    """(case, MiB of GPU memory); none on the CPU."""
+    return [
         (f"{size_name(s)}, {name}", memory.allocated)
         for s in sizes
         for name, memory in [
@@ -125,12 +146,11 @@ def _draw_memory(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
         ]
         if memory is not None
     ]
+
+
+def _draw_memory(axes: Axes, bars: list[tuple[str, float]]) -> None:
     axes.set_title("most GPU memory at a time (samples x frames)", fontsize=10)
-    if not cases:
-        axes.text(0.5, 0.5, "measured on CUDA only", ha="center", va="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return
-    axes.barh([name for name, _ in cases], [mib for _, mib in cases])
+    axes.barh([name for name, _ in bars], [mib for _, mib in bars])
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
     axes.set_xlabel("MiB")
