@@ -17,7 +17,7 @@ from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.transfer import HostBuffer, Lanes, staged, to_host
-from pixel4d_ros.views import RenderedViews, animate, distinct_views, render, runs
+from pixel4d_ros.views import animate, color_spread, distinct_views, render, runs
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
 
@@ -217,7 +217,7 @@ class Forecaster:
             with lanes.take_turn(), _memory_errors(self.device):
                 part = render(animation, poses[some], instants[some], camera, with_depth)
                 known.append(torch.stack([future.confidence for future in part]))
-                spread = _spread(part) if s > 1 else None
+                spread = color_spread(part) if s > 1 else None
                 for place, views in runs(source, start, len(some)):
                     for k, future in enumerate(part):
                         frames.put(k * v + place, future.frames[views])
@@ -246,11 +246,6 @@ def _view_camera(scene: DynamicGaussians, K: ArrayLike | None, size: tuple[int, 
         return Camera(np.asarray(K), *size)
     width, height = size or (source.width, source.height)
     return source.resized(width, height) if K is None else Camera(np.asarray(K), width, height)
-
-
-def _spread(futures: list[RenderedViews]) -> torch.Tensor:
-    """Standard deviation (V, H, W) over the futures' frames, 0..1."""
-    return torch.stack([future.frames for future in futures]).float().std(0, correction=0).mean(-1) / 255
 
 
 def _checked_device(device: str) -> torch.device:

@@ -52,6 +52,8 @@ def test_what_a_forecast_holds(forecast: Forecast) -> None:
     assert forecast.confidence.shape == (3, 3) and forecast.confidence.dtype == np.float32
     np.testing.assert_array_equal(forecast.times, TIMES)
     np.testing.assert_allclose(forecast.T_source_camera, AHEAD.at(TIMES))
+    spread = forecast.frames.astype(np.float64).std(0).mean(-1) / 255
+    np.testing.assert_allclose(forecast.uncertainty, spread, atol=1e-6)
     for values in (forecast.uncertainty, forecast.confidence):
         assert values.min() >= 0 and values.max() <= 1
     assert (forecast.depth > 0).all()
