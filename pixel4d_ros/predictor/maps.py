@@ -98,7 +98,7 @@ def encode_speed(speed: Tensor) -> Tensor:
 
 def known_speed(speed: float | None) -> Tensor:
     """encode_speed of one speed, None where unknown: (1, 2) on the host."""
-    return torch.tensor([[0.0, 0.0] if speed is None else [speed / SPEED_SCALE, 1.0]])
+    return encode_speed(torch.tensor([math.nan if speed is None else speed]))
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from pixel4d_ros.scene import DynamicGaussians, Motion
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 FAST = torch.float16  # what follows the encoder on the fast path, but for the geometry
 EAGER_PATH, FAST_PATH = "eager, float32", "CUDA graph, float16 after the encoder"
-_LAYER_FIELDS = ("means", "quaternions", "scales", "opacities", "colors")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _objects(maps: PixelMaps, layout: Layout) -> Objects:
 def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
     """A scene of its own: the next prediction may write over the parts."""
     joined: dict[str, Any] = {
-        name: torch.cat([getattr(layer, name)[0] for layer in parts.layers]) for name in _LAYER_FIELDS
+        field.name: torch.cat([getattr(layer, field.name)[0] for layer in parts.layers]) for field in fields(Layer)
     }
     ids = parts.objects.ids.flatten().index_select(0, parts.pixels)
     motion = parts.objects.motion
