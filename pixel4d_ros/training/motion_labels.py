@@ -106,7 +106,7 @@ def _label_frame(
     number = 1
     for whole in _largest_first(moving[t]):
         patch = _without_ground(whole, pairs.depth(t), pairs.clip.K)
-        points = _points(patch & (pairs.depth(t) > 0), pairs.depth(t), pairs.clip.K)
+        points = points_of(patch & (pairs.depth(t) > 0), pairs.depth(t), pairs.clip.K)
         if number > MAX_OBJECTS or len(points) < POINTS:
             continue
         velocity = _velocity(pairs, sharp, patch, t)
@@ -133,7 +133,7 @@ def _without_ground(patch: Mask, depth: Map, K: FloatArray) -> Mask:
     Flow along painted lines and on bare road often is wrong, and a shadow has no depth of its own to be drawn with.
     """
     near = cv2.dilate(depth, np.ones((3, 3), np.uint8))
-    down = _points(patch & (near > 0), near, K)[:, 1]
+    down = points_of(patch & (near > 0), near, K)[:, 1]
     if len(down) == 0 or np.quantile(down, 0.95) - np.quantile(down, 0.05) < LOWEST:
         return np.zeros_like(patch)
     low = np.zeros(patch.shape, np.uint8)
@@ -185,7 +185,7 @@ def _depths(pairs: FramePairs, sharp: list[Map], t: int, s: int) -> tuple[Map, M
     """Depth (H, W) that pixels of frame t would have in frame s if static, and what the sensor sees; 0 if unknown."""
     v, u = np.nonzero(sharp[t] > 0)
     T = pairs.pose(t, s)
-    points = _points(sharp[t] > 0, sharp[t], pairs.clip.K) @ T[:3, :3].T + T[:3, 3]
+    points = points_of(sharp[t] > 0, sharp[t], pairs.clip.K) @ T[:3, :3].T + T[:3, 3]
     expected = np.zeros_like(sharp[t])
     expected[v, u] = points[:, 2]
     return expected, _looked_up(sharp[s], pairs, t, s)
@@ -199,7 +199,7 @@ def _looked_up(values: Map, pairs: FramePairs, t: int, s: int) -> Map:
     return np.where(checked.agrees, found, 0).astype(np.float32)
 
 
-def _points(mask: Mask, depth: Map, K: FloatArray) -> FloatArray:
+def points_of(mask: Mask, depth: Map, K: FloatArray) -> FloatArray:
     """Points (N, 3) of the pixels of a mask, in the camera's frame."""
     v, u = np.nonzero(mask)
     return np.asarray(np.stack((u, v, np.ones(len(u))), -1) @ np.linalg.inv(K).T * depth[v, u, None])
@@ -227,7 +227,7 @@ def _velocity_to(pairs: FramePairs, sharp: list[Map], patch: Mask, t: int, s: in
     v, u = np.nonzero(mask)
     if len(u) < POINTS:
         return None
-    before = _points(mask, sharp[t], K)
+    before = points_of(mask, sharp[t], K)
     there = np.column_stack((np.stack((u, v), -1) + pairs.flow(t, s).flow[v, u], np.ones(len(u))))
     T = rigid_inverse(pairs.pose(t, s))
     after = (there @ np.linalg.inv(K).T * seen[v, u, None]) @ T[:3, :3].T + T[:3, 3]

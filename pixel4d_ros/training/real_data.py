@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -20,11 +19,12 @@ from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, no_flow
+from pixel4d_ros.training.given_labels import given_labels
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
+from pixel4d_ros.training.stereo_depth import stereo_depth
 
 LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
-STEREO_FOCAL, STEREO_BASELINE = 483.35, 0.5327  # pixels at 832 wide, metres (KITTI stereo 2015)
-STEREO_CENTER = (408.17, 117.84)
+CLIPS_AT_ONCE = 4  # measured side by side: each takes many cores for a part of its time only
 
 
 @dataclass(frozen=True)
@@ -53,33 +53,6 @@ class _Entry:
 def is_room(clip: Clip) -> bool:
     """Whether a clip was taken indoors by hand, where nothing moves on its own; by its name."""
     return "indoor" in clip.name
-
-
-def read_stereo_folder(folder: Path) -> list[Clip]:
-    """Stereo pairs with dense disparity as clips of one frame; the layout of KITTI stereo 2015 at 832 x 256."""
-    clips = []
-    for path in sorted((folder / "left").glob("*")):
-        left, right = (_read_rgb(folder / side / path.name) for side in ("left", "right"))
-        disparity = cv2.imread(str(folder / "disparity" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
-        if left is None or right is None or disparity is None:
-            raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
-        known = disparity > 0
-        depth = np.where(known, STEREO_FOCAL * STEREO_BASELINE / np.maximum(disparity / 256.0, 1e-3), 0).astype(
-            np.float32
-        )
-        K = np.array([[STEREO_FOCAL, 0, STEREO_CENTER[0]], [0, 492.57, STEREO_CENTER[1]], [0, 0, 1]])
-        beside = np.eye(4)[None].copy()
-        beside[0, 0, 3] = STEREO_BASELINE
-        pair = Clip(path.stem, right[None], K, beside, np.zeros(1))
-        clips.append(Clip(f"stereo_{path.stem}", left[None], K, np.eye(4)[None], np.zeros(1), depth[None], stereo=pair))
-    if not clips:
-        raise ValueError(f"no stereo pairs in {folder}: expected left/, right/ and disparity/")
-    return clips
-
-
-def _read_rgb(path: Path) -> np.ndarray | None:
-    image = cv2.imread(str(path))
-    return None if image is None else image[..., ::-1].copy()
 
 
 class RealData:
@@ -200,11 +173,13 @@ def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], l
     sizes = sorted({clip.images.shape[1:3] for clip in clips})
     parts: list[list[_Frames]] = [[] for _ in sizes]
     entries = []
-    for clip in tqdm(clips, "optical flow and what moves", unit="clip", leave=False):
-        bank = sizes.index(clip.images.shape[1:3])
-        first = sum(len(frames.images) for frames in parts[bank])
-        parts[bank] += [_measured(clip)] if clip.stereo is None else [_measured(clip), _seen_only(clip.stereo)]
-        entries.append(_Entry(clip, bank, first, first + len(clip), is_room(clip)))
+    with ThreadPoolExecutor(CLIPS_AT_ONCE) as pool:
+        measured = tqdm(pool.map(_measured, clips), "flow, depth and what moves", len(clips), leave=False, unit="clip")
+        for clip, frames in zip(clips, measured):
+            bank = sizes.index(clip.images.shape[1:3])
+            first = sum(len(before.images) for before in parts[bank])
+            parts[bank] += [frames] if clip.stereo is None else [frames, _seen_only(clip.stereo)]
+            entries.append(_Entry(clip, bank, first, first + len(clip), is_room(clip)))
     return [_bank(group, device) for group in parts], entries
 
 
@@ -219,11 +194,20 @@ class _Frames:
 
 
 def _measured(clip: Clip) -> _Frames:
-    """A clip with its flow and what moves in it."""
+    """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none the stereo pair's."""
     depth = None if clip.depth is None else np.asarray(clip.depth)
-    clip = replace(clip, images=np.asarray(clip.images), depth=depth, stereo=None)
-    labels = MotionLabels.uniform(clip, 0) if is_room(clip) else label_motion(clip)
+    clip = replace(clip, images=np.asarray(clip.images), depth=depth)
+    matched, labels = stereo_depth(clip), _labels(clip)
+    if matched is not None:
+        clip = replace(clip, depth=matched if depth is None else np.where(depth > 0, depth, matched))
     return _Frames(np.asarray(clip.images), _depth(clip), clip_flow(clip), labels)
+
+
+def _labels(clip: Clip) -> MotionLabels:
+    if is_room(clip):
+        return MotionLabels.uniform(clip, 0)
+    given = given_labels(clip)
+    return label_motion(clip) if given is None else given
 
 
 def _seen_only(clip: Clip) -> _Frames:

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
-from pixel4d_ros.training.real_data import RealData, is_room, read_stereo_folder
+from pixel4d_ros.training.real_data import RealData, is_room
 from pixel4d_ros.training.synthetic_data import make_batches
 
 Size = tuple[int, int]  # width, height
@@ -120,8 +121,7 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
 
 def _read_clips(path: Path) -> list[Clip]:
     """All clips of a log, a folder of logs, a data set's folder, or a folder of stereo pairs."""
-    stereo = (path / "left").is_dir() and (path / "disparity").is_dir()
-    clips = read_stereo_folder(path) if stereo else list(open_clips(path))
+    clips = read_stereo_folder(path) if is_stereo_folder(path) else list(open_clips(path))
     for clip in clips:
         if not clip.metric:
             raise ValueError(f"{path} says only up to scale how far {clip.name} moved: training needs metres")

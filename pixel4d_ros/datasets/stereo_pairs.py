@@ -1,0 +1,61 @@
+"""Folders of stereo pairs with dense disparity, laid out like KITTI stereo 2015 at 832 x 256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.datasets.clip import Clip
+
+FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at 832 x 256
+BASELINE = 0.5327  # metres
+DISPARITY_UNITS = 256.0  # a pixel, in the files
+
+
+def is_stereo_folder(path: Path) -> bool:
+    """Whether a folder holds stereo pairs."""
+    return (path / "left").is_dir() and (path / "disparity").is_dir()
+
+
+def read_stereo_folder(folder: Path) -> list[Clip]:
+    """Pairs as clips of one frame: left/, right/, disparity/ (png, 16 bits, 0 unknown), and where there is objects/
+    (png: 0 nothing, else the number of a moving car) what moves. A ValueError names an incomplete pair."""
+    clips = [_read_pair(folder, path) for path in sorted((folder / "left").glob("*"))]
+    if not clips:
+        raise ValueError(f"no stereo pairs in {folder}: expected left/, right/ and disparity/")
+    return clips
+
+
+def _read_pair(folder: Path, path: Path) -> Clip:
+    left, right = (_read_rgb(folder / side / path.name) for side in ("left", "right"))
+    disparity, objects = (
+        cv2.imread(str(folder / side / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        if (folder / side / f"{path.stem}.png").is_file()
+        else None
+        for side in ("disparity", "objects")
+    )
+    if left is None or right is None or disparity is None:
+        raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
+    pixels = np.maximum(disparity / DISPARITY_UNITS, 1e-3)
+    depth = np.where(disparity > 0, FOCAL * BASELINE / pixels, 0).astype(np.float32)
+    K = np.array([[FOCAL, 0, CENTER[0]], [0, FOCAL_Y, CENTER[1]], [0, 0, 1]])
+    beside = np.eye(4)[None].copy()
+    beside[0, 0, 3] = BASELINE
+    return Clip(
+        f"stereo_{path.stem}",
+        left[None],
+        K,
+        np.eye(4)[None],
+        np.zeros(1),
+        depth[None],
+        object_ids=None if objects is None else objects[None].astype(np.uint8),
+        stereo=Clip(path.stem, right[None], K, beside, np.zeros(1)),
+    )
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8] | None:
+    image = cv2.imread(str(path)) if path.is_file() else None
+    return None if image is None else np.ascontiguousarray(image[..., ::-1], np.uint8)
