@@ -74,9 +74,9 @@ class Forecaster:
             return Forecaster(Predictor.load(weights, chosen, fast))
 
     def warm_up(self) -> None:
-        """Forecast once from nothing: first use compiles kernels and allocates, which a robot wants behind it."""
+        """Forecast two futures of nothing: first use compiles kernels and allocates, which a robot wants behind it."""
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
-        self.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1))
+        self.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1), num_samples=2)
 
     def predict(
         self,
@@ -215,16 +215,20 @@ class Forecaster:
         for start in starts:
             some = kept[start : start + VIEWS_PER_CALL]
             with lanes.take_turn(), _memory_errors(self.device):
-                part = render(animation, poses[some], instants[some], camera, with_depth)
+                part, shown = [], list(runs(source, start, len(some)))
+                for k, future in enumerate(render(animation, poses[some], instants[some], camera, with_depth)):
+                    part.append(future)
+                    with lanes.copying():  # while the next future is rendered
+                        for place, views in shown:
+                            frames.put(k * v + place, future.frames[views])
+                            if future.depth is not None:
+                                depths.put(k * v + place, future.depth[views])
                 known.append(torch.stack([future.confidence for future in part]))
-                spread = color_spread(part) if s > 1 else None
-                for place, views in runs(source, start, len(some)):
-                    for k, future in enumerate(part):
-                        frames.put(k * v + place, future.frames[views])
-                        if future.depth is not None:
-                            depths.put(k * v + place, future.depth[views])
-                    if spread is not None:
-                        uncertainty.put(place, spread[views])
+                if s > 1:
+                    spread = color_spread(part)
+                    with lanes.copying():
+                        for place, views in shown:
+                            uncertainty.put(place, spread[views])
         lanes.join()
         confidence, complete = to_host(torch.cat(known, 1), animation.complete)
         if not complete:  # more moves than there was room for

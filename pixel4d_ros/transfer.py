@@ -44,6 +44,8 @@ class HostBuffer:
     def put(self, start: int, part: Tensor) -> None:
         """Copy part to [start : start + len(part)], without waiting for it."""
         self._tensor[start : start + len(part)].copy_(part, non_blocking=True)
+        if part.is_cuda:  # its memory stays taken until it is copied, on whichever stream
+            part.record_stream(torch.cuda.current_stream(part.device))
 
     def array(self) -> NDArray[Any]:
         """The result."""
@@ -52,13 +54,15 @@ class HostBuffer:
 
 
 class Lanes:
-    """CUDA streams that take turns with the parts of a long computation; on the CPU, and for one part alone, none.
+    """CUDA streams that take turns with the parts of a long computation, and one on which results go to the host.
 
-    While the host waits to hear how much there is to do in one part, or copies its results, the device has the other.
+    While the host waits to hear how much there is to do in one part, the device has the other, and copies run beside
+    both. One part alone stays on the current stream; on the CPU there are no streams.
     """
 
     def __init__(self, device: torch.device, parts: int) -> None:
-        self._streams = _lanes(device) if device.type == "cuda" and parts > 1 else ()
+        lanes = _lanes(device) if device.type == "cuda" else ()
+        self._copies, self._streams = lanes[:1], lanes[1:] if parts > 1 else ()
         self._taken = 0
 
     @contextmanager
@@ -73,15 +77,26 @@ class Lanes:
         with torch.cuda.stream(stream):
             yield
 
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """Copies to the host, after what the current stream was asked so far and beside what it is asked next."""
+        if not self._copies:
+            yield
+            return
+        (stream,) = self._copies
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            yield
+
     def join(self) -> None:
-        """The current stream goes on after all parts."""
-        for stream in self._streams:
+        """The current stream goes on after all parts and copies."""
+        for stream in self._streams + self._copies:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 @lru_cache
 def _lanes(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
-    return tuple(torch.cuda.Stream(device) for _ in range(2))
+    return tuple(torch.cuda.Stream(device) for _ in range(3))
 
 
 def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

@@ -77,30 +77,41 @@ def render(
     instants: NDArray[np.int64],
     camera: Camera,
     with_depth: bool = True,
-) -> list[RenderedViews]:
-    """Views of each future from poses T_source_camera (V, 4, 4), at the animation's instants (V,), all at once."""
+) -> Iterator[RenderedViews]:
+    """Views from poses T_source_camera (V, 4, 4), at the animation's instants (V,): all those of one future at once.
+
+    The next future is rendered when it is asked for.
+    """
     poses = check_poses(T_source_camera)
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
     still = _still_views(animation.scene, poses, camera)
     if not animation.futures:
-        return [_as_pictures(rasterize(still, with_depth), with_depth)] * animation.count
+        yield from [_as_pictures(rasterize(still, with_depth), with_depth)] * animation.count
+        return
     index = to_device(instants, animation.scene.means.device)
     futures = [
         replace(still, moved=Moved(moved.index, moved.means[index], moved.quaternions[index]))
         for moved in animation.futures
     ]
-    return [_as_pictures(rendering, with_depth) for rendering in rasterize_futures(futures, with_depth)]
+    for rendering in rasterize_futures(futures, with_depth):
+        yield _as_pictures(rendering, with_depth)
 
 
 def color_spread(futures: Sequence[RenderedViews]) -> Tensor:
     """Standard deviation (V, H, W) over the futures' frames, 0..1."""
+    return _scaled_variances([future.frames for future in futures]).sqrt().mean(-1) / (255 * len(futures))
+
+
+def _scaled_variances(frames: Sequence[Tensor]) -> Tensor:
+    """S^2 times the variance (...) over S samples of bytes (...)."""
     # By whole numbers, sums of bytes and of their squares, which float32 holds: torch's own takes five times as long.
-    count, total, squares = len(futures), *torch.zeros(2, device=futures[0].frames.device)
-    for future in futures:
-        levels = future.frames.float()
+    if fused.usable(frames[0].device):
+        return fused.rendering.scaled_variances(torch.stack(tuple(frames)))
+    count, total, squares = len(frames), *torch.zeros(2, device=frames[0].device)
+    for levels in (given.float() for given in frames):
         total, squares = total + levels, squares + levels.square()
-    return (count * squares - total.square()).clamp(min=0).sqrt().mean(-1) / (255 * count)
+    return (count * squares - total.square()).clamp(min=0)
 
 
 def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from test_tiles import SIZE, random_splats
 from torch.nn import functional as F
 
 from pixel4d_ros import fused, views
 from pixel4d_ros.predictor.lifting import surface_gaussians
-from pixel4d_ros.rendering import Rendering
+from pixel4d_ros.rendering import Rendering, gsplat_rasterizer
 from pixel4d_ros.rendering.rasterizer import NEAR, depth_from_inverses
+from pixel4d_ros.rendering.tiles import pixels_of, radii_within, tile_grid, touched_tiles
 from pixel4d_ros.rotations import quaternion_to_matrix
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
@@ -174,3 +177,59 @@ def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, mo
     assert torch.equal(found.confidence, again.confidence)
     counted = (features[..., 3] > views.SEEN).flatten(1).sum(1).cpu().numpy() / np.float32(shape[1] * shape[2])
     np.testing.assert_allclose(found.confidence.cpu().numpy(), counted, rtol=1e-7)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("without_gradients")
+@pytest.mark.parametrize(("views", "count"), [(3, 20), (1, 1), (2, 700), (2, 0)])
+def test_tiles_and_the_splats_in_them_are_those_of_torch(
+    views: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means, radii = (t.cuda() for t in random_splats(count, views, count))
+    few = [t[:, :10].contiguous() for t in (means, radii)]
+    touched = touched_tiles(*few, SIZE)
+    found = radii_within(means, radii, touched)
+    monkeypatch.setattr(fused, "usable", lambda device: False)
+    assert torch.equal(touched_tiles(*few, SIZE), touched)
+    assert torch.equal(radii_within(means, radii, touched), found)
+    if count > 20:
+        assert found.any() and (found != radii).any()
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("without_gradients")
+@pytest.mark.parametrize(("size", "channels", "width"), [(SIZE, 4, 8), ((8, 8), 3, 5), ((200, 64), 5, 8)])
+def test_changed_tiles_are_put_where_torch_puts_them(
+    size: tuple[int, int], channels: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    shape = (2, size[1], size[0])
+    seen = torch.rand(*shape, 1, device="cuda") > 0.3
+    blended, before = (torch.rand(*shape, width, device="cuda") * seen for _ in range(2))
+    tiles = torch.rand(2, *reversed(tile_grid(size)), device="cuda") < 0.4
+    blended[~pixels_of(tiles, size)] = torch.nan  # undefined
+    given = SimpleNamespace(features=torch.rand(2, 1, channels, device="cuda"), size=size)
+    for features in (before[..., :channels], before[..., :channels].contiguous()):
+        old = Rendering(features, 1 / before[..., 0], before[..., 1])
+        found = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "usable", lambda device: False)
+            wanted = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
+        assert torch.equal(found.features, wanted.features) and torch.equal(found.alpha, wanted.alpha)
+        torch.testing.assert_close(found.depth, wanted.depth)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("samples", [2, 4, 16])
+def test_the_spread_of_colors_is_that_of_torch(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    levels = torch.randint(0, 256, (samples, 3, 13, 29, 3), dtype=torch.uint8, device="cuda")
+    levels[:, 0, :, :9] = levels[0, 0, :, :9]  # where all agree
+    levels[: samples // 2, 1], levels[samples // 2 :, 1] = 0, 255  # where they cannot be further apart
+    futures = [views.RenderedViews(frames, frames[:, 0, 0, 0], None) for frames in levels]
+    found = views.color_spread(futures)
+    monkeypatch.setattr(fused, "usable", lambda device: False)
+    assert torch.equal(views.color_spread(futures), found)

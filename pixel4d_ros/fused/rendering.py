@@ -1,4 +1,7 @@
-"""What surrounds the rasterizer's kernels: what moves, what is blended, and pictures of what was. All float32."""
+"""What surrounds the rasterizer's kernels: what moves and where, what is blended, and pictures of what was.
+
+Real numbers are float32.
+"""
 
 from __future__ import annotations
 
@@ -85,3 +88,68 @@ def pictures(features: Tensor, seen_above: float) -> tuple[Tensor, Tensor]:
             pixels, frames, known, count, per_view, per_channel, seen_above, per_pixel, BLOCK
         )  # fmt: skip
     return frames, known.sum(1) / count
+
+
+def touched_tiles(means: Tensor, radii: Tensor, columns: int, rows: int, tile: int) -> Tensor:
+    """What rendering.tiles.touched_tiles gives (V, rows, columns): means (V, N, 2), radii (V, N, 2) int32 pixels."""
+    from pixel4d_ros.fused import rendering_kernels as kernels
+
+    v, count = means.shape[:2]
+    tiles = torch.zeros(v, rows, columns, dtype=torch.uint8, device=means.device)
+    with torch.cuda.device_of(means):
+        kernels.touched_tiles[math.ceil(count / BLOCK), v](
+            means.contiguous(), radii.contiguous(), tiles, count, columns, rows, tile, BLOCK
+        )
+    return tiles.view(torch.bool)
+
+
+def radii_within(means: Tensor, radii: Tensor, sums: Tensor, tile: int) -> Tensor:
+    """What rendering.tiles.radii_within gives, from the tiles' sums (V, h, w) int32 over all to the left and above."""
+    from pixel4d_ros.fused import rendering_kernels as kernels
+
+    v, count = means.shape[:2]
+    rows, columns = sums.shape[1:]
+    found = radii.new_empty(radii.shape)
+    with torch.cuda.device_of(means):
+        kernels.radii_within[math.ceil(count / BLOCK), v](
+            means.contiguous(), radii.contiguous(), sums.contiguous(), found, count, columns, rows, tile, BLOCK
+        )
+    return found
+
+
+def changed_tiles(
+    tiles: Tensor, blended: Tensor, alpha: Tensor, old_features: Tensor, old_depth: Tensor, old_alpha: Tensor, tile: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (V, H, W, C), depth and alpha (V, H, W): new ones in tiles (V, h, w) bool, the old ones elsewhere.
+
+    blended (V, H, W, at least C + 2) holds features, then inverse depth and its square. The old features may be the
+    first channels of more.
+    """
+    from pixel4d_ros.fused import rendering_kernels as kernels
+
+    v, height, width, given = old_features.shape
+    rows, columns = tiles.shape[1:]
+    features = old_features.new_empty(old_features.shape)
+    old_features = old_features.flatten(0, 2)
+    per_pixel, per_channel = old_features.stride()
+    depth, seen = (alpha.new_empty(alpha.shape) for _ in range(2))
+    lanes = 1 << (given - 1).bit_length()
+    with torch.cuda.device_of(blended):
+        kernels.changed_tiles[math.ceil(height * width / BLOCK), v](
+            tiles.contiguous().view(torch.uint8), blended.contiguous(), alpha.contiguous(),
+            old_features, old_depth.contiguous(), old_alpha.contiguous(), features, depth, seen,
+            width, height, columns, rows, per_channel, per_pixel, blended.shape[-1], given, lanes, tile, BLOCK,
+        )  # fmt: skip
+    return features, depth, seen
+
+
+def scaled_variances(levels: Tensor) -> Tensor:
+    """S^2 times the variance over S samples of bytes (S, ...): whole numbers, as float32."""
+    from pixel4d_ros.fused import rendering_kernels as kernels
+
+    levels = levels.contiguous()
+    result = levels.new_empty(levels.shape[1:], dtype=torch.float32)
+    size = result.numel()
+    with torch.cuda.device_of(levels):
+        kernels.scaled_variances[(math.ceil(size / BLOCK),)](levels, result, len(levels), size, BLOCK)
+    return result

@@ -26,14 +26,19 @@ def blended_channels(
 
 
 @triton.jit
+def _depth(inverse, square):
+    seen = square > 0.0
+    return tl.where(seen, inverse / tl.where(seen, square, 1.0), float("inf"))
+
+
+@triton.jit
 def depth_from_inverses(inverses, squares, depths, count, per_inverse, per_square, BLOCK: tl.constexpr):
     """Block by block of all views' pixels."""
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < count
     inverse = tl.load(inverses + pixel * per_inverse, mask=inside, other=0.0)
     square = tl.load(squares + pixel * per_square, mask=inside, other=0.0)
-    seen = square > 0.0
-    tl.store(depths + pixel, tl.where(seen, inverse / tl.where(seen, square, 1.0), float("inf")), mask=inside)
+    tl.store(depths + pixel, _depth(inverse, square), mask=inside)
 
 
 @triton.jit
@@ -105,3 +110,99 @@ def moved_gaussians(
     tl.store(new_quaternions + to * 4 + 1, w * b + x * a + y * d - z * c, mask=inside)
     tl.store(new_quaternions + to * 4 + 2, w * c - x * d + y * a + z * b, mask=inside)
     tl.store(new_quaternions + to * 4 + 3, w * d + x * c - y * b + z * a, mask=inside)
+
+
+@triton.jit
+def _rectangle(means, radii, at, inside, columns, rows, TILE: tl.constexpr):
+    """Tiles x0 <= x < x1, y0 <= y < y1 that splats reach, none where they are not drawn. TILE: a power of two."""
+    radius_x, radius_y = tl.load(radii + at, mask=inside, other=0), tl.load(radii + at + 1, mask=inside, other=0)
+    x, y = tl.load(means + at, mask=inside, other=0.0), tl.load(means + at + 1, mask=inside, other=0.0)
+    drawn = (radius_x > 0) & (radius_y > 0)
+    x0 = tl.minimum(tl.maximum(tl.floor((x - radius_x) * (1.0 / TILE)), 0.0), columns).to(tl.int32)
+    x1 = tl.minimum(tl.maximum(tl.ceil((x + radius_x) * (1.0 / TILE)), 0.0), columns).to(tl.int32)
+    y0 = tl.minimum(tl.maximum(tl.floor((y - radius_y) * (1.0 / TILE)), 0.0), rows).to(tl.int32)
+    y1 = tl.minimum(tl.maximum(tl.ceil((y + radius_y) * (1.0 / TILE)), 0.0), rows).to(tl.int32)
+    return x0, tl.where(drawn, x1, x0), y0, tl.where(drawn, y1, y0)
+
+
+@triton.jit
+def touched_tiles(means, radii, tiles, count, columns, rows, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """Block by block of each view's splats, which all write the same to their tiles."""
+    view = tl.program_id(1).to(tl.int64)
+    splat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x0, x1, y0, y1 = _rectangle(means, radii, (view * count + splat) * 2, splat < count, columns, rows, TILE)
+    tiles += view * rows * columns
+    one = tl.full((BLOCK,), 1, tl.uint8)
+    for down in range(tl.max(tl.where(x1 > x0, y1 - y0, 0), 0)):
+        for right in range(tl.max(tl.where(y1 > y0, x1 - x0, 0), 0)):
+            row, column = y0 + down, x0 + right
+            tl.store(tiles + row * columns + column, one, mask=(row < y1) & (column < x1))
+
+
+@triton.jit
+def _sum_before(sums, x, y, columns, wanted):
+    """Of the tiles left of x and above y."""
+    return tl.load(sums + (y - 1) * columns + x - 1, mask=wanted & (x > 0) & (y > 0), other=0)
+
+
+@triton.jit
+def radii_within(means, radii, sums, result, count, columns, rows, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """Block by block of each view's splats."""
+    view = tl.program_id(1).to(tl.int64)
+    splat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at, inside = (view * count + splat) * 2, splat < count
+    x0, x1, y0, y1 = _rectangle(means, radii, at, inside, columns, rows, TILE)
+    sums += view * rows * columns
+    wanted = (x1 > x0) & (y1 > y0)
+    beside = _sum_before(sums, x0, y1, columns, wanted) + _sum_before(sums, x1, y0, columns, wanted)
+    found = _sum_before(sums, x1, y1, columns, wanted) + _sum_before(sums, x0, y0, columns, wanted) > beside
+    tl.store(result + at, tl.load(radii + at, mask=found, other=0), mask=inside)
+    tl.store(result + at + 1, tl.load(radii + at + 1, mask=found, other=0), mask=inside)
+
+
+@triton.jit
+def changed_tiles(
+    tiles, blended, blended_alphas, old_features, old_depths, old_alphas, features, depths, alphas,
+    width, height, columns, rows, per_old_channel,
+    PER_OLD_PIXEL: tl.constexpr, PER_PIXEL: tl.constexpr, GIVEN: tl.constexpr, LANES: tl.constexpr,
+    TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Block by block of each view's pixels."""
+    view = tl.program_id(1).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < width * height
+    tile = pixel // width // TILE * columns + pixel % width // TILE
+    new = tl.load(tiles + view * rows * columns + tile, mask=inside, other=0) != 0
+    kept, new, at = inside & ~new, inside & new, view * width * height + pixel
+    inverse = tl.load(blended + at * PER_PIXEL + GIVEN, mask=new, other=0.0)
+    square = tl.load(blended + at * PER_PIXEL + GIVEN + 1, mask=new, other=0.0)
+    depth = tl.where(new, _depth(inverse, square), tl.load(old_depths + at, mask=kept, other=0.0))
+    tl.store(depths + at, depth, mask=inside)
+    alpha = tl.load(blended_alphas + at, mask=new, other=0.0) + tl.load(old_alphas + at, mask=kept, other=0.0)
+    tl.store(alphas + at, alpha, mask=inside)
+    at, new, kept, inside, lane = (
+        at[:, None],
+        new[:, None],
+        kept[:, None],
+        inside[:, None],
+        tl.arange(0, LANES)[None, :],
+    )
+    value = tl.load(blended + at * PER_PIXEL + lane, mask=new & (lane < GIVEN), other=0.0)
+    value += tl.load(old_features + at * PER_OLD_PIXEL + lane * per_old_channel, mask=kept & (lane < GIVEN), other=0.0)
+    tl.store(features + at * GIVEN + lane, value, mask=inside & (lane < GIVEN))
+
+
+@triton.jit
+def scaled_variances(levels, result, samples, size, BLOCK: tl.constexpr):
+    """Block by block of the values of one sample."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    total, squares = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32)
+    sample = levels + at
+    for _ in range(samples):
+        level = tl.load(sample, mask=inside, other=0).to(tl.int32)
+        total += level
+        squares += level * level
+        sample += size
+    total = total.to(tl.int64)
+    tl.store(result + at, (samples * squares.to(tl.int64) - total * total).to(tl.float32), mask=inside)

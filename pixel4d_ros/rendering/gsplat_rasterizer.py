@@ -6,9 +6,8 @@ tiles are rendered in which it differs from the first.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 
 from pixel4d_ros import fused
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
+from pixel4d_ros.rendering.tiles import TILE, pixels_of, radii_within, tile_grid, touched_tiles
 
-TILE = 8  # pixels: with gsplat's 16, most of a tile's pixels would be far from most of its small Gaussians
 WIDTHS = (*range(1, 6), 8, 9, 16, 17, 32)  # channels for which gsplat has kernels; in between it copies to pad
 
 
@@ -41,30 +40,31 @@ def rasterize_gsplat(views: GaussianViews, with_depth: bool = True) -> Rendering
     splats = _project(views)
     if views.moved is not None:
         _replace(splats, views.moved.index, _project_moved(views))
-    return _blend(splats, _channels(splats, views, with_depth), views, with_depth)
+    return _rendering(*_blend(splats, _channels(splats, views, with_depth), views), views, with_depth)
 
 
-def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> list[Rendering]:
-    """Render futures that differ in `moved` only; after the first, only tiles that something moving touches."""
-    if len(futures) == 1 or any(views.moved is None for views in futures):
-        return [rasterize_gsplat(views, with_depth) for views in futures]
-    splats, found = _project(futures[0]), list[Rendering]()
-    channels = touched_first = torch.empty(0)
-    for views in futures:
-        assert views.moved is not None
+def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> Iterator[Rendering]:
+    """Render futures that differ only in where the same Gaussians moved; after the first, only tiles these touch."""
+    first, *others = futures
+    if not others or first.moved is None or any(views.moved is None for views in others):
+        yield from (rasterize_gsplat(views, with_depth) for views in futures)
+        return
+    index, splats, moving = first.moved.index, _project(first), _project_moved(first)
+    _replace(splats, index, moving)
+    channels = _channels(splats, first, with_depth)
+    rendering = _rendering(*_blend(splats, channels, first), first, with_depth)
+    yield rendering
+    touched_first = touched_tiles(moving.means, moving.radii, first.size)
+    for views in others:
         moving = _project_moved(views)
-        _replace(splats, views.moved.index, moving)
-        touched = _touched_tiles(moving, views.size)
-        if not found:
-            channels, touched_first = _channels(splats, views, with_depth), touched
-            found.append(_blend(splats, channels, views, with_depth))
-            continue
+        _replace(splats, index, moving)
         if with_depth:
             c = views.features.shape[-1]
-            channels[..., c : c + 2].index_copy_(1, views.moved.index, _inverse_depths(moving))
-        tiles = touched | touched_first
-        found.append(_where(tiles, _blend(splats, channels, views, with_depth, tiles), found[0]))
-    return found
+            channels[..., c : c + 2].index_copy_(1, index, _inverse_depths(moving))
+        tiles = touched_first | touched_tiles(moving.means, moving.radii, views.size)
+        # Most splats are in no such tile and need not be sorted; the rest keep their order, and each tile its sum.
+        near = replace(splats, radii=radii_within(splats.means, splats.radii, tiles))
+        yield _changed(tiles, *_blend(near, channels, views, tiles), rendering, views, with_depth)
 
 
 def _project(views: GaussianViews) -> _Splats:
@@ -140,19 +140,15 @@ def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor
     return torch.cat((views.features, _inverse_depths(splats), spare), -1)
 
 
-def _tiles(size: tuple[int, int]) -> tuple[int, int]:
-    return math.ceil(size[0] / TILE), math.ceil(size[1] / TILE)
-
-
 def _blend(
-    splats: _Splats, channels: Tensor, views: GaussianViews, with_depth: bool, tiles: Tensor | None = None
-) -> Rendering:
-    """Blend splats front to back; where tiles (V, h, w) are given and false the result is undefined."""
+    splats: _Splats, channels: Tensor, views: GaussianViews, tiles: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Blended channels (V, H, W, at least C) and alpha (V, H, W); undefined where tiles (V, h, w) are false."""
     from gsplat.cuda._wrapper import isect_offset_encode, isect_tiles, rasterize_to_pixels
 
-    v, (width, height), (columns, rows) = len(splats.depths), views.size, _tiles(views.size)
+    v, (width, height), (columns, rows) = len(splats.depths), views.size, tile_grid(views.size)
     _, intersections, flat = isect_tiles(splats.means, splats.radii, splats.depths, TILE, columns, rows)
-    rendered, alpha = rasterize_to_pixels(
+    blended, alpha = rasterize_to_pixels(
         splats.means,
         splats.conics,
         channels,
@@ -164,34 +160,26 @@ def _blend(
         flat,
         masks=tiles,
     )
-    seen = alpha[..., 0]
+    return blended, alpha[..., 0]
+
+
+def _rendering(blended: Tensor, alpha: Tensor, views: GaussianViews, with_depth: bool) -> Rendering:
+    """What _blend gives, with depth in metres."""
     if not with_depth:
-        return Rendering(rendered, torch.full_like(seen, torch.nan), seen)
+        return Rendering(blended, torch.full_like(alpha, torch.nan), alpha)
     c = views.features.shape[-1]
-    return Rendering(rendered[..., :c], depth_from_inverses(rendered[..., c], rendered[..., c + 1]), seen)
+    return Rendering(blended[..., :c], depth_from_inverses(blended[..., c], blended[..., c + 1]), alpha)
 
 
-def _touched_tiles(splats: _Splats, size: tuple[int, int]) -> Tensor:
-    """Tiles (V, h, w) that any of the splats reaches, as gsplat counts them."""
-    columns, rows = _tiles(size)
-    low = torch.floor((splats.means - splats.radii) / TILE).long()
-    high = torch.ceil((splats.means + splats.radii) / TILE).long()
-    x0, x1 = (t[..., 0].clamp(0, columns) for t in (low, high))
-    y0, y1 = (t[..., 1].clamp(0, rows) for t in (low, high))
-    inside = (splats.radii > 0).all(-1).int()
-    # Each rectangle adds one at its corner and takes it back beyond its sides: summed up, the tiles it covers.
-    v = len(low)
-    counts = inside.new_zeros(v, (rows + 1) * (columns + 1))
-    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
-        counts.scatter_add_(1, y * (columns + 1) + x, sign * inside)
-    covered = counts.view(v, rows + 1, columns + 1).cumsum(1).cumsum(2)
-    return covered[:, :rows, :columns] > 0
-
-
-def _where(tiles: Tensor, new: Rendering, old: Rendering) -> Rendering:
-    """The new rendering in tiles (V, h, w), the old one elsewhere."""
-    height, width = new.alpha.shape[1:]
-    pixels = tiles.repeat_interleave(TILE, 1).repeat_interleave(TILE, 2)[:, :height, :width]
+def _changed(
+    tiles: Tensor, blended: Tensor, alpha: Tensor, old: Rendering, views: GaussianViews, with_depth: bool
+) -> Rendering:
+    """What _blend gave in tiles (V, h, w), the old rendering elsewhere."""
+    if with_depth and fused.applicable(blended):
+        return Rendering(
+            *fused.rendering.changed_tiles(tiles, blended, alpha, old.features, old.depth, old.alpha, TILE)
+        )
+    new, pixels = _rendering(blended, alpha, views, with_depth), pixels_of(tiles, views.size)
     return Rendering(
         torch.where(pixels[..., None], new.features, old.features),
         torch.where(pixels, new.depth, old.depth),

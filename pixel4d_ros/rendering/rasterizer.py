@@ -9,7 +9,7 @@ and of what is hidden, that shines through a near surface would drag any other m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -96,8 +96,8 @@ def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
     return rasterize_torch(views)
 
 
-def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> list[Rendering]:
-    """Render several futures of one scene, which differ in nothing but `moved`.
+def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> Iterator[Rendering]:
+    """Render futures of one scene that differ only in where the same Gaussians moved, each when its turn comes.
 
     On CUDA the first is rendered whole, and of the others only what their moving Gaussians change. No gradients there.
     """
@@ -105,7 +105,7 @@ def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True)
         from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat_futures
 
         return rasterize_gsplat_futures(futures, with_depth)
-    return [rasterize(views) for views in futures]
+    return (rasterize(views) for views in futures)
 
 
 def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
