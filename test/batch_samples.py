@@ -23,4 +23,4 @@ def sample_batch(objects: int = 1) -> Batch:
     centroids = torch.zeros(1, objects + 1, 3)
     eye = torch.eye(4).expand(1, 2, 4, 4)
     flow, speed = torch.zeros(1, 2, 32, 64), torch.tensor([0.0])
-    return Batch(images, K, eye, torch.tensor([[0.0, 0.5]]), depth, ids, motions, centroids, flow, speed)
+    return Batch(images, K, eye, torch.tensor([[0.0, 0.5]]), depth, 0 * depth, ids, motions, centroids, flow, speed)

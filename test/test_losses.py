@@ -44,24 +44,33 @@ def test_equal_images_cost_nothing() -> None:
 def test_true_depth_costs_nothing_and_the_unknown_is_left_out() -> None:
     truth = torch.rand(2, 16, 24) * 30 + 1
     truth[0, :4], truth[1, 5] = torch.inf, 0
-    limit, still = torch.full((2, 1, 1), 250.0), torch.zeros(2, 16, 24, dtype=torch.int64)
+    limit, trust = torch.full((2, 1, 1), 250.0), (truth > 0).float()
     right = torch.where(truth == 0, 77.0, truth.clamp(max=250.0))
-    assert losses.depth_loss(right, truth, limit, still).item() == pytest.approx(0, abs=1e-6)
+    assert losses.depth_loss(right, truth, trust, limit).item() == pytest.approx(0, abs=1e-6)
     assert losses.depth_edge_loss(right, truth, limit).item() == pytest.approx(0, abs=1e-6)
     # Ten percent too far everywhere: the relative error counts, and edges are where they should be.
-    assert losses.depth_loss(right * 1.1, truth, limit, still).item() == pytest.approx(math.log(1.1), rel=1e-4)
+    assert losses.depth_loss(right * 1.1, truth, trust, limit).item() == pytest.approx(math.log(1.1), rel=1e-4)
     assert losses.depth_edge_loss(right * 1.1, truth, limit).item() == pytest.approx(0, abs=1e-5)
     nothing = torch.zeros(2, 16, 24)
-    assert losses.depth_loss(right, nothing, limit, still).item() == 0
+    assert losses.depth_loss(right, nothing, nothing, limit).item() == 0
 
 
-def test_depth_of_what_moves_counts_more() -> None:
-    truth, limit = torch.full((1, 4, 6), 10.0), torch.full((1, 1, 1), 250.0)
-    ids = torch.zeros(1, 4, 6, dtype=torch.int64)
-    ids[0, 0, :3] = 1
-    wrong_mover = torch.where(ids > 0, 12.0, truth)
-    wrong_road = torch.where(ids.flip(1) > 0, 12.0, truth)
-    assert losses.depth_loss(wrong_mover, truth, limit, ids) > 2 * losses.depth_loss(wrong_road, truth, limit, ids)
+def test_depth_of_what_moves_counts_more_and_matched_depth_less() -> None:
+    batch, limit = sample_batch(), torch.full((1, 1, 1), 250.0)
+    measured = batch.depth.clone()
+    measured[:, :, 60:] = 0
+    matched = torch.where(measured > 0, 0.0, 5.0)
+    matched[:, 16:] = 0
+    truth, trust = losses.known_depth(replace(batch, depth=measured, matched=matched), 0.2)
+    mover, road, wall, unknown = (0, 10, 25), (0, 28, 10), (0, 3, 62), (0, 30, 62)
+    assert [truth[place].item() for place in (mover, road, wall, unknown)] == [8, 8, 5, 0]
+    assert [trust[place].item() for place in (mover, road, wall, unknown)] == pytest.approx([3, 1, 0.2, 0])
+    costs = []
+    for place in (mover, road, wall):
+        wrong = truth.clamp(min=1).clone()
+        wrong[place] *= 1.2
+        costs.append(losses.depth_loss(wrong, truth, trust, limit).item())
+    assert costs[0] == pytest.approx(3 * costs[1], rel=1e-4) and costs[1] == pytest.approx(5 * costs[2], rel=1e-4)
 
 
 def test_planes_are_smooth_and_steps_are_not() -> None:

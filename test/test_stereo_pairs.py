@@ -100,13 +100,15 @@ def test_a_folder_of_pairs_becomes_clips(tmp_path: Path) -> None:
 
 def test_training_fills_what_the_sensor_leaves_out_with_matched_depth(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    data = RealData(read_stereo_folder(tmp_path), np.random.default_rng(0), torch.device("cpu"))
-    depth = data.banks[0].depth[0].float().numpy()
-    wall = np.ones(depth.shape, bool)
-    wall[:, : BOX[1].stop + 40] = False
-    wall[:40] = False
-    assert (depth[wall] > 0).mean() > 0.5
-    assert np.median(depth[wall][depth[wall] > 0]) == pytest.approx(FAR, rel=0.05)
+    clips, size = read_stereo_folder(tmp_path), (96, 32)
+    batch = RealData(clips, np.random.default_rng(0), torch.device("cpu")).batch(8, 2, size)
+    assert ((batch.depth > 0) & (batch.matched > 0)).sum() == 0
+    box, wall = batch.depth[batch.depth > 0], batch.matched[batch.matched > 0]
+    assert len(box) > 100 and len(wall) > 1000
+    # Crops are zoomed, and depth with them: by how much, the thing before the wall tells.
+    assert (wall.median() / box.median()).item() == pytest.approx(FAR / NEAR, rel=0.1)
+    alone = RealData(clips, np.random.default_rng(0), torch.device("cpu"), match=False).batch(8, 2, size)
+    assert (alone.matched == 0).all() and torch.equal(alone.depth, batch.depth)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the stereo pairs in {REAL}")

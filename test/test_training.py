@@ -68,7 +68,7 @@ def test_every_parameter_gets_a_finite_gradient() -> None:
     network, batch = Network().train(), sample_batch()
     prediction = predict_views(network, batch, 1.0, torch.zeros(1, dtype=torch.bool))
     assert prediction.views.shape == (1, 2, 3, 32, 64)
-    total, parts = losses.total_loss(prediction, batch, 0.5)
+    total, parts = losses.total_loss(prediction, batch, 0.5, 0.2)
     total.backward()
     assert all(math.isfinite(value) for value in parts.values())
     for name, parameter in network.named_parameters():

@@ -19,7 +19,8 @@ class Batch:
     K: Tensor  # (B, V, 3, 3)
     T_source_camera: Tensor  # (B, V, 4, 4)
     times: Tensor  # (B, V) seconds after the source
-    depth: Tensor  # (B, H, W) metres in the source view; 0 where unknown, inf for sky
+    depth: Tensor  # (B, H, W) metres in the source view, measured; 0 where unknown, inf for sky
+    matched: Tensor  # (B, H, W) metres, found by matching stereo where nothing was measured; 0 where unknown
     object_ids: Tensor  # (B, H, W) int64: 0 static, 1..M moving; -1 where unknown
     motions: Tensor  # (B, M + 1, 4, 3) v, a, w, a_w at the source; NaN where unknown
     centroids: Tensor  # (B, M + 1, 3)

@@ -47,6 +47,7 @@ class TrainingConfig:
     weight_decay: float = _option(0.02, "AdamW weight decay")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
     depth_weight: float = _option(0.5, "weight of the log depth loss")
+    matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")
@@ -63,6 +64,7 @@ class TrainingConfig:
             "room_share": 0,
             "targets": 1,
             "rate": 0,
+            "matched_weight": 0,
             "save_minutes": 0,
             "panel_every": 0,
             "seed": 0,

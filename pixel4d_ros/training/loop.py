@@ -214,7 +214,7 @@ def _step(
     widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
     use_prior = torch.rand(len(batch.images), device=batch.images.device) < 0.5
     prediction = predict_views(network, batch, widen, use_prior)
-    loss, parts = total_loss(prediction, batch, config.depth_weight, progress)
+    loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0).cpu()  # waits for the GPU, as `if` would

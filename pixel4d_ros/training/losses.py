@@ -23,7 +23,7 @@ MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the for
 
 
 def total_loss(
-    prediction: Prediction, batch: Batch, depth_weight: float, progress: float = 1.0
+    prediction: Prediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
     maps, canvas = prediction.maps, prediction.canvas
@@ -33,7 +33,7 @@ def total_loss(
     ids = batch.object_ids
     parts = {
         "color": color_loss(prediction.views, batch.images),
-        "depth": depth_loss(depth, batch.depth, limit, ids),
+        "depth": depth_loss(depth, *known_depth(batch, matched_weight), limit),
         "edges": depth_edge_loss(depth, batch.depth, limit),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
         "flow": flow_loss(prediction, batch.flow, ids, guess=progress >= DEPTH_TRUSTED_FROM),
@@ -83,11 +83,18 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     return (numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
-def depth_loss(depth: Tensor, truth: Tensor, limit: Tensor, ids: Tensor) -> Tensor:
-    """Mean |log depth error| where the truth is known, movers (ids > 0) first; sky (inf) counts as the farthest."""
-    known = (truth > 0) * torch.where(ids > 0, MOVER_DEPTH, 1.0)
+def known_depth(batch: Batch, matched_weight: float) -> tuple[Tensor, Tensor]:
+    """What is known of the depth (B, H, W), and how far to trust it: what was measured on movers most."""
+    measured = batch.depth > 0
+    trust = torch.where(batch.object_ids > 0, MOVER_DEPTH, 1.0)
+    trust = torch.where(measured, trust, matched_weight * (batch.matched > 0))
+    return torch.where(measured, batch.depth, batch.matched), trust
+
+
+def depth_loss(depth: Tensor, truth: Tensor, trust: Tensor, limit: Tensor) -> Tensor:
+    """Mean |log depth error|, weighted by trust (B, H, W), which is 0 where nobody knows; sky (inf) is the farthest."""
     error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
-    return (error.abs() * known).sum() / known.sum().clamp(min=1)
+    return (error.abs() * trust).sum() / trust.sum().clamp(min=1)
 
 
 def depth_edge_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:

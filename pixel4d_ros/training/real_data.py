@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class _Bank:
     """All images of one native size, one after another, on the device."""
 
     images: Tensor  # (F, 3, H, W) uint8
-    depth: Tensor  # (F, H, W) float16 metres, 0 where unknown
+    depth: Tensor  # (F, H, W) float16 metres, 0 where unknown, negative where matched and not measured
     flow: Tensor  # (F, 2, h, w) float16 to the frame FLOW_STEP later, shares of width and height; NaN where unknown
     object_ids: Tensor  # (F, h, w) int8: 0 still, 1..M moving patches of the frame, -1 unknown
     velocities: NDArray[np.float32]  # (F, M + 1, 3) of the patches, m/s in the frame's camera; NaN where unknown
@@ -59,14 +60,19 @@ class RealData:
     """Draws augmented batches from clips: one crop, zoom, aspect, flip and colour change for all views of a sample.
 
     A clip's share grows with the square root of its length, so that long drives do not drown short ones, times its
-    weight (1 where weights are not given).
+    weight (1 where weights are not given). With match, stereo pairs tell depth where no sensor does.
     """
 
     def __init__(
-        self, clips: list[Clip], rng: Generator, device: torch.device, weights: Sequence[float] | None = None
+        self,
+        clips: list[Clip],
+        rng: Generator,
+        device: torch.device,
+        weights: Sequence[float] | None = None,
+        match: bool = True,
     ) -> None:
         self.rng, self.device = rng, device
-        self.banks, self.entries = _fill_banks(clips, device)
+        self.banks, self.entries = _fill_banks(clips, device, match)
         shares = np.sqrt([len(clip) for clip in clips]) * (1.0 if weights is None else np.asarray(weights))
         self.shares = shares / shares.sum()
 
@@ -130,7 +136,8 @@ class RealData:
             K=_tensor(np.stack([s.K for s in samples]), device),
             T_source_camera=_tensor(np.stack([s.poses for s in samples]), device),
             times=_tensor(np.stack([s.times for s in samples]), device),
-            depth=depth,
+            depth=depth.clamp(min=0),
+            matched=(-depth).clamp(min=0),
             object_ids=ids[:, 0].round().long(),
             motions=motions,
             centroids=_tensor(np.stack([s.centroids for s in samples]), device),
@@ -169,12 +176,13 @@ def _speed(clip: Clip, source: int) -> float:
     return float(forward / (clip.times[source + 1] - clip.times[source]))
 
 
-def _fill_banks(clips: list[Clip], device: torch.device) -> tuple[list[_Bank], list[_Entry]]:
+def _fill_banks(clips: list[Clip], device: torch.device, match: bool) -> tuple[list[_Bank], list[_Entry]]:
     sizes = sorted({clip.images.shape[1:3] for clip in clips})
     parts: list[list[_Frames]] = [[] for _ in sizes]
     entries = []
     with ThreadPoolExecutor(CLIPS_AT_ONCE) as pool:
-        measured = tqdm(pool.map(_measured, clips), "flow, depth and what moves", len(clips), leave=False, unit="clip")
+        found = pool.map(partial(_measured, match=match), clips)
+        measured = tqdm(found, "flow, depth and what moves", len(clips), leave=False, unit="clip")
         for clip, frames in zip(clips, measured):
             bank = sizes.index(clip.images.shape[1:3])
             first = sum(len(before.images) for before in parts[bank])
@@ -193,14 +201,14 @@ class _Frames:
     labels: MotionLabels
 
 
-def _measured(clip: Clip) -> _Frames:
+def _measured(clip: Clip, match: bool) -> _Frames:
     """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none the stereo pair's."""
     depth = None if clip.depth is None else np.asarray(clip.depth)
     clip = replace(clip, images=np.asarray(clip.images), depth=depth)
-    matched, labels = stereo_depth(clip), _labels(clip)
+    known, matched = _depth(clip), stereo_depth(clip) if match else None
     if matched is not None:
-        clip = replace(clip, depth=matched if depth is None else np.where(depth > 0, depth, matched))
-    return _Frames(np.asarray(clip.images), _depth(clip), clip_flow(clip), labels)
+        known = np.where(known > 0, known, -matched.astype(np.float16))
+    return _Frames(np.asarray(clip.images), known, clip_flow(clip), _labels(clip))
 
 
 def _labels(clip: Clip) -> MotionLabels:

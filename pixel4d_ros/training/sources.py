@@ -77,7 +77,8 @@ class TrainingData:
     def _real(self, clips: list[WeightedClip], device: torch.device) -> RealData | None:
         if not clips:
             return None
-        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips])
+        match = self.config.matched_weight > 0
+        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips], match)
 
 
 class SyntheticPool:

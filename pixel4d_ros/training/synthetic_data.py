@@ -35,6 +35,7 @@ def make_batches(
         T_source_camera=T,
         times=times,
         depth=scenes.depth[:, 0],
+        matched=torch.zeros_like(scenes.depth[:, 0]),
         object_ids=scenes.object_ids[:, 0],
         motions=scenes.motions.float(),
         centroids=scenes.centroids.float(),
