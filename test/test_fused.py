@@ -70,6 +70,15 @@ def test_gaussians_are_those_of_torch() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize(("samples", "count"), [(1, 1000), (4, 777), (1, 1), (2, 0)])
+def test_rows_are_those_of_torch(samples: int, count: int) -> None:
+    torch.manual_seed(0)
+    table, index = torch.randn(7, 12 * samples).cuda(), torch.randint(7, (count,)).cuda()
+    torch.testing.assert_close(fused.prediction.rows(table, index), table.index_select(0, index), rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize(("channels", "height", "width"), [(48, 13, 29), (64, 40, 60), (192, 3, 5)])
 def test_normalised_features_are_those_of_torch(channels: int, height: int, width: int) -> None:
     torch.manual_seed(0)

@@ -42,3 +42,16 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
             x, sums, weight, bias, result, count, channels, each, eps, PARTS, lanes, BLOCK
         )
     return result
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """table.index_select(0, index): (M, W) and (N,) -> (N, W); torch's takes 0.2 ms where rows are short and many."""
+    from pixel4d_ros.fused import prediction_kernels as kernels
+
+    width = table.shape[1]
+    result = table.new_empty(len(index), width)
+    with torch.cuda.device_of(table):
+        kernels.rows[(math.ceil(result.numel() / BLOCK),)](
+            table.contiguous(), index.contiguous(), result, result.numel(), width, BLOCK
+        )
+    return result

@@ -106,3 +106,12 @@ def normalise(
     at = pixel[:, None] * channels + channel[None, :]
     value = tl.load(x + at, mask=known, other=0.0).to(tl.float32) * factor[None, :] + shift[None, :]
     tl.store(result + at, (value / (1.0 + tl.exp(-value))).to(result.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def rows(table, index, result, size, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Block by block of the result's numbers."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    row = tl.load(index + at // WIDTH, mask=inside, other=0)
+    tl.store(result + at, tl.load(table + row * WIDTH + at % WIDTH, mask=inside, other=0.0), mask=inside)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixel4d_ros import fused
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.graphs import Graphs, concurrently
@@ -158,7 +159,9 @@ def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
     }
     ids = parts.objects.ids.flatten().index_select(0, parts.pixels)
     motion = parts.objects.motion
-    per_gaussian = motion.flatten(1).index_select(0, ids).view(-1, *motion.shape[1:])
+    table = motion.flatten(1)
+    rows = fused.prediction.rows(table, ids) if fused.applicable(table) else table.index_select(0, ids)
+    per_gaussian = rows.view(-1, *motion.shape[1:])
     futures = tuple(Motion(*sample.unbind(1)) for sample in per_gaussian.unbind(1))
     first = futures[0]
     return DynamicGaussians(
