@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -13,24 +12,21 @@ from torch import Tensor
 
 from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.shipped import shipped, shipped_places
 
 FORMAT = "pixel4d_network_2"
 SHIPPED = "pixel4d.safetensors"
 
 
 def shipped_weights() -> Path:
-    """The weights that come with the package: in the source tree, the pip package, or the ROS installation."""
-    package = Path(__file__).resolve().parent.parent
-    candidates = [package.parent / "weights", package / "weights"]
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    candidates += [Path(prefix) / "share" / "pixel4d_ros" / "weights" for prefix in prefixes if prefix]
-    for folder in candidates:
-        if (folder / SHIPPED).is_file():
-            return folder / SHIPPED
-    raise WeightsError(
-        f"the shipped weights {SHIPPED} were not found in {', '.join(map(str, candidates))}: "
-        "reinstall the package, or name a weights file"
-    )
+    """The weights that come with the package. Raises WeightsError where they are missing."""
+    path = shipped("weights", SHIPPED)
+    if path is None:
+        raise WeightsError(
+            f"the shipped weights {SHIPPED} were not found in {', '.join(map(str, shipped_places('weights')))}: "
+            "reinstall the package, or name a weights file"
+        )
+    return path
 
 
 def save_weights(network: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:

@@ -36,6 +36,7 @@ from pixel4d_ros.ros.engine import Engine, Tools
 from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
 from pixel4d_ros.ros.memory import free_gpu, return_large_blocks, spare_collection
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
+from pixel4d_ros.ros.shared_memory import make_room_for_images
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
 from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
@@ -257,6 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
     node, begun = None, False
     return_large_blocks()
+    make_room_for_images()
     try:
         rclpy.init(args=arguments)
         begun = True
