@@ -150,6 +150,7 @@ def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
     """Until the node has settled, then for the time asked for."""
     feed, watch = rig.feed, rig.watch
     _settle(rig)
+    _rest(rig)
     before, sent = rig.counters(), []
     next_plan, began = 0.0, time.monotonic()
     for i in tqdm(range(round(feed.seconds * feed.rate)), "node", unit="image", leave=False, mininterval=0.5):
@@ -199,9 +200,10 @@ def _settle(rig: Rig) -> None:
 
 
 def _rest(rig: Rig) -> None:
-    """Until no more forecasts come."""
+    """Until no more forecasts come, for longer than any has taken."""
+    slowest_s = 1e-9 * max((arrived - stamp for stamp, (_, arrived) in rig.whole().items()), default=0)
     count, quiet = -1, 0.0
-    while (now := time.monotonic()) < quiet + REST_S or count < 0:
+    while (now := time.monotonic()) < quiet + REST_S + slowest_s or count < 0:
         if len(rig.messages) != count:
             count, quiet = len(rig.messages), now
         rig.watch.rest(POLL_S)
