@@ -60,6 +60,12 @@ class Clip:
         stereo = None if self.stereo is None else self.stereo.part(start, stop, step)
         return replace(self, **cut, stereo=stereo)
 
+    def in_memory(self) -> Clip:
+        """The same clip with its images and depth as arrays, and those of the other camera."""
+        depth = None if self.depth is None else np.asarray(self.depth)
+        stereo = None if self.stereo is None else self.stereo.in_memory()
+        return replace(self, images=np.asarray(self.images), depth=depth, stereo=stereo)
+
     def moving_mask(self, t: int) -> NDArray[np.bool_] | None:
         """Pixels (H, W) of frame t on moving things: by object_ids, else in a moving box; None where neither exists."""
         if self.object_ids is not None:

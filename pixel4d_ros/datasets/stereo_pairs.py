@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import read_rgb
 
 FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at 832 x 256
 BASELINE = 0.5327  # metres
@@ -21,8 +23,11 @@ def is_stereo_folder(path: Path) -> bool:
 
 
 def read_stereo_folder(folder: Path) -> list[Clip]:
-    """Pairs as clips of one frame: left/, right/, disparity/ (png, 16 bits, 0 unknown), and where there is objects/
-    (png: 0 nothing, else the number of a moving car) what moves. A ValueError names an incomplete pair."""
+    """Pairs as clips of one frame.
+
+    left/, right/, disparity/ (png, 16 bits, 0 unknown), and where there is objects/ (png: 0 nothing, else the number of
+    a moving car) what moves. A ValueError names an incomplete pair or a damaged image.
+    """
     clips = [_read_pair(folder, path) for path in sorted((folder / "left").glob("*"))]
     if not clips:
         raise ValueError(f"no stereo pairs in {folder}: expected left/, right/ and disparity/")
@@ -30,15 +35,11 @@ def read_stereo_folder(folder: Path) -> list[Clip]:
 
 
 def _read_pair(folder: Path, path: Path) -> Clip:
-    left, right = (_read_rgb(folder / side / path.name) for side in ("left", "right"))
-    disparity, objects = (
-        cv2.imread(str(folder / side / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
-        if (folder / side / f"{path.stem}.png").is_file()
-        else None
-        for side in ("disparity", "objects")
-    )
-    if left is None or right is None or disparity is None:
+    images = [folder / side / path.name for side in ("left", "right")]
+    disparity, objects = (_read_map(folder / kind / f"{path.stem}.png") for kind in ("disparity", "objects"))
+    if disparity is None or not all(image.is_file() for image in images):
         raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
+    left, right = map(read_rgb, images)
     pixels = np.maximum(disparity / DISPARITY_UNITS, 1e-3)
     depth = np.where(disparity > 0, FOCAL * BASELINE / pixels, 0).astype(np.float32)
     K = np.array([[FOCAL, 0, CENTER[0]], [0, FOCAL_Y, CENTER[1]], [0, 0, 1]])
@@ -56,6 +57,6 @@ def _read_pair(folder: Path, path: Path) -> Clip:
     )
 
 
-def _read_rgb(path: Path) -> NDArray[np.uint8] | None:
-    image = cv2.imread(str(path)) if path.is_file() else None
-    return None if image is None else np.ascontiguousarray(image[..., ::-1], np.uint8)
+def _read_map(path: Path) -> NDArray[Any] | None:
+    """A png as it is; None where it is missing or damaged."""
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None

@@ -78,13 +78,10 @@ def label_motion(clip: Clip) -> MotionLabels:
     for start in range(0, len(clip), PART):
         first, last = max(0, start - reach), min(len(clip), start + PART + reach)
         first = max(0, min(first, last - 3))
-        labels = _label(resized(_in_memory(clip.part(first, last)), flow_size(*clip.images.shape[2:0:-1])))
+        part = replace(clip, stereo=None).part(first, last).in_memory()
+        labels = _label(resized(part, flow_size(*clip.images.shape[2:0:-1])))
         parts.append(labels.part(start - first, min(start + PART, len(clip)) - first))
     return MotionLabels.join(parts)
-
-
-def _in_memory(clip: Clip) -> Clip:
-    return replace(clip, images=np.asarray(clip.images), depth=np.asarray(clip.depth), stereo=None)
 
 
 def _label(clip: Clip) -> MotionLabels:

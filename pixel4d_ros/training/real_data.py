@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -186,7 +186,7 @@ def _fill_banks(clips: list[Clip], device: torch.device, match: bool) -> tuple[l
         for clip, frames in zip(clips, measured):
             bank = sizes.index(clip.images.shape[1:3])
             first = sum(len(before.images) for before in parts[bank])
-            parts[bank] += [frames] if clip.stereo is None else [frames, _seen_only(clip.stereo)]
+            parts[bank] += frames
             entries.append(_Entry(clip, bank, first, first + len(clip), is_room(clip)))
     return [_bank(group, device) for group in parts], entries
 
@@ -201,14 +201,17 @@ class _Frames:
     labels: MotionLabels
 
 
-def _measured(clip: Clip, match: bool) -> _Frames:
-    """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none the stereo pair's."""
-    depth = None if clip.depth is None else np.asarray(clip.depth)
-    clip = replace(clip, images=np.asarray(clip.images), depth=depth)
+def _measured(clip: Clip, match: bool) -> list[_Frames]:
+    """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none the stereo pair's.
+
+    Then the other camera's images, if there is one.
+    """
+    clip = clip.in_memory()  # each frame is read once
     known, matched = _depth(clip), stereo_depth(clip) if match else None
     if matched is not None:
         known = np.where(known > 0, known, -matched.astype(np.float16))
-    return _Frames(np.asarray(clip.images), known, clip_flow(clip), _labels(clip))
+    measured = _Frames(np.asarray(clip.images), known, clip_flow(clip), _labels(clip))
+    return [measured] if clip.stereo is None else [measured, _seen_only(clip.stereo)]
 
 
 def _labels(clip: Clip) -> MotionLabels:
