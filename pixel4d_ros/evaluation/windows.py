@@ -33,8 +33,7 @@ def windows_of(clip: Clip, sequences: Sequence[NDArray[np.intp]], protocol: Prot
 def cut(clip: Clip, sequence: NDArray[np.intp]) -> Clip:
     """The frames of one sequence as a clip in memory, without the stereo camera."""
     every = int(sequence[1] - sequence[0])
-    part = replace(clip, stereo=None).part(int(sequence[0]), int(sequence[-1]) + 1, every)
-    return replace(part, images=np.asarray(part.images), depth=None if part.depth is None else np.asarray(part.depth))
+    return replace(clip, stereo=None).part(int(sequence[0]), int(sequence[-1]) + 1, every).in_memory()
 
 
 def resized(clip: Clip, size: tuple[int, int] | None) -> Clip:
