@@ -24,7 +24,7 @@ from pixel4d_ros.performance.source_image import (
     source_image,
     straight_path,
 )
-from pixel4d_ros.performance.statistics import Spread, growth
+from pixel4d_ros.performance.statistics import Spread, course
 from pixel4d_ros.performance.stopwatch import Effort, Stopwatch, measure_laps, measure_wall
 
 CPU = torch.device("cpu")
@@ -68,10 +68,10 @@ def test_times_that_cannot_be_are_refused(times: list[float]) -> None:
         Spread.of(times)
 
 
-def test_growth_compares_thirds() -> None:
-    assert growth([1, 1, 1, 5, 9, 2, 4, 4, 4]) == 3
-    assert growth([7.0] * 30) == 0
-    assert growth([1, 2]) is None
+def test_the_course_of_a_run_tells_its_growth() -> None:
+    assert course([1, 1, 1, 5, 9, 2, 4, 4, 4], parts=3) == (1, 5, 4)
+    assert course([7.0] * 30) == (7.0,) * 6
+    assert course([1, 2]) == ()
 
 
 def test_a_stopwatch_tells_which_lap_took_long() -> None:

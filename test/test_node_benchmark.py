@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ def node_times(*services: ServiceTimes) -> NodeTimes:
         44,
         None,
         spread,
-        None,
+        (20.04, 21, 22),
         {"motion source": "trajectory"},
         publishing,
         services,
@@ -57,7 +58,9 @@ def test_the_nodes_counts_add_up() -> None:
     assert (times.lost_images, times.waiting, times.lost_forecasts, times.per_second) == (2, 2, 2, 22)
     text = describe_node(times)
     assert "22.0 forecasts per second; 60 images sent, 2 lost on the way, 10 replaced" in text
-    assert "49 of 50 messages of 9.0 MB arrived" in text and "too short to tell" in text
+    assert "49 of 50 messages of 9.0 MB arrived" in text
+    assert "image stamp to arrival, ms: 20.0, 21.0, 22.0" in text
+    assert "too short to tell" in describe_node(replace(times, course=()))
     assert "candidate" not in text
 
 

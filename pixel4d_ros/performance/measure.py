@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pixel4d_ros.evaluation.environment import device_name, environment
 from pixel4d_ros.evaluation.metrics import psnr
+from pixel4d_ros.evaluation.tables import counted
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.performance.floors import encoder_floor, rasterizer_floor
 from pixel4d_ros.performance.node_times import Feed, NodeTimes
@@ -178,7 +179,7 @@ def _flat(frames: Frames) -> Frames:
 
 def _name(task: Task) -> str:
     camera = task.source.camera
-    return f"{camera.width}x{camera.height}, {task.frames} frames, {task.samples} samples"
+    return f"{camera.width}x{camera.height}, {counted(task.frames, 'frame')}, {counted(task.samples, 'sample')}"
 
 
 def _tidy() -> None:

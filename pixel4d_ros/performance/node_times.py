@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixel4d_ros.evaluation.tables import table
+from pixel4d_ros.evaluation.tables import counted, table
 from pixel4d_ros.performance.source_image import SourceImage
 from pixel4d_ros.performance.statistics import Spread
 from pixel4d_ros.performance.stopwatch import Effort
@@ -58,7 +58,7 @@ class ServiceTimes:
     def name(self) -> str:
         """For people."""
         answer = f"with images, {self.megabytes:.1f} MB" if self.with_images else "without images"
-        return f"{self.candidates} candidate{'s' * (self.candidates != 1)}, answer {answer}"
+        return f"{counted(self.candidates, 'candidate')}, answer {answer}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class NodeTimes:
     arrived: int  # forecasts that arrived here whole, with all their samples
     to_published: Spread | None  # stamp to the node's call of publish; None: the middleware does not tell
     to_arrived: Spread  # stamp to this process's callback
-    growth: float | None  # median to_arrived of the last third less that of the first
+    course: tuple[float, ...]  # medians of to_published, or else to_arrived, in equal parts of the run
     node: dict[str, str]  # the node's own figures, from /diagnostics
     publishing: Publishing
     services: tuple[ServiceTimes, ...]  # asked after all the rest
@@ -105,11 +105,12 @@ class NodeTimes:
 
 def describe_node(times: NodeTimes, markdown: bool = False) -> str:
     """Tables for people."""
-    p, growth = times.publishing, "too short to tell" if times.growth is None else f"{times.growth:+.1f} ms"
+    p, course = times.publishing, ", ".join(f"{median:.1f}" for median in times.course) or "too short to tell"
     head = (
-        f"{'### ' if markdown else ''}node: {times.size[0]}x{times.size[1]}, {times.frames} frames, {times.samples} "
-        f"samples, {times.seconds:g} s of images at {times.rate:g} Hz over DDS"
+        f"{'### ' if markdown else ''}node: {times.size[0]}x{times.size[1]}, {counted(times.frames, 'frame')}, "
+        f"{counted(times.samples, 'sample')}, {times.seconds:g} s of images at {times.rate:g} Hz over DDS"
     )
+    end = "arrival" if times.to_published is None else "publish"
     spreads = [
         ("image stamp to publish", times.to_published),
         ("image stamp to arrival in another process", times.to_arrived),
@@ -128,7 +129,7 @@ def describe_node(times: NodeTimes, markdown: bool = False) -> str:
         f"{times.per_second:.1f} forecasts per second; {times.sent} images sent, {times.lost_images} lost on the way, "
         f"{times.dropped} replaced by newer ones, {times.waiting} left waiting; {times.published} forecasts published, "
         f"{times.lost_forecasts} lost on the way\n"
-        f"growth from the first to the last third: {growth}\n"
+        f"medians of equal parts of the run, image stamp to {end}, ms: {course}\n"
         f"publishing alone: {p.arrived} of {p.sent} messages of {p.megabytes:.1f} MB arrived\n"
         f"the node says: {', '.join(f'{name} {value}' for name, value in times.node.items())}"
     )

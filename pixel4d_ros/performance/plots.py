@@ -96,7 +96,7 @@ def stage_parts(times: ForecastTimes) -> dict[str, float]:
 def _draw_stages(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
     """A bar per size and number of samples, of forecasts with the first number of frames."""
     frames = sizes[0].forecasts[0].frames
-    bars = [(f"{size_name(s)}\n{f.samples} samples", f) for s in sizes for f in s.forecasts if f.frames == frames]
+    bars = [(f"{size_name(s)}, {f.samples} x {frames}", f) for s in sizes for f in s.forecasts if f.frames == frames]
     names, left = [name for name, _ in bars], [0.0] * len(bars)
     for part in stage_parts(bars[0][1]):
         lengths = [stage_parts(times)[part] for _, times in bars]
@@ -108,7 +108,7 @@ def _draw_stages(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
     axes.set_xlabel("ms")
-    axes.set_title(f"where the time goes, {frames} frames", fontsize=10)
+    axes.set_title("where the time goes (samples x frames)", fontsize=10)
     axes.legend(fontsize=7)
 
 

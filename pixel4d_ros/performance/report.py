@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixel4d_ros.evaluation.tables import Table, table
+from pixel4d_ros.evaluation.tables import Table, counted, table
 from pixel4d_ros.performance.node_times import describe_node
 from pixel4d_ros.performance.results import Benchmark, ForecastTimes, SizeTimes
 from pixel4d_ros.performance.statistics import Spread
@@ -40,7 +40,7 @@ def forecast_table(size: SizeTimes) -> Table:
 
 
 def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
-    name = f"{_count(times.samples, 'sample')} of {_count(times.frames, 'frame')}"
+    name = f"{counted(times.samples, 'sample')} of {counted(times.frames, 'frame')}"
     ratio = "" if times.ratio is None else f"{times.ratio:.2f}"
     closeness = f"{times.agreement.worst_frame:.1f} dB"
     rows = [[name, *_cells(times.total), _memory(times.memory), ratio, closeness]]
@@ -53,7 +53,7 @@ def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
 def candidate_table(size: SizeTimes) -> Table:
     """Candidate trajectories from one prediction."""
     rows = [
-        [f"{_count(c.candidates, 'path')} of {_count(c.frames, 'frame')}", *_cells(c.total), _memory(c.memory)]
+        [f"{counted(c.candidates, 'path')} of {counted(c.frames, 'frame')}", *_cells(c.total), _memory(c.memory)]
         for c in size.candidates
     ]
     return ("trajectories from one prediction", *SPREAD, "runs", "GPU MiB"), rows
@@ -61,10 +61,6 @@ def candidate_table(size: SizeTimes) -> Table:
 
 def size_name(size: SizeTimes) -> str:
     return f"{size.size[0]}x{size.size[1]}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _cells(spread: Spread) -> list[str]:

@@ -33,10 +33,9 @@ class Spread:
         return Spread(self.p50 / count, self.p99 / count, self.worst / count, self.runs)
 
 
-def growth(values: ArrayLike) -> float | None:
-    """Median of the last third of values (n,) less that of the first third; None of fewer than three values."""
+def course(values: ArrayLike, parts: int = 6) -> tuple[float, ...]:
+    """Medians of equal parts of values (n,) in their order, which show growth; none of fewer values than parts."""
     series = np.asarray(values, np.float64).ravel()
-    third = series.size // 3
-    if third == 0:
-        return None
-    return float(np.median(series[-third:]) - np.median(series[:third]))
+    if series.size < parts:
+        return ()
+    return tuple(float(np.median(part)) for part in np.array_split(series, parts))

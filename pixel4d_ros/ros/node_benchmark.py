@@ -25,7 +25,7 @@ from tqdm import tqdm
 from pixel4d_ros.demo import ros_environment
 from pixel4d_ros.performance.node_times import Feed, NodeTimes, Publishing
 from pixel4d_ros.performance.source_image import SPEED, STEP
-from pixel4d_ros.performance.statistics import Spread, growth
+from pixel4d_ros.performance.statistics import Spread, course
 from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros import conversions as c
 from pixel4d_ros.ros.compat import interface
@@ -166,8 +166,10 @@ def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
         raise ProcessError(
             f"of {len(sent)} images the node published no forecast that arrived{watch.child.last_words()}"
         )
-    latencies = [1e-6 * (arrival - stamp) for stamp, (_, arrival) in sorted(arrived.items())]
-    published = [1e-6 * (publication - stamp) for stamp, (publication, _) in arrived.items()]
+    in_order = sorted(arrived.items())
+    latencies = [1e-6 * (arrival - stamp) for stamp, (_, arrival) in in_order]
+    published = [1e-6 * (publication - stamp) for stamp, (publication, _) in in_order]
+    told = min(published) > 0
     camera = feed.source.camera
     return NodeTimes(
         size=(camera.width, camera.height),
@@ -178,9 +180,9 @@ def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
         sent=len(sent),
         **{name: after[name] - before[name] for name in before},
         arrived=len(arrived),
-        to_published=Spread.of(published) if min(published) > 0 else None,
+        to_published=Spread.of(published) if told else None,
         to_arrived=Spread.of(latencies),
-        growth=growth(latencies),
+        course=course(published if told else latencies),
         node={name: rig.status[name] for name in SAID if name in rig.status},
         publishing=publishing,
         services=(),
