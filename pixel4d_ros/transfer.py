@@ -20,11 +20,13 @@ def staged(array: NDArray[Any], device: torch.device) -> Tensor:
 
     It shares the array's memory unless that must be page-locked first.
     """
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda" and tensor.nbytes > STAGED:
-        # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done.
-        tensor = tensor.pin_memory()
-    return tensor
+    if device.type != "cuda" or array.nbytes <= STAGED:
+        return torch.from_numpy(array)
+    # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done. numpy fills it,
+    # since torch wakes all its threads for so little, and then waits for the last of them.
+    locked = torch.empty_like(torch.from_numpy(array), pin_memory=True)
+    np.copyto(locked.numpy(), array)
+    return locked
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

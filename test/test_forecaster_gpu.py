@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,17 @@ def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth
     assert fast.path == FAST_PATH
     assert np.array_equal(one.frames, again.frames)
     assert psnr(one.frames, other.frames) > 45
+
+
+def test_threads_may_share_a_forecaster(photo: Photo) -> None:
+    fast = Forecaster.load(device="cuda")
+    images = [photo.image, 255 - photo.image] * 10
+    alone = [tensors(fast.predict(image, photo.K)) for image in images[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        scenes = list(pool.map(lambda image: fast.predict(image, photo.K), images))
+    for i, scene in enumerate(scenes):
+        for name, tensor in tensors(scene).items():
+            assert torch.equal(tensor, alone[i % 2][name]), name
 
 
 @pytest.mark.parametrize(("num_samples", "with_depth"), [(1, False), (1, True), (3, False)])

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class _Parts:
 
 
 class Predictor:
-    """A trained network and what turns its maps into a scene."""
+    """A trained network and what turns its maps into a scene. Threads that share one take turns."""
 
     def __init__(self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True) -> None:
         self.device = device
@@ -50,6 +51,7 @@ class Predictor:
         self._graphs = Graphs(device) if fast and device.type == "cuda" else None
         self._fast = None if self._graphs is None else network.for_inference(FAST)
         self._layout: Layout | None = None  # of the last camera
+        self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
 
     @property
     def path(self) -> str:
@@ -78,10 +80,11 @@ class Predictor:
         Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
         where they are known. Image and depth may be on the host (see transfer.staged) or on the device.
         """
-        if self._layout is None or not self._layout.fits(camera):
-            self._layout = Layout(camera, self.device)
-        z = None if num_samples == 1 else _latents(*self._layout.latent_shape, num_samples, seed)
-        return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
+        with self._turn:
+            if self._layout is None or not self._layout.fits(camera):
+                self._layout = Layout(camera, self.device)
+            z = None if num_samples == 1 else _latents(*self._layout.latent_shape, num_samples, seed)
+            return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
 
     def _run(self, layout: Layout, *inputs: Tensor | None) -> _Parts:
         """_predicted by the fast path; once that failed for another reason than memory, by the other one ever after."""

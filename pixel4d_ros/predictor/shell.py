@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -92,6 +93,8 @@ def _distances(height: int, width: int, margins: tuple[int, int, int, int], devi
     return torch.hypot(beside[None, :].float(), (y - y.clamp(0, height - 1)).abs()[:, None].float())
 
 
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def _sphere(device: torch.device) -> Tensor:
     """Unit vectors (N, 3) all around, about SPHERE_STEP apart."""
     count = round(math.pi / SPHERE_STEP)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros import fused
 from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
-from pixel4d_ros.rendering.tiles import TILE, pixels_of, radii_within, tile_grid, touched_tiles
+from pixel4d_ros.rendering.tiles import TILE, radii_within, tile_grid, touched_tiles, within
 
 WIDTHS = (*range(1, 6), 8, 9, 16, 17, 32)  # channels for which gsplat has kernels; in between it copies to pad
 
@@ -179,9 +179,4 @@ def _changed(
         return Rendering(
             *fused.rendering.changed_tiles(tiles, blended, alpha, old.features, old.depth, old.alpha, TILE)
         )
-    new, pixels = _rendering(blended, alpha, views, with_depth), pixels_of(tiles, views.size)
-    return Rendering(
-        torch.where(pixels[..., None], new.features, old.features),
-        torch.where(pixels, new.depth, old.depth),
-        torch.where(pixels, new.alpha, old.alpha),
-    )
+    return within(tiles, _rendering(blended, alpha, views, with_depth), old, views.size)
