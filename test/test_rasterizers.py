@@ -260,7 +260,11 @@ def futures_of(views: GaussianViews) -> list[GaussianViews]:
     return [views, replace(views, moved=other), replace(views, moved=None)]
 
 
-def test_futures_are_rendered_like_views() -> None:
-    futures = futures_of(with_movers(6))
-    for one, views in zip(rasterize_futures(futures), futures):
-        assert torch.equal(one.features, rasterize(views).features)
+@pytest.mark.parametrize(("seed", "movers"), [(6, 40), (7, 3), (8, 1)])
+def test_futures_are_rendered_like_views(seed: int, movers: int) -> None:
+    first, second, still = futures_of(with_movers(seed, movers))
+    for futures in ([first], [first, second, first], [first, second, still]):
+        for one, views in zip(rasterize_futures(futures), futures, strict=True):
+            alone = rasterize(views)
+            assert torch.equal(one.features, alone.features)
+            assert torch.equal(one.depth, alone.depth) and torch.equal(one.alpha, alone.alpha)

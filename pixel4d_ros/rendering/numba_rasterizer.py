@@ -1,16 +1,19 @@
 """The CPU rasterizer: one compiled loop over Gaussians, front to back; views in parallel. No gradients.
 
-Golden reference: torch_rasterizer. The projection follows projection.py step by step.
+Golden reference: torch_rasterizer. The projection follows projection.py step by step. Of a second future only the
+tiles are rendered in which it differs from the first.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numba import njit, prange
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pixel4d_ros.rendering.rasterizer import (
     EPS2D,
@@ -22,8 +25,10 @@ from pixel4d_ros.rendering.rasterizer import (
     Rendering,
     depth_from_inverses,
 )
+from pixel4d_ros.rendering.tiles import TILE, tile_grid, within
 
 Floats = NDArray[np.float32]
+Tiles = NDArray[np.bool_]
 # exp(u) for -0.7 <= u <= 0, a polynomial fitted at Chebyshev points. Its eighth power is exp(8 u) to 1e-6, and alphas
 # end at 1 / 255. Unlike math.exp it is computed for many pixels at once.
 E0, E1, E2, E3, E4, E5 = (
@@ -33,40 +38,110 @@ E0, E1, E2, E3, E4, E5 = (
 
 def rasterize_numba(views: GaussianViews) -> Rendering:
     """Render on the CPU in float32. The first call compiles for some seconds."""
-    # What is the same for all views (expanded, stride 0) is passed once.
-    once = [t[:1] if t.stride(0) == 0 else t for t in views.tensors()]
-    arrays = [t.detach().to(torch.float32).contiguous().numpy() for t in once]
+    return _rendering(views, np.ones((len(views.means), 0, 0), np.bool_))
+
+
+def rasterize_numba_futures(futures: Sequence[GaussianViews]) -> Iterator[Rendering]:
+    """Render futures that differ only in where the same Gaussians moved; after the first, only tiles these touch."""
+    first, *others = futures
+    rendering = rasterize_numba(first.placed())
+    yield rendering
+    if not others:
+        return
+    touched_first = _touched(first)
+    for views in others:
+        tiles = touched_first | _touched(views)
+        yield within(torch.from_numpy(tiles), _rendering(views.placed(), tiles), rendering, views.size)
+
+
+def _rendering(views: GaussianViews, tiles: Tiles) -> Rendering:
+    """All views; undefined where tiles (V, h, w) are false, unless there are none (V, 0, 0)."""
     width, height = views.size
     image = np.zeros((len(views.means), views.features.shape[2] + 3, height, width), np.float32)
-    _render_views(*arrays, image)
+    means, quaternions, scales, opacities, features, T, K = _arrays(*views.tensors())
+    _render_views((means, quaternions, scales, opacities, T, K), features, tiles, image)
     rendered = torch.from_numpy(image).permute(0, 2, 3, 1)
     depth = depth_from_inverses(rendered[..., -3], rendered[..., -2])
     return Rendering(rendered[..., :-3], depth, rendered[..., -1])
 
 
+def _touched(views: GaussianViews) -> Tiles:
+    """Tiles (V, h, w) that what is moved touches."""
+    assert views.moved is not None
+    columns, rows = tile_grid(views.size)
+    tiles = np.zeros((len(views.means), rows, columns), np.bool_)
+    moved, index = views.moved, views.moved.index
+    scales, opacities = (t[:1, index] if t.stride(0) == 0 else t[:, index] for t in (views.scales, views.opacities))
+    arrays = _arrays(moved.means, moved.quaternions, scales, opacities, views.T_camera_world, views.K)
+    _touch(tuple(arrays), views.size, tiles)
+    return tiles
+
+
+def _arrays(*tensors: Tensor) -> list[Floats]:
+    """Contiguous float32; what is the same for all views (expanded, stride 0) once."""
+    once = (t[:1] if t.stride(0) == 0 else t for t in tensors)
+    return [t.detach().to(torch.float32).contiguous().numpy() for t in once]
+
+
 @njit(parallel=True, fastmath=True, cache=True)
-def _render_views(
-    means: Floats,
-    quaternions: Floats,
-    scales: Floats,
-    opacities: Floats,
-    features: Floats,
-    T: Floats,
-    K: Floats,
-    image: Floats,
-) -> None:
+def _render_views(shared: tuple[Floats, ...], features: Floats, tiles: Tiles, image: Floats) -> None:
     for v in prange(len(image)):
-        visible, splats = _project(
-            means[v % len(means)],
-            quaternions[v % len(quaternions)],
-            scales[v % len(scales)],
-            opacities[v % len(opacities)],
-            T[v % len(T)],
-            K[v % len(K)],
-            image.shape[3],
-            image.shape[2],
-        )
+        visible, splats = _project_view(v, shared, (image.shape[3], image.shape[2]))
+        if tiles.size > 0:
+            kept = _reaching(splats, tiles[v])
+            visible, splats = visible[kept], splats[kept]
         _splat(visible, splats, np.argsort(splats[:, 0], kind="mergesort"), features[v % len(features)], image[v])
+
+
+@njit(parallel=True, fastmath=True, cache=True)
+def _touch(shared: tuple[Floats, ...], size: tuple[int, int], tiles: Tiles) -> None:
+    """Set the tiles (V, h, w) that Gaussians (V, M, ...) reach."""
+    for v in prange(len(tiles)):
+        _, splats = _project_view(v, shared, size)
+        for i in range(len(splats)):
+            x0, x1, y0, y1 = _tiles_of(splats[i], tiles[v])
+            tiles[v, y0:y1, x0:x1] = True
+
+
+@njit(fastmath=True, cache=True)
+def _tiles_of(splat: Floats, tiles: Tiles) -> tuple[int, int, int, int]:
+    """Tiles x0 <= x < x1, y0 <= y < y1 of (h, w) that a splat reaches."""
+    px, py, rx, ry = splat[1], splat[2], splat[7], splat[8]
+    x0, y0 = max(0, math.floor((px - rx) / TILE)), max(0, math.floor((py - ry) / TILE))
+    x1 = min(tiles.shape[1], math.floor((px + rx) / TILE) + 1)
+    y1 = min(tiles.shape[0], math.floor((py + ry) / TILE) + 1)
+    return x0, x1, y0, y1
+
+
+@njit(fastmath=True, cache=True)
+def _reaching(splats: Floats, tiles: Tiles) -> Tiles:
+    """Which splats (n, 9) reach any of the tiles (h, w): bool (n,)."""
+    rows, columns = tiles.shape
+    sums = np.zeros((rows + 1, columns + 1), np.int32)  # of the tiles above and to the left
+    for y in range(rows):
+        for x in range(columns):
+            sums[y + 1, x + 1] = sums[y, x + 1] + sums[y + 1, x] - sums[y, x] + tiles[y, x]
+    reaching = np.empty(len(splats), np.bool_)
+    for i in range(len(splats)):
+        x0, x1, y0, y1 = _tiles_of(splats[i], tiles)
+        reaching[i] = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] > 0
+    return reaching
+
+
+@njit(fastmath=True, cache=True)
+def _project_view(v: int, shared: tuple[Floats, ...], size: tuple[int, int]) -> tuple[NDArray[np.int32], Floats]:
+    """What _project gives of view v: means, quaternions, scales, opacities, T and K, once where all views share it."""
+    means, quaternions, scales, opacities, T, K = shared
+    return _project(
+        means[v % len(means)],
+        quaternions[v % len(quaternions)],
+        scales[v % len(scales)],
+        opacities[v % len(opacities)],
+        T[v % len(T)],
+        K[v % len(K)],
+        size[0],
+        size[1],
+    )
 
 
 @njit(fastmath=True, cache=True)

@@ -86,8 +86,7 @@ def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
 
         return rasterize_gsplat(views, with_depth)
     views = views.placed()
-    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in views.tensors())
-    if not wants_gradient and numba_available():
+    if _compiled(views):
         from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 
         return rasterize_numba(views)
@@ -99,13 +98,24 @@ def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
 def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> Iterator[Rendering]:
     """Render futures of one scene that differ only in where the same Gaussians moved, each when its turn comes.
 
-    On CUDA the first is rendered whole, and of the others only what their moving Gaussians change. No gradients there.
+    The first is rendered whole, and of the others only what their moving Gaussians change, but for the torch reference.
+    No gradients where that is so.
     """
     if futures[0].means.is_cuda:
         from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat_futures
 
         return rasterize_gsplat_futures(futures, with_depth)
+    if _compiled(futures[0]) and all(views.moved is not None for views in futures):
+        from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba_futures
+
+        return rasterize_numba_futures(futures)
     return (rasterize(views) for views in futures)
+
+
+def _compiled(views: GaussianViews) -> bool:
+    """Whether the compiled CPU kernel is there and can do what is wanted."""
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in views.tensors())
+    return not wants_gradient and numba_available()
 
 
 def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pixel4d_ros import fused
+from pixel4d_ros.rendering.rasterizer import Rendering
 
 TILE = 8  # pixels: with gsplat's 16, most of a tile's pixels would be far from most of its small Gaussians
 
@@ -46,6 +47,16 @@ def radii_within(means: Tensor, radii: Tensor, tiles: Tensor) -> Tensor:
 def pixels_of(tiles: Tensor, size: tuple[int, int]) -> Tensor:
     """The pixels (V, H, W) that lie in tiles (V, h, w)."""
     return tiles.repeat_interleave(TILE, 1).repeat_interleave(TILE, 2)[:, : size[1], : size[0]]
+
+
+def within(tiles: Tensor, new: Rendering, old: Rendering, size: tuple[int, int]) -> Rendering:
+    """The new rendering in tiles (V, h, w), the old one elsewhere."""
+    pixels = pixels_of(tiles, size)
+    return Rendering(
+        torch.where(pixels[..., None], new.features, old.features),
+        torch.where(pixels, new.depth, old.depth),
+        torch.where(pixels, new.alpha, old.alpha),
+    )
 
 
 def _rectangles(means: Tensor, radii: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
