@@ -46,6 +46,13 @@ def check_poses(poses: ArrayLike) -> FloatArray:
     return poses
 
 
+def unproject(pixels: ArrayLike, depth: ArrayLike, K: FloatArray) -> FloatArray:
+    """Points (..., 3) in the camera's frame that pixels (..., 2), x and y, show at depths (...) along its axis."""
+    pixels = np.asarray(pixels, np.float64)
+    homogeneous = np.concatenate((pixels, np.ones_like(pixels[..., :1])), -1)
+    return np.asarray(homogeneous @ np.linalg.inv(K).T * np.asarray(depth, np.float64)[..., None])
+
+
 SPEED_INTERVAL = 0.1  # seconds over which a path's speed is measured
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixel4d_ros import Camera, CameraPath
-from pixel4d_ros.camera import check_poses
+from pixel4d_ros.camera import check_poses, unproject
 from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
 
 often = settings(max_examples=40, deadline=None)
@@ -53,6 +53,13 @@ def test_a_shifted_camera_sees_a_window(seed: int, left: int, top: int) -> None:
     window = KITTI.shifted(left, top, 64, 32)
     np.testing.assert_allclose(projected(window.K, points), projected(KITTI.K, points) - [left, top], atol=1e-9)
     assert (window.width, window.height) == (64, 32)
+
+
+@often
+@given(seeds)
+def test_projected_points_come_back_by_their_depth(seed: int) -> None:
+    points = points_ahead(seed)
+    np.testing.assert_allclose(unproject(projected(KITTI.K, points), points[:, 2], KITTI.K), points, atol=1e-9)
 
 
 def test_resizing_there_and_back_changes_nothing() -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.optical_flow import CheckedFlow, Flow, flow_both_ways, length, sample
 from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix
@@ -175,9 +176,8 @@ def _refined(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray) -> 
         return T
     step = max(1, len(u) // 2000)
     u, v = u[::step], v[::step]
-    z = depth[v, u].astype(np.float64)
     pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
-    points = np.stack((u, v, np.ones(len(u))), -1) @ np.linalg.inv(K).T * z[:, None]
+    points = unproject(np.stack((u, v), -1), depth[v, u], K)
     target = np.stack((u, v), -1) + checked.flow[v, u]
     moved = np.zeros(6)  # by the refinement so far
     for _ in range(10):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import Camera
+from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix
@@ -94,7 +94,7 @@ def _align_level(frame: Grey, depth: NDArray[np.float32], truth: Grey, K: FloatA
     v, u = np.nonzero(np.isfinite(depth) & (depth > 0))
     step = max(1, len(u) // MOST_PIXELS)
     u, v = u[::step], v[::step]
-    points = np.stack((u, v, np.ones(len(u))), -1) @ np.linalg.inv(K).T * depth[v, u, None].astype(np.float64)
+    points = unproject(np.stack((u, v), -1), depth[v, u], K)
     grey = frame[v, u]
     slope_x, slope_y = (cv2.Sobel(truth, cv2.CV_32F, *d, ksize=3, scale=1 / 8) for d in ((1, 0), (0, 1)))
     for _ in range(ITERATIONS):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -38,7 +39,7 @@ def on_flat_ground(image: NDArray[np.uint8], K: FloatArray, poses: FloatArray, h
     """
     rows, columns = image.shape[:2]
     u, v = np.meshgrid(np.arange(columns, dtype=np.float64), np.arange(rows, dtype=np.float64))
-    rays = np.stack((u, v, np.ones_like(u)), -1) @ np.linalg.inv(K).T
+    rays = unproject(np.stack((u, v), -1), np.ones_like(u), K)
     down = _down(poses)
     frames = np.empty((len(poses), *image.shape), np.uint8)
     for frame, pose in zip(frames, poses):

@@ -25,11 +25,16 @@ def table(header: Row, rows: Sequence[Row], markdown: bool = False) -> str:
     return "\n".join([line(header), line(dashes), *map(line, rows)])
 
 
+def counted(number: int, what: str) -> str:
+    """1 frame, 2 frames."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def headline(evaluation: Evaluation) -> str:
     """What was evaluated, and how, in one line: protocol and camera alignment belong to every table."""
     e, s = evaluation, evaluation.subject
     return (
-        f"{s.log}: {e.sources} source image{'s' * (e.sources != 1)}, {e.frames} frames each, "
+        f"{s.log}: {counted(e.sources, 'source image')}, {e.frames} frames each, "
         f"{s.size[0]}x{s.size[1]}; {e.protocol.describe()}; {ALIGNMENTS[s.align]}; "
         f"{weights_line(s)}, {s.device}"
     )

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.frame_pairs import FramePairs, Map, static_flow
 from pixel4d_ros.datasets.optical_flow import Mask, length, sample
@@ -199,7 +200,7 @@ def _looked_up(values: Map, pairs: FramePairs, t: int, s: int) -> Map:
 def points_of(mask: Mask, depth: Map, K: FloatArray) -> FloatArray:
     """Points (N, 3) of the pixels of a mask, in the camera's frame."""
     v, u = np.nonzero(mask)
-    return np.asarray(np.stack((u, v, np.ones(len(u))), -1) @ np.linalg.inv(K).T * depth[v, u, None])
+    return unproject(np.stack((u, v), -1), depth[v, u], K)
 
 
 def _velocity(pairs: FramePairs, sharp: list[Map], patch: Mask, t: int) -> FloatArray:
@@ -225,9 +226,9 @@ def _velocity_to(pairs: FramePairs, sharp: list[Map], patch: Mask, t: int, s: in
     if len(u) < POINTS:
         return None
     before = points_of(mask, sharp[t], K)
-    there = np.column_stack((np.stack((u, v), -1) + pairs.flow(t, s).flow[v, u], np.ones(len(u))))
+    there = np.stack((u, v), -1) + pairs.flow(t, s).flow[v, u]
     T = rigid_inverse(pairs.pose(t, s))
-    after = (there @ np.linalg.inv(K).T * seen[v, u, None]) @ T[:3, :3].T + T[:3, 3]
+    after = unproject(there, seen[v, u], K) @ T[:3, :3].T + T[:3, 3]
     elapsed = abs(times[s] - times[t])
     each = (after - before) / (times[s] - times[t])
     velocity = np.median(each, 0)
