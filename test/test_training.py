@@ -6,7 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+import warnings
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_unknown_parts_are_refused() -> None:
         Network(("wheels",))
 
 
+def test_residuals_are_left_out_in_training_only() -> None:
+    torch.manual_seed(0)
+    network, image = Network(), torch.rand(2, 3, 64, 64)
+    network.encoder.drop_residuals(0.9)
+    network.train()
+    assert not torch.equal(network.encoder(image)[-1], network.encoder(image)[-1])
+    network.eval()
+    assert torch.equal(network.encoder(image)[-1], network.encoder(image)[-1])
+
+
 # The loop
 
 
@@ -95,7 +106,7 @@ def test_a_short_training_writes_weights_that_load(tmp_path: Path, monkeypatch: 
 
 def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.AdamW(layer.parameters(), 0.1)
+    optimizer = torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
     before = layer.weight.clone()
     monkeypatch.setattr(loop, "predict_views", lambda network, *rest: network)
 
@@ -106,6 +117,26 @@ def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -
     parts = loop._step(layer, optimizer, sample_batch(), tiny_config(Path()), 0.5)
     assert parts["skipped"] == 1
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_step_waits_for_the_gpu_only_where_gsplat_counts() -> None:
+    on_cpu = sample_batch()
+    batch = Batch(**{f.name: getattr(on_cpu, f.name).cuda() for f in fields(Batch)})
+    config = replace(tiny_config(Path()), device="cuda")
+    network = Network().cuda().train()
+    optimizer = loop._optimizer(network, config)
+    loop._step(network, optimizer, batch, config, 0.5)  # loads kernels
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            loop._step(network, optimizer, batch, config, 0.5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(w.message) for w in said if "synchroniz" in str(w.message)]
+    assert len(waits) <= 1, waits
 
 
 WORKER = """

@@ -63,6 +63,7 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("sources: [a, {path: b, wait: 2}]", r"sources\[1\] must be a path, or path and weight"),
         ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
         ("steps: 0", "steps must be at least 1, not 0"),
+        ("drop_path: 1", "drop_path must be below 1"),
         ("- steps", "must hold `option: value` lines"),
         ("steps: [", "is not YAML"),
         ("steps: 1\nsteps: 2", "is not YAML: .*duplicate"),

@@ -58,9 +58,16 @@ class InvertedResidual(nn.Module):
         layers += [SameConv(hidden, outputs, 1, bias=False), _norm(outputs)]
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
+        self.drop = 0.0  # in training, the share of samples for which a residual is left out (Huang et al. 2016)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
+        change = self.layers(x)
+        if not self.residual:
+            return change
+        if self.training and self.drop > 0:
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
+            change = change * (kept / (1 - self.drop)).to(change.dtype)
+        return x + change
 
 
 class Encoder(nn.Module):
@@ -97,6 +104,12 @@ class Encoder(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         return self
+
+    def drop_residuals(self, share: float) -> None:
+        """In training leave residuals out at random: none at the start of the network, this share at its end."""
+        blocks = [module for module in self.modules() if isinstance(module, InvertedResidual)]
+        for i, block in enumerate(blocks):
+            block.drop = share * i / (len(blocks) - 1)
 
     def folded(self) -> Encoder:
         """A copy for inference: the same, with each norm folded into the convolution before it."""

@@ -80,7 +80,7 @@ def static_flow(depth: Tensor, later: Later) -> Tensor:
     )
     pixels = torch.stack((x, y), -1).flatten(0, 1) * STRIDE + STRIDE // 2
     homogeneous = F.pad(pixels.float(), (0, 1), value=1.0)
-    rays = homogeneous @ torch.linalg.inv(later.K).transpose(1, 2)
+    rays = homogeneous @ torch.linalg.inv_ex(later.K).inverse.transpose(1, 2)  # inv would wait for the device
     points = (rays * depth.flatten(1)[..., None]) @ later.T_later_source[:, :3, :3].transpose(1, 2)
     seen = (points + later.T_later_source[:, None, :3, 3]) @ later.K.transpose(1, 2)
     flow = seen[..., :2] / seen[..., 2:].clamp(min=0.05) - pixels

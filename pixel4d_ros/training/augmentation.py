@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.transfer import to_device
 
 LARGEST_ZOOM = 1.7
 
@@ -61,7 +62,7 @@ def crop_grids(crops: list[Crop], images: Tensor, factor: int) -> Tensor:
     """Sampling grids (B, h * factor, w * factor, 2) of crops of one size, for images (..., H, W) of one native size."""
     (w, h), (native_height, native_width) = crops[0].size, images.shape[-2:]
     windows = [(c.left + c.mirrored * c.width, c.top, c.width * (1 - 2 * c.mirrored), c.height) for c in crops]
-    left, top, width, height = torch.tensor(windows, device=images.device).T[..., None]
+    left, top, width, height = to_device(np.array(windows, np.float32), images.device).T[..., None]
     x = left + (torch.arange(w * factor, device=images.device) + 0.5) * width / (w * factor)
     y = top + (torch.arange(h * factor, device=images.device) + 0.5) * height / (h * factor)
     x = (x / native_width * 2 - 1)[:, None, :].expand(-1, h * factor, -1)

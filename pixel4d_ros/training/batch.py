@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,11 @@ class Batch:
     centroids: Tensor  # (B, M + 1, 3)
     flow: Tensor  # (B, 2, H, W) measured, pixels from view 0 to view 1; NaN where unknown
     speed: Tensor  # (B,) m/s forward of the camera at the source; NaN where unknown
+
+    @cached_property
+    def T_camera_source(self) -> Tensor:
+        """(B, V, 4, 4); torch.linalg.inv would wait for the device to say that there are any."""
+        return torch.linalg.inv_ex(self.T_source_camera).inverse
 
     def part(self, start: int, stop: int) -> Batch:
         """Samples start..stop (exclusive)."""

@@ -40,11 +40,13 @@ class TrainingConfig:
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced as training goes on")
     room_share: float = _option(0.25, "share of the steps that train on rooms, if there are any")
     targets: int = _option(3, "views per sample besides the source")
-    rate: float = _option(6e-4, "peak learning rate of the decoders; the encoder's is a tenth")
+    rate: float = _option(6e-4, "peak learning rate of the decoders")
+    encoder_rate: float = _option(0.1, "the encoder's, as a share of that")
     rate_from: float = _option(1.0, "share of the peak rate at the start")
     rate_to: float = _option(0.02, "share of the peak rate at the end")
     widen: float = _option(3.0, "how much wider Gaussians are at the start; 1 for runs that go on")
     weight_decay: float = _option(0.02, "AdamW weight decay")
+    drop_path: float = _option(0.0, "share of samples for which the encoder's last residual is left out")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
     depth_weight: float = _option(0.5, "weight of the log depth loss")
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
@@ -64,6 +66,8 @@ class TrainingConfig:
             "room_share": 0,
             "targets": 1,
             "rate": 0,
+            "encoder_rate": 0,
+            "drop_path": 0,
             "matched_weight": 0,
             "save_minutes": 0,
             "panel_every": 0,
@@ -72,6 +76,8 @@ class TrainingConfig:
         for name, limit in least.items():
             if not getattr(self, name) >= limit:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        if not self.drop_path < 1:
+            raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
         if self.batch + self.synthetic_batch < 1:
             raise ValueError("batch and synthetic_batch are both 0: a step needs samples")
 

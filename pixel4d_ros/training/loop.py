@@ -84,7 +84,7 @@ def _train(
         # The average forgets its start quickly, unless that start is a trained network.
         decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
         _average(state.average, state.network, decay)
-        sums = {k: sums.get(k, torch.zeros(())) + v for k, v in parts.items()}
+        sums = {k: sums[k] + v if k in sums else v for k, v in parts.items()}
         state.step += 1
         bar.update()
         if state.step % REPORT_EVERY == 0:
@@ -192,6 +192,7 @@ def _network(config: TrainingConfig) -> Network:
         network.without |= without
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
+    network.encoder.drop_residuals(config.drop_path)
     return network
 
 
@@ -199,8 +200,8 @@ def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
     encoder = list(network.encoder.parameters())
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if id(p) not in known]
-    groups = [{"params": encoder, "lr": config.rate / 10}, {"params": rest, "lr": config.rate}]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+    groups = [{"params": encoder, "lr": config.rate * config.encoder_rate}, {"params": rest, "lr": config.rate}]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True)
 
 
 def _rate(config: TrainingConfig, progress: float) -> float:
@@ -217,11 +218,12 @@ def _step(
     loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0).cpu()  # waits for the GPU, as `if` would
-    finite = torch.isfinite(norm)
-    if finite:
-        optimizer.step()
-    return {**parts, "gradient": norm.nan_to_num(0, 0, 0), "skipped": ~finite}
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    skipped = (~torch.isfinite(norm)).float()
+    # Mixed precision's way (torch.amp.GradScaler) to have the device skip a step: `if` would wait for it.
+    optimizer.found_inf = skipped  # type: ignore[attr-defined]
+    optimizer.step()
+    return {**parts, "gradient": norm.nan_to_num(0, 0, 0), "skipped": skipped}
 
 
 @torch.no_grad()

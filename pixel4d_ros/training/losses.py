@@ -57,8 +57,7 @@ def total_loss(
     }
     total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
     names = list(parts)
-    values = torch.stack([parts[name].detach() for name in names]).cpu()
-    return total, dict(zip(names, values))
+    return total, dict(zip(names, torch.stack([parts[name].detach() for name in names])))
 
 
 def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
@@ -140,7 +139,7 @@ def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
     """Binary cross entropy where it is known what moves; what nobody knows is taken to stand, but lightly."""
     weight = torch.where(ids >= 0, 1.0, STILL_PRIOR)
     entropy = F.binary_cross_entropy_with_logits(
-        logit, (ids > 0).float(), pos_weight=logit.new_tensor(3.0), reduction="none"
+        logit, (ids > 0).float(), pos_weight=torch.full((), 3.0, device=logit.device), reduction="none"
     )
     return (entropy * weight).sum() / weight.sum()
 
@@ -167,8 +166,8 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
     truth, told = _true_motion(batch, members)
-    units = motion.new_tensor([1.0, 0.3, 1.0, 0.3]).repeat_interleave(3) / LINEAR_SCALE
-    errors = ((motion - truth).abs() * told * units.view(1, -1, 1, 1)).sum(1)
+    v, a, w, a_w = ((motion - truth).abs() * told).unflatten(1, (4, 3)).sum(2).unbind(1)
+    errors = (v + w + 0.3 * (a + a_w)) / LINEAR_SCALE
     moving, measured = members.sum(-1), told.amax(1)
     return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
 

@@ -23,6 +23,7 @@ from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, no_flow
 from pixel4d_ros.training.given_labels import given_labels
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
 from pixel4d_ros.training.stereo_depth import stereo_depth
+from pixel4d_ros.transfer import to_device
 
 LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
 CLIPS_AT_ONCE = 4  # measured side by side: each takes many cores for a part of its time only
@@ -113,7 +114,7 @@ class RealData:
     def _cut(self, bank: _Bank, samples: list[_Sample], size: tuple[int, int]) -> Batch:
         """Cut all samples of one bank at once."""
         device, (b, v) = self.device, (len(samples), len(samples[0].frames))
-        frames = torch.tensor([s.frames for s in samples], device=device)
+        frames = to_device(np.array([s.frames for s in samples]), device)
         fine = crop_grids([s.crop for s in samples], bank.images, 2).repeat_interleave(v, 0)
         sampled = F.grid_sample(
             bank.images[frames.flatten()].float() / 255,
@@ -128,21 +129,21 @@ class RealData:
         # Nearest, so that known and unknown depth do not mix.
         depth = F.grid_sample(bank.depth[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)[:, 0]
         ids = F.grid_sample(bank.object_ids[frames[:, 0], None].float(), coarse, mode="nearest", align_corners=False)
-        velocities = _tensor(np.stack([s.velocities for s in samples]), device)
+        velocities = to_device(np.stack([s.velocities for s in samples], dtype=np.float32), device)
         motions = torch.full((b, velocities.shape[1], 4, 3), torch.nan, device=device)
         motions[:, :, 0] = velocities
         return Batch(
             images=images,
-            K=_tensor(np.stack([s.K for s in samples]), device),
-            T_source_camera=_tensor(np.stack([s.poses for s in samples]), device),
-            times=_tensor(np.stack([s.times for s in samples]), device),
+            K=to_device(np.stack([s.K for s in samples], dtype=np.float32), device),
+            T_source_camera=to_device(np.stack([s.poses for s in samples], dtype=np.float32), device),
+            times=to_device(np.stack([s.times for s in samples], dtype=np.float32), device),
             depth=depth.clamp(min=0),
             matched=(-depth).clamp(min=0),
             object_ids=ids[:, 0].round().long(),
             motions=motions,
-            centroids=_tensor(np.stack([s.centroids for s in samples]), device),
+            centroids=to_device(np.stack([s.centroids for s in samples], dtype=np.float32), device),
             flow=_cut_flow(bank, frames[:, 0], [s.crop for s in samples], coarse),
-            speed=torch.tensor([s.speed for s in samples], dtype=torch.float32, device=device),
+            speed=to_device(np.array([s.speed for s in samples], np.float32), device),
         )
 
 
@@ -166,7 +167,7 @@ def _cut_flow(bank: _Bank, frames: Tensor, crops: list[Crop], grid: Tensor) -> T
     flow = F.grid_sample(bank.flow[frames].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
     height, width = bank.images.shape[-2:]
     scales = [(width * c.size[0] / c.width * (-1 if c.mirrored else 1), height * c.size[1] / c.height) for c in crops]
-    return flow * torch.tensor(scales, dtype=torch.float32, device=flow.device)[:, :, None, None]
+    return flow * to_device(np.array(scales, np.float32), flow.device)[:, :, None, None]
 
 
 def _speed(clip: Clip, source: int) -> float:
@@ -245,10 +246,6 @@ def _depth(clip: Clip) -> NDArray[np.float16]:
     if clip.depth is None:
         return np.zeros(clip.images.shape[:3], np.float16)
     return np.asarray(clip.depth).astype(np.float16)
-
-
-def _tensor(array: FloatArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device, non_blocking=True)
 
 
 def _pose_and_intrinsics(clip: Clip, source: int, target: int, right: bool) -> tuple[FloatArray, FloatArray]:

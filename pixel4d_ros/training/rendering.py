@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Prediction:
     static_flow: Tensor  # the same if nothing moved on its own, by the predicted depth
 
 
+@lru_cache(maxsize=4)
 def training_canvas(width: int, height: int) -> Canvas:
     """The canvas of a crop of width x height pixels, taken as it is."""
     K = np.array([[CANONICAL_FOCAL, 0, width / 2], [0, CANONICAL_FOCAL, height / 2], [0, 0, 1]])
@@ -93,7 +95,7 @@ def _source(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Sou
 
 
 def _later(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Later:
-    T = torch.linalg.inv(batch.T_source_camera[:, 1])
+    T = batch.T_camera_source[:, 1].clone()
     T[:, :3, 3] /= depth_scale[:, None]
     flow = torch.nn.functional.pad(batch.flow, _padding(batch, canvas), value=torch.nan)
     return Later(flow, batch.times[:, 1], T, K)
@@ -101,12 +103,12 @@ def _later(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Late
 
 def _flow(places: Tensor, batch: Batch, canvas: Canvas) -> Tensor:
     """Pixels (B, 2, H, W) from where view 0 sees the visible Gaussians to `places` (B, N, 3) in view 1."""
-    T = torch.linalg.inv(batch.T_source_camera[:, 1])
+    T = batch.T_camera_source[:, 1]
     points = places @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]
     seen = points @ batch.K[:, 1].transpose(1, 2)
     pixels = (seen[..., :2] / seen[..., 2:].clamp(min=0.1)).view(len(places), canvas.height, canvas.width, 2)
-    grid = pixel_grid(canvas.height, canvas.width, places.device) - pixels.new_tensor([canvas.left, canvas.top])
-    return inside_view((pixels - grid).permute(0, 3, 1, 2), canvas)
+    seen_at = inside_view(pixels.permute(0, 3, 1, 2), canvas)
+    return seen_at - pixel_grid(canvas.inner.height, canvas.inner.width, places.device).permute(2, 0, 1)
 
 
 def _moved(batch: Batch, canvas: Canvas, visible: Layer, maps: PixelMaps, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +141,7 @@ def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions:
             views_of("scales"),
             views_of("opacities"),
             views_of("colors"),
-            torch.linalg.inv(batch.T_source_camera).flatten(0, 1),
+            batch.T_camera_source.flatten(0, 1),
             batch.K.flatten(0, 1),
             (width, height),
         ),
