@@ -37,11 +37,20 @@ class PoseBuffer:
                 self._poses.popleft()
 
     def at(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
-        """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that."""
+        """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that.
+
+        A single pose does not say how fast it changes, so it stands for BASELINE_S around it only.
+        """
         times, poses = self._around(stamp_ns)
+        tolerance_s = tolerance_s if len(times) > 1 else min(tolerance_s, BASELINE_S)
         if not times or not -tolerance_s <= times[-1] or not times[0] <= tolerance_s:
             return None
         return CameraPath(np.array(times), np.stack(poses)).at(0.0)[0]
+
+    def newest(self) -> tuple[int, FloatArray] | None:
+        """The last pose, and its stamp."""
+        with self._lock:
+            return self._poses[-1] if self._poses else None
 
     def _around(self, stamp_ns: int) -> tuple[list[float], list[FloatArray]]:
         """The two poses to inter- or extrapolate with; times are seconds relative to stamp_ns."""
@@ -85,8 +94,19 @@ class OdometryTrack:
         self._poses.add(nanoseconds(message.header.stamp), pose)
 
     def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
-        """T_frame_child at a time, or None when odometry is more than tolerance_s away from it."""
-        return self._poses.at(stamp_ns, tolerance_s)
+        """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.
+
+        Where there is but one pose, as after a start, its twist says how it goes on.
+        """
+        known, newest = self._poses.at(stamp_ns, tolerance_s), self._poses.newest()
+        if known is not None or newest is None:
+            return known
+        linear, angular = self._twist
+        seconds = (stamp_ns - newest[0]) * 1e-9
+        if abs(seconds) > tolerance_s or not (linear.any() or angular.any()):
+            return None
+        onward: FloatArray = newest[1] @ CameraPath.constant_twist(linear, angular, BASELINE_S).at(seconds)[0]
+        return onward
 
     def twist_path(self, stamp_ns: int, tolerance_s: float, horizon_s: float) -> CameraPath | None:
         """How child goes on from a time at constant velocity: T_child(t0)_child(t), or None without fresh odometry.

@@ -133,7 +133,7 @@ def test_a_log_that_begins_anew_again_and_again(drive, client, tmp_path):
         assert len(jumps) >= 2
         # The first image of a round may come before its plan and odometry; those after it follow them.
         assert np.mean([follows_the_plan(m) for m in got]) > 0.7
-        assert all(way(pose) < 0.2 * SPEED for m in got for pose in m.camera_poses)
+        assert max(way(pose) for m in got for pose in m.camera_poses) < 0.2 * SPEED
         assert float(client.values()["age of the last published (s)"]) < 3.0
         assert "the clock jumped back: all state is dropped" in node.log
         assert not node.errors

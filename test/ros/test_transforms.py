@@ -42,6 +42,33 @@ def test_pose_buffer_interpolates_extrapolates_a_little_and_forgets():
     assert buffer.at(29 * 10**9, 0.5)[0, 3] == pytest.approx(29)
 
 
+def test_a_single_pose_does_not_stand_for_later_times():
+    """As when a log begins anew: an image 0.3 s after the only pose so far is not at that pose."""
+    buffer = PoseBuffer()
+    buffer.add(0, np.eye(4))
+    assert buffer.at(50_000_000, 0.5) is not None
+    assert buffer.at(300_000_000, 0.5) is None
+    buffer.add(20_000_000, rigid(np.eye(3), [0.1, 0, 0]))  # too near the first to tell a speed
+    assert buffer.at(300_000_000, 0.5) is None
+    buffer.add(50_000_000, rigid(np.eye(3), [0.25, 0, 0]))
+    assert buffer.at(300_000_000, 0.5)[0, 3] == pytest.approx(1.5)
+
+
+def test_a_first_odometry_goes_on_by_its_twist_or_not_at_all():
+    def message(speed: float) -> Odometry:
+        made = Odometry(child_frame_id="base_link")
+        made.header.frame_id, made.header.stamp, made.twist.twist.linear.x = "odom", stamp(0.0), speed
+        return made
+
+    driving, silent = OdometryTrack(), OdometryTrack()
+    driving.add(message(20.0))
+    silent.add(message(0.0))
+    assert driving.pose(T0 + 300_000_000, 0.5)[0, 3] == pytest.approx(6.0)
+    assert driving.pose(T0 - 100_000_000, 0.5)[0, 3] == pytest.approx(-2.0)
+    assert driving.pose(T0 + 600_000_000, 0.5) is None
+    assert silent.pose(T0 + 300_000_000, 0.5) is None
+
+
 def test_frame_tree_knows_what_is_connected_at_that_time():
     tree = FrameTree()
     tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]), static=False)
