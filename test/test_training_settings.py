@@ -39,11 +39,12 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "config" / "run.yaml"
     path.parent.mkdir()
     path.write_text(
-        "out: ../out/w.safetensors\nsources:\n  - ../a.mcap\n  - {path: b, weight: 3}\nrate: 8e-4\nweights:\n"
+        "out: ../out/w.safetensors\nsources:\n  - ../a.mcap\n  - {path: b, weight: 3, labels: false}\n"
+        "rate: 8e-4\nweights:\n"
     )
     given = read_config_file(path)
     assert given["out"] == tmp_path / "out" / "w.safetensors"
-    assert given["sources"] == (Source(tmp_path / "a.mcap"), Source(tmp_path / "config" / "b", 3.0))
+    assert given["sources"] == (Source(tmp_path / "a.mcap"), Source(tmp_path / "config" / "b", 3.0, False))
     assert given["rate"] == 8e-4 and given["weights"] is None
 
 
@@ -60,7 +61,8 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("device: 0", "device must be text"),
         ("sources: a.mcap", "sources must be a list"),
         ("sources: [{weight: 2}]", r"sources\[0\] must be a path"),
-        ("sources: [a, {path: b, wait: 2}]", r"sources\[1\] must be a path, or path and weight"),
+        ("sources: [a, {path: b, wait: 2}]", r"sources\[1\] must be a path, or as in"),
+        ("sources: [{path: a, labels: 2}]", r"sources\[0\]: labels must be true or false"),
         ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
@@ -105,7 +107,7 @@ def test_a_sources_weight_reaches_its_clips(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lengths = {"a": 16, "b": 4, "indoor_c": 9}
-    monkeypatch.setattr(sources, "_read_clips", lambda path: [still(path.name, lengths[path.name])])
+    monkeypatch.setattr(sources, "_read_clips", lambda source: [still(source.path.name, lengths[source.path.name])])
     config = TrainingConfig(
         sources=(Source(Path("a")), Source(Path("b"), 6.0), Source(Path("indoor_c"), 5.0)),
         batch=1,
@@ -119,6 +121,18 @@ def test_a_sources_weight_reaches_its_clips(
     assert printed == ["roads  25 %  a", "roads  75 %  b", "rooms 100 %  indoor_c"]
     widths = [data.batch(step).images.shape[-1] for step in range(6)]
     assert widths == [64, 48, 64, 48, 64, 48]
+
+
+def test_labels_of_a_source_may_be_left_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled = replace(still("a", 2), object_ids=np.ones((2, 40, 80), np.uint8), boxes=((), ()))
+    monkeypatch.setattr(sources, "open_clips", lambda path: [labelled])
+
+    def read(labels: bool) -> Clip:
+        (found,) = sources.read_sources(TrainingConfig(sources=(Source(tmp_path, labels=labels),)))
+        return found.clip
+
+    assert read(labels=True) is labelled
+    assert read(labels=False).object_ids is None and read(labels=False).boxes is None
 
 
 def test_a_source_may_be_a_folder_of_logs_but_must_be_metric(

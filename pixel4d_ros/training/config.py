@@ -13,10 +13,14 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often it is drawn."""
+    """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often it is drawn.
+
+    Without labels, what the source says about what moves (masks, boxes) is not read.
+    """
 
     path: Path
     weight: float = 1.0
+    labels: bool = True
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
@@ -27,7 +31,9 @@ class Source:
 class TrainingConfig:
     """One training run. Raises ValueError for values that no run could have."""
 
-    sources: tuple[Source, ...] = _option((), "what to train on; in a config file: {path: ..., weight: ...} each")
+    sources: tuple[Source, ...] = _option(
+        (), "what to train on; in a config file: {path: ..., weight: ..., labels: ...} each"
+    )
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")
     weights: Path | None = _option(None, "weights to go on from")
     backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")

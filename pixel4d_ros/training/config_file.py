@@ -77,12 +77,15 @@ def _parse(key: str, value: Any, kind: str, where: str, folder: Path) -> Any:
 
 
 def _source(item: Any, where: str, folder: Path) -> Source:
-    """A source: its path alone, or a mapping of path and weight."""
+    """A source: its path alone, or a mapping of path, weight and labels."""
     values = {"path": item} if isinstance(item, str) else item
-    if not isinstance(values, dict) or "path" not in values or values.keys() - {"path", "weight"}:
-        raise ValueError(f"{where} must be a path, or path and weight as in {{path: a.mcap, weight: 2}}, not {item!r}")
+    if not isinstance(values, dict) or "path" not in values or values.keys() - {"path", "weight", "labels"}:
+        raise ValueError(f"{where} must be a path, or as in {{path: a.mcap, weight: 2, labels: false}}, not {item!r}")
+    labels = values.get("labels", True)
+    if not isinstance(labels, bool):
+        raise ValueError(f"{where}: labels must be true or false, not {labels!r}")
     path = _parse("path", values["path"], "Path", where, folder)
     try:
-        return Source(path, _parse("weight", values.get("weight", 1.0), "float", where, folder))
+        return Source(path, _parse("weight", values.get("weight", 1.0), "float", where, folder), labels)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None

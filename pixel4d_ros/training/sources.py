@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,19 +114,24 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
     sources = [*config.sources, *([Source(config.stereo)] if config.stereo else [])]
     clips = []
     for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
-        clips += [WeightedClip(clip, source.weight, source.path) for clip in _read_clips(source.path)]
+        clips += [WeightedClip(clip, source.weight, source.path) for clip in _read_clips(source)]
     if not quiet:
         print("\n".join(_shares(clips)), end="\n" if clips else "")
     return clips
 
 
-def _read_clips(path: Path) -> list[Clip]:
+def _read_clips(source: Source) -> list[Clip]:
     """All clips of a log, a folder of logs, a data set's folder, or a folder of stereo pairs."""
+    path = source.path
     clips = read_stereo_folder(path) if is_stereo_folder(path) else list(open_clips(path))
     for clip in clips:
         if not clip.metric:
             raise ValueError(f"{path} says only up to scale how far {clip.name} moved: training needs metres")
-    return clips
+    return clips if source.labels else [_unlabelled(clip) for clip in clips]
+
+
+def _unlabelled(clip: Clip) -> Clip:
+    return replace(clip, object_ids=None, object_motions=None, object_centroids=None, boxes=None)
 
 
 def _shares(clips: list[WeightedClip]) -> list[str]:
