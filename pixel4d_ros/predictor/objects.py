@@ -17,7 +17,7 @@ from torch.nn import functional as F
 MAX_OBJECTS = 16
 CELL = 4  # pixels on each side
 PEAK = math.log(0.4 / 0.6)  # logit of a centre's score, 0.4; lower ones are seldom objects in real images
-MOVING = math.log(0.6 / 0.4)  # logit of mobility, 0.6, from which a pixel moves: a false motion costs more than none
+MOVING = math.log(0.8 / 0.2)  # logit of mobility, 0.8, from which a pixel moves: a false motion costs more than none
 MAX_VOTE_DISTANCE = 12.0  # cells between a vote and its object's centre
 MIN_PIXELS = 12  # canvas pixels: fewer are not an object
 OFFSET_SCALE = 8.0  # cells per unit of the offset map
