@@ -1,0 +1,31 @@
+"""tools/draw_runs.py: the picture of how training runs fared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import draw_runs
+
+TABLE = REPOSITORY / "docs" / "training_runs.csv"
+
+
+def test_the_picture_shows_every_run(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib to draw")
+    runs = draw_runs.read_runs(TABLE)
+    assert {"D", "J: shipped"} <= {run.weights for run in runs}
+    draw_runs.draw(runs, tmp_path / "runs.png")
+    assert cv2.imread(str(tmp_path / "runs.png")).std() > 10
+
+
+def test_a_row_that_lacks_a_figure_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(TABLE.read_text() + "K,K,31.0,,0.1\n")
+    number = len(path.read_text().splitlines())
+    with pytest.raises(ValueError, match=f"line {number}: .* is missing or no number"):
+        draw_runs.read_runs(path)
