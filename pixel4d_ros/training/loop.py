@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ WIDE, TALL = (416, 128), (256, 208)  # crops for roads and rooms: fixed shapes, 
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
+ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and 13 GB (--batch, --synthetic-batch)"
 
 
 def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False) -> Path:
@@ -45,6 +47,8 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
     """
     config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
     with join_processes(config.device) as team, _repeatable(team.device):
+        if team.device.type == "cpu" and team.rank == 0:
+            print(f"warning: {ON_CPU}", file=sys.stderr)
         torch.manual_seed(config.seed + team.rank)
         torch.backends.cudnn.benchmark = True
         network = _network(config).to(team.device).train()
