@@ -56,6 +56,15 @@ def test_path_in_the_odometry_frame_moves_the_camera():
     assert end[2] > 9 and end[0] < -1 and abs(end[1]) < 1e-6
 
 
+def test_a_lone_pose_of_before_does_not_hold_the_camera_back():
+    """As when a log begins anew: of odometry only one pose, 0.3 s old, is there. The plan tells where the camera is."""
+    plan = path_message(PLANNED, drive(PLANNED))
+    for twist in (False, True):
+        motion = move(plan, surroundings(odometry_track([-0.3], twist=twist)))
+        assert motion.source == "trajectory"
+        assert close(motion.path, camera_truth(), metres=0.05), twist
+
+
 def test_path_through_the_past_and_between_odometry_stamps():
     seconds = np.arange(-1, 2.01, 0.1)
     motion = move(path_message(seconds, drive(seconds), at=-1), surroundings(odometry_track((-0.25, -0.15, 0.05))))
