@@ -51,7 +51,7 @@ def written(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def benchmark(written: Path) -> Benchmark:
+def measured(written: Path) -> Benchmark:
     return Benchmark.read(written)
 
 
@@ -158,15 +158,15 @@ def test_json_of_a_run(written: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="floors are there on CUDA")
-def test_floors_are_left_out_without_cuda_and_it_is_said(benchmark: Benchmark) -> None:
-    assert all(f.floors is None and f.ratio is None and f.memory is None for f in benchmark.sizes[0].forecasts)
-    assert "floors are measured on CUDA only" in describe(benchmark)
+def test_floors_are_left_out_without_cuda_and_it_is_said(measured: Benchmark) -> None:
+    assert all(f.floors is None and f.ratio is None and f.memory is None for f in measured.sizes[0].forecasts)
+    assert "floors are measured on CUDA only" in describe(measured)
 
 
-def test_json_is_read_as_it_was_written(benchmark: Benchmark, written: Path, tmp_path: Path) -> None:
-    benchmark.write(tmp_path / "again.json")
+def test_json_is_read_as_it_was_written(measured: Benchmark, written: Path, tmp_path: Path) -> None:
+    measured.write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == written.read_text()
-    assert benchmark.sizes[0].size == (WIDTH, HEIGHT)
+    assert measured.sizes[0].size == (WIDTH, HEIGHT)
 
 
 def test_numbers_are_printed_again_and_drawn(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,8 +178,8 @@ def test_numbers_are_printed_again_and_drawn(written: Path, tmp_path: Path, caps
     assert drawn is not None and drawn.shape[1] > 1000 and drawn.std() > 10
 
 
-def test_plots_show_what_was_measured(benchmark: Benchmark) -> None:
-    size = benchmark.sizes[0]
+def test_plots_show_what_was_measured(measured: Benchmark) -> None:
+    size = measured.sizes[0]
     assert [x for x, _ in plots.frame_points(size)] == [2, 3]
     assert [x for x, _ in plots.sample_points(size)] == [1, 2]
     assert [x for x, _ in plots.candidate_points(size)] == [1, 3]
@@ -187,26 +187,26 @@ def test_plots_show_what_was_measured(benchmark: Benchmark) -> None:
     assert sum(parts.values()) >= size.forecasts[0].total.p50 * 0.999
 
 
-def test_ratio_to_the_floors(benchmark: Benchmark) -> None:
+def test_ratio_to_the_floors(measured: Benchmark) -> None:
     floors = Floors(Spread(2, 3, 4, 9), Spread(3, 3, 3, 9))
-    times = replace(benchmark.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), floors=floors)
+    times = replace(measured.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), floors=floors)
     assert times.ratio == 1.6
-    text = describe(with_forecast(benchmark, times))
+    text = describe(with_forecast(measured, times))
     assert "floor: encoder alone" in text and "1.60" in text
 
 
 def test_frames_that_differ_from_eager_ones_are_an_error(
-    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    measured: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    times = replace(benchmark.sizes[0].forecasts[0], agreement=Agreement(44.9, 60.0))
+    times = replace(measured.sizes[0].forecasts[0], agreement=Agreement(44.9, 60.0))
     path = tmp_path / "bad.json"
-    with_forecast(benchmark, times).write(path)
+    with_forecast(measured, times).write(path)
     assert main(["benchmark", "--read", str(path)]) == 1
     assert "worst frame 44.9 dB from eager float32, at least 45 dB are asked for" in capsys.readouterr().err
 
 
-def with_forecast(benchmark: Benchmark, times: ForecastTimes) -> Benchmark:
-    return replace(benchmark, sizes=(replace(benchmark.sizes[0], forecasts=(times,)),))
+def with_forecast(measured: Benchmark, times: ForecastTimes) -> Benchmark:
+    return replace(measured, sizes=(replace(measured.sizes[0], forecasts=(times,)),))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
