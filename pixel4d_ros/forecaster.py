@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pixel4d_ros.attitude import ATTITUDE_WALK
 from pixel4d_ros.camera import Camera, CameraPath, check_poses
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.predictor import Predictor
@@ -48,10 +49,15 @@ class Views:
 
 
 class Forecaster:
-    """The method in three steps: predict a moving scene, move it, render it along the path."""
+    """The method in three steps: predict a moving scene, move it, render it along the path.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Frames are those to expect when the camera's attitude strays from the path by attitude_walk (degrees per square root
+    of a metre driven); with 0 they are as sharp as the scene.
+    """
+
+    def __init__(self, predictor: Predictor, attitude_walk: float = ATTITUDE_WALK) -> None:
         self.predictor = predictor
+        self.attitude_walk = attitude_walk
         self.device = predictor.device
         self.weights_hash = predictor.weights_hash
 
@@ -75,8 +81,9 @@ class Forecaster:
 
     def warm_up(self) -> None:
         """Forecast two futures of nothing: first use compiles kernels and allocates, which a robot wants behind it."""
+        path = CameraPath.constant_twist((0, 0, 1), (0, 0, 0), 1.0)
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
-        self.forecast(np.zeros((64, 128, 3), np.uint8), K, CameraPath.still(), np.zeros(1), num_samples=2)
+        self.forecast(np.zeros((64, 128, 3), np.uint8), K, path, np.ones(1), num_samples=2)
 
     def predict(
         self,
@@ -216,7 +223,8 @@ class Forecaster:
             some = kept[start : start + VIEWS_PER_CALL]
             with lanes.take_turn(), _memory_errors(self.device):
                 part, shown = [], list(runs(source, start, len(some)))
-                for k, future in enumerate(render(animation, poses[some], instants[some], camera, with_depth)):
+                drawn = render(animation, poses[some], instants[some], camera, with_depth, self.attitude_walk)
+                for k, future in enumerate(drawn):
                     part.append(future)
                     with lanes.copying():  # while the next future is rendered
                         for place, views in shown:

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pixel4d_ros import fused
+from pixel4d_ros.attitude import attitude_spread
 from pixel4d_ros.camera import Camera, check_poses
 from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures
+from pixel4d_ros.rendering.blur import blurred
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion, moved_gaussians
 from pixel4d_ros.transfer import to_device
@@ -77,17 +79,19 @@ def render(
     instants: NDArray[np.int64],
     camera: Camera,
     with_depth: bool = True,
+    attitude_walk: float = 0.0,
 ) -> Iterator[RenderedViews]:
     """Views from poses T_source_camera (V, 4, 4), at the animation's instants (V,): all those of one future at once.
 
+    Frames are those to expect when the camera's attitude strays by attitude_walk, see attitude_spread.
     The next future is rendered when it is asked for.
     """
     poses = check_poses(T_source_camera)
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
-    still = _still_views(animation.scene, poses, camera)
+    still, spread = _still_views(animation.scene, poses, camera), attitude_spread(poses, camera, attitude_walk)
     if not animation.futures:
-        yield from [_as_pictures(rasterize(still, with_depth), with_depth)] * animation.count
+        yield from [_as_pictures(rasterize(still, with_depth), spread, with_depth)] * animation.count
         return
     index = to_device(instants, animation.scene.means.device)
     futures = [
@@ -95,7 +99,7 @@ def render(
         for moved in animation.futures
     ]
     for rendering in rasterize_futures(futures, with_depth):
-        yield _as_pictures(rendering, with_depth)
+        yield _as_pictures(rendering, spread, with_depth)
 
 
 def color_spread(futures: Sequence[RenderedViews]) -> Tensor:
@@ -167,11 +171,14 @@ def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
     return Moved(moving, *moved_gaussians(scene.means[moving], scene.quaternions[moving], centroids, motion, t))
 
 
-def _as_pictures(rendering: Rendering, with_depth: bool) -> RenderedViews:
-    if fused.applicable(rendering.features):
-        frames, known = fused.rendering.pictures(rendering.features, SEEN)
+def _as_pictures(rendering: Rendering, spread: NDArray[np.float32], with_depth: bool) -> RenderedViews:
+    """Frames blurred by spread (V,) pixels, and how much of them was seen before."""
+    device = rendering.features.device
+    features = blurred(rendering.features, to_device(spread, device), float(spread.max(initial=0)))
+    if fused.applicable(features):
+        frames, known = fused.rendering.pictures(features, SEEN)
     else:
-        colors, seen = rendering.features[..., :3], rendering.features[..., 3]
+        colors, seen = features[..., :3], features[..., 3]
         frames = (colors.clamp(0, 1) * 255).round().to(torch.uint8)
         known = (seen > SEEN).float().mean((1, 2)).clamp(0, 1)
     return RenderedViews(frames, known, rendering.depth if with_depth else None)

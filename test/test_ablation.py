@@ -74,6 +74,12 @@ def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
     assert load_forecaster(weights / "without_motion.safetensors", "cpu", ("hidden",))[1] == ("hidden", "motion")
 
 
+@pytest.mark.parametrize("walk", ["-1", "nan"])
+def test_an_attitude_that_cannot_stray_so_is_refused(walk: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "synthetic-street:1", "--attitude-walk", walk]) == 1
+    assert "--attitude-walk must be 0 or more" in capsys.readouterr().err
+
+
 def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> None:
     image, K = torch.zeros(64, 96, 3, dtype=torch.uint8).numpy(), torch.eye(3).numpy() * 80
     K[2, 2], K[0, 2], K[1, 2] = 1, 47.5, 31.5
@@ -89,9 +95,10 @@ def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> N
 
 def test_output_and_results_say_what_was_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "numbers.json"
-    command = f"evaluate synthetic-street:1 --frames 2 --size 96x32 --without motion --brief --json {path}"
-    assert main(command.split()) == 0
-    assert "without motion, pixel4d_ros" in capsys.readouterr().out
+    command = f"evaluate synthetic-street:1 --frames 2 --size 96x32 --without motion --attitude-walk 0 --json {path}"
+    assert main([*command.split(), "--brief"]) == 0
+    assert "without motion, pixel4d_ros" in (said := capsys.readouterr().out)
+    assert "the camera's attitude strays by 0 degrees" in said
     numbers = json.loads(path.read_text())
     assert numbers["subject"]["without"] == ["motion"]
     assert numbers["methods"]["forecast"] == numbers["methods"]["motion off"]
@@ -129,14 +136,14 @@ def test_a_folder_of_trained_networks_is_checked_before_it_is_evaluated(weights:
 def test_what_was_not_trained_is_named_and_not_in_the_tables(
     weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ablation.Grounds, "measure", lambda self, label, path, *without: row(label, [20.0, 30.0]))
+    monkeypatch.setattr(ablation.Grounds, "measure", lambda self, label, *what, **how: row(label, [20.0, 30.0]))
     path = tmp_path / "ablation.md"
     path.write_text("# What each part is worth\n")
     assert ablation.main(["--trained", str(weights), "--worlds", "2", "--into", str(path)]) == 0
     text = path.read_text()
     assert f"<!-- $ python tools/ablation.py --trained {weights} --worlds 2 -->" in text
     _, inference, trained = text.split("###")
-    assert all(label in inference for label in ablation.LABELS.values())
+    assert all(label in inference for label in (*ablation.LABELS.values(), "without attitude walk"))
     assert "without motion" in trained
     assert "without the second layer" not in trained
     assert "Not trained, so not in these tables: baseline_again, without_hidden" in trained

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pixel4d_ros import fused, views
 from pixel4d_ros.predictor.lifting import surface_gaussians
 from pixel4d_ros.rendering import Rendering, gsplat_rasterizer
+from pixel4d_ros.rendering.blur import blurred
 from pixel4d_ros.rendering.rasterizer import NEAR, depth_from_inverses
 from pixel4d_ros.rendering.tiles import pixels_of, radii_within, tile_grid, touched_tiles
 from pixel4d_ros.rotations import quaternion_to_matrix
@@ -178,14 +179,31 @@ def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, mo
     torch.manual_seed(0)
     features = rendered_pixels(shape, width)[..., :4]
     rendering = Rendering(features, features[..., 0], features[..., 0])
-    found, again = (views._as_pictures(rendering, True) for _ in range(2))
+    spread = np.zeros(len(features), np.float32)
+    found, again = (views._as_pictures(rendering, spread, True) for _ in range(2))
     monkeypatch.setattr(fused, "usable", lambda device: False)
-    wanted = views._as_pictures(rendering, True)
+    wanted = views._as_pictures(rendering, spread, True)
     assert torch.equal(found.frames, wanted.frames)
     torch.testing.assert_close(found.confidence, wanted.confidence)
     assert torch.equal(found.confidence, again.confidence)
     counted = (features[..., 3] > views.SEEN).flatten(1).sum(1).cpu().numpy() / np.float32(shape[1] * shape[2])
     np.testing.assert_allclose(found.confidence.cpu().numpy(), counted, rtol=1e-7)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("without_gradients")
+@pytest.mark.parametrize("width", [4, 6])
+@pytest.mark.parametrize("spreads", [(0.0, 0.3, 2.6), (4.0,), (1e-4, 0.0)])
+def test_blur_is_that_of_torch(width: int, spreads: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    features = torch.rand(len(spreads), 37, 53, width, device="cuda")[..., :4]
+    spread = torch.tensor(spreads, device="cuda")
+    found = blurred(features, spread, max(spreads))
+    monkeypatch.setattr(fused, "usable", lambda device: False)
+    torch.testing.assert_close(found, blurred(features, spread, max(spreads)), rtol=0, atol=1e-5)
+    for view, change in enumerate(spreads):
+        assert torch.equal(found[view], features[view]) == (change < 0.2)
 
 
 @pytest.mark.gpu

@@ -21,6 +21,7 @@ from ablation_table import BASELINE, Measured, Row, section
 from paste_results import BLOCK, format_block
 from safetensors import SafetensorError, safe_open
 
+from pixel4d_ros.attitude import ATTITUDE_WALK
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.protocol import Protocol
@@ -55,10 +56,11 @@ class Grounds:
     samples: int
     device: str
 
-    def measure(self, label: str, weights: Path, *without: str) -> Row:
+    def measure(self, label: str, weights: Path, *without: str, attitude_walk: float = ATTITUDE_WALK) -> Row:
         """Evaluate one network, with parts of it off. Raises ValueError where a log or the weights are not there."""
         print(f"{label} ({weights.name})", file=sys.stderr)
         forecaster, off = load_forecaster(weights, self.device, without)
+        forecaster.attitude_walk = attitude_walk
         options = Options(without=off)
 
         def log(name: str, protocol: Protocol) -> Evaluation:
@@ -83,10 +85,11 @@ class Grounds:
 
 
 def switched_off(weights: Path, grounds: Grounds) -> list[Row]:
-    """One network with all it has, then with each part of it off."""
+    """One network with all it has, then with each part of it off, then sure of the camera's attitude."""
     first = grounds.measure(BASELINE, weights)
     there = [part for part in PARTS if part not in first.measured.road.subject.without]
-    return [first, *(grounds.measure(LABELS[part], weights, part) for part in there)]
+    parts = [grounds.measure(LABELS[part], weights, part) for part in there]
+    return [first, *parts, grounds.measure("without attitude walk", weights, attitude_walk=0)]
 
 
 def find_trained(folder: Path) -> dict[str, Path]:

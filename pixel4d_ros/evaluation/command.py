@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.attitude import ATTITUDE_WALK
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         default="known",
         help="what moves: known: labels, where there are some; residual: found by flow and depth (default: known)",
     )
+    p.add_argument(
+        "--attitude-walk",
+        type=float,
+        default=ATTITUDE_WALK,
+        metavar="DEG",
+        help="how far the camera's attitude strays, in degrees per square root of a metre driven: frames are blurred "
+        f"by as much (default: {ATTITUDE_WALK}; 0: not)",
+    )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
 
@@ -105,7 +114,10 @@ def run(args: argparse.Namespace) -> int:
     protocol = _protocol(args)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
+    if not args.attitude_walk >= 0:
+        raise ValueError(f"--attitude-walk must be 0 or more, got {args.attitude_walk}")
     forecaster, without = load_forecaster(args.weights, args.device, parse_parts(args.without))
+    forecaster.attitude_walk = args.attitude_walk
     options = _options(args, forecaster, without)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
@@ -206,12 +218,17 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
     from pixel4d_ros.evaluation.perceptual import load_lpips, load_video_features
     from pixel4d_ros.evaluation.runner import Options
 
+    notes = []
+    if args.attitude_walk != ATTITUDE_WALK:
+        notes.append(f"the camera's attitude strays by {args.attitude_walk:g} degrees per square root of a metre")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
+    if missing:
+        notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")
     return Options(
         camera_height=args.camera_height,
         perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
-        notes=(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)",) if missing else (),
+        notes=tuple(notes),
         without=without,
     )
 

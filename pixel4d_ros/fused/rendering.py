@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 256  # Gaussians or pixels per program
+SIDE = 16  # pixels along a side of the square that one program blurs, whose neighbours stay near it in the caches
 
 
 def moved_gaussians(
@@ -68,6 +69,27 @@ def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
             inverse, square, depth, count, inverse.stride(0), square.stride(0), BLOCK
         )
     return depth
+
+
+def blurred(features: Tensor, spread: Tensor, reach: float) -> Tensor:
+    """What rendering.blur.blurred gives (V, H, W, 4), of Gaussians that end after `reach` standard deviations.
+
+    features (V, H, W, 4), which may be the first channels of more; spread (V,) pixels.
+    """
+    from pixel4d_ros.fused import rendering_kernels as kernels
+
+    v, height, width, _ = features.shape
+    spread, grid = spread.contiguous(), (math.ceil(width / SIDE), math.ceil(height / SIDE), v)
+    for down in (True, False):
+        result = features.new_empty(features.shape)
+        per_view, per_row, per_pixel, per_channel = features.stride()
+        with torch.cuda.device_of(features):
+            kernels.blurred[grid](
+                features, spread, result, width, height, per_view, per_row, per_channel, reach,
+                per_pixel, down, SIDE,
+            )  # fmt: skip
+        features = result
+    return features
 
 
 def pictures(features: Tensor, seen_above: float) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,37 @@ def depth_from_inverses(inverses, squares, depths, count, per_inverse, per_squar
 
 
 @triton.jit
+def blurred(
+    features, spreads, result, width, height, per_view, per_row, per_channel, reach,
+    PER_PIXEL: tl.constexpr, DOWN: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """Square by square of each view's pixels, along one direction."""
+    view = tl.program_id(2).to(tl.int64)
+    spread = tl.load(spreads + view)
+    steepness = -0.5 / tl.maximum(spread * spread, 1e-6)
+    last = tl.ceil(spread * reach).to(tl.int32)
+    place, lane = tl.arange(0, SIDE * SIDE)[:, None], tl.arange(0, 4)[None, :]
+    x, y = tl.program_id(0) * SIDE + place % SIDE, tl.program_id(1) * SIDE + place // SIDE
+    inside = (x < width) & (y < height)
+    source = features + view * per_view + lane * per_channel
+    center = tl.load(source + y * per_row + x * PER_PIXEL, mask=inside, other=0.0)
+    total, weights = center, 1.0
+    for offset in range(1, last + 1):
+        weight = tl.exp(steepness * offset * offset)
+        if DOWN:
+            before = source + tl.maximum(y - offset, 0) * per_row + x * PER_PIXEL
+            after = source + tl.minimum(y + offset, height - 1) * per_row + x * PER_PIXEL
+        else:
+            before = source + y * per_row + tl.maximum(x - offset, 0) * PER_PIXEL
+            after = source + y * per_row + tl.minimum(x + offset, width - 1) * PER_PIXEL
+        both = tl.load(before, mask=inside, other=0.0) + tl.load(after, mask=inside, other=0.0)
+        total += weight * both
+        weights += 2.0 * weight
+    value = tl.where(lane == 3, center, total / weights)
+    tl.store(result + (view * height * width + y * width + x) * 4 + lane, value, mask=inside)
+
+
+@triton.jit
 def pictures(
     features, frames, counts, count, per_view, per_channel, seen_above, PER_PIXEL: tl.constexpr, BLOCK: tl.constexpr
 ):

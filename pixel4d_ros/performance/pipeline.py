@@ -59,7 +59,8 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     watch.lap(PREDICT)
     animation = animate([scene.sample(k) for k in range(task.samples)], times)
     parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))
-    views = [view for part in parts for view in render(animation, poses[part], part, camera)]
+    walk = forecaster.attitude_walk
+    views = [v for part in parts for v in render(animation, poses[part], part, camera, attitude_walk=walk)]
     watch.lap(RENDER)
     tensors = [tensor for view in views for tensor in (view.frames, view.confidence, view.depth) if tensor is not None]
     found = to_host(*tensors)

@@ -117,7 +117,7 @@ class Engine:
         self, source: Source, near: Surroundings, path: CameraPath, depth: Depth | None, p: Parameters
     ) -> Result:
         """Predict, and render as much as somebody subscribes to."""
-        out, forecaster = self._tools.outputs, self._tools.forecaster
+        out, forecaster = self._tools.outputs, self._forecaster(p)
         size, i = p.size_of(source.size), p.selected
         K = source.camera.K
         if listened(out.sequence):
@@ -135,6 +135,11 @@ class Engine:
         selected = SelectedFrame(np.concatenate([v.frames for v in views]), views[0].depth[0])
         return Result(source, near, path, scene, None, selected)
 
+    def _forecaster(self, p: Parameters) -> Any:
+        """The forecaster, as unsure of the camera's attitude as it shall be now."""
+        self._tools.forecaster.attitude_walk = p.attitude_walk
+        return self._tools.forecaster
+
     def _answer(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError and DeviceError for what cannot be answered."""
         frame, source, scene = self._asked_about(request, inputs, p)
@@ -151,7 +156,7 @@ class Engine:
             if frame is not None:
                 self._predicted = Prediction(frame, source, scene)
         mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
-        return forecast_candidates(self._tools.forecaster, scene, source, poses, mounting, p, request.with_images)
+        return forecast_candidates(self._forecaster(p), scene, source, poses, mounting, p, request.with_images)
 
     def _asked_about(
         self, request: Any, inputs: Inputs, p: Parameters
