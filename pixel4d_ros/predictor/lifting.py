@@ -135,7 +135,7 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
     )
     depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=SHELL_DEPTH * 0.9)
     inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
-    colors = F.avg_pool2d(drawn, 5, 1, 2, count_include_pad=False) + 0.5 * torch.tanh(maps.static["hidden_color"])
+    colors = drawn + 0.5 * torch.tanh(maps.static["hidden_color"])
     pixels = torch.full_like(inverse, 0.8 * widen)
     means, quaternions, scales = surface_gaussians(inverse, K, pixels)
     return Layer(
