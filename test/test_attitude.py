@@ -33,6 +33,10 @@ def test_the_same_angle_is_fewer_pixels_of_a_smaller_image() -> None:
     )
 
 
+def test_however_far_one_drives_the_blur_ends() -> None:
+    assert attitude_spread(poses_ahead(1e9), CAMERA) == 640 / 8
+
+
 def test_turning_on_the_spot_says_nothing_of_the_attitude() -> None:
     turned = CameraPath.constant_twist((0, 0, 0), (0, 0.5, 0), 1.0).at([1.0])
     assert attitude_spread(turned, CAMERA) == 0
