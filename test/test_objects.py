@@ -35,8 +35,9 @@ def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
 def found(mobility: Tensor, center: Tensor, offset: Tensor) -> Objects:
     """Objects of which every pixel is sure, at one metre, and moves at 3 in all units of its map."""
     moving = mobility > 0
+    mobility = torch.sigmoid(mobility) * moving
     near, motion = nearest_peaks(center, offset, CELLS), torch.full((12, *center.shape), 3.0)
-    return find_objects(near, moving, moving.float(), moving.float().expand(3, -1, -1), motion, CELLS)
+    return find_objects(near, mobility, moving.float(), moving.float().expand(3, -1, -1), motion, CELLS)
 
 
 def no_maps() -> tuple[Tensor, Tensor, Tensor]:
@@ -76,6 +77,16 @@ def test_what_is_too_small_or_has_no_centre_is_background() -> None:
     assert not found(mobility, no_maps()[1], offset).ids.any()
 
 
+def test_an_object_that_barely_seems_to_move_is_background() -> None:
+    mobility, center, offset = no_maps()
+    for box, logit in (((slice(4, 10), slice(3, 10)), 1.5), ((slice(4, 10), slice(20, 27)), 2.5)):
+        center[votes_for(box, offset)] = 3.0
+        mobility[4 * box[0].start : 4 * box[0].stop, 4 * box[1].start : 4 * box[1].stop] = logit
+    mobility[16:40, 36:40] = 5.0  # a few sure pixels do not make the rest of it move
+    ids = found(mobility, center, offset).ids
+    assert not ids[:, :80].any() and (ids[16:40, 80:108] > 0).all()
+
+
 def test_of_many_peaks_the_highest_are_objects_in_their_order() -> None:
     mobility, center, offset = no_maps()
     scores = torch.linspace(0, 3, 4 * 8).view(4, 8)  # more than there are places for
@@ -98,14 +109,14 @@ def test_objects_move_as_their_sure_pixels_do() -> None:
     mobility, center, offset = no_maps()
     center[votes_for((slice(4, 10), slice(3, 10)), offset)] = 3.0
     mobility[16:40, 12:40] = 5.0
-    moving = mobility > 0
+    mobility = torch.sigmoid(mobility) * (mobility > 0)
     sure = torch.zeros(HEIGHT, WIDTH)
     sure[16:20, 12:16], sure[20:24, 16:20] = 1.0, 0.5
     points, motion = torch.zeros(3, HEIGHT, WIDTH), torch.zeros(2 * 12, 16, 32)
     points[:, 16:20, 12:16], points[:, 20:24, 16:20] = 4.0, 10.0
     motion[:, 4, 3], motion[12:, 5, 4] = 1.0, 4.0
     motion[:, 8, 8] = 99.0  # of which nothing is sure
-    objects = find_objects(nearest_peaks(center, offset, CELLS), moving, sure, points * sure, motion, CELLS)
+    objects = find_objects(nearest_peaks(center, offset, CELLS), mobility, sure, points * sure, motion, CELLS)
     torch.testing.assert_close(objects.centroids[1], torch.full((3,), 6.0))
     linear, angular = torch.tensor([1.0, 1, 2]) * LINEAR_SCALE, torch.ones(3) * ANGULAR_SCALE  # a lens twice as long
     expected = torch.stack((linear, linear, angular, angular))

@@ -18,6 +18,7 @@ MAX_OBJECTS = 16
 CELL = 4  # pixels on each side
 PEAK = math.log(0.4 / 0.6)  # logit of a centre's score, 0.4; lower ones are seldom objects in real images
 MOVING = math.log(0.8 / 0.2)  # logit of mobility, 0.8, from which a pixel moves: a false motion costs more than none
+CONVINCING = 0.86  # mean mobility of an object's moving pixels: of cars that wait only a few are above MOVING
 MAX_VOTE_DISTANCE = 12.0  # cells between a vote and its object's centre
 MIN_PIXELS = 12  # canvas pixels: fewer are not an object
 OFFSET_SCALE = 8.0  # cells per unit of the offset map
@@ -88,18 +89,19 @@ def nearest_peaks(center: Tensor, offset: Tensor, cells: Cells) -> Tensor:
     return F.pad(distances, (0, 0, 0, 0, 1, 0), value=MAX_VOTE_DISTANCE).argmin(0)
 
 
-def find_objects(near: Tensor, moving: Tensor, sure: Tensor, points: Tensor, motion: Tensor, cells: Cells) -> Objects:
-    """Group the moving pixels of one image; what is too small to be an object is background.
+def find_objects(near: Tensor, mobility: Tensor, sure: Tensor, points: Tensor, motion: Tensor, cells: Cells) -> Objects:
+    """Group the moving pixels of one image; what is too small to be an object, or not CONVINCING, is background.
 
-    near (h, w) as nearest_peaks gives it; moving (H, W) bool; sure (H, W): how much each pixel counts in the means, 0
-    where it does not move; points (3, H, W) metres, times that; motion maps (S * 12, h, w).
+    near (h, w) as nearest_peaks gives it; mobility (H, W) 0..1, and 0 where nothing moves; sure (H, W): how much each
+    pixel counts in the means, 0 where it does not move; points (3, H, W) metres, times that; motion (S * 12, h, w).
     """
-    counted = F.avg_pool2d(torch.cat((moving[None].to(sure.dtype), sure[None], points)), CELL)
-    sums = object_sums(torch.cat((counted, motion * counted[1])), near, cells)
-    counts, weights, totals = sums.split((1, 1, len(sums[0]) - 2), 1)
-    large = counts >= cells.least
-    means = totals / weights.clamp(min=1e-6) * large
-    numbers = (cells.numbers * large[:, 0])[near]
+    moving = mobility > 0
+    counted = F.avg_pool2d(torch.cat((moving[None].to(sure.dtype), mobility[None], sure[None], points)), CELL)
+    sums = object_sums(torch.cat((counted, motion * counted[2])), near, cells)
+    counts, mobilities, weights, totals = sums.split((1, 1, 1, len(sums[0]) - 3), 1)
+    found = (counts >= cells.least) & (mobilities >= CONVINCING * counts)
+    means = totals / weights.clamp(min=1e-6) * found
+    numbers = (cells.numbers * found[:, 0])[near]
     ids = numbers[:, None, :, None] * moving.view(len(near), CELL, -1, CELL)
     return Objects(ids.view(moving.shape), means[:, :3], means[:, 3:].unflatten(1, (-1, 4, 3)) * cells.units)
 

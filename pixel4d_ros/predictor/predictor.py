@@ -148,11 +148,12 @@ def _predicted(
 def _objects(maps: PixelMaps, layout: Layout) -> Objects:
     assert maps.near is not None
     # What is mirrored in the padding is no object.
-    moving = (maps.static["mobility"][0, 0] > MOVING) & layout.seen
+    logit = maps.static["mobility"][0, 0]
+    mobility = torch.sigmoid(logit) * ((logit > MOVING) & layout.seen)
     # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.
-    sure = torch.sigmoid(maps.static["opacity"][0, 0]) * moving
+    sure = torch.sigmoid(maps.static["opacity"][0, 0]) * (mobility > 0)
     points = layout.points * (decode_depth(maps.static["depth"])[0, 0] * sure)
-    return find_objects(maps.near, moving, sure, points, maps.motion[0].flatten(0, 1), layout.cells)
+    return find_objects(maps.near, mobility, sure, points, maps.motion[0].flatten(0, 1), layout.cells)
 
 
 def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
