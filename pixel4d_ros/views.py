@@ -90,8 +90,13 @@ def render(
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
     still, spread = _still_views(animation.scene, poses, camera), attitude_spread(poses, camera, attitude_walk)
+    most, widths = float(spread.max(initial=0)), to_device(spread, animation.scene.means.device)
+
+    def expected(rendering: Rendering) -> RenderedViews:
+        return _as_pictures(replace(rendering, features=blurred(rendering.features, widths, most)), with_depth)
+
     if not animation.futures:
-        yield from [_as_pictures(rasterize(still, with_depth), spread, with_depth)] * animation.count
+        yield from [expected(rasterize(still, with_depth))] * animation.count
         return
     index = to_device(instants, animation.scene.means.device)
     futures = [
@@ -99,7 +104,7 @@ def render(
         for moved in animation.futures
     ]
     for rendering in rasterize_futures(futures, with_depth):
-        yield _as_pictures(rendering, spread, with_depth)
+        yield expected(rendering)
 
 
 def color_spread(futures: Sequence[RenderedViews]) -> Tensor:
@@ -171,14 +176,11 @@ def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
     return Moved(moving, *moved_gaussians(scene.means[moving], scene.quaternions[moving], centroids, motion, t))
 
 
-def _as_pictures(rendering: Rendering, spread: NDArray[np.float32], with_depth: bool) -> RenderedViews:
-    """Frames blurred by spread (V,) pixels, and how much of them was seen before."""
-    device = rendering.features.device
-    features = blurred(rendering.features, to_device(spread, device), float(spread.max(initial=0)))
-    if fused.applicable(features):
-        frames, known = fused.rendering.pictures(features, SEEN)
+def _as_pictures(rendering: Rendering, with_depth: bool) -> RenderedViews:
+    if fused.applicable(rendering.features):
+        frames, known = fused.rendering.pictures(rendering.features, SEEN)
     else:
-        colors, seen = features[..., :3], features[..., 3]
+        colors, seen = rendering.features[..., :3], rendering.features[..., 3]
         frames = (colors.clamp(0, 1) * 255).round().to(torch.uint8)
         known = (seen > SEEN).float().mean((1, 2)).clamp(0, 1)
     return RenderedViews(frames, known, rendering.depth if with_depth else None)

@@ -179,10 +179,9 @@ def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, mo
     torch.manual_seed(0)
     features = rendered_pixels(shape, width)[..., :4]
     rendering = Rendering(features, features[..., 0], features[..., 0])
-    spread = np.zeros(len(features), np.float32)
-    found, again = (views._as_pictures(rendering, spread, True) for _ in range(2))
+    found, again = (views._as_pictures(rendering, True) for _ in range(2))
     monkeypatch.setattr(fused, "usable", lambda device: False)
-    wanted = views._as_pictures(rendering, spread, True)
+    wanted = views._as_pictures(rendering, True)
     assert torch.equal(found.frames, wanted.frames)
     torch.testing.assert_close(found.confidence, wanted.confidence)
     assert torch.equal(found.confidence, again.confidence)

@@ -24,12 +24,10 @@ def shifted(path: Path, shifts: dict[str, float]) -> tuple[Network, dict[str, st
         raise ValueError(f"needs name=number, with names of {', '.join(STATIC_MAPS)}, got {unknown or 'none'}")
     network = Network()
     note = f"{load_weights(network, path)} and {', '.join(f'{name} {shift:+g}' for name, shift in shifts.items())}"
-    start, bias = 0, network.static.head.bias
+    bias = network.static.head.bias
     assert bias is not None
     with torch.no_grad():
-        for name, channels in STATIC_MAPS.items():
-            bias[start : start + channels] += shifts.get(name, 0.0)
-            start += channels
+        bias += torch.tensor([shifts.get(name, 0.0) for name, n in STATIC_MAPS.items() for _ in range(n)])
     return network, {"shift of": note}
 
 
