@@ -54,7 +54,13 @@ class Repeater:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def predict(
-        self, image: np.ndarray, K: np.ndarray, num_samples: int, seed: int, speed: float | None = None
+        self,
+        image: np.ndarray,
+        K: np.ndarray,
+        num_samples: int,
+        seed: int,
+        depth: None = None,
+        speed: float | None = None,
     ) -> DynamicGaussians:
         self.image, self.speed = image, speed
         scene = moving_scene()

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.optical_flow import measured_flow
 from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.synthetic import sample_views
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
-from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, measured_flow
+from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import exact_flow
 

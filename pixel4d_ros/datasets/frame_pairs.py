@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import unproject
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.optical_flow import CheckedFlow, Flow, flow_both_ways, length, sample
+from pixel4d_ros.optical_flow import CheckedFlow, Flow, flow_both_ways, length, sample
 from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix
 
 Map = NDArray[np.float32]  # (H, W)

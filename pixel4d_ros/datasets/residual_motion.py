@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.frame_pairs import REACH, FramePairs
-from pixel4d_ros.datasets.optical_flow import Mask, sample
+from pixel4d_ros.optical_flow import Mask, sample
 
 GAPS = (1, 3)  # frames between the two images of a pair: one for what is fast, one for what is slow
 DENIAL = 3.0  # grey levels by which the images must fit the flow better than a static world, somewhere in a patch

@@ -100,6 +100,11 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         help="how far the camera's attitude strays, in degrees per square root of a metre driven: frames are blurred "
         f"by as much (default: {ATTITUDE_WALK}; 0: not)",
     )
+    p.add_argument(
+        "--depth-from-motion",
+        action="store_true",
+        help="give the network depth from an earlier image and the way between them (the node's depth.from_motion)",
+    )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
 
@@ -221,6 +226,8 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
     notes = []
     if args.attitude_walk != ATTITUDE_WALK:
         notes.append(f"the camera's attitude strays by {args.attitude_walk:g} degrees per square root of a metre")
+    if args.depth_from_motion:
+        notes.append("beside each source image the network had depth from an earlier one (--depth-from-motion)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
     if missing:
         notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")
@@ -229,6 +236,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
         perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=tuple(notes),
+        motion_depth=args.depth_from_motion,
         without=without,
     )
 

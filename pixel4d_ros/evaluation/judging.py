@@ -37,6 +37,7 @@ class Setting:
     camera_height: float | None = None  # metres above flat ground; None: there is no such ground
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
+    depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
     started = time.perf_counter()
     # As Forecaster.forecast does; without a metric scale the speed is not known.
     speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
-    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, speed=speed)
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, setting.depth(window), speed)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)
     if path is None:

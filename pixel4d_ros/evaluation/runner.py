@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.rivals import known_height
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
-from pixel4d_ros.evaluation.windows import clip_windows, windows_of
+from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, windows_of
 from pixel4d_ros.rotations import FloatArray
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Options:
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     notes: tuple[str, ...] = ()
+    motion_depth: bool = False  # the network is given depth from motion beside each source image
     without: tuple[str, ...] = ()  # parts of the network that the forecaster does without
     watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
 
@@ -49,6 +51,8 @@ def evaluate_clip(
             f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
             f" {len(sequences[0])} were used"
         )
+    if options.motion_depth and not clip.metric:
+        raise ValueError(f"{name} says only up to scale how far the camera moved: --depth-from-motion needs metres")
     align = protocol.align or ("given" if clip.metric else "clip-scale")
     height = options.camera_height or known_height(name)
     if height is None:
@@ -58,6 +62,8 @@ def evaluate_clip(
         probed = [sequences[i] for i in np.unique(np.linspace(0, len(sequences) - 1, PROBED).round().astype(int))]
         scale = clip_scale(forecaster, list(windows_of(clip, probed, protocol)), protocol.seed)
     setting = Setting(align, scale, height, options.perceptual, options.video_features)
+    if options.motion_depth:
+        setting = replace(setting, depth=partial(motion_depth, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
     scores = _scores(evaluate(forecaster, windows, protocol, setting), options)
     if len(scores) < len(sequences):
@@ -73,6 +79,8 @@ def evaluate_worlds(
     from pixel4d_ros.synthetic.street import make_street
 
     options = options or Options()
+    if options.motion_depth:
+        raise ValueError(f"{worlds.name} has one source image of each world: --depth-from-motion needs earlier ones")
     scores = []
     size = protocol.size or protocol.image_size(*worlds.size)
     for seed in tqdm(worlds.seeds, "worlds", leave=False, unit="world"):

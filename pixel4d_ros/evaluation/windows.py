@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
+from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, earlier_view
+from pixel4d_ros.rotations import rigid_inverse
 
 M = TypeVar("M", bound=np.generic)
 
@@ -59,6 +61,23 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
         return image
     shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
+
+
+def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
+    """Depth from motion (h, w) of a window's source and an earlier frame of its clip, whose poses are metric.
+
+    None where the camera has hardly moved since.
+    """
+    source = int(np.searchsorted(clip.times, window.times[0]))
+    first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
+    before = np.arange(source - 1, first - 1, -1)
+    T_frame_source = rigid_inverse(clip.poses[before]) @ clip.poses[source]
+    chosen = earlier_view(np.linalg.norm(T_frame_source[:, :3, 3], axis=1).tolist())
+    if chosen is None:
+        return None
+    image = np.asarray(window.images[0])
+    earlier = resize_image(np.asarray(clip.images[before[chosen]]), (image.shape[1], image.shape[0]))
+    return depth_from_motion(image, earlier, T_frame_source[chosen], window.K)
 
 
 def moving_masks(clip: Clip) -> NDArray[np.bool_] | None:

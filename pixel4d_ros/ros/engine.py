@@ -15,6 +15,7 @@ from pixel4d_ros.forecaster import DeviceError
 from pixel4d_ros.rectification import Rectifier
 from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candidates
 from pixel4d_ros.ros.diagnostics import Faults, Statistics
+from pixel4d_ros.ros.earlier_views import EarlierViews
 from pixel4d_ros.ros.inputs import (
     CalibrationSource,
     Depth,
@@ -65,6 +66,7 @@ class Engine:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._rectifier = Rectifier()
+        self._earlier = EarlierViews()
         self._size: tuple[int, int] | None = None  # of the newest image read
         self._predicted: Prediction | None = None  # the newest
 
@@ -101,7 +103,7 @@ class Engine:
         if not out.wanted():
             tools.statistics.frame_skipped()
             return
-        result = self._result(source, near, path, self._depth(frame, source, p), p)
+        result = self._result(source, near, path, self._depth(frame, source, near, p), p)
         self._predicted = Prediction(frame, source, result.scene)
         if frame.inputs.outdated:
             return
@@ -147,7 +149,7 @@ class Engine:
         now = self._tools.node.get_clock().now().nanoseconds
         poses = candidate_paths(request.trajectories, near, source, now, p)
         if scene is None:
-            depth = None if frame is None else self._depth(frame, source, p)
+            depth = None if frame is None else self._depth(frame, source, near, p)
             # Candidates start alike, from the speed that the vehicle has.
             speed = CameraPath(p.times, poses[0]).speed()
             scene = self._tools.forecaster.predict(
@@ -188,8 +190,18 @@ class Engine:
         self._size = source.size
         return source
 
-    def _depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
-        """The image's depth; None, and where something is wrong a fault, when there is none to use."""
+    def _depth(self, frame: Frame, source: Source, near: Surroundings, p: Parameters) -> Depth | None:
+        """The image's depth, else that from motion if it is wanted; None when there is none to use."""
+        depth = self._sensor_depth(frame, source, p)
+        from_motion = self._earlier.depth(source, near, frame.inputs) if p.depth_from_motion and depth is None else None
+        known, how = (depth, "") if from_motion is None else (from_motion, ", from motion")
+        self._tools.statistics.depth = (
+            "none" if known is None else f"known of {(known > 0).mean():.0%} of the pixels{how}"
+        )
+        return known
+
+    def _sensor_depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
+        """The depth that came with the image; None, and where something is wrong a fault, when there is none to use."""
         end = time.monotonic() + (p.depth_wait if frame.inputs.depths else 0.0)
         try:
             while (depth := depth_of(source, frame.inputs.depths, p.depth_tolerance)) is None:
@@ -200,7 +212,6 @@ class Engine:
         except InputFault as fault:
             depth = None
             self._tools.faults.report(fault.place, str(fault))
-        self._tools.statistics.depth = "none" if depth is None else f"known of {(depth > 0).mean():.0%} of the pixels"
         return depth
 
     def _camera_path(self, inputs: Inputs, near: Surroundings, source: Source, p: Parameters) -> CameraPath:

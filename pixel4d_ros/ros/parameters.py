@@ -91,6 +91,11 @@ class Parameters:
     depth_wait: float = parameter(
         0.0, "Seconds to wait for the depth of an image while depth is coming in.", name="depth.wait", low=0.0, high=1.0
     )
+    depth_from_motion: bool = parameter(
+        False,
+        "Where an image has no depth, find some from an earlier image and the camera's way between them, by odometry.",
+        name="depth.from_motion",
+    )
     output_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height in pixels of forecast images; 0, 0: the source image's.", low=0, high=8192
     )

@@ -25,6 +25,7 @@ from pixel4d_ros.rectification import Lens, undistortion
 from pixel4d_ros.ros.conversions import fill
 from pixel4d_ros.ros.forecast_node import ForecastNode
 from pixel4d_ros.ros.inputs import Source, depth_of
+from pixel4d_ros.synthetic import street_clip
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 DISTORTION = [-0.2, 0.05, 0.001, 0.0, 0.0]
@@ -95,9 +96,12 @@ def sparse(value: float = 12.5, width: int = WIDTH) -> np.ndarray:
     return metres
 
 
-def given(world, seconds: float, depth: Image | None, late: bool = False, **info: Any) -> dict[str, Any]:
+def given(
+    world, seconds: float, depth: Image | None, late: bool = False, rgb: np.ndarray | None = None, **info: Any
+) -> dict[str, Any]:
     """What the forecaster is given for an image with this depth, which comes before or after it."""
     client, recording = world
+    rgb = picture() if rgb is None else rgb
     client.clear()
     client.info.publish(calibration(seconds, **info))
     client.settle()
@@ -107,7 +111,7 @@ def given(world, seconds: float, depth: Image | None, late: bool = False, **info
         if depth is not None and not late:
             client.depth.publish(depth)
             client.settle()
-        client.image.publish(image(seconds, picture()))
+        client.image.publish(image(seconds, rgb))
         if depth is not None and late:
             client.spin_for(0.1)
             client.depth.publish(depth)
@@ -135,6 +139,26 @@ def test_depth_of_another_time_is_not_used_and_a_late_one_is_waited_for(world, m
     assert given(world, moment + 1, depth_image(moment + 1.01, sparse()))["depth"] is not None
     late = given(world, moment + 2, depth_image(moment + 2, sparse(3.0)), late=True)
     assert late["depth"].max() == pytest.approx(3.0)
+
+
+def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_some(world, moment):
+    client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
+    clip = street_clip(900_002, 3, size=(WIDTH, HEIGHT))
+    speed = float(np.linalg.norm(clip.poses[2][:3, 3] - clip.poses[0][:3, 3])) / 0.2
+    assert set_parameter(client, "depth.from_motion", wanted).successful
+    try:
+        for seconds in (moment, moment + 0.2):
+            client.send_odometry(seconds, speed)
+        assert given(world, moment, None, rgb=clip.images[0])["depth"] is None  # nothing to compare with yet
+        found = given(world, moment + 0.2, None, rgb=clip.images[2])["depth"]
+        assert (found > 0).mean() > 0.02
+        client.until(lambda: client.values()["depth"].endswith("% of the pixels, from motion"))
+        sensed = given(world, moment + 0.2, depth_image(moment + 0.2, sparse()), rgb=clip.images[2])["depth"]
+        assert np.allclose(sensed, sparse())
+    finally:
+        wanted.bool_value = False
+        assert set_parameter(client, "depth.from_motion", wanted).successful
+    assert given(world, moment + 0.4, None, rgb=clip.images[2])["depth"] is None
 
 
 @pytest.mark.parametrize(

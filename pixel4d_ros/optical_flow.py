@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Flow = NDArray[np.float32]  # (H, W, 2) pixels
 Mask = NDArray[np.bool_]  # (H, W)
 
+LARGEST_WIDTH = 420  # pixels at which flow is measured
+CONSISTENT = 1.0  # pixels between going there and back, beyond which flow is not trusted
 ASTRAY_SHARE = 0.05  # of the flow's length by which the way back may miss, beside the slack
 
 
@@ -20,6 +22,24 @@ class CheckedFlow:
 
     flow: Flow  # (H, W, 2) pixels
     agrees: Mask  # (H, W): the other image's flow leads back again
+
+
+def flow_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which flow of images of width x height is measured."""
+    shrink = min(1.0, LARGEST_WIDTH / width)
+    return round(width * shrink), round(height * shrink)
+
+
+def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where back does not lead home.
+
+    Measured at LARGEST_WIDTH or less.
+    """
+    size = flow_size(first.shape[1], first.shape[0])
+    small = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (first, second))
+    grey = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in small]
+    checked, _ = flow_both_ways(grey[0], grey[1], CONSISTENT)
+    return np.where(checked.agrees[..., None], checked.flow / np.array(size, np.float32), np.float32(np.nan))
 
 
 def flow_both_ways(

@@ -1,0 +1,68 @@
+"""Depth from motion: how far things are, from where an earlier image of the same camera shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.optical_flow import Flow, measured_flow
+from pixel4d_ros.rotations import FloatArray
+
+NEAREST, FARTHEST = 1.5, 80.0  # metres
+BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
+LONGEST_AGO = 1.0  # seconds between them at most
+LEAST_PARALLAX = 3.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
+ASTRAY, ASTRAY_SHARE = 0.5, 0.1  # pixels off the line on which a still point lies, and of its parallax, in addition
+
+
+def depth_from_motion(
+    image: NDArray[np.uint8], earlier: NDArray[np.uint8], T_earlier_camera: FloatArray, K: FloatArray
+) -> NDArray[np.float32]:
+    """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown: a Forecaster's `depth`.
+
+    earlier (H, W, 3) was taken by the same camera, of intrinsics K (3, 3), from where T_earlier_camera (4, 4) maps
+    points of the image's frame. h x w is the image's size, or smaller (optical_flow.LARGEST_WIDTH). What moved
+    meanwhile is taken to stand: where it left the line on which a still point would lie it is unknown, but of what
+    drives along that line the depth is wrong. Raises ValueError for images of different sizes.
+    """
+    if image.shape != earlier.shape:
+        raise ValueError(f"the images must be of one size, got {image.shape} and {earlier.shape}")
+    flow = measured_flow(image, earlier)
+    height, width = flow.shape[:2]
+    small = Camera(K, image.shape[1], image.shape[0]).resized(width, height)
+    return _triangulated(flow * np.array((width, height), np.float32), T_earlier_camera, small.K)
+
+
+def earlier_view(distances: Sequence[float]) -> int | None:
+    """Which of earlier views, newest first, to triangulate with, by their distances in metres from where we are now.
+
+    The newest that is BASELINE away, else the one furthest away; None when the camera has hardly moved.
+    """
+    wide = next((i for i, distance in enumerate(distances) if distance >= BASELINE), None)
+    if wide is not None:
+        return wide
+    furthest = max(range(len(distances)), key=distances.__getitem__, default=None)
+    return None if furthest is None or distances[furthest] < LEAST_BASELINE else furthest
+
+
+def _triangulated(flow: Flow, T: FloatArray, K: FloatArray) -> NDArray[np.float32]:
+    """The depth (h, w) that explains a flow best, 0 where it cannot be believed.
+
+    A point at depth z along ray r is seen along R r + t / z: two equations, linear in 1 / z.
+    """
+    height, width = flow.shape[:2]
+    focal, center = K[[0, 1], [0, 1]], K[:2, 2]
+    pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+    turned = np.concatenate(((pixels - center) / focal, np.ones((height, width, 1))), -1) @ T[:3, :3].T
+    seen = (pixels + flow - center) / focal
+    slope = (T[:2, 3] - seen * T[2, 3]) * focal  # pixels that the point moves by, times its depth
+    offset = (seen * turned[..., 2:] - turned[..., :2]) * focal
+    inverse = (slope * offset).sum(-1) / np.maximum((slope * slope).sum(-1), 1e-9)
+    parallax = np.linalg.norm(slope, axis=-1) * inverse
+    astray = np.linalg.norm(slope * inverse[..., None] - offset, axis=-1)
+    believed = (parallax > LEAST_PARALLAX) & (astray < ASTRAY + ASTRAY_SHARE * parallax)
+    depth = 1 / np.maximum(inverse, 1 / FARTHEST / 2)
+    return np.where(believed & (depth > NEAREST) & (depth < FARTHEST), depth, 0).astype(np.float32)

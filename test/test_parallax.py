@@ -1,0 +1,128 @@
+"""Depth from motion: from two images and the camera's way between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import shared_path
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixel4d_ros import Forecaster
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.evaluation.protocol import Protocol
+from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
+from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
+from pixel4d_ros.evaluation.windows import cut, motion_depth
+from pixel4d_ros.parallax import (
+    BASELINE,
+    FARTHEST,
+    LEAST_BASELINE,
+    NEAREST,
+    _triangulated,
+    depth_from_motion,
+    earlier_view,
+)
+from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.synthetic import street_clip
+
+K = np.array([[240.0, 0, 100], [0, 250, 40], [0, 0, 1]])
+small = st.floats(-0.03, 0.03)
+
+
+@pytest.fixture(scope="module")
+def street() -> Clip:
+    """A synthetic street of exact depth and poses, two near cars driving in it."""
+    return street_clip(900_002, 6, size=(416, 128))
+
+
+def exact_flow(depth: FloatArray, T_earlier_camera: FloatArray) -> FloatArray:
+    """Flow (h, w, 2) of still points at depth (h, w) seen by K, to where an earlier view shows them."""
+    height, width = depth.shape
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack((u, v, np.ones_like(u)), -1).astype(float)
+    points = pixels @ np.linalg.inv(K).T * depth[..., None]
+    seen = (points @ T_earlier_camera[:3, :3].T + T_earlier_camera[:3, 3]) @ K.T
+    return seen[..., :2] / seen[..., 2:] - pixels[..., :2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(angles=st.tuples(small, small, small), way=st.tuples(small, small, st.floats(0.6, 2.0)), seed=st.integers(0, 99))
+def test_exact_flow_gives_exact_depth(angles: tuple[float, ...], way: tuple[float, ...], seed: int) -> None:
+    depth = np.random.default_rng(seed).uniform(NEAREST + 1, FARTHEST - 1, (80, 200))
+    found = _triangulated(exact_flow(depth, T := rigid(rotation_matrix(np.array(angles)), way)), T, K)
+    known = found > 0
+    assert known.mean() > 0.02
+    np.testing.assert_allclose(found[known], depth[known], rtol=1e-4)
+
+
+def test_what_moves_off_the_line_of_still_points_is_unknown() -> None:
+    T = rigid(np.eye(3), (0, 0, 1.0))
+    flow = exact_flow(np.full((80, 200), 8.0), T)
+    assert (_triangulated(flow, T, K)[:, 170:] > 0).all()
+    flow[:, 170:, 1] += 3.0  # to the side, the line is level
+    assert (_triangulated(flow, T, K)[30:50, 170:] == 0).all()
+
+
+def test_a_camera_that_only_turned_tells_no_depth() -> None:
+    T = rigid(rotation_matrix(np.array([0.0, 0.02, 0.0])), (0, 0, 0))
+    assert (_triangulated(exact_flow(np.full((80, 200), 8.0), T), T, K) == 0).all()
+
+
+def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
+    T = rigid_inverse(street.poses[3]) @ street.poses[5]
+    found = depth_from_motion(street.images[5], street.images[3], T, street.K)
+    assert street.depth is not None and street.object_ids is not None
+    known = (found > 0) & (street.object_ids[5] == 0)
+    assert known.mean() > 0.1
+    assert np.median(np.abs(found[known] / street.depth[5][known] - 1)) < 0.1
+
+
+def test_large_images_are_measured_smaller(street: Clip) -> None:
+    T, twice = rigid_inverse(street.poses[3]) @ street.poses[5], np.diag([2.0, 2.0, 1.0])
+    large = [np.repeat(np.repeat(street.images[i], 2, 0), 2, 1) for i in (5, 3)]
+    found = depth_from_motion(*large, T, twice @ street.K)
+    assert found.shape == (129, 420)
+    assert (found > 0).mean() > 0.1
+
+
+def test_images_of_two_sizes_are_refused(street: Clip) -> None:
+    with pytest.raises(ValueError, match="must be of one size"):
+        depth_from_motion(street.images[1], street.images[0][:64], np.eye(4), street.K)
+
+
+def test_the_newest_view_from_far_enough_is_taken() -> None:
+    assert earlier_view([0.2, BASELINE, 2.0]) == 1
+    assert earlier_view([LEAST_BASELINE, 0.3, 0.2]) == 1  # none is far enough: the furthest
+    assert earlier_view([LEAST_BASELINE / 2]) is None
+    assert earlier_view([]) is None
+
+
+def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:
+    window = cut(street, np.array([4, 5]))
+    found = motion_depth(street, window)
+    assert found is not None and (found > 0).any()
+    changed = street.images.copy()
+    changed[4:] = 0
+    again = motion_depth(Clip(**{**vars(street), "images": changed}), window)
+    np.testing.assert_array_equal(again, found)
+    assert motion_depth(street, cut(street, np.array([0, 1]))) is None
+
+
+def test_real_streets_are_forecast_better_with_an_earlier_image() -> None:
+    (clip,) = open_clips(shared_path("logs/val/kitti_0002.mcap"))
+    forecaster, protocol = Forecaster.load(device="cpu"), Protocol(stride=20)
+    alone, helped = (
+        evaluate_clip(forecaster, clip, protocol, "kitti_0002", Options(motion_depth=given)) for given in (False, True)
+    )
+    assert helped.gain.mean > alone.gain.mean + 0.3
+
+
+def test_depth_from_motion_needs_metres_and_earlier_images(street: Clip) -> None:
+    forecaster, wanted = Forecaster.load(device="cpu"), Options(motion_depth=True)
+    unscaled = Clip(**{**vars(street), "metric": False})
+    with pytest.raises(ValueError, match="--depth-from-motion needs metres"):
+        evaluate_clip(forecaster, unscaled, Protocol(frames=2), "street", wanted)
+    with pytest.raises(ValueError, match="--depth-from-motion needs earlier ones"):
+        evaluate_worlds(forecaster, WorldSet("street", 1), Protocol(frames=2), wanted)
