@@ -30,14 +30,19 @@ def flow_size(width: int, height: int) -> tuple[int, int]:
     return round(width * shrink), round(height * shrink)
 
 
+def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at the size at which flow is measured."""
+    size = flow_size(image.shape[1], image.shape[0])
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where back does not lead home.
 
     Measured at LARGEST_WIDTH or less.
     """
     size = flow_size(first.shape[1], first.shape[0])
-    small = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (first, second))
-    grey = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in small]
+    grey = [np.asarray(cv2.cvtColor(shrunk(image), cv2.COLOR_RGB2GRAY), np.uint8) for image in (first, second)]
     checked, _ = flow_both_ways(grey[0], grey[1], CONSISTENT)
     return np.where(checked.agrees[..., None], checked.flow / np.array(size, np.float32), np.float32(np.nan))
 
