@@ -12,6 +12,7 @@ Flow = NDArray[np.float32]  # (H, W, 2) pixels
 Mask = NDArray[np.bool_]  # (H, W)
 
 LARGEST_WIDTH = 420  # pixels at which flow is measured
+LEAST_HEIGHT = 32  # pixels: of a panorama's strip the width matters less
 CONSISTENT = 1.0  # pixels between going there and back, beyond which flow is not trusted
 ASTRAY_SHARE = 0.05  # of the flow's length by which the way back may miss, beside the slack
 
@@ -26,7 +27,7 @@ class CheckedFlow:
 
 def flow_size(width: int, height: int) -> tuple[int, int]:
     """Width and height at which flow of images of width x height is measured."""
-    shrink = min(1.0, LARGEST_WIDTH / width)
+    shrink = min(1.0, max(LARGEST_WIDTH / width, LEAST_HEIGHT / height))
     return round(width * shrink), round(height * shrink)
 
 
@@ -39,7 +40,7 @@ def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where back does not lead home.
 
-    Measured at LARGEST_WIDTH or less.
+    Measured at flow_size.
     """
     size = flow_size(first.shape[1], first.shape[0])
     grey = [np.asarray(cv2.cvtColor(shrunk(image), cv2.COLOR_RGB2GRAY), np.uint8) for image in (first, second)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.optical_flow import Flow, measured_flow
 from pixel4d_ros.rotations import FloatArray
 
+LEAST_SIDE = 12  # pixels, which DIS flow asks for
 NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
 LONGEST_AGO = 1.0  # seconds between them at most
@@ -24,28 +23,30 @@ def depth_from_motion(
     """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown: a Forecaster's `depth`.
 
     earlier (H, W, 3) was taken by the same camera, of intrinsics K (3, 3), from where T_earlier_camera (4, 4) maps
-    points of the image's frame. h x w is the image's size, or smaller (optical_flow.LARGEST_WIDTH). What moved
+    points of the image's frame. h x w is optical_flow.flow_size of the image. What moved
     meanwhile is taken to stand: where it left the line on which a still point would lie it is unknown, but of what
-    drives along that line the depth is wrong. Raises ValueError for images of different sizes.
+    drives along that line the depth is wrong. Raises ValueError for images of different sizes, or too small for flow.
     """
     if image.shape != earlier.shape:
         raise ValueError(f"the images must be of one size, got {image.shape} and {earlier.shape}")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        raise ValueError(f"flow needs images of {LEAST_SIDE} pixels or more on each side, got {image.shape[:2]}")
     flow = measured_flow(image, earlier)
     height, width = flow.shape[:2]
     small = Camera(K, image.shape[1], image.shape[0]).resized(width, height)
     return _triangulated(flow * np.array((width, height), np.float32), T_earlier_camera, small.K)
 
 
-def earlier_view(distances: Sequence[float]) -> int | None:
-    """Which of earlier views, newest first, to triangulate with, by their distances in metres from where we are now.
+def earlier_view(T_earlier_camera: FloatArray) -> int | None:
+    """Which of earlier views (N, 4, 4), newest first, to triangulate with.
 
     The newest that is BASELINE away, else the one furthest away; None when the camera has hardly moved.
     """
-    wide = next((i for i, distance in enumerate(distances) if distance >= BASELINE), None)
-    if wide is not None:
-        return wide
-    furthest = max(range(len(distances)), key=distances.__getitem__, default=None)
-    return None if furthest is None or distances[furthest] < LEAST_BASELINE else furthest
+    distances = np.linalg.norm(T_earlier_camera[:, :3, 3], axis=1)
+    if distances.max(initial=0) < LEAST_BASELINE:
+        return None
+    wide = distances >= BASELINE
+    return int(wide.argmax() if wide.any() else distances.argmax())
 
 
 def _triangulated(flow: Flow, T: FloatArray, K: FloatArray) -> NDArray[np.float32]:

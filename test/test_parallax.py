@@ -92,11 +92,21 @@ def test_images_of_two_sizes_are_refused(street: Clip) -> None:
         depth_from_motion(street.images[1], street.images[0][:64], np.eye(4), street.K)
 
 
+def test_a_panoramas_strip_is_measured_and_what_is_too_small_refused() -> None:
+    strip = np.random.default_rng(0).integers(0, 256, (64, 4000, 3), np.uint8)
+    assert depth_from_motion(strip, strip, np.eye(4), K).shape == (32, 2000)
+    with pytest.raises(ValueError, match="needs images of 12 pixels or more on each side"):
+        depth_from_motion(strip[:8], strip[:8], np.eye(4), K)
+
+
 def test_the_newest_view_from_far_enough_is_taken() -> None:
-    assert earlier_view([0.2, BASELINE, 2.0]) == 1
-    assert earlier_view([LEAST_BASELINE, 0.3, 0.2]) == 1  # none is far enough: the furthest
-    assert earlier_view([LEAST_BASELINE / 2]) is None
-    assert earlier_view([]) is None
+    def chosen(*metres: float) -> int | None:
+        return earlier_view(np.array([rigid(np.eye(3), (0, 0, z)) for z in metres]).reshape(-1, 4, 4))
+
+    assert chosen(0.2, BASELINE, 2.0) == 1
+    assert chosen(LEAST_BASELINE, 0.3, 0.2) == 1  # none is far enough: the furthest
+    assert chosen(LEAST_BASELINE / 2) is None
+    assert chosen() is None
 
 
 def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:

@@ -72,7 +72,7 @@ def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
     first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
     before = np.arange(source - 1, first - 1, -1)
     T_frame_source = rigid_inverse(clip.poses[before]) @ clip.poses[source]
-    chosen = earlier_view(np.linalg.norm(T_frame_source[:, :3, 3], axis=1).tolist())
+    chosen = earlier_view(T_frame_source)
     if chosen is None:
         return None
     image = np.asarray(window.images[0])

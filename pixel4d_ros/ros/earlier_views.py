@@ -58,8 +58,9 @@ class EarlierViews:
         views = [view for view in reversed(self._views) if view.helps(now)]
         if not self._views or self._views[-1].stamp_ns != now.stamp_ns:
             self._views.append(now)
-        motions = [rigid_inverse(view.T_odometry_camera) @ now.T_odometry_camera for view in views]
-        chosen = earlier_view([float(np.linalg.norm(T[:3, 3])) for T in motions])
+        poses = np.array([view.T_odometry_camera for view in views]).reshape(-1, 4, 4)
+        motions = rigid_inverse(poses) @ now.T_odometry_camera
+        chosen = earlier_view(motions)
         if chosen is None:
             return None
         return depth_from_motion(now.image, views[chosen].image, motions[chosen], now.camera.K)

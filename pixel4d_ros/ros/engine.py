@@ -192,13 +192,12 @@ class Engine:
 
     def _depth(self, frame: Frame, source: Source, near: Surroundings, p: Parameters) -> Depth | None:
         """The image's depth, else that from motion if it is wanted; None when there is none to use."""
-        depth = self._sensor_depth(frame, source, p)
-        from_motion = self._earlier.depth(source, near, frame.inputs) if p.depth_from_motion and depth is None else None
-        known, how = (depth, "") if from_motion is None else (from_motion, ", from motion")
-        self._tools.statistics.depth = (
-            "none" if known is None else f"known of {(known > 0).mean():.0%} of the pixels{how}"
-        )
-        return known
+        depth, how = self._sensor_depth(frame, source, p), ""
+        if depth is None and p.depth_from_motion:
+            depth, how = self._earlier.depth(source, near, frame.inputs), ", from motion"
+        share = 0.0 if depth is None else (depth > 0).mean()
+        self._tools.statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{how}"
+        return depth
 
     def _sensor_depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
         """The depth that came with the image; None, and where something is wrong a fault, when there is none to use."""
