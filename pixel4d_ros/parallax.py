@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import Camera
+from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.optical_flow import Flow, measured_flow
 from pixel4d_ros.rotations import FloatArray
 
@@ -55,10 +55,10 @@ def _triangulated(flow: Flow, T: FloatArray, K: FloatArray) -> NDArray[np.float3
     A point at depth z along ray r is seen along R r + t / z: two equations, linear in 1 / z.
     """
     height, width = flow.shape[:2]
-    focal, center = K[[0, 1], [0, 1]], K[:2, 2]
+    focal, unit = K[[0, 1], [0, 1]], np.ones((height, width))
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
-    turned = np.concatenate(((pixels - center) / focal, np.ones((height, width, 1))), -1) @ T[:3, :3].T
-    seen = (pixels + flow - center) / focal
+    turned = unproject(pixels, unit, K) @ T[:3, :3].T
+    seen = unproject(pixels + flow, unit, K)[..., :2]
     slope = (T[:2, 3] - seen * T[2, 3]) * focal  # pixels that the point moves by, times its depth
     offset = (seen * turned[..., 2:] - turned[..., :2]) * focal
     inverse = (slope * offset).sum(-1) / np.maximum((slope * slope).sum(-1), 1e-9)

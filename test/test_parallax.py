@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.frame_pairs import static_flow
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
@@ -24,7 +25,7 @@ from pixel4d_ros.parallax import (
     depth_from_motion,
     earlier_view,
 )
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 
 K = np.array([[240.0, 0, 100], [0, 250, 40], [0, 0, 1]])
@@ -37,21 +38,11 @@ def street() -> Clip:
     return street_clip(900_002, 6, size=(416, 128))
 
 
-def exact_flow(depth: FloatArray, T_earlier_camera: FloatArray) -> FloatArray:
-    """Flow (h, w, 2) of still points at depth (h, w) seen by K, to where an earlier view shows them."""
-    height, width = depth.shape
-    u, v = np.meshgrid(np.arange(width), np.arange(height))
-    pixels = np.stack((u, v, np.ones_like(u)), -1).astype(float)
-    points = pixels @ np.linalg.inv(K).T * depth[..., None]
-    seen = (points @ T_earlier_camera[:3, :3].T + T_earlier_camera[:3, 3]) @ K.T
-    return seen[..., :2] / seen[..., 2:] - pixels[..., :2]
-
-
 @settings(max_examples=30, deadline=None)
 @given(angles=st.tuples(small, small, small), way=st.tuples(small, small, st.floats(0.6, 2.0)), seed=st.integers(0, 99))
 def test_exact_flow_gives_exact_depth(angles: tuple[float, ...], way: tuple[float, ...], seed: int) -> None:
     depth = np.random.default_rng(seed).uniform(NEAREST + 1, FARTHEST - 1, (80, 200))
-    found = _triangulated(exact_flow(depth, T := rigid(rotation_matrix(np.array(angles)), way)), T, K)
+    found = _triangulated(static_flow(1 / depth, T := rigid(rotation_matrix(np.array(angles)), way), K), T, K)
     known = found > 0
     assert known.mean() > 0.02
     np.testing.assert_allclose(found[known], depth[known], rtol=1e-4)
@@ -59,7 +50,7 @@ def test_exact_flow_gives_exact_depth(angles: tuple[float, ...], way: tuple[floa
 
 def test_what_moves_off_the_line_of_still_points_is_unknown() -> None:
     T = rigid(np.eye(3), (0, 0, 1.0))
-    flow = exact_flow(np.full((80, 200), 8.0), T)
+    flow = static_flow(np.full((80, 200), 1 / 8), T, K)
     assert (_triangulated(flow, T, K)[:, 170:] > 0).all()
     flow[:, 170:, 1] += 3.0  # to the side, the line is level
     assert (_triangulated(flow, T, K)[30:50, 170:] == 0).all()
@@ -67,7 +58,7 @@ def test_what_moves_off_the_line_of_still_points_is_unknown() -> None:
 
 def test_a_camera_that_only_turned_tells_no_depth() -> None:
     T = rigid(rotation_matrix(np.array([0.0, 0.02, 0.0])), (0, 0, 0))
-    assert (_triangulated(exact_flow(np.full((80, 200), 8.0), T), T, K) == 0).all()
+    assert (_triangulated(static_flow(np.full((80, 200), 1 / 8), T, K), T, K) == 0).all()
 
 
 def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
