@@ -20,8 +20,8 @@ from pixel4d_ros.camera import Camera
 
 CANONICAL_FOCAL = 244.0  # pixels
 STRIDE = 32  # the encoder's coarsest stride: the canvas is a multiple of it
-# Pixels of the image on the canvas, for cameras of unusual field of view.
-MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 256, 640, 1280
+# Of the image on the canvas, for cameras of unusual field of view: no fewer pixels than training's crops have, about.
+MIN_PIXELS, MAX_WIDTH, MAX_HEIGHT = 52_000, 640, 1280
 MAX_VISIBLE_PIXELS = 1_600_000  # the visible layer of larger images is built from a smaller copy
 
 
@@ -72,8 +72,8 @@ class Canvas:
     def of(camera: Camera) -> Canvas:
         """The canvas of a camera: canonical focal length, within the limits of the network's image size."""
         focal = CANONICAL_FOCAL
-        width = camera.width * focal / camera.K[0, 0]
-        focal *= min(max(width, MIN_WIDTH), MAX_WIDTH) / width
+        width, height = camera.width * focal / camera.K[0, 0], camera.height * focal / camera.K[1, 1]
+        focal *= min(max(1.0, math.sqrt(MIN_PIXELS / (width * height))), MAX_WIDTH / width)
         focal = min(focal, MAX_HEIGHT * camera.K[1, 1] / camera.height)
         width = max(STRIDE, round(camera.width * focal / camera.K[0, 0]))
         height = max(STRIDE, round(camera.height * focal / camera.K[1, 1]))
