@@ -9,15 +9,15 @@ import pytest
 import torch
 from batch_samples import SIZE, sample_batch
 
-from pixel4d_ros.predictor.maps import PixelMaps
+from pixel4d_ros.predictor.maps import PixelMaps, Source
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training import losses
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import Prediction, training_canvas
+from pixel4d_ros.training.rendering import RenderedPrediction, training_canvas
 
 
-def perfect_prediction(batch: Batch) -> Prediction:
+def perfect_prediction(batch: Batch) -> RenderedPrediction:
     """Votes and motion that are exactly those of the batch's objects."""
     canvas = training_canvas(*SIZE)
     h, w = canvas.height // 4, canvas.width // 4
@@ -29,9 +29,20 @@ def perfect_prediction(batch: Batch) -> Prediction:
         offset[0, 0][where] = (columns.float().mean() - columns) / OFFSET_SCALE
         offset[0, 1][where] = (rows.float().mean() - rows) / OFFSET_SCALE
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
-    still = torch.zeros(1, 12, h, w)
-    maps = PixelMaps({}, {"center": center, "offset": offset}, still[:, None], still, still)
-    return Prediction(batch.images, maps, motion, torch.ones(1), canvas, None, batch.flow.clone(), batch.flow.clone())
+    still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, canvas.height, canvas.width)
+    maps = PixelMaps({"mobility": full}, {"center": center, "offset": offset}, still[:, None], still, still.clone())
+    source = Source(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
+    return RenderedPrediction(
+        source=source,
+        maps=maps,
+        motion=motion,
+        depth_scale=torch.ones(1),
+        canvas=canvas,
+        posterior=None,
+        views=batch.images,
+        flow=batch.flow.clone(),
+        static_flow=batch.flow.clone(),
+    )
 
 
 def test_equal_images_cost_nothing() -> None:
@@ -99,11 +110,46 @@ def test_right_votes_and_motion_cost_nothing() -> None:
     batch.object_ids[batch.object_ids == 0] = -1
     prediction = perfect_prediction(batch)
     best = losses.object_loss(prediction, batch).item()  # of the heat map, which no logits match exactly
-    prediction.motion[:, 0, 2] += 1.0
-    assert losses.object_loss(prediction, batch).item() - best == pytest.approx(1 / LINEAR_SCALE, rel=1e-5)
+    prediction.motion[:, 0, 2] += 1.0  # which is more to what drives at 1 m/s than at 2
+    wrong = (1 / (1 + losses.SLOW) + 1 / (2 + losses.SLOW)) / 2
+    assert losses.object_loss(prediction, batch).item() - best == pytest.approx(wrong, rel=1e-5)
     prediction.motion[:, 0, 2] -= 1.0
     prediction.maps.objects["offset"] += 0.25
     assert losses.object_loss(prediction, batch).item() - best == pytest.approx(0.25, rel=1e-5)
+
+
+def test_a_large_object_counts_for_more_than_a_small_one_but_not_by_its_area() -> None:
+    batch = sample_batch(objects=2)
+    batch.motions[0, 2] = batch.motions[0, 1]
+    batch.object_ids[0, 4:28, 36:60] = 2  # four times the area of the other
+    best = losses.object_loss(perfect_prediction(batch), batch).item()
+
+    def costs(k: int) -> tuple[float, float]:
+        """Of wrong motion and of wrong votes of object k."""
+        slow, astray = perfect_prediction(batch), perfect_prediction(batch)
+        top, left = slow.canvas.top // 4, slow.canvas.left // 4
+        wrong = torch.zeros(slow.motion.shape[-2:])
+        wrong[top : top + 8, left : left + 16] = batch.object_ids[0, 2::4, 2::4] == k
+        slow.motion[:, 0, 0] += wrong
+        astray.maps.objects["offset"].add_(wrong)
+        return losses.object_loss(slow, batch).item() - best, losses.object_loss(astray, batch).item() - best
+
+    small, large = costs(1), costs(2)
+    for little, much in zip(small, large):
+        assert much == pytest.approx(2 * little, rel=1e-3)
+
+
+def test_the_loss_of_motion_is_of_what_moves_and_how_alone() -> None:
+    batch = sample_batch(objects=2)
+    prediction = perfect_prediction(batch)
+    total, parts = losses.motion_loss(prediction, batch)
+    assert list(parts) == ["mobility", "objects", "spread"]
+    assert total.item() == pytest.approx(sum(losses.WEIGHTS[name] * value.item() for name, value in parts.items()))
+    known = {"mobility": losses.mobility_loss(torch.zeros(1, 32, 64), batch.object_ids)}
+    known |= {"objects": losses.object_loss(prediction, batch), "spread": losses.spread_loss(prediction, batch)}
+    assert {name: value.item() for name, value in parts.items()} == pytest.approx(
+        {name: value.item() for name, value in known.items()}
+    )
 
 
 def test_a_centre_where_the_object_is_costs_least() -> None:

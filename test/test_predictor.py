@@ -14,8 +14,9 @@ from torch import Tensor
 from pixel4d_ros import Camera
 from pixel4d_ros.predictor.canvas import (
     CANONICAL_FOCAL,
+    MAX_HEIGHT,
     MAX_WIDTH,
-    MIN_WIDTH,
+    MIN_PIXELS,
     STRIDE,
     Canvas,
     mirror,
@@ -25,8 +26,16 @@ from pixel4d_ros.predictor.canvas import (
 from pixel4d_ros.predictor.decoders import sensor_pyramid
 from pixel4d_ros.predictor.layout import Layout
 from pixel4d_ros.predictor.lifting import Grid, surface_gaussians
-from pixel4d_ros.predictor.maps import MAX_DEPTH, MIN_DEPTH, decode_depth, encode_sensor, encode_speed, known_speed
-from pixel4d_ros.predictor.network import choose_motion
+from pixel4d_ros.predictor.maps import (
+    MAX_DEPTH,
+    MIN_DEPTH,
+    Source,
+    decode_depth,
+    encode_sensor,
+    encode_speed,
+    known_speed,
+)
+from pixel4d_ros.predictor.network import Network, choose_motion
 from pixel4d_ros.predictor.posterior import Later, static_flow
 from pixel4d_ros.predictor.shell import Shell, shell_layer
 from pixel4d_ros.rendering import GaussianViews, rasterize
@@ -51,20 +60,40 @@ def rays(camera: Camera) -> Tensor:
 
 
 @often
-@given(st.integers(64, 2000), st.floats(0.3, 1.4), st.floats(0.5, 2.5), st.floats(0.8, 1.25))
+@given(st.integers(64, 2000), st.floats(0.1, 3), st.floats(0.15, 2.5), st.floats(0.8, 1.25))
 def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
     source = camera(width, round(width * aspect), zoom * width, zoom * width * squeeze)
     canvas = Canvas.of(source)
     assert canvas.width % STRIDE == 0 and canvas.height % STRIDE == 0
     right, bottom = canvas.width - canvas.left - canvas.inner.width, canvas.height - canvas.top - canvas.inner.height
     assert min(canvas.left, canvas.top, right, bottom) >= 16
-    assert MIN_WIDTH <= canvas.inner.width <= MAX_WIDTH
+    assert canvas.inner.width <= MAX_WIDTH and canvas.inner.height <= MAX_HEIGHT
+    largest = canvas.inner.width == MAX_WIDTH or canvas.inner.height == MAX_HEIGHT
+    assert largest or canvas.inner.width * canvas.inner.height > 0.99 * MIN_PIXELS
     # Square pixels, at the canonical focal length unless that would make the canvas too small or too large.
     fx, fy = canvas.inner.K[0, 0], canvas.inner.K[1, 1]
     assert fy == pytest.approx(fx, rel=0.02)
     assert canvas.depth_scale == pytest.approx(fx / CANONICAL_FOCAL)
-    if MIN_WIDTH < width * CANONICAL_FOCAL / source.K[0, 0] < MAX_WIDTH:
+    assert largest or fx > 0.99 * CANONICAL_FOCAL
+    usual = (source.width * CANONICAL_FOCAL / source.K[0, 0], source.height * CANONICAL_FOCAL / source.K[1, 1])
+    if usual[0] < MAX_WIDTH and usual[1] < MAX_HEIGHT and usual[0] * usual[1] > MIN_PIXELS:
         assert fx == pytest.approx(CANONICAL_FOCAL, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("source", "inner"),
+    [
+        (camera(1242, 375, 721.0), (420, 127)),  # KITTI's: many enough as they are
+        (camera(640, 480, 1200.0), (263, 197)),  # a long lens: 130 x 98 would be few
+        (camera(480, 640, 1200.0), (197, 263)),  # and whichever side is up
+        (camera(2000, 100, 4000.0), (640, 32)),  # no wider for the sake of more pixels
+        (camera(100, 2000, 200.0), (64, 1280)),  # nor higher
+    ],
+    ids=lambda value: f"{value.width}x{value.height}" if isinstance(value, Camera) else None,
+)
+def test_a_narrow_view_is_enlarged_to_the_pixels_of_training(source: Camera, inner: tuple[int, int]) -> None:
+    canvas = Canvas.of(source)
+    assert (canvas.inner.width, canvas.inner.height) == inner
 
 
 def test_the_image_lies_within_the_drawn_canvas() -> None:
@@ -198,8 +227,8 @@ def test_the_shell_surrounds_the_camera() -> None:
 
 
 def test_measured_depth_falls_on_its_place_on_the_canvas_and_the_nearest_hides_the_rest() -> None:
-    canvas = Canvas.of(camera(400, 120, 244))
-    depth = torch.zeros(240, 800)
+    canvas = Canvas.of(camera(440, 120, 244))
+    depth = torch.zeros(240, 880)
     depth[100, 300], depth[101, 301], depth[7, 9] = 8.0, 5.0, torch.nan
     placed = canvas.place(depth)
     assert placed.shape == (canvas.height, canvas.width) and (placed > 0).sum() == 1
@@ -246,4 +275,14 @@ def test_the_latent_chooses_motion_within_its_spread() -> None:
     torch.testing.assert_close(chosen, torch.stack((mode, mode - 2**0.5 * spread), 1))
 
 
-# Objects
+def test_what_moves_is_said_by_both_branches() -> None:
+    torch.manual_seed(0)
+    network = Network().eval()
+    source = Source(torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, known_speed(3))
+    with torch.no_grad():
+        before = network(source)[0]
+        network.dynamic.objects.bias[-1] += 2  # mobility, the last of OBJECT_MAPS
+        after = network(source)[0]
+    assert after.objects["mobility"].shape == (1, 1, 16, 24)
+    torch.testing.assert_close(after.static["mobility"], before.static["mobility"] + 2)
+    assert all(torch.equal(after.static[name], before.static[name]) for name in before.static if name != "mobility")

@@ -14,9 +14,10 @@ import pytest
 import torch
 from batch_samples import SIZE, sample_batch
 from conftest import REPOSITORY
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pixel4d_ros.predictor.checkpoint import load_weights
+from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
@@ -102,6 +103,36 @@ def test_a_short_training_writes_weights_that_load(tmp_path: Path, monkeypatch: 
     assert moved.max() < 10 * rate
     # And training goes on from what it wrote.
     assert loop.train(replace(tiny_config(tmp_path / "more.safetensors", steps=1), weights=path), []).is_file()
+
+
+def test_motion_alone_is_trained_and_all_else_stays_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "WIDE", SIZE)
+    monkeypatch.setattr(loop, "WARM_UP", 1)
+    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+    torch.manual_seed(1)
+    start = tmp_path / "start.safetensors"
+    save_weights(Network(), start)
+    config = tiny_config(tmp_path / "out.safetensors")
+    config = replace(config, only="motion", weights=start, ema=0.0, synthetic_batch=4)  # some in which something moves
+    before, after = load_file(start), load_file(loop.train(config, []))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("dynamic.")}
+
+
+def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:
+    torch.manual_seed(0)
+    network, batch = Network().train(), sample_batch()
+    config = replace(tiny_config(Path()), only="motion", weights=Path("any"))
+    parts = loop._step(network, loop._optimizer(network, config), batch, config, 0.5)
+    assert parts.keys() == {"mobility", "objects", "spread", "gradient", "skipped"} and not parts["skipped"]
+    for name, parameter in network.named_parameters():
+        if name.startswith("dynamic."):
+            assert parameter.grad is not None and parameter.grad.any(), name
+        else:
+            assert parameter.grad is None, name
 
 
 def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

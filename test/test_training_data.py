@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.optical_flow import measured_flow
 from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.synthetic import sample_views
+from pixel4d_ros.synthetic import RenderedViews, sample_views
+from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
+from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
 from pixel4d_ros.training.real_data import RealData
-from pixel4d_ros.training.synthetic_data import exact_flow
+from pixel4d_ros.training.synthetic_data import exact_flow, make_batches, varied
 
 often = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -140,16 +145,77 @@ def test_the_exact_flow_of_a_synthetic_world_carries_its_colours_along() -> None
     views = sample_views([1, 3, 8], torch.tensor([[0.0, 0.2]] * 3), (104, 32))
     flow = exact_flow(views)
     assert torch.isnan(flow[torch.isinf(views.depth[:, 0])[:, None].expand(-1, 2, -1, -1)]).all()
-    row, column = torch.meshgrid(torch.arange(32), torch.arange(104), indexing="ij")
-    place = torch.stack(((column + flow[:, 0] + 0.5) / 104, (row + flow[:, 1] + 0.5) / 32), -1) * 2 - 1
-    there = (place.abs() < 0.95).all(-1)
-    images = views.rgb.permute(0, 1, 4, 2, 3)
-    found = torch.nn.functional.grid_sample(images[:, 1], place.nan_to_num(5.0), align_corners=False)
-    moving = views.object_ids[:, 0] > 0
+    images, moving = views.rgb.permute(0, 1, 4, 2, 3), views.object_ids[:, 0] > 0
+    found, there = carried(images, flow)
     for pixels in (there & moving, there & ~moving):
         assert pixels.sum() > 50
-        carried, repeated = ((image - images[:, 0]).abs().mean(1)[pixels].median() for image in (found, images[:, 1]))
-        assert carried < 0.5 * repeated
+        resembles, repeated = ((image - images[:, 0]).abs().mean(1)[pixels].median() for image in (found, images[:, 1]))
+        assert resembles < 0.5 * repeated
+
+
+def carried(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """The colours of view 1 where flow leads (B, 3, H, W), and whether that lies in the image (B, H, W)."""
+    height, width = flow.shape[-2:]
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack(((column + flow[:, 0] + 0.5) / width, (row + flow[:, 1] + 0.5) / height), -1) * 2 - 1
+    found = torch.nn.functional.grid_sample(images[:, 1], place.nan_to_num(5.0), align_corners=False)
+    return found, (place.abs() < 0.95).all(-1)
+
+
+# The mirror
+
+
+@pytest.fixture(scope="module")
+def made() -> Batch:
+    """Eight synthetic worlds, of which some turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+        (batch,) = make_batches(8, 2, (104, 32), np.random.default_rng(0), torch.device("cpu"), kind="street")
+    return batch
+
+
+def flow_of(batch: Batch) -> Tensor:
+    """Flow as depth, cameras and motion of a batch say."""
+    views = RenderedViews(
+        batch.images.permute(0, 1, 3, 4, 2),
+        batch.depth[:, None],
+        batch.object_ids[:, None],
+        batch.K[:, 0],
+        batch.T_source_camera,
+        batch.times,
+        batch.motions,
+        batch.centroids,
+    )
+    return exact_flow(views)
+
+
+def test_mirrored_twice_a_batch_is_itself_again(made: Batch) -> None:
+    again = synthetic_data.mirrored(synthetic_data.mirrored(made))
+    for f in fields(Batch):
+        torch.testing.assert_close(getattr(again, f.name), getattr(made, f.name), equal_nan=True, msg=f.name)
+
+
+def test_in_the_mirror_labels_and_flow_still_agree(made: Batch) -> None:
+    other = synthetic_data.mirrored(replace(made, matched=made.depth))
+    assert not torch.equal(other.depth, made.depth) and torch.equal(other.matched, other.depth)
+    turning = made.motions[:, 1:, 2:].abs().amax((-1, -2)) > 0.05
+    pixels = torch.stack([turning[b][ids - 1] & (ids > 0) for b, ids in enumerate(made.object_ids)])
+    assert pixels.sum() > 50  # or the signs of the turns would not show
+    for batch in (made, other):
+        torch.testing.assert_close(flow_of(batch), batch.flow, rtol=1e-3, atol=1e-2, equal_nan=True)
+    (found, _), (mirrored_found, _) = carried(made.images, made.flow), carried(other.images, other.flow)
+    torch.testing.assert_close(mirrored_found.flip(-1), found, rtol=0, atol=1e-3)
+
+
+def test_varied_worlds_change_their_colours_and_sometimes_their_side(made: Batch) -> None:
+    days = [varied(made, np.random.default_rng(seed)) for seed in range(8)]
+    sides = [torch.equal(day.depth, made.depth) for day in days]
+    assert {True, False} == set(sides)
+    for day, same in zip(days, sides):
+        assert same or torch.equal(day.depth, made.depth.flip(-1))
+        assert day.images.shape == made.images.shape and day.images.min() >= 0 and day.images.max() <= 1
+        seen = day.images if same else day.images.flip(-1)
+        assert 0.01 < (seen - made.images).abs().mean() < 0.3
 
 
 def test_sparse_depth_is_true_where_it_is_given_and_often_missing() -> None:

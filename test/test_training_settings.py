@@ -66,6 +66,8 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
+        ("only: depth", "only must be motion or nothing, not 'depth'"),
+        ("only: motion", "only motion is trained: name the weights that the rest stays as"),
         ("- steps", "must hold `option: value` lines"),
         ("steps: [", "is not YAML"),
         ("steps: 1\nsteps: 2", "is not YAML: .*duplicate"),
@@ -81,6 +83,14 @@ def test_a_wrong_config_file_is_one_clear_line(
     assert "run.yaml" in error and "\n" not in error
     with pytest.raises(ValueError, match=message):
         raise ValueError(error)
+
+
+def test_training_a_part_needs_the_rest() -> None:
+    with pytest.raises(ValueError, match="name the weights"):
+        TrainingConfig(only="motion")
+    with pytest.raises(ValueError, match="only must be motion or nothing, not 'x'"):
+        TrainingConfig(only="x", weights=Path("w.safetensors"))
+    assert TrainingConfig(only="motion", weights=Path("w.safetensors")).only == "motion"
 
 
 def test_nothing_to_train_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +179,9 @@ def test_a_pool_is_the_same_whether_walked_or_jumped_to(monkeypatch: pytest.Monk
     assert len(made) == 3 + 7  # what is still in the pool, and the seven renewals after it
 
 
-def test_the_config_file_that_comes_along_is_valid() -> None:
-    config = TrainingConfig(**read_config_file(REPOSITORY / "config" / "train.yaml"))
+@pytest.mark.parametrize(("name", "only"), [("train", ""), ("motion", "motion")])
+def test_the_config_files_that_come_along_are_valid(name: str, only: str) -> None:
+    given = read_config_file(REPOSITORY / "config" / f"{name}.yaml")
+    config = TrainingConfig(**{**given, "weights": Path("w.safetensors")})
     assert config.sources and config.out.is_relative_to(REPOSITORY / "out")
+    assert config.only == only

@@ -14,7 +14,7 @@ from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.shipped import shipped, shipped_places
 
-FORMAT = "pixel4d_network_2"
+FORMAT = "pixel4d_network_3"
 SHIPPED = "pixel4d.safetensors"
 
 

@@ -21,6 +21,7 @@ from pixel4d_ros.predictor.maps import (
 
 _WIDTHS = (48, 64, 96, 128, 192)  # decoder channels at strides 2, 4, 8, 16, 32
 _FULL = 32
+_DYNAMIC_WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -88,8 +89,9 @@ class StaticDecoder(nn.Module):
             nn.SiLU(),
         )
         self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
-        self.objects = nn.Conv2d(_WIDTHS[1], sum(OBJECT_MAPS.values()), 3, padding=1)
-        _start_heads(self)
+        # Start far, opaque, still: what most pixels are.
+        starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}
+        _start(self.head, [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)])
 
     def coarse(self, source: Source, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
@@ -109,29 +111,35 @@ class StaticDecoder(nn.Module):
 
 
 class DynamicDecoder(nn.Module):
-    """Bottleneck, speed and quarter resolution features -> the likeliest motion and its spread; a latent -> a choice.
+    """Features and speed -> what moves as one object, its likeliest motion and that motion's spread.
 
-    Motion maps (B, 12, H/4, W/4) are mode + sqrt(2) * spread * z. A decoder that may mix the latent in as it likes
-    learns to do without it; here the latent is the only way to what the image does not tell. The camera's speed tells
-    much about the traffic around it, of which one image says little.
+    A decoder of its own, beside the static one, whose features it also sees: so that it can be trained with all else
+    left as it is. Motion maps are mode + sqrt(2) * spread * z. A decoder that may mix the latent in as it likes learns
+    to do without it; here the latent is the only way to what the image does not tell. The camera's speed tells much
+    about the traffic around it, of which one image says little.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.static = nn.Conv2d(_WIDTHS[4] + SPEED_CHANNELS, 96, 3, padding=1)
-        self.inner = _block(96, 96)
-        self.quarter = _block(96 + _WIDTHS[1], 64)
-        self.head = nn.Conv2d(64, 2 * MOTION_CHANNELS, 3, padding=1)
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
+        inputs = (_WIDTHS[4] + SPEED_CHANNELS, *(FEATURE_CHANNELS[i] for i in (3, 2, 1)))
+        above = (0, *_DYNAMIC_WIDTHS[:-1])
+        given = (0, 0, 0, _WIDTHS[1])
+        self.levels = nn.ModuleList(_block(sum(n), width) for *n, width in zip(inputs, above, given, _DYNAMIC_WIDTHS))
+        self.motion = nn.Conv2d(_DYNAMIC_WIDTHS[-1], 2 * MOTION_CHANNELS, 3, padding=1)
+        self.objects = nn.Conv2d(_DYNAMIC_WIDTHS[-1], sum(OBJECT_MAPS.values()), 3, padding=1)
+        _start(self.motion, [0.0] * 2 * MOTION_CHANNELS)
+        _start(self.objects, [-4.0, 0.0, 0.0, 0.0])  # no centres, no votes
 
-    def forward(self, bottleneck: Tensor, quarter: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
-        """The mode and the spread of motion, (B, 12, H/4, W/4) each."""
+    def forward(
+        self, bottleneck: Tensor, quarter: Tensor, features: list[Tensor], speed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """OBJECT_MAPS (B, C, H/4, W/4), and the mode and the spread of motion, (B, 12, H/4, W/4) each."""
         everywhere = speed[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
-        x = self.inner(_up(self.static(torch.cat((bottleneck, everywhere), 1))))
-        x = F.interpolate(x, quarter.shape[-2:], mode="bilinear", align_corners=False)
-        mode, spread = self.head(self.quarter(torch.cat((x, quarter), 1))).chunk(2, 1)
-        return mode, F.softplus(spread - 1)
+        x = self.levels[0](torch.cat((bottleneck, everywhere), 1))
+        for level, seen in zip(self.levels[1:], ((features[3],), (features[2],), (features[1], quarter))):
+            x = level(torch.cat((_up(x), *seen), 1))
+        mode, spread = self.motion(x).chunk(2, 1)
+        return self.objects(x), mode, F.softplus(spread - 1)
 
 
 def measured(source: Source) -> tuple[Tensor, list[Tensor]]:
@@ -152,12 +160,8 @@ def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
     return levels
 
 
-def _start_heads(decoder: StaticDecoder) -> None:
-    """Start far, opaque, still and without objects: what most pixels are."""
-    starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "hidden_depth": 0.0, "hidden_opacity": 0.0, "mobility": -4.0}
-    static = [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)]
-    objects = [-4.0, 0.0, 0.0]  # no centres, no votes
+def _start(head: nn.Conv2d, bias: list[float]) -> None:
+    """Have an untrained head answer about the same everywhere."""
     with torch.no_grad():
-        for head, bias in ((decoder.head, static), (decoder.objects, objects)):
-            head.weight.mul_(0.1)
-            head.bias = nn.Parameter(torch.tensor(bias))
+        head.weight.mul_(0.1)
+        head.bias = nn.Parameter(torch.tensor(bias))

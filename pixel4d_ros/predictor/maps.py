@@ -21,7 +21,11 @@ STATIC_MAPS = {
     "hidden_color": 3,
     "mobility": 1,  # logit: moves on its own
 }
-OBJECT_MAPS = {"center": 1, "offset": 2}  # at a quarter of the resolution: object centres, and votes for them
+OBJECT_MAPS = {  # at a quarter of the resolution
+    "center": 1,  # logit: an object's centre
+    "offset": 2,  # vote for it
+    "mobility": 1,  # adds to the logit of the full resolution, which knows the edges
+}
 MOTION_CHANNELS = 12  # v, a, w, a_w
 LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
 MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres

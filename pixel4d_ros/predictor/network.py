@@ -1,8 +1,8 @@
 """The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
 
-A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder that turns the bottleneck and a latent
-into motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees a later
-frame.
+A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a
+latent into their motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees
+a later frame.
 """
 
 from __future__ import annotations
@@ -102,15 +102,17 @@ class Network(nn.Module):
         sensor, depths = measured(source)
         bottleneck, quarter = self.static.coarse(source, features, depths)
 
-        def find() -> tuple[dict[str, Tensor], Tensor | None]:
-            objects = named_maps(self.static.objects(quarter), OBJECT_MAPS)
-            return objects, None if group is None else group(objects)
+        def move() -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
+            maps, mode, spread = self.dynamic(bottleneck, quarter, features, source.speed)
+            objects = named_maps(maps, OBJECT_MAPS)
+            return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, near), (mode, spread) = concurrently(
-            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS),
-            find,
-            lambda: self.dynamic(bottleneck, quarter, source.speed),
+        static, (objects, near, mode, spread) = concurrently(
+            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS), move
         )
+        size = source.image.shape[-2:]
+        coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
+        static["mobility"] = static["mobility"] + coarse
         posterior = None
         if later is not None:
             posterior = self.posterior(features[1], decode_depth(static["depth"].detach()), later)

@@ -58,6 +58,7 @@ class TrainingConfig:
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
+    only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
     without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
@@ -84,6 +85,10 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
         if not self.drop_path < 1:
             raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
+        if self.only not in ("", "motion"):
+            raise ValueError(f"only must be motion or nothing, not {self.only!r}")
+        if self.only and self.weights is None:
+            raise ValueError(f"only {self.only} is trained: name the weights that the rest stays as")
         if self.batch + self.synthetic_batch < 1:
             raise ValueError("batch and synthetic_batch are both 0: a step needs samples")
 

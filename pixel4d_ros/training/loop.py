@@ -23,10 +23,10 @@ from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
-from pixel4d_ros.training.losses import total_loss
+from pixel4d_ros.training.losses import motion_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
-from pixel4d_ros.training.rendering import predict_views
+from pixel4d_ros.training.rendering import predict_maps, predict_views
 from pixel4d_ros.training.resume import RunState, load_state, save_state
 from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.validation import validate
@@ -201,6 +201,9 @@ def _network(config: TrainingConfig) -> Network:
 
 
 def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
+    if config.only == "motion":
+        network.requires_grad_(False)
+        network.dynamic.requires_grad_(True)
     encoder = list(network.encoder.parameters())
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if id(p) not in known]
@@ -216,10 +219,13 @@ def _rate(config: TrainingConfig, progress: float) -> float:
 def _step(
     network: nn.Module, optimizer: torch.optim.AdamW, batch: Batch, config: TrainingConfig, progress: float
 ) -> dict[str, Tensor]:
-    widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
-    use_prior = torch.rand(len(batch.images), device=batch.images.device) < 0.5
-    prediction = predict_views(network, batch, widen, use_prior)
-    loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
+    if config.only == "motion":
+        loss, parts = motion_loss(predict_maps(network, batch), batch)
+    else:
+        widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
+        use_prior = torch.rand(len(batch.images), device=batch.images.device) < 0.5
+        prediction = predict_views(network, batch, widen, use_prior)
+        loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -9,55 +9,70 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.predictor.maps import MAX_DEPTH, decode_depth
-from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE, decode_motion, pixel_grid
+from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import Prediction, inside_view
+from pixel4d_ros.training.rendering import Prediction, RenderedPrediction, inside_view
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
 STILL_PRIOR = 0.03  # weight of a pixel of which nobody knows whether it moves, counted as one that stands
 CENTER_SIGMA = 2.0  # quarter resolution pixels
+SLOW = 2.0  # m/s: errors of motion count in relation to the speed and this
 MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the forecast of movers lacks is their depth
 
 
+WEIGHTS = {
+    "color": 1.0,
+    "edges": 0.25,
+    "smooth": 0.02,
+    "flow": 0.03,
+    "mobility": 0.2,
+    "objects": 0.2,
+    "spread": 0.04,
+    "hidden": 0.005,
+    "latent": 0.002,
+}
+
+
 def total_loss(
-    prediction: Prediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
+    prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
     maps, canvas = prediction.maps, prediction.canvas
     depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
     limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
-    mobility = inside_view(maps.static["mobility"], canvas)[:, 0]
-    ids = batch.object_ids
     parts = {
         "color": color_loss(prediction.views, batch.images),
         "depth": depth_loss(depth, *known_depth(batch, matched_weight), limit),
         "edges": depth_edge_loss(depth, batch.depth, limit),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
-        "flow": flow_loss(prediction, batch.flow, ids, guess=progress >= DEPTH_TRUSTED_FROM),
-        "mobility": mobility_loss(mobility, ids),
-        "objects": object_loss(prediction, batch),
-        "spread": spread_loss(prediction, batch),
+        "flow": flow_loss(prediction, batch.flow, batch.object_ids, guess=progress >= DEPTH_TRUSTED_FROM),
+        **_motion_parts(prediction, batch),
         "hidden": torch.sigmoid(maps.static["hidden_opacity"]).mean(),
         "latent": latent_loss(prediction.posterior),
     }
-    weights = {
-        "color": 1.0,
-        "depth": depth_weight,
-        "edges": 0.25,
-        "smooth": 0.02,
-        "flow": 0.03,
-        "mobility": 0.2,
-        "objects": 0.2,
-        "spread": 0.04,
-        "hidden": 0.005,
-        "latent": 0.002,
+    return _weighted(parts, {**WEIGHTS, "depth": depth_weight})
+
+
+def motion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
+    return _weighted(_motion_parts(prediction, batch), WEIGHTS)
+
+
+def _motion_parts(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    mobility = inside_view(prediction.maps.static["mobility"], prediction.canvas)[:, 0]
+    return {
+        "mobility": mobility_loss(mobility, batch.object_ids),
+        "objects": object_loss(prediction, batch),
+        "spread": spread_loss(prediction, batch),
     }
+
+
+def _weighted(parts: dict[str, Tensor], weights: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
     total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-    names = list(parts)
-    return total, dict(zip(names, torch.stack([parts[name].detach() for name in names])))
+    return total, dict(zip(parts, torch.stack([value.detach() for value in parts.values()])))
 
 
 def color_loss(rendered: Tensor, target: Tensor) -> Tensor:
@@ -119,7 +134,7 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
     return total
 
 
-def flow_loss(prediction: Prediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:
+def flow_loss(prediction: RenderedPrediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:
     """Mean log distance in pixels between predicted and measured flow (B, 2, H, W), where there is any.
 
     Where ids (B, H, W) say that something moves it tells the motion, elsewhere the depth, and both from further away
@@ -167,8 +182,11 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
     truth, told = _true_motion(batch, members)
     v, a, w, a_w = ((motion - truth).abs() * told).unflatten(1, (4, 3)).sum(2).unbind(1)
-    errors = (v + w + 0.3 * (a + a_w)) / LINEAR_SCALE
-    moving, measured = members.sum(-1), told.amax(1)
+    fast = torch.nan_to_num(batch.motions[:, 1:, 0]).norm(dim=-1)
+    # A large object counts for more than a small one, but not by its area.
+    share = members / mass.clamp(min=1).sqrt()[:, None, None]
+    errors = (v + w + 0.3 * (a + a_w)) * (share / (fast + SLOW)[:, None, None]).sum(-1)
+    moving, measured = share.sum(-1), share.sum(-1) * told.amax(1)
     return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
 
 

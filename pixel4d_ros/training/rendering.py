@@ -26,14 +26,21 @@ SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the losses look at."""
+    """What the network says of a batch's sources; the losses of motion look at no more."""
 
-    views: Tensor  # (B, V, 3, H, W) rendered colours
+    source: Source
     maps: PixelMaps
     motion: Tensor  # (B, 4, 3, h, w) at a quarter of the canvas
     depth_scale: Tensor  # (B,)
     canvas: Canvas
     posterior: Latent | None
+
+
+@dataclass(frozen=True)
+class RenderedPrediction(Prediction):
+    """And what that looks like."""
+
+    views: Tensor  # (B, V, 3, H, W) rendered colours
     flow: Tensor  # (B, 2, H, W) pixels from view 0 to view 1, by the predicted motion; no gradient to depth
     static_flow: Tensor  # the same if nothing moved on its own, by the predicted depth
 
@@ -52,31 +59,47 @@ def training_canvas(width: int, height: int) -> Canvas:
     )
 
 
-def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Tensor) -> Prediction:
-    """Predict from view 0 and render all views. use_prior (B,) bool: samples that get the prior's mode as latent."""
+def predict_maps(network: nn.Module, batch: Batch, use_prior: Tensor | None = None) -> Prediction:
+    """Predict from view 0. use_prior (B,) bool: samples that get the prior's mode as latent; None: all do.
+
+    Other latents are drawn from the posterior, given what moved until view 1.
+    """
     height, width = batch.images.shape[-2:]
     canvas = training_canvas(width, height)
-    grid = Grid.of(canvas.inner, canvas)
-    K = batch.K[:, 0].clone()
-    K[:, 0, 2] += canvas.left
-    K[:, 1, 2] += canvas.top
+    K = _canvas_intrinsics(batch, canvas)
     depth_scale = torch.sqrt(K[:, 0, 0] * K[:, 1, 1]) / CANONICAL_FOCAL
     source = _source(batch, canvas, K, depth_scale)
-    later = _later(batch, canvas, K, depth_scale)
+    later = None if use_prior is None else _later(batch, canvas, K, depth_scale)
+    if use_prior is not None and later is not None:
+        use_prior = use_prior | (later.time <= 0)  # a stereo pair has no later frame: nothing to infer motion from
     with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
-        # A stereo pair has no later frame: nothing to infer motion from.
-        maps, posterior = network(source, later=later, use_prior=use_prior | (later.time <= 0))
+        maps, posterior = network(source, later=later, use_prior=use_prior)
     maps = maps.float()
-    visible = visible_layer(maps, batch.images[:, 0], K, grid, depth_scale, widen)
-    hidden = hidden_layer(maps, source.image, K, depth_scale, widen)
-    shell = shell_layer(source.image, Shell.of(K, canvas.width, canvas.height, depth_scale))
-    motion = decode_motion(maps.motion, depth_scale)[:, 0]
-    means, quaternions = _moved(batch, canvas, visible, maps, motion)
+    return Prediction(source, maps, decode_motion(maps.motion, depth_scale)[:, 0], depth_scale, canvas, posterior)
+
+
+def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Tensor) -> RenderedPrediction:
+    """predict_maps, and all views rendered."""
+    predicted = predict_maps(network, batch, use_prior)
+    canvas, maps, depth_scale = predicted.canvas, predicted.maps, predicted.depth_scale
+    K, drawn = _canvas_intrinsics(batch, canvas), predicted.source.image
+    visible = visible_layer(maps, batch.images[:, 0], K, Grid.of(canvas.inner, canvas), depth_scale, widen)
+    hidden = hidden_layer(maps, drawn, K, depth_scale, widen)
+    shell = shell_layer(drawn, Shell.of(K, canvas.width, canvas.height, depth_scale))
+    means, quaternions = _moved(batch, canvas, visible, maps, predicted.motion)
     views = _render(batch, (visible, hidden, shell), means, quaternions)
     static_flow = _flow(visible.means, batch, canvas)
     # What moves shall be explained by its motion, not by another depth.
     flow = _flow(means[:, 1] - visible.means + visible.means.detach(), batch, canvas)
-    return Prediction(views, maps, motion, depth_scale, canvas, posterior, flow, static_flow)
+    return RenderedPrediction(**vars(predicted), views=views, flow=flow, static_flow=static_flow)
+
+
+def _canvas_intrinsics(batch: Batch, canvas: Canvas) -> Tensor:
+    """K (B, 3, 3) of the sources in pixels of the canvas."""
+    K = batch.K[:, 0].clone()
+    K[:, 0, 2] += canvas.left
+    K[:, 1, 2] += canvas.top
+    return K
 
 
 def _source(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Source:

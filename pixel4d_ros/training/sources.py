@@ -17,7 +17,7 @@ from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_fold
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
 from pixel4d_ros.training.real_data import RealData, is_room
-from pixel4d_ros.training.synthetic_data import make_batches
+from pixel4d_ros.training.synthetic_data import make_batches, varied
 
 Size = tuple[int, int]  # width, height
 RENEW_EVERY = 32  # calls between renewals of a synthetic pool: making worlds costs more than a step can spare
@@ -65,7 +65,8 @@ class TrainingData:
         if real is not None and config.batch:
             parts.append(real.batch(config.batch, self.views, self.tall if indoors else self.wide))
         if config.synthetic_batch:
-            parts.append(synthetic.batch(rooms_before if indoors else step - rooms_before, self.rng))
+            made = synthetic.batch(rooms_before if indoors else step - rooms_before, self.rng)
+            parts.append(varied(made, self.rng))
         return Batch.join(parts)
 
     def _room_steps(self, step: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from numpy.random import Generator
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.synthetic import RenderedViews, sample_views
+from pixel4d_ros.training.augmentation import change_colors
 from pixel4d_ros.training.batch import Batch
 
 STEP = 0.1  # seconds between frames
@@ -43,6 +46,32 @@ def make_batches(
         speed=T[:, 1, 2, 3] / times[:, 1],
     )
     return [made.part(i * count, (i + 1) * count) for i in range(MADE_AT_ONCE)]
+
+
+def varied(batch: Batch, rng: Generator) -> Batch:
+    """The batch as another day might show it: other colours, and half of the time all of it in a mirror."""
+    batch = replace(batch, images=change_colors(batch.images, rng))
+    return mirrored(batch) if rng.random() < 0.5 else batch
+
+
+def mirrored(batch: Batch) -> Batch:
+    """The batch in a world whose left is right: x changes its sign, and turns about y and z change theirs."""
+    K, device = batch.K.clone(), batch.K.device
+    K[..., 0, 2] = batch.images.shape[-1] - 1 - K[..., 0, 2]
+    point, turn = torch.tensor([-1.0, 1, 1], device=device), torch.tensor([1.0, -1, -1], device=device)
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1], device=device))
+    return replace(
+        batch,
+        images=batch.images.flip(-1),
+        K=K,
+        T_source_camera=mirror @ batch.T_source_camera @ mirror,
+        depth=batch.depth.flip(-1),
+        matched=batch.matched.flip(-1),
+        object_ids=batch.object_ids.flip(-1),
+        motions=batch.motions * torch.stack((point, point, turn, turn)),
+        centroids=batch.centroids * point,
+        flow=batch.flow.flip(-1) * point[:2, None, None],
+    )
 
 
 def exact_flow(scenes: RenderedViews) -> Tensor:
