@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from network_answers import answers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
-from pixel4d_ros.predictor.maps import PixelMaps, Source
 from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
@@ -32,17 +32,6 @@ def renewed(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sys.argv", ["renew_motion.py", str(out), str(path)])
     assert renew_motion.main() == 0
     return out
-
-
-def answers(path: Path) -> PixelMaps:
-    network = Network()
-    load_weights(network, path)
-    torch.manual_seed(1)
-    source = Source(
-        torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, torch.zeros(1, 2)
-    )
-    with torch.no_grad():
-        return network.eval()(source)[0]
 
 
 def test_all_but_what_moves_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

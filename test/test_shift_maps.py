@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from network_answers import answers
 
-from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
-from pixel4d_ros.predictor.maps import Source
+from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
@@ -24,22 +24,11 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path / "in.safetensors"
 
 
-def static_maps(path: Path) -> dict[str, torch.Tensor]:
-    network = Network()
-    load_weights(network, path)
-    torch.manual_seed(1)
-    source = Source(
-        torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, torch.zeros(1, 2)
-    )
-    with torch.no_grad():
-        return network.eval()(source)[0].static
-
-
 def test_only_what_is_named_is_shifted(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.safetensors"
     monkeypatch.setattr("sys.argv", ["shift_maps.py", str(out), str(trained), "size=-4", "hidden_color=0.5"])
     assert shift_maps.main() == 0
-    before, after = static_maps(trained), static_maps(out)
+    before, after = answers(trained).static, answers(out).static
     for name, shift in {**dict.fromkeys(before, 0.0), "size": -4.0, "hidden_color": 0.5}.items():
         torch.testing.assert_close(after[name], before[name] + shift, rtol=0, atol=5e-3)
 
