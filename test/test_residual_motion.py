@@ -11,8 +11,8 @@ from dataset_samples import laser_street
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.datasets.frame_pairs import static_flow
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
+from pixel4d_ros.still_world import static_flow
 
 
 @pytest.fixture(scope="module")

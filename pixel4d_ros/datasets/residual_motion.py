@@ -10,15 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.frame_pairs import REACH, FramePairs
+from pixel4d_ros.datasets.frame_pairs import FramePairs
 from pixel4d_ros.optical_flow import Mask, sample
+from pixel4d_ros.still_world import moving_patches
 
 GAPS = (1, 3)  # frames between the two images of a pair: one for what is fast, one for what is slow
-DENIAL = 3.0  # grey levels by which the images must fit the flow better than a static world, somewhere in a patch
-DOUBT = 1.0  # grey levels in the rest of the patch
-SURE = 0.2  # share of a patch that must be denied by that much
-HOLE = 0.005  # of the image's pixels: smaller holes in a patch are filled
-SMALLEST = 0.0004  # of the image's pixels: smaller patches are no object
 OVERLAP = 0.4  # of a patch that must be a patch in a neighbouring frame too
 
 
@@ -47,7 +43,7 @@ def residual_moving_masks(clip: Clip) -> Mask:
 
 def moving_masks(pairs: FramePairs, run: Callable[..., Iterable[Mask]]) -> Mask:
     """residual_moving_masks of frames whose flows are kept; run is map, or that of a thread pool."""
-    raw = np.stack(list(run(lambda t: _patches(_denial(pairs, t)), range(pairs.count))))
+    raw = np.stack(list(run(lambda t: moving_patches(_denial(pairs, t)), range(pairs.count))))
     return np.stack(list(run(lambda t: _lasting(raw, pairs, t), range(pairs.count))))
 
 
@@ -65,22 +61,6 @@ def _denial(pairs: FramePairs, t: int) -> NDArray[np.float32]:
         if len(sides) == 2 and t not in sides:
             out = np.maximum(out, np.minimum(pairs.residual(t, sides[0]).denial, pairs.residual(t, sides[1]).denial))
     return out
-
-
-def _patches(denial: NDArray[np.float32]) -> Mask:
-    """Patches of pixels that move: specks left out, gaps and holes closed, each surely moving somewhere."""
-    out = cv2.morphologyEx((denial > DOUBT).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    reach = max(3, int(REACH * out.shape[1] / 2) * 2 + 1)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    out = cv2.morphologyEx(out, cv2.MORPH_CLOSE, disc)
-    _, holes, sizes, _ = cv2.connectedComponentsWithStats(1 - out, connectivity=4)
-    out[(sizes[:, cv2.CC_STAT_AREA] < HOLE * out.size)[holes]] = 1
-    count, labels, sizes, _ = cv2.connectedComponentsWithStats(out, connectivity=4)
-    sure = np.bincount(labels[denial > DENIAL], minlength=count)
-    keep = (sizes[:, cv2.CC_STAT_AREA] >= SMALLEST * out.size) & (sure >= SURE * sizes[:, cv2.CC_STAT_AREA])
-    keep[0] = False
-    kept: Mask = keep[labels]
-    return kept
 
 
 def _lasting(masks: Mask, pairs: FramePairs, t: int) -> Mask:

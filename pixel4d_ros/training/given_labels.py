@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.frame_pairs import Map
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.evaluation.windows import resized
 from pixel4d_ros.optical_flow import Mask, flow_size
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.still_world import Map
 from pixel4d_ros.training.motion_labels import MotionLabels, points_of
 
 # Width, height in pixels of the smallest upright hole in depth that tells of something left out. In KITTI stereo 2015

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import unproject
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.frame_pairs import FramePairs, Map, static_flow
+from pixel4d_ros.datasets.frame_pairs import FramePairs
 from pixel4d_ros.datasets.residual_motion import GAPS, moving_masks
 from pixel4d_ros.evaluation.windows import resized
 from pixel4d_ros.optical_flow import Mask, flow_size, length, sample
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.still_world import Map, flow_noise, static_flow
 
 STILL = 0.6  # of the noise of flow: what differs less from a static world fits it
 TELLING = 2.0  # times the noise: parallax that a thing with a motion of its own would hardly show too
@@ -151,7 +152,7 @@ def _still(pairs: FramePairs, sharp: list[Map], moving: Mask, t: int) -> Mask:
         residual, T = pairs.residual(t, s), pairs.pose(t, s)
         fits = residual.excess < STILL
         turned = static_flow(np.zeros_like(sharp[t]), T, pairs.clip.K)
-        parallax = length(residual.static - turned) > TELLING * pairs.flow_noise(residual.static)
+        parallax = length(residual.static - turned) > TELLING * flow_noise(residual.static)
         expected, seen = _depths(pairs, sharp, t, s)
         both = (expected > 0) & (seen > 0)
         off = np.abs(seen - expected) > DEPTH_AGREES * expected + DEPTH_NOISE
