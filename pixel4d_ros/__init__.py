@@ -10,6 +10,7 @@ __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from pixel4d_ros.camera import Camera, CameraPath
+    from pixel4d_ros.earlier_view import EarlierView
     from pixel4d_ros.forecaster import Forecast, Forecaster
     from pixel4d_ros.scene import DynamicGaussians
 
@@ -17,10 +18,11 @@ _HOMES = {
     "Camera": "pixel4d_ros.camera",
     "CameraPath": "pixel4d_ros.camera",
     "DynamicGaussians": "pixel4d_ros.scene",
+    "EarlierView": "pixel4d_ros.earlier_view",
     "Forecast": "pixel4d_ros.forecaster",
     "Forecaster": "pixel4d_ros.forecaster",
 }
-__all__ = ["Camera", "CameraPath", "DynamicGaussians", "Forecast", "Forecaster"]
+__all__ = ["Camera", "CameraPath", "DynamicGaussians", "EarlierView", "Forecast", "Forecaster"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.attitude import ATTITUDE_WALK
 from pixel4d_ros.camera import Camera, CameraPath, check_poses
+from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.errors import DeviceError, WeightsError
+from pixel4d_ros.measured_motion import with_measured_motion
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
@@ -93,13 +95,14 @@ class Forecaster:
         seed: int = 0,
         depth: ArrayLike | None = None,
         speed: float | None = None,
+        earlier: EarlierView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 
-        Two measurements help where there are any: depth (h, w) along the optical axis in metres, registered to the
-        image, of any size, 0 or not finite where unknown; and the camera's own forward speed in m/s, which says much
-        about the traffic around it. Raises ValueError for bad input, DeviceError when the device's memory does not
-        suffice.
+        Three measurements help where there are any: depth (h, w) along the optical axis in metres, registered to the
+        image, of any size, 0 or not finite where unknown; the camera's own forward speed in m/s, which says much
+        about the traffic around it; and an earlier view, which tells what moves and how. Raises ValueError for bad
+        input, DeviceError when the device's memory does not suffice.
         """
         pixels = check_image(image)
         camera = Camera(np.asarray(K, np.float64), pixels.shape[1], pixels.shape[0])
@@ -110,7 +113,11 @@ class Forecaster:
         measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
             sensor = None if measured is None else staged(measured, self.device)
-            return self.predictor.predict(staged(pixels, self.device), camera, num_samples, seed, sensor, speed)
+            scene = self.predictor.predict(staged(pixels, self.device), camera, num_samples, seed, sensor, speed)
+            if earlier is not None:
+                with torch.inference_mode():
+                    scene = with_measured_motion(scene, pixels, earlier)
+        return scene
 
     def render(
         self,
@@ -152,13 +159,14 @@ class Forecaster:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         depth: ArrayLike | None = None,
+        earlier: EarlierView | None = None,
     ) -> Forecast:
         """Forecast what the camera will see along the path at times (T,) seconds after the image.
 
-        size (width, height) of the frames; None: the image's. depth and errors as predict has them; the speed is that
-        of the path at its start.
+        size (width, height) of the frames; None: the image's. depth, earlier and errors as predict has them; the speed
+        is that of the path at its start.
         """
-        scene = self.predict(image, K, num_samples, seed, depth, path.speed())
+        scene = self.predict(image, K, num_samples, seed, depth, path.speed(), earlier)
         poses, times = path.at(times), np.atleast_1d(np.asarray(times, np.float64))
         camera = _view_camera(scene, None, size)
         frames, depths, confidence, uncertainty = self._collect(

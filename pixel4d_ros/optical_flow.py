@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Flow = NDArray[np.float32]  # (H, W, 2) pixels
 Mask = NDArray[np.bool_]  # (H, W)
 
+LEAST_SIDE = 12  # pixels, which DIS flow asks for
 LARGEST_WIDTH = 420  # pixels at which flow is measured
 LEAST_HEIGHT = 32  # pixels: of a panorama's strip the width matters less
 CONSISTENT = 1.0  # pixels between going there and back, beyond which flow is not trusted
@@ -35,6 +36,14 @@ def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An image (H, W, 3) at the size at which flow is measured."""
     size = flow_size(image.shape[1], image.shape[0])
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def check_pair(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
+    """Raise ValueError for images (H, W, 3) between which no flow can be measured."""
+    if image.shape != other.shape:
+        raise ValueError(f"the images must be of one size, got {image.shape} and {other.shape}")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        raise ValueError(f"flow needs images of {LEAST_SIDE} pixels or more on each side, got {image.shape[:2]}")
 
 
 def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera, unproject
-from pixel4d_ros.optical_flow import Flow, measured_flow
+from pixel4d_ros.optical_flow import Flow, check_pair, measured_flow
 from pixel4d_ros.rotations import FloatArray
 
-LEAST_SIDE = 12  # pixels, which DIS flow asks for
 NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
 LONGEST_AGO = 1.0  # seconds between them at most
@@ -27,17 +26,14 @@ def depth_from_motion(
     meanwhile is taken to stand: where it left the line on which a still point would lie it is unknown, but of what
     drives along that line the depth is wrong. Raises ValueError for images of different sizes, or too small for flow.
     """
-    if image.shape != earlier.shape:
-        raise ValueError(f"the images must be of one size, got {image.shape} and {earlier.shape}")
-    if min(image.shape[:2]) < LEAST_SIDE:
-        raise ValueError(f"flow needs images of {LEAST_SIDE} pixels or more on each side, got {image.shape[:2]}")
+    check_pair(image, earlier)
     flow = measured_flow(image, earlier)
     height, width = flow.shape[:2]
     small = Camera(K, image.shape[1], image.shape[0]).resized(width, height)
     return _triangulated(flow * np.array((width, height), np.float32), T_earlier_camera, small.K)
 
 
-def earlier_view(T_earlier_camera: FloatArray) -> int | None:
+def view_for_depth(T_earlier_camera: FloatArray) -> int | None:
     """Which of earlier views (N, 4, 4), newest first, to triangulate with.
 
     The newest that is BASELINE away, else the one furthest away; None when the camera has hardly moved.

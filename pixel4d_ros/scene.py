@@ -121,11 +121,11 @@ class DynamicGaussians:
             quaternions=quaternions,
             velocities=self.velocities + self.accelerations * t,
             angular_velocities=self.angular_velocities + self.angular_accelerations * t,
-            centroids=self.centroids + self._per_object(shift),
+            centroids=self.centroids + self.per_object(shift),
             futures=(),
         )
 
-    def _per_object(self, values: Tensor) -> Tensor:
+    def per_object(self, values: Tensor) -> Tensor:
         """Mean (M + 1, 3) of per-Gaussian values (N, 3) over each object; zero for objects without Gaussians."""
         total = torch.zeros_like(self.centroids).index_add(0, self.object_ids, values.to(self.centroids.dtype))
         count = torch.zeros_like(self.centroids[:, :1]).index_add(

@@ -61,6 +61,7 @@ class Repeater:
         seed: int,
         depth: None = None,
         speed: float | None = None,
+        earlier: None = None,
     ) -> DynamicGaussians:
         self.image, self.speed = image, speed
         scene = moving_scene()

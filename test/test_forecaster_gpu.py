@@ -10,13 +10,14 @@ import torch
 from dataset_samples import Photo, street_photo
 from test_forecaster import tensors
 
-from pixel4d_ros import Camera, CameraPath, Forecaster
+from pixel4d_ros import Camera, CameraPath, EarlierView, Forecaster
 from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.predictor.predictor import EAGER_PATH, FAST_PATH
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
+DEVICES = "cuda", "cpu"
 TIMES = np.array([0.0, 0.3, 0.6])
 AHEAD = CameraPath.constant_twist([0, 0, 5.0], [0, 0.05, 0], 1.0)
 
@@ -47,6 +48,17 @@ def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth
     assert fast.path == FAST_PATH
     assert np.array_equal(one.frames, again.frames)
     assert psnr(one.frames, other.frames) > 45
+
+
+def test_an_earlier_view_tells_a_gpu_what_it_tells_the_cpu(photo: Photo) -> None:
+    before = photo.image.copy()
+    before[20:50, 30:80] = photo.image[20:50, 34:84]  # what is there came from 4 pixels further left
+    earlier = EarlierView(before, np.eye(4), 0.2)
+    one, other = (Forecaster.load(device=name).predict(photo.image, photo.K, earlier=earlier) for name in DEVICES)
+    assert one.means.is_cuda and (other.object_ids > 0).any()
+    alike = (one.object_ids.cpu() > 0) == (other.object_ids > 0)
+    assert alike.float().mean() > 0.99
+    torch.testing.assert_close(one.velocities.cpu()[alike], other.velocities[alike], atol=0.3, rtol=0.1)
 
 
 def test_threads_may_share_a_forecaster(photo: Photo) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.frame_pairs import static_flow
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
@@ -23,9 +22,10 @@ from pixel4d_ros.parallax import (
     NEAREST,
     _triangulated,
     depth_from_motion,
-    earlier_view,
+    view_for_depth,
 )
 from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.still_world import static_flow
 from pixel4d_ros.synthetic import street_clip
 
 K = np.array([[240.0, 0, 100], [0, 250, 40], [0, 0, 1]])
@@ -92,7 +92,7 @@ def test_a_panoramas_strip_is_measured_and_what_is_too_small_refused() -> None:
 
 def test_the_newest_view_from_far_enough_is_taken() -> None:
     def chosen(*metres: float) -> int | None:
-        return earlier_view(np.array([rigid(np.eye(3), (0, 0, z)) for z in metres]).reshape(-1, 4, 4))
+        return view_for_depth(np.array([rigid(np.eye(3), (0, 0, z)) for z in metres]).reshape(-1, 4, 4))
 
     assert chosen(0.2, BASELINE, 2.0) == 1
     assert chosen(LEAST_BASELINE, 0.3, 0.2) == 1  # none is far enough: the furthest

@@ -105,6 +105,11 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="give the network depth from an earlier image and the way between them (the node's depth.from_motion)",
     )
+    p.add_argument(
+        "--motion-from-flow",
+        action="store_true",
+        help="tell the network what moved since an earlier image, by flow and odometry (the node's motion.from_flow)",
+    )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
 
@@ -228,6 +233,8 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
         notes.append(f"the camera's attitude strays by {args.attitude_walk:g} degrees per square root of a metre")
     if args.depth_from_motion:
         notes.append("beside each source image the network had depth from an earlier one (--depth-from-motion)")
+    if args.motion_from_flow:
+        notes.append("beside each source image the network had the flow to an earlier one (--motion-from-flow)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
     if missing:
         notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")
@@ -237,6 +244,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=tuple(notes),
         motion_depth=args.depth_from_motion,
+        earlier_view=args.motion_from_flow,
         without=without,
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
 from pixel4d_ros.evaluation.metrics import DepthErrors, depth_errors, psnr, ssim
 from pixel4d_ros.evaluation.motion_metrics import LEAST_SHARE, MotionScore, score_motion
@@ -38,6 +39,7 @@ class Setting:
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
+    earlier: Callable[[Clip], EarlierView | None] = lambda window: None  # the same
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
     started = time.perf_counter()
     # As Forecaster.forecast does; without a metric scale the speed is not known.
     speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
-    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, setting.depth(window), speed)
+    depth, earlier = setting.depth(window), setting.earlier(window)
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, depth, speed, earlier)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)
     if path is None:

@@ -11,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.earlier_view import EarlierView
+from pixel4d_ros.evaluation import synthetic_worlds
 from pixel4d_ros.evaluation.alignment import PROBED, clip_scale
 from pixel4d_ros.evaluation.environment import device_name, package_version
 from pixel4d_ros.evaluation.judging import Judged, Setting, SourceScore, Video, evaluate
@@ -19,7 +21,7 @@ from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.rivals import known_height
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
-from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, windows_of
+from pixel4d_ros.evaluation.windows import clip_windows, earlier_view, motion_depth, windows_of
 from pixel4d_ros.rotations import FloatArray
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Options:
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     notes: tuple[str, ...] = ()
     motion_depth: bool = False  # the network is given depth from motion beside each source image
+    earlier_view: bool = False  # the network is told what moved since an earlier image
     without: tuple[str, ...] = ()  # parts of the network that the forecaster does without
     watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
 
@@ -51,8 +54,9 @@ def evaluate_clip(
             f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
             f" {len(sequences[0])} were used"
         )
-    if options.motion_depth and not clip.metric:
-        raise ValueError(f"{name} says only up to scale how far the camera moved: --depth-from-motion needs metres")
+    if (options.motion_depth or options.earlier_view) and not clip.metric:
+        option = "--depth-from-motion" if options.motion_depth else "--motion-from-flow"
+        raise ValueError(f"{name} says only up to scale how far the camera moved: {option} needs metres")
     align = protocol.align or ("given" if clip.metric else "clip-scale")
     height = options.camera_height or known_height(name)
     if height is None:
@@ -64,6 +68,8 @@ def evaluate_clip(
     setting = Setting(align, scale, height, options.perceptual, options.video_features)
     if options.motion_depth:
         setting = replace(setting, depth=partial(motion_depth, clip))
+    if options.earlier_view:
+        setting = replace(setting, earlier=partial(earlier_view, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
     scores = _scores(evaluate(forecaster, windows, protocol, setting), options)
     if len(scores) < len(sequences):
@@ -89,6 +95,9 @@ def evaluate_worlds(
         if worlds.kind == "street":
             height = float(make_street(seed, max(3.0, float(clip.times[-1]))).camera(np.zeros(1))[0, 2, 3])
         setting = Setting(protocol.align or "given", 1.0, height, options.perceptual, options.video_features)
+        if options.earlier_view:
+            seen = synthetic_worlds.earlier_view(seed, worlds.kind, size)
+            setting = replace(setting, earlier=partial(_same, seen))
         if setting.align == "clip-scale":
             raise ValueError("synthetic worlds have one source image each: --align image-scale is what fits them")
         scores += _scores(evaluate(forecaster, clip_windows(clip, protocol), protocol, setting), options)
@@ -104,6 +113,11 @@ def _scores(judged: Iterator[Judged], options: Options) -> list[SourceScore]:
         options.watch(found)
         scores.append(found.score)
     return scores
+
+
+def _same(seen: EarlierView, _: Clip) -> EarlierView:
+    """What a world's only source image has before it."""
+    return seen
 
 
 def _missing(clip: Clip) -> Iterator[str]:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.earlier_view import AGO, EarlierView
+from pixel4d_ros.rotations import rigid_inverse
 
 HELD_OUT = 900_001  # training draws its seeds from 2^20 on, so that smaller ones are never trained on
 PATTERN = re.compile(r"synthetic-(street|room):([0-9]+)(?:@([0-9]+))?")
@@ -66,7 +70,7 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
     motions[0], centroids[0] = views.motions[0].numpy(), views.centroids[0].numpy()
     return Clip(
         f"synthetic_{kind}_{seed}",
-        (views.rgb[0] * 255).round().byte().numpy(),
+        _as_images(views.rgb[0]),
         views.K[0].double().numpy(),
         views.T_source_camera[0].double().numpy(),
         times,
@@ -75,3 +79,17 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
         motions,
         centroids,
     )
+
+
+def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> EarlierView:
+    """What was to be seen in a world AGO seconds before the clip that make_clip makes of it."""
+    from pixel4d_ros.synthetic import sample_views
+
+    views = sample_views([seed], torch.tensor([[0.0, -AGO]], dtype=torch.float64), size, kind=kind)
+    earlier = _as_images(views.rgb[0, 1:])[0]
+    return EarlierView(earlier, rigid_inverse(views.T_source_camera[0, 1].double().numpy()), AGO)
+
+
+def _as_images(rgb: Tensor) -> NDArray[np.uint8]:
+    """Images (T, H, W, 3) of colours 0..1."""
+    return np.asarray((rgb * 255).round().byte().numpy())

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.earlier_view import LONGEST_AGO as LONGEST_AGO_FOR_MOTION
+from pixel4d_ros.earlier_view import EarlierView, view_for_motion
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
-from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, earlier_view
-from pixel4d_ros.rotations import rigid_inverse
+from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, view_for_depth
+from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
 M = TypeVar("M", bound=np.generic)
 
@@ -68,16 +70,35 @@ def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
 
     None where the camera has hardly moved since.
     """
-    source = int(np.searchsorted(clip.times, window.times[0]))
-    first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
-    before = np.arange(source - 1, first - 1, -1)
-    T_frame_source = rigid_inverse(clip.poses[before]) @ clip.poses[source]
-    chosen = earlier_view(T_frame_source)
+    before, T_frame_source, _ = _looking_back(clip, window, LONGEST_AGO)
+    chosen = view_for_depth(T_frame_source)
     if chosen is None:
         return None
-    image = np.asarray(window.images[0])
-    earlier = resize_image(np.asarray(clip.images[before[chosen]]), (image.shape[1], image.shape[0]))
-    return depth_from_motion(image, earlier, T_frame_source[chosen], window.K)
+    earlier = _seen_alike(clip.images[before[chosen]], window)
+    return depth_from_motion(np.asarray(window.images[0]), earlier, T_frame_source[chosen], window.K)
+
+
+def earlier_view(clip: Clip, window: Clip) -> EarlierView | None:
+    """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
+    before, T_frame_source, ages = _looking_back(clip, window, LONGEST_AGO_FOR_MOTION)
+    chosen = view_for_motion(ages)
+    if chosen is None:
+        return None
+    earlier = _seen_alike(clip.images[before[chosen]], window)
+    return EarlierView(earlier, T_frame_source[chosen], float(ages[chosen]))
+
+
+def _looking_back(clip: Clip, window: Clip, longest: float) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
+    """Frames (N,) before a window's source, newest first, T_frame_source (N, 4, 4), and their ages (N,) in seconds."""
+    source = int(np.searchsorted(clip.times, window.times[0]))
+    first = int(np.searchsorted(clip.times, window.times[0] - longest))
+    before = np.arange(source - 1, first - 1, -1)
+    return before, rigid_inverse(clip.poses[before]) @ clip.poses[source], window.times[0] - clip.times[before]
+
+
+def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:
+    """Another image of the clip at the size of the window's."""
+    return resize_image(np.asarray(image), (window.images.shape[2], window.images.shape[1]))
 
 
 def moving_masks(clip: Clip) -> NDArray[np.bool_] | None:
