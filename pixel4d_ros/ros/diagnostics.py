@@ -23,6 +23,7 @@ DEGRADING = (
     "depth",
     "occupancy",
 )  # faults in these places worsen the forecast but do not prevent it
+FROM_ONE_IMAGE = "by the image alone"  # how it is known what moves
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Statistics:
         self.motion = "none yet"
         self.motion_warning = ""
         self.depth = "none"
+        self.objects = FROM_ONE_IMAGE
         self.calibration = "none yet"
         self._last_received: float | None = None
         self._last_stamp_ns: int | None = None
@@ -157,6 +159,7 @@ class Statistics:
                 "motion source": self.motion,
                 "motion warning": self.motion_warning,
                 "depth": self.depth,
+                "moving objects": self.objects,
                 "calibration": self.calibration,
             }
 

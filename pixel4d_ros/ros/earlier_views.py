@@ -1,16 +1,18 @@
-"""Earlier images of the camera and where they were taken, for depth from motion."""
+"""Earlier images of the camera and where they were taken: they tell depth, and what moves."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.optical_flow import shrunk
-from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, earlier_view
+from pixel4d_ros.earlier_view import EarlierView, view_for_motion
+from pixel4d_ros.optical_flow import LEAST_SIDE, shrunk
+from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, view_for_depth
 from pixel4d_ros.ros.inputs import Depth, Inputs, Source
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
@@ -41,29 +43,48 @@ class View:
         )
 
 
+@dataclass(frozen=True)
+class Past:
+    """An image's view, and the earlier ones that belong with it, newest first."""
+
+    now: View
+    views: list[View]
+
+    @cached_property
+    def _motions(self) -> FloatArray:
+        """T_earlier_camera (N, 4, 4) of the views."""
+        poses = np.array([view.T_odometry_camera for view in self.views]).reshape(-1, 4, 4)
+        return rigid_inverse(poses) @ self.now.T_odometry_camera
+
+    def depth(self) -> Depth | None:
+        """Depth (h, w) in metres of the image, 0 where unknown; None where the camera has hardly moved."""
+        chosen = view_for_depth(self._motions)
+        if chosen is None:
+            return None
+        return depth_from_motion(self.now.image, self.views[chosen].image, self._motions[chosen], self.now.camera.K)
+
+    def motion(self) -> EarlierView | None:
+        """What an earlier image shows of motion; None where there is none of the right age."""
+        ages = np.array([(self.now.stamp_ns - view.stamp_ns) * 1e-9 for view in self.views])
+        chosen = view_for_motion(ages)
+        return None if chosen is None else EarlierView(self.views[chosen].image, self._motions[chosen], ages[chosen])
+
+
 class EarlierViews:
-    """The newest images; each is kept when its depth is asked for."""
+    """The newest images; each is kept when its past is asked for."""
 
     def __init__(self) -> None:
         self._views: deque[View] = deque(maxlen=VIEWS_KEPT)
 
-    def depth(self, source: Source, near: Surroundings, inputs: Inputs) -> Depth | None:
-        """Depth (h, w) in metres of an image, 0 where unknown.
-
-        None where odometry does not tell how the camera moved, or tells that it hardly did.
-        """
+    def past(self, source: Source, near: Surroundings, inputs: Inputs) -> Past | None:
+        """What is known from before an image; None where odometry does not tell how the camera moved."""
         now = _view(source, near, inputs)
-        if now is None:
+        if now is None or min(now.image.shape[:2]) < LEAST_SIDE:
             return None
         views = [view for view in reversed(self._views) if view.helps(now)]
         if not self._views or self._views[-1].stamp_ns != now.stamp_ns:
             self._views.append(now)
-        poses = np.array([view.T_odometry_camera for view in views]).reshape(-1, 4, 4)
-        motions = rigid_inverse(poses) @ now.T_odometry_camera
-        chosen = earlier_view(motions)
-        if chosen is None:
-            return None
-        return depth_from_motion(now.image, views[chosen].image, motions[chosen], now.camera.K)
+        return Past(now, views)
 
 
 def _view(source: Source, near: Surroundings, inputs: Inputs) -> View | None:

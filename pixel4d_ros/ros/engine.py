@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.forecaster import DeviceError
 from pixel4d_ros.rectification import Rectifier
 from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candidates
-from pixel4d_ros.ros.diagnostics import Faults, Statistics
+from pixel4d_ros.ros.diagnostics import FROM_ONE_IMAGE, Faults, Statistics
 from pixel4d_ros.ros.earlier_views import EarlierViews
 from pixel4d_ros.ros.inputs import (
     CalibrationSource,
@@ -49,6 +50,13 @@ class Tools:
     frames: FrameSource
     faults: Faults
     statistics: Statistics
+
+
+class Measurements(TypedDict, total=False):
+    """What a Forecaster is told beside an image."""
+
+    depth: Depth | None
+    earlier: EarlierView | None
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Engine:
         if not out.wanted():
             tools.statistics.frame_skipped()
             return
-        result = self._result(source, near, path, self._depth(frame, source, near, p), p)
+        result = self._result(source, near, path, self._measured(frame, source, near, p), p)
         self._predicted = Prediction(frame, source, result.scene)
         if frame.inputs.outdated:
             return
@@ -116,7 +124,7 @@ class Engine:
         tools.faults.clear("forecast")
 
     def _result(
-        self, source: Source, near: Surroundings, path: CameraPath, depth: Depth | None, p: Parameters
+        self, source: Source, near: Surroundings, path: CameraPath, measured: Measurements, p: Parameters
     ) -> Result:
         """Predict, and render as much as somebody subscribes to."""
         out, forecaster = self._tools.outputs, self._forecaster(p)
@@ -124,12 +132,12 @@ class Engine:
         K = source.camera.K
         if listened(out.sequence):
             forecast = forecaster.forecast(
-                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, depth=depth
+                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, **measured
             )
             selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
             return Result(source, near, path, forecast.scene, forecast, selected)
         samples = p.num_samples if listened(out.uncertainty) else 1
-        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, depth=depth, speed=path.speed())
+        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, speed=path.speed(), **measured)
         if not listened(out.image, out.jpeg, out.depth, out.uncertainty):
             return Result(source, near, path, scene, None, None)
         pose, instant = path.poses[i : i + 1], p.times[i : i + 1]
@@ -149,11 +157,11 @@ class Engine:
         now = self._tools.node.get_clock().now().nanoseconds
         poses = candidate_paths(request.trajectories, near, source, now, p)
         if scene is None:
-            depth = None if frame is None else self._depth(frame, source, near, p)
+            measured = Measurements() if frame is None else self._measured(frame, source, near, p)
             # Candidates start alike, from the speed that the vehicle has.
             speed = CameraPath(p.times, poses[0]).speed()
             scene = self._tools.forecaster.predict(
-                source.rgb, source.camera.K, num_samples=1, seed=p.seed, depth=depth, speed=speed
+                source.rgb, source.camera.K, num_samples=1, seed=p.seed, speed=speed, **measured
             )
             if frame is not None:
                 self._predicted = Prediction(frame, source, scene)
@@ -190,14 +198,19 @@ class Engine:
         self._size = source.size
         return source
 
-    def _depth(self, frame: Frame, source: Source, near: Surroundings, p: Parameters) -> Depth | None:
-        """The image's depth, else that from motion if it is wanted; None when there is none to use."""
+    def _measured(self, frame: Frame, source: Source, near: Surroundings, p: Parameters) -> Measurements:
+        """The image's depth, else that from motion if it is wanted, and likewise what moved since an earlier image."""
+        statistics, past = self._tools.statistics, None
+        if p.depth_from_motion or p.motion_from_flow:
+            past = self._earlier.past(source, near, frame.inputs)
         depth, how = self._sensor_depth(frame, source, p), ""
-        if depth is None and p.depth_from_motion:
-            depth, how = self._earlier.depth(source, near, frame.inputs), ", from motion"
+        if depth is None and past is not None and p.depth_from_motion:
+            depth, how = past.depth(), ", from motion"
+        earlier = past.motion() if past is not None and p.motion_from_flow else None
         share = 0.0 if depth is None else (depth > 0).mean()
-        self._tools.statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{how}"
-        return depth
+        statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{how}"
+        statistics.objects = FROM_ONE_IMAGE if earlier is None else f"and by the flow of {earlier.seconds:.2f} s"
+        return Measurements(depth=depth, earlier=earlier)
 
     def _sensor_depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
         """The depth that came with the image; None, and where something is wrong a fault, when there is none to use."""

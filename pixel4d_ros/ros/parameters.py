@@ -96,6 +96,11 @@ class Parameters:
         "Where an image has no depth, find some from an earlier image and the camera's way between them, by odometry.",
         name="depth.from_motion",
     )
+    motion_from_flow: bool = parameter(
+        False,
+        "Let the flow to an earlier image tell what moves and how, where odometry tells the camera's way between them.",
+        name="motion.from_flow",
+    )
     output_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height in pixels of forecast images; 0, 0: the source image's.", low=0, high=8192
     )

@@ -41,8 +41,8 @@ class Recording:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
-    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None):
-        self.given.append({"rgb": rgb, "K": K, "depth": depth})
+    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None, earlier=None):
+        self.given.append({"rgb": rgb, "K": K, "depth": depth, "earlier": earlier})
         return self.real.predict(rgb, K, num_samples, seed)
 
 
@@ -159,6 +159,27 @@ def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_som
         wanted.bool_value = False
         assert set_parameter(client, "depth.from_motion", wanted).successful
     assert given(world, moment + 0.4, None, rgb=clip.images[2])["depth"] is None
+
+
+def test_where_it_is_wanted_an_earlier_image_is_given_with_the_way_since(world, moment):
+    client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
+    clip = street_clip(900_002, 3, size=(WIDTH, HEIGHT))
+    assert client.values()["moving objects"] == "by the image alone"
+    assert set_parameter(client, "motion.from_flow", wanted).successful
+    try:
+        for seconds in (moment, moment + 0.2):
+            client.send_odometry(seconds, 8.0)
+        assert given(world, moment, None, rgb=clip.images[0])["earlier"] is None  # nothing to compare with yet
+        found = given(world, moment + 0.2, None, rgb=clip.images[2])
+        earlier = found["earlier"]
+        assert found["depth"] is None and np.array_equal(earlier.image, clip.images[0])
+        assert earlier.seconds == pytest.approx(0.2, abs=1e-6)
+        assert earlier.T_earlier_camera[2, 3] == pytest.approx(8.0 * 0.2, abs=1e-3)
+        client.until(lambda: client.values()["moving objects"] == "and by the flow of 0.20 s")
+    finally:
+        wanted.bool_value = False
+        assert set_parameter(client, "motion.from_flow", wanted).successful
+    assert given(world, moment + 0.4, None, rgb=clip.images[2])["earlier"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which earlier images the node takes depth from motion from."""
+"""Which earlier images the node takes depth and motion from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -36,13 +37,13 @@ def source(street: Clip, t: int, seconds: float | None = None) -> Source:
     return Source(street.images[t], Camera(street.K, 208, 64), header)
 
 
-def driving(*seconds: float, frame: str = "odom") -> Surroundings:
+def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> Surroundings:
     """Odometry that knows where the camera, looking ahead, is at these times."""
     track = OdometryTrack()
     for s in seconds:
         message = Odometry(child_frame_id="base_link")
         message.header.frame_id, message.header.stamp = frame, stamp(s)
-        message.pose.pose.position.x = SPEED * s
+        message.pose.pose.position.x = speed * s
         track.add(message)
     return Surroundings(track, NoFrames(), rigid_from_xyzw((-0.5, 0.5, -0.5, 0.5), (0.0, 0.0, 0.0)))
 
@@ -50,26 +51,31 @@ def driving(*seconds: float, frame: str = "odom") -> Surroundings:
 TIMES = (0.0, 0.1, 0.2, 0.3)
 
 
+def depth(views: EarlierViews, image: Source, near: Surroundings, inputs: Inputs) -> NDArray[np.float32] | None:
+    past = views.past(image, near, inputs)
+    return None if past is None else past.depth()
+
+
 def test_depth_comes_from_the_image_before(street: Clip) -> None:
     views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES)
-    assert views.depth(source(street, 0), near, inputs) is None
-    first = views.depth(source(street, 1), near, inputs)
+    assert depth(views, source(street, 0), near, inputs) is None
+    first = depth(views, source(street, 1), near, inputs)
     assert first is not None and (first > 0).mean() > 0.02
-    again = views.depth(source(street, 1), near, inputs)  # asked about once more, by a service perhaps
+    again = depth(views, source(street, 1), near, inputs)  # asked about once more, by a service perhaps
     np.testing.assert_array_equal(first, again)
 
 
 def test_a_vehicle_that_stands_has_none(street: Clip) -> None:
     views, inputs, near = EarlierViews(), Inputs(), driving(0.0, 0.001, 0.002)
-    assert views.depth(source(street, 0, 0.0), near, inputs) is None
-    assert views.depth(source(street, 1, 0.002), near, inputs) is None
+    assert depth(views, source(street, 0, 0.0), near, inputs) is None
+    assert depth(views, source(street, 1, 0.002), near, inputs) is None
 
 
 @pytest.mark.parametrize("what", ["time jumped back", "too long ago", "another lens", "other odometry", "no odometry"])
 def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) -> None:
     views, inputs, later = EarlierViews(), Inputs(), source(street, 1)
     near = driving(*TIMES)
-    assert views.depth(source(street, 0), near, inputs) is None
+    assert depth(views, source(street, 0), near, inputs) is None
     if what == "time jumped back":
         inputs = Inputs()
     elif what == "too long ago":
@@ -80,7 +86,7 @@ def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) 
         near = driving(*TIMES, frame="map")
     else:
         near = driving()
-    assert views.depth(later, near, inputs) is None
+    assert depth(views, later, near, inputs) is None
 
 
 def test_large_images_are_kept_small(street: Clip) -> None:
@@ -88,5 +94,22 @@ def test_large_images_are_kept_small(street: Clip) -> None:
     large = np.repeat(np.repeat(street.images[0], 8, 0), 8, 1)
     for t in range(20):
         wide = Source(large, Camera(street.K * [[8], [8], [1]], 1664, 512), image(0.1 * t, large).header)
-        views.depth(wide, near, inputs)
+        depth(views, wide, near, inputs)
     assert sum(view.image.nbytes for view in views._views) < 2e6
+
+
+def test_motion_comes_from_the_image_a_fifth_of_a_second_before(street: Clip) -> None:
+    views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES)
+    pasts = [views.past(source(street, t), near, inputs) for t in range(4)]
+    seen = [past.motion() for past in pasts if past is not None]
+    assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.2, 0.2] and seen[0] is None
+    assert seen[3] is not None
+    np.testing.assert_allclose(seen[3].T_earlier_camera[:3, 3], (0, 0, SPEED * 0.2), atol=1e-6)
+    np.testing.assert_array_equal(seen[3].image, street.images[1])
+
+
+def test_a_vehicle_that_stands_sees_motion_but_no_depth(street: Clip) -> None:
+    views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES, speed=0.0)
+    views.past(source(street, 0), near, inputs)
+    past = views.past(source(street, 2), near, inputs)
+    assert past is not None and past.depth() is None and past.motion() is not None
