@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import check_poses
 from pixel4d_ros.rotations import FloatArray
 
-AGO, LONGEST_AGO = 0.2, 0.5  # seconds between the two images: as wanted, and at most
+AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earl
     """
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
-    places = _places(scene, camera)
+    places = scene.pixels(camera)
     pair = TwoImages.of(image, earlier, camera, _seen_depth(scene, places, camera))
     ids = _seen_ids(scene, places, camera)
     count = len(scene.centroids)
@@ -151,18 +151,6 @@ def _possible(depth: Map) -> Known:
     reach = max(3, int(REACH * depth.shape[1] / 2) * 2 + 1)
     window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
     return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
-
-
-def _places(scene: DynamicGaussians, camera: Camera) -> Tensor:
-    """(N,) pixel of a camera at the source, counted row by row, in which each observed Gaussian lies; else -1."""
-    x, y, z = scene.means.unbind(1)
-    K = camera.K
-    u = (K[0, 0] * x / z + K[0, 2]).round().long()
-    v = (K[1, 1] * y / z + K[1, 2]).round().long()
-    inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-    if scene.observed is not None:
-        inside &= scene.observed > 0
-    return torch.where(inside, v * camera.width + u, -1)
 
 
 def _seen_depth(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Map:

@@ -11,7 +11,6 @@ from pixel4d_ros.rotations import FloatArray
 
 NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
-LONGEST_AGO = 1.0  # seconds between them at most
 LEAST_PARALLAX = 3.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
 ASTRAY, ASTRAY_SHARE = 0.5, 0.1  # pixels off the line on which a still point lies, and of its parallax, in addition
 

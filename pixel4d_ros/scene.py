@@ -133,6 +133,16 @@ class DynamicGaussians:
         )
         return total / count.clamp(min=1)
 
+    def pixels(self, camera: Camera) -> Tensor:
+        """Pixel (N,), counted row by row, in which a camera at the source sees each observed Gaussian; -1 for none."""
+        x, y, z = self.means.unbind(1)
+        u = (camera.K[0, 0] * x / z + camera.K[0, 2]).round().long()
+        v = (camera.K[1, 1] * y / z + camera.K[1, 2]).round().long()
+        inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+        if self.observed is not None:
+            inside &= self.observed > 0.5
+        return torch.where(inside, v * camera.width + u, -1)
+
     def transformed(self, T: ArrayLike | Tensor) -> DynamicGaussians:
         """The scene in frame a, given T_a_source (4, 4)."""
         T = torch.as_tensor(np.asarray(T) if not isinstance(T, Tensor) else T).to(self.means)

@@ -21,6 +21,7 @@ from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 from pixel4d_ros.evaluation.video import BACKGROUND, BLUE, CAPTION, GREY, MARGIN, ORANGE, WHITE, paste, write_text
 from pixel4d_ros.forecaster import Forecaster
 
+Color = tuple[int, int, int]
 FRAMES, STEP = 14, 0.1  # a forecast of 1.3 s
 SIZE = (400, 120)  # pixels of a panel, and of the worlds
 
@@ -50,13 +51,19 @@ def row(forecaster: Forecaster, failure: Failure) -> Picture:
     images = np.asarray(clip.images)
     time = clip.times[failure.frame : failure.frame + 1]
     forecast = forecaster.forecast(images[0], clip.K, CameraPath(clip.times, clip.poses), time).frames[0, 0]
-    canvas = np.full((2 * CAPTION + SIZE[1] + MARGIN, 3 * SIZE[0] + 4 * MARGIN, 3), BACKGROUND, np.uint8)
-    write_text(canvas, failure.text, (MARGIN, CAPTION), WHITE)
-    panels = (
+    return labelled(
+        failure.text,
         (images[0], "the one image it sees", GREY),
         (forecast, f"forecast, {time[0]:+.1f} s", BLUE),
         (images[failure.frame], "what really happened", ORANGE),
     )
+
+
+def labelled(text: str, *panels: tuple[Picture, str, Color]) -> Picture:
+    """Panels of SIZE side by side, each below its caption, under a line of text."""
+    shape = 2 * CAPTION + SIZE[1] + MARGIN, len(panels) * (SIZE[0] + MARGIN) + MARGIN, 3
+    canvas = np.full(shape, BACKGROUND, np.uint8)
+    write_text(canvas, text, (MARGIN, CAPTION), WHITE)
     for i, (image, caption, color) in enumerate(panels):
         corner = MARGIN + i * (SIZE[0] + MARGIN), 2 * CAPTION
         write_text(canvas, caption, corner, color)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.rotations import FloatArray
@@ -81,16 +82,10 @@ def predicted_moving(scene: DynamicGaussians, window: Clip) -> NDArray[np.bool_]
 def _visible_objects(scene: DynamicGaussians, window: Clip) -> NDArray[np.int64]:
     """Per pixel (H, W) of the source image the object id of a Gaussian that it showed; -1 where none was placed."""
     height, width = window.images.shape[1:3]
-    keep = torch.ones_like(scene.opacities, dtype=torch.bool) if scene.observed is None else scene.observed > 0.5
-    points = scene.means[keep].cpu().double().numpy()
-    pixels = points @ window.K.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = np.nan_to_num(pixels[:, :2] / pixels[:, 2:], nan=-1, posinf=-1, neginf=-1).round()
-    inside = (points[:, 2] > 0) & (at >= 0).all(1) & (at < (width, height)).all(1)
-    ids = np.full((height, width), -1, np.int64)
-    u, v = at[inside].astype(int).T
-    ids[v, u] = scene.object_ids[keep].cpu().numpy()[inside]
-    return ids
+    pixels = scene.pixels(Camera(window.K, width, height))
+    ids = torch.full((height * width,), -1, device=pixels.device)
+    ids[pixels[pixels >= 0]] = scene.object_ids[pixels >= 0]
+    return np.asarray(ids.view(height, width).cpu())
 
 
 def _velocity(scene: DynamicGaussians, number: int, at: NDArray[np.float32]) -> FloatArray:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.earlier_view import LONGEST_AGO as LONGEST_AGO_FOR_MOTION
-from pixel4d_ros.earlier_view import EarlierView, view_for_motion
+from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
-from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, view_for_depth
+from pixel4d_ros.parallax import depth_from_motion, view_for_depth
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
 M = TypeVar("M", bound=np.generic)
@@ -70,7 +69,7 @@ def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
 
     None where the camera has hardly moved since.
     """
-    before, T_frame_source, _ = _looking_back(clip, window, LONGEST_AGO)
+    before, T_frame_source, _ = _looking_back(clip, window)
     chosen = view_for_depth(T_frame_source)
     if chosen is None:
         return None
@@ -80,7 +79,7 @@ def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
 
 def earlier_view(clip: Clip, window: Clip) -> EarlierView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
-    before, T_frame_source, ages = _looking_back(clip, window, LONGEST_AGO_FOR_MOTION)
+    before, T_frame_source, ages = _looking_back(clip, window)
     chosen = view_for_motion(ages)
     if chosen is None:
         return None
@@ -88,10 +87,10 @@ def earlier_view(clip: Clip, window: Clip) -> EarlierView | None:
     return EarlierView(earlier, T_frame_source[chosen], float(ages[chosen]))
 
 
-def _looking_back(clip: Clip, window: Clip, longest: float) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
+def _looking_back(clip: Clip, window: Clip) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
     """Frames (N,) before a window's source, newest first, T_frame_source (N, 4, 4), and their ages (N,) in seconds."""
     source = int(np.searchsorted(clip.times, window.times[0]))
-    first = int(np.searchsorted(clip.times, window.times[0] - longest))
+    first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
     before = np.arange(source - 1, first - 1, -1)
     return before, rigid_inverse(clip.poses[before]) @ clip.poses[source], window.times[0] - clip.times[before]
 

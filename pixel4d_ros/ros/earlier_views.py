@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.earlier_view import EarlierView, view_for_motion
+from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
 from pixel4d_ros.optical_flow import LEAST_SIDE, shrunk
-from pixel4d_ros.parallax import LONGEST_AGO, depth_from_motion, view_for_depth
+from pixel4d_ros.parallax import depth_from_motion, view_for_depth
 from pixel4d_ros.ros.inputs import Depth, Inputs, Source
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
