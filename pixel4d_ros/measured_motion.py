@@ -181,8 +181,13 @@ def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator
     predicted = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in numbers:
         prior = predicted[k]
-        fit = fitted(pair, ids == k, prior, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior))))
-        if fit is not None and fit.after < LEFT and (fit.explains or fit.before < SMALL):
+        trust = np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior)))
+        fit, free = (fitted(pair, ids == k, *belief) for belief in ((prior, trust), (np.zeros(3), ANY)))
+        if fit is None or free is None:
+            continue
+        if free.explains and free.after < EXPLAINED * fit.after:  # the prediction was wrong altogether
+            yield int(k), free.velocity - prior
+        elif fit.after < LEFT and (fit.explains or fit.before < SMALL):
             yield int(k), fit.velocity - prior
 
 
