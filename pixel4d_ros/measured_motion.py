@@ -37,7 +37,7 @@ from pixel4d_ros.still_world import (
 Ids = NDArray[np.int64]  # (h, w)
 
 DEPTH_FACTOR = 1.7  # by which predicted depth may be off, either way
-FARTHEST = 250.0  # metres: the sky
+NEAREST, FARTHEST = 0.5, 250.0  # metres; the latter is the sky
 MOST = 16  # objects that the flow may add
 SLOWEST, FASTEST = 0.5, 40.0  # m/s of an object that the flow adds
 LOWEST = 0.3  # metres from its bottom to its top: shadows and painted lines are lower
@@ -112,7 +112,7 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
     K, T = pair.camera.K, pair.T_earlier_camera
     points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
     ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2]
-    pixels = K[[0, 1], [0, 1]] / np.maximum(points[:, 2:], SMALL)  # per metre across
+    pixels = K[[0, 1], [0, 1]] / np.maximum(points[:, 2:], NEAREST)  # per metre across
     turned = T[:3, :3] * pair.seconds
     J = ((turned[:2] - ends[..., None] * turned[2]) * pixels[..., None]).reshape(-1, 3)
     still = ((points[:, :2] - ends * points[:, 2:]) * pixels).ravel()
@@ -181,13 +181,8 @@ def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator
     predicted = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in numbers:
         prior = predicted[k]
-        trust = np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior)))
-        fit, free = (fitted(pair, ids == k, *belief) for belief in ((prior, trust), (np.zeros(3), ANY)))
-        if fit is None or free is None:
-            continue
-        if free.explains and free.after < EXPLAINED * fit.after:  # the prediction was wrong altogether
-            yield int(k), free.velocity - prior
-        elif fit.after < LEFT and (fit.explains or fit.before < SMALL):
+        fit = fitted(pair, ids == k, prior, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior))))
+        if fit is not None and fit.after < LEFT and (fit.explains or fit.before < SMALL):
             yield int(k), fit.velocity - prior
 
 
@@ -207,10 +202,9 @@ def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
         speed = float(np.linalg.norm(fit.velocity))
         if SLOWEST <= speed <= FASTEST and abs(fit.velocity[1]) <= CLIMB + CLIMB_SHARE * speed:
             found += 1
-            taken |= patch
-            grown = _grown(pair, patch, fit.velocity, still) & ~taken
-            taken |= grown
-            yield patch & (ids == 0) | grown, fit.velocity
+            mover = _grown(pair, patch, fit.velocity, still) & ~taken
+            taken |= mover
+            yield mover, fit.velocity
 
 
 def _astray(pair: TwoImages, velocity: FloatArray) -> Map:
@@ -224,7 +218,7 @@ def _astray(pair: TwoImages, velocity: FloatArray) -> Map:
 def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
     """A patch with what is joined to it and moves as it does, and with the gaps of unknown flow in between."""
     alike = _astray(pair, velocity)
-    joins = pair.flow.agrees & (alike < np.maximum(LEFT, EXPLAINED * still)) & (alike < EXPLAINED * still) | patch
+    joins = pair.flow.agrees & (alike < EXPLAINED * still)
     reach = 2 * round(GAP * patch.shape[1] / 2) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     near = cv2.erode(np.where(patch, pair.depth, np.float32(1e6)), disc)
