@@ -23,12 +23,11 @@ from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.still_world import (
     AGREEMENT,
-    REACH,
-    SMALLEST,
     Known,
     Map,
     fineness,
     moving_patches,
+    reach_of,
     refined_pose,
     residual,
     static_flow,
@@ -148,7 +147,7 @@ def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earl
 
 def _possible(depth: Map) -> Known:
     """Between which inverse depths each pixel lies, when predicted depth may be off by DEPTH_FACTOR, or by REACH."""
-    reach = max(3, int(REACH * depth.shape[1] / 2) * 2 + 1)
+    reach = reach_of(depth.shape[1])
     window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
     return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
 
@@ -192,7 +191,7 @@ def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
     found, still, taken = 0, _astray(pair, np.zeros(3)), ids > 0
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
-        if found == MOST or patch.sum() < SMALLEST * patch.size:
+        if found == MOST:
             return
         if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
             continue

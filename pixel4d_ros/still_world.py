@@ -50,6 +50,11 @@ def fineness(width: int) -> float:
     return width / 832
 
 
+def reach_of(width: int) -> int:
+    """REACH in an image that many columns wide, as the size of a window in pixels."""
+    return max(3, int(REACH * width / 2) * 2 + 1)
+
+
 def flow_noise(flow: Flow) -> Map:
     """Pixels (H, W) by which a flow that is measured may differ from that of a static world."""
     return np.asarray(NOISE * fineness(flow.shape[1]) + RELATIVE_NOISE * length(flow), np.float32)
@@ -81,7 +86,7 @@ def _mismatch(here: Grey, there: Grey, flow: Flow) -> Map:
 def moving_patches(denial: NDArray[np.float32]) -> Mask:
     """Patches of pixels that move: specks left out, gaps and holes closed, each surely moving somewhere."""
     out = cv2.morphologyEx((denial > DOUBT).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    reach = max(3, int(REACH * out.shape[1] / 2) * 2 + 1)
+    reach = reach_of(out.shape[1])
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     out = cv2.morphologyEx(out, cv2.MORPH_CLOSE, disc)
     _, holes, sizes, _ = cv2.connectedComponentsWithStats(1 - out, connectivity=4)

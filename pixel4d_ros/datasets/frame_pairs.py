@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.optical_flow import CheckedFlow, flow_both_ways
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.still_world import AGREEMENT, REACH, Known, Map, Residual, fineness, refined_pose, residual
+from pixel4d_ros.still_world import AGREEMENT, Known, Map, Residual, fineness, reach_of, refined_pose, residual
 
 V = TypeVar("V")
 
@@ -91,7 +91,7 @@ class _Once(Generic[V]):
 
 def _inverse_depth(depth: Map) -> Known:
     """The range of inverse depth around each pixel; a pixel with no depth nearby has none."""
-    reach = max(3, int(REACH * depth.shape[1] / 2) * 2 + 1)
+    reach = reach_of(depth.shape[1])
     window = np.ones((reach, reach), np.uint8)
     inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
     # The laser sits above the camera and looks over the rims of near things: what is below may reach up to here.

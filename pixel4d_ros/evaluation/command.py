@@ -108,7 +108,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--motion-from-flow",
         action="store_true",
-        help="tell the network what moved since an earlier image, by flow and odometry (the node's motion.from_flow)",
+        help="measure what moved since an earlier image, by flow and the way since (the node's motion.from_flow)",
     )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
@@ -234,7 +234,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
     if args.depth_from_motion:
         notes.append("beside each source image the network had depth from an earlier one (--depth-from-motion)")
     if args.motion_from_flow:
-        notes.append("beside each source image the network had the flow to an earlier one (--motion-from-flow)")
+        notes.append("what moves was measured against an image before each source image (--motion-from-flow)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
     if missing:
         notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")

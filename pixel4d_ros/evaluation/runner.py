@@ -37,7 +37,7 @@ class Options:
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     notes: tuple[str, ...] = ()
     motion_depth: bool = False  # the network is given depth from motion beside each source image
-    earlier_view: bool = False  # the network is told what moved since an earlier image
+    earlier_view: bool = False  # what moved since an earlier image is measured
     without: tuple[str, ...] = ()  # parts of the network that the forecaster does without
     watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
-from pixel4d_ros.optical_flow import LEAST_SIDE, shrunk
+from pixel4d_ros.optical_flow import shrunk
 from pixel4d_ros.parallax import depth_from_motion, view_for_depth
 from pixel4d_ros.ros.inputs import Depth, Inputs, Source
 from pixel4d_ros.ros.transforms import Surroundings
@@ -79,7 +79,7 @@ class EarlierViews:
     def past(self, source: Source, near: Surroundings, inputs: Inputs) -> Past | None:
         """What is known from before an image; None where odometry does not tell how the camera moved."""
         now = _view(source, near, inputs)
-        if now is None or min(now.image.shape[:2]) < LEAST_SIDE:
+        if now is None:
             return None
         views = [view for view in reversed(self._views) if view.helps(now)]
         if not self._views or self._views[-1].stamp_ns != now.stamp_ns:
