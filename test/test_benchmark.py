@@ -15,7 +15,7 @@ from pixel4d_ros.cli import main
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.performance import plots
 from pixel4d_ros.performance.floors import still_views
-from pixel4d_ros.performance.pipeline import STAGES, Task, staged_forecast, whole_forecast
+from pixel4d_ros.performance.pipeline import MOTION, PREDICT, STAGES, Task, staged_forecast, whole_forecast
 from pixel4d_ros.performance.report import describe
 from pixel4d_ros.performance.results import Agreement, Benchmark, Floors, ForecastTimes
 from pixel4d_ros.performance.source_image import (
@@ -133,6 +133,15 @@ def test_stages_are_those_of_a_forecast(photo: Path) -> None:
     np.testing.assert_array_equal(staged, whole_forecast(forecaster, task).frames)
 
 
+def test_with_an_earlier_image_motion_from_flow_is_a_stage() -> None:
+    task = Task(source_image(None, (208, 64), CPU, with_earlier=True), 3, 1)
+    forecaster, watch = Forecaster.load(device="cpu"), Stopwatch(CPU)
+    staged = staged_forecast(forecaster, task, watch)
+    laps = list(watch.laps())
+    assert laps.index(MOTION) == laps.index(PREDICT) + 1 and set(laps) == {*STAGES, MOTION}
+    np.testing.assert_array_equal(staged, whole_forecast(forecaster, task).frames)
+
+
 def test_the_rasterizers_floor_has_all_gaussians_and_frames(photo: Path) -> None:
     task = Task(source_image(photo, (WIDTH, HEIGHT), CPU), 3, 2)
     scene = Forecaster.load(device="cpu").predict(task.source.pixels, task.source.camera.K)
@@ -241,6 +250,8 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         (["--node", "0"], "--node and --rate must be positive"),
         (["--node", "3", "--rate", "-1"], "--node and --rate must be positive"),
         (["--node", "3", "--plot", "a.png"], "leave --node away"),
+        (["--node", "3", "--motion-from-flow"], "leave --node away"),
+        (["--image", "drive.mcap", "--motion-from-flow"], "leave --image away"),
         (["--node", "3", "--candidates", "30", "65"], "--candidates 65: the node takes 64 in one request at most"),
     ],
 )

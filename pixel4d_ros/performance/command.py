@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="an image, or a log whose first one is taken (default: a synthetic street)",
     )
+    what.add_argument(
+        "--motion-from-flow", action="store_true", help="forecasts have an earlier image too, which tells what moves"
+    )
     what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     node = parser.add_argument_group("the node, instead of all that (needs ROS)")
@@ -120,6 +123,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
         check_plot(args.plot)
         if args.node is not None:
             raise ValueError("--plot draws forecasts of the library: leave --node away, or draw without it")
+    if args.motion_from_flow and args.node is not None:
+        raise ValueError("--motion-from-flow times the library: leave --node away")
     if args.node is not None and importlib.util.find_spec("rclpy") is None:
         raise ValueError("--node needs ROS 2: source its setup script, or env.sh after `make setup`")
 
@@ -151,6 +156,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         weights=args.weights,
         device=args.device,
         image=args.image,
+        motion_from_flow=args.motion_from_flow,
         node_seconds=args.node,
         node_rate=args.rate,
     )

@@ -50,6 +50,7 @@ class Plan:
     weights: Path | None = None
     device: str = "auto"
     image: Path | None = None
+    motion_from_flow: bool = False
     node_seconds: float | None = None  # measure the node for so long, then its service, and nothing else
     node_rate: float = 30.0  # images per second
 
@@ -74,7 +75,7 @@ def run_benchmark(plan: Plan) -> Benchmark:
     forecaster = Forecaster.load(plan.weights, plan.device)
     device, weights = forecaster.device, forecaster.weights_hash
     path = forecaster.path
-    sources = [source_image(plan.image, size, device) for size in plan.sizes]
+    sources = [source_image(plan.image, size, device, plan.motion_from_flow) for size in plan.sizes]
     del forecaster
     if plan.node_seconds is not None:
         nodes = tuple(_measure_node(plan, source) for source in sources)

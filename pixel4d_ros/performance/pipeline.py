@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import VIEWS_PER_CALL, Forecast, Forecaster
+from pixel4d_ros.measured_motion import with_measured_motion
 from pixel4d_ros.performance.source_image import SourceImage, forecast_times, straight_path
 from pixel4d_ros.performance.stopwatch import Stopwatch
 from pixel4d_ros.rotations import FloatArray
@@ -18,6 +19,7 @@ from pixel4d_ros.transfer import to_device, to_host
 from pixel4d_ros.views import animate, render
 
 UPLOAD, PREDICT, RENDER, COPY_BACK = STAGES = ("upload", "predict", "render", "copy back")
+MOTION = "motion from flow"  # after PREDICT, of a source that has an earlier view
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class Task:
 
 def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
     """Host image in, host frames out: what a robot waits for."""
-    return forecaster.forecast(task.source.pixels, task.source.camera.K, task.path, task.times, task.samples)
+    source = task.source
+    return forecaster.forecast(
+        source.pixels, source.camera.K, task.path, task.times, task.samples, earlier=source.earlier
+    )
 
 
 @torch.inference_mode()
@@ -57,6 +62,9 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     watch.lap(UPLOAD)
     scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
     watch.lap(PREDICT)
+    if task.source.earlier is not None:
+        scene = with_measured_motion(scene, task.source.pixels, task.source.earlier)
+        watch.lap(MOTION)
     animation = animate([scene.sample(k) for k in range(task.samples)], times)
     parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))
     walk = forecaster.attitude_walk

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera, CameraPath
+from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.rotations import FloatArray
 
 SEED = 900_002  # a held-out street with two near cars
@@ -26,6 +27,7 @@ class SourceImage:
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     camera: Camera
     origin: str  # for people
+    earlier: EarlierView | None = None  # what the camera saw before, for motion from flow
 
     def resized(self, size: tuple[int, int]) -> SourceImage:
         """The image resampled to size (width, height)."""
@@ -36,13 +38,17 @@ class SourceImage:
         return SourceImage(pixels, self.camera.resized(*size), f"{self.origin}, resized")
 
 
-def source_image(given: Path | None, size: tuple[int, int], device: torch.device) -> SourceImage:
+def source_image(
+    given: Path | None, size: tuple[int, int], device: torch.device, with_earlier: bool = False
+) -> SourceImage:
     """An image file, the first image of a log, or (None) one of the synthetic street, in size (width, height).
 
-    Raises ValueError when the file is none of these.
+    Raises ValueError when the file is none of these, or an earlier view is asked for that only the street has.
     """
     if given is None:
-        return street(size, device)
+        return street(size, device, with_earlier)
+    if with_earlier:
+        raise ValueError("--motion-from-flow needs an image with an earlier one: leave --image away")
     from pixel4d_ros.datasets.open import LOG_SUFFIXES
 
     if given.is_dir() or given.suffix in LOG_SUFFIXES:
@@ -50,12 +56,14 @@ def source_image(given: Path | None, size: tuple[int, int], device: torch.device
     return picture(given).resized(size)
 
 
-def street(size: tuple[int, int], device: torch.device) -> SourceImage:
+def street(size: tuple[int, int], device: torch.device, with_earlier: bool = False) -> SourceImage:
     """A held-out synthetic street with KITTI's camera."""
+    from pixel4d_ros.evaluation.synthetic_worlds import earlier_view
     from pixel4d_ros.synthetic import street_clip
 
     clip = street_clip(SEED, 1, size=size, device=device)
-    return SourceImage(np.asarray(clip.images[0]), Camera(clip.K, *size), f"synthetic street of seed {SEED}")
+    earlier = earlier_view(SEED, "street", size) if with_earlier else None
+    return SourceImage(np.asarray(clip.images[0]), Camera(clip.K, *size), f"synthetic street of seed {SEED}", earlier)
 
 
 def first_of_log(path: Path) -> SourceImage:
