@@ -154,13 +154,13 @@ def _possible(depth: Map) -> Known:
 
 def _seen_depth(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Map:
     """Depth (h, w) in metres of the observed Gaussians, their mean in each pixel; FARTHEST where there is none."""
-    pixels = camera.height * camera.width
-    index = torch.where(places < 0, pixels, places)
+    seen = torch.nonzero(places >= 0)[:, 0]  # a GPU would add up the many others one after another
+    depths = scene.means[seen, 2]
     total, count = (
-        torch.zeros(pixels + 1, device=places.device).index_add(0, index, values)
-        for values in (scene.means[:, 2], torch.ones_like(scene.means[:, 2]))
+        torch.zeros(camera.height * camera.width, device=places.device).index_add(0, places[seen], values)
+        for values in (depths, torch.ones_like(depths))
     )
-    depth = torch.where(count > 0, total / count.clamp(min=1), FARTHEST)[:-1]
+    depth = torch.where(count > 0, total / count.clamp(min=1), FARTHEST)
     return depth.view(camera.height, camera.width).cpu().numpy()
 
 

@@ -126,11 +126,12 @@ class DynamicGaussians:
         )
 
     def per_object(self, values: Tensor) -> Tensor:
-        """Mean (M + 1, 3) of per-Gaussian values (N, 3) over each object; zero for objects without Gaussians."""
-        total = torch.zeros_like(self.centroids).index_add(0, self.object_ids, values.to(self.centroids.dtype))
-        count = torch.zeros_like(self.centroids[:, :1]).index_add(
-            0, self.object_ids, torch.ones_like(self.means[:, :1], dtype=self.centroids.dtype)
-        )
+        """Mean (M + 1, 3) of per-Gaussian values (N, 3) over each object; zero for the background and empty objects."""
+        # Without the background, whose many values a GPU would add up one after another.
+        members = torch.nonzero(self.object_ids)[:, 0]
+        ids, own = self.object_ids[members], values[members].to(self.centroids.dtype)
+        total = torch.zeros_like(self.centroids).index_add(0, ids, own)
+        count = torch.zeros_like(self.centroids[:, :1]).index_add(0, ids, torch.ones_like(own[:, :1]))
         return total / count.clamp(min=1)
 
     def pixels(self, camera: Camera) -> Tensor:
