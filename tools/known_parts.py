@@ -3,7 +3,7 @@
     python tools/known_parts.py [COUNT]      # of synthetic streets (default: 8); prints a Markdown table
 
 The streets are those of `pixel4d evaluate synthetic-street:COUNT`, whose masks, motion and depth are known exactly.
-No network could do better than the last row: what is then still wrong, one image does not show.
+Much further than the last row no network can come: what is then still wrong, one image hardly shows.
 """
 
 from __future__ import annotations
@@ -81,14 +81,15 @@ def told(scene: DynamicGaussians, truth: Truth, parts: Collection[str]) -> Dynam
     """A scene whose objects move as they really do, with more parts replaced by the truth; without other futures."""
     ids = truth.ids if "masks" in parts else scene.object_ids
     scene = replace(scene, object_ids=ids, futures=())
-    owners = {int(k): _owner(truth, ids == k) for k in ids.unique() if k > 0}
+    found = ids[(ids > 0) & truth.seen].unique()
+    owners = {int(k): _owner(truth, ids == k) for k in found}
     if "distance" in parts or "depth" in parts:
         factors = torch.where(ids > 0, truth.factors, 1.0)
         if "distance" in parts:
             for k in owners:
                 factors[ids == k] = truth.factors[(ids == k) & truth.seen].median()
         scene = replace(scene, means=scene.means * factors[:, None], scales=scene.scales * factors[:, None])
-    motions = torch.zeros(max([0, *owners]) + 1, 4, 3)
+    motions = torch.zeros(int(ids.max()) + 1, 4, 3)
     for k, owner in owners.items():
         motions[k] = truth.motions[owner]
     fields = vars(Motion(*motions[ids].unbind(1)))
