@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import check_poses
+from pixel4d_ros.optical_flow import check_pair, shrunk
 from pixel4d_ros.rotations import FloatArray
 
 AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
@@ -29,6 +30,16 @@ class EarlierView:
             raise ValueError(f"an earlier view lies above 0 seconds before the image, got {self.seconds}")
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "T_earlier_camera", check_poses(np.asarray(self.T_earlier_camera)[None])[0])
+
+    def beside(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """An image (H, W, 3) RGB and the earlier one, (h, w, 3) each, at the size at which flow is measured.
+
+        Raises ValueError for images of different sizes, or too small for flow.
+        """
+        small = shrunk(image)
+        before = self.image if self.image.shape == small.shape else shrunk(self.image)
+        check_pair(small, before)
+        return small, before
 
 
 def view_for_motion(ages: FloatArray) -> int | None:

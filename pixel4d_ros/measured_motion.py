@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.earlier_view import EarlierView
-from pixel4d_ros.optical_flow import CheckedFlow, Mask, check_pair, flow_both_ways, flow_size, length, shrunk
+from pixel4d_ros.optical_flow import CheckedFlow, Mask, flow_both_ways, flow_size, length
 from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.still_world import (
@@ -72,10 +72,7 @@ class TwoImages:
         camera and depth (h, w), metres, are at optical_flow.flow_size of the image. Raises ValueError for images of
         different sizes, or too small for flow.
         """
-        small = shrunk(image)
-        before = earlier.image if earlier.image.shape == small.shape else shrunk(earlier.image)
-        check_pair(small, before)
-        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in (small, before))
+        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in earlier.beside(image))
         flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
         depth = np.minimum(depth, np.float32(FARTHEST))
         T = refined_pose(earlier.T_earlier_camera, flow, depth, camera.K)
@@ -132,7 +129,7 @@ def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earl
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    pair = TwoImages.of(image, earlier, camera, _seen_depth(scene, places, camera))
+    pair = TwoImages.of(image, earlier, camera, scene.seen_depth(camera, places, FARTHEST))
     ids = _seen_ids(scene, places, camera)
     count = len(scene.centroids)
     changes = np.zeros((count + MOST, 3), np.float32)  # of the velocity of each object
@@ -150,18 +147,6 @@ def _possible(depth: Map) -> Known:
     reach = reach_of(depth.shape[1])
     window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
     return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
-
-
-def _seen_depth(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Map:
-    """Depth (h, w) in metres of the observed Gaussians, their mean in each pixel; FARTHEST where there is none."""
-    seen = torch.nonzero(places >= 0)[:, 0]  # a GPU would add up the many others one after another
-    depths = scene.means[seen, 2]
-    total, count = (
-        torch.zeros(camera.height * camera.width, device=places.device).index_add(0, places[seen], values)
-        for values in (depths, torch.ones_like(depths))
-    )
-    depth = torch.where(count > 0, total / count.clamp(min=1), FARTHEST)
-    return depth.view(camera.height, camera.width).cpu().numpy()
 
 
 def _seen_ids(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera, unproject
-from pixel4d_ros.optical_flow import Flow, check_pair, measured_flow
+from pixel4d_ros.earlier_view import EarlierView
+from pixel4d_ros.optical_flow import Flow, check_pair, flow_size, measured_flow
 from pixel4d_ros.rotations import FloatArray
+
+if TYPE_CHECKING:
+    from pixel4d_ros.forecaster import Forecaster
 
 NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
 LEAST_PARALLAX = 3.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
 ASTRAY, ASTRAY_SHARE = 0.5, 0.1  # pixels off the line on which a still point lies, and of its parallax, in addition
+OVERSHOT = 2.0  # times the predicted depth, from which a point is not believed
 
 
 def depth_from_motion(
+    forecaster: Forecaster, image: NDArray[np.uint8], K: ArrayLike, earlier: EarlierView
+) -> NDArray[np.float32]:
+    """Depth (h, w) in metres of image (H, W, 3) RGB, 0 where unknown, for the forecaster's `depth`.
+
+    As triangulated_depth, but without what lies OVERSHOT times as far as the forecaster predicts from the image alone,
+    or farther: flow of ground that goes by fast often comes out too short. K (3, 3) is the image's. Raises ValueError
+    as that does.
+    """
+    camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
+    camera = camera.resized(*flow_size(camera.width, camera.height))
+    depth = triangulated_depth(*earlier.beside(image), earlier.T_earlier_camera, camera.K)
+    scene = forecaster.predict(image, K)
+    with torch.inference_mode():
+        predicted = scene.seen_depth(camera, scene.pixels(camera), FARTHEST)
+    return np.where(depth < OVERSHOT * predicted, depth, np.float32(0))
+
+
+def triangulated_depth(
     image: NDArray[np.uint8], earlier: NDArray[np.uint8], T_earlier_camera: FloatArray, K: FloatArray
 ) -> NDArray[np.float32]:
-    """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown: a Forecaster's `depth`.
+    """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown.
 
     earlier (H, W, 3) was taken by the same camera, of intrinsics K (3, 3), from where T_earlier_camera (4, 4) maps
     points of the image's frame. h x w is optical_flow.flow_size of the image. What moved

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -143,6 +143,20 @@ class DynamicGaussians:
         if self.observed is not None:
             inside &= self.observed > 0.5
         return torch.where(inside, v * camera.width + u, -1)
+
+    def seen_depth(self, camera: Camera, places: Tensor, nothing: float) -> NDArray[np.float32]:
+        """Mean depth (h, w) in metres of what a camera at the source sees in each pixel, `nothing` where there is none.
+
+        places (N,) as pixels(camera) gives them.
+        """
+        seen = torch.nonzero(places >= 0)[:, 0]  # a GPU would add up the many others one after another
+        depths = self.means[seen, 2]
+        total, count = (
+            torch.zeros(camera.height * camera.width, device=places.device).index_add(0, places[seen], values)
+            for values in (depths, torch.ones_like(depths))
+        )
+        depth = torch.where(count > 0, total / count.clamp(min=1), nothing)
+        return depth.view(camera.height, camera.width).cpu().numpy()
 
     def transformed(self, T: ArrayLike | Tensor) -> DynamicGaussians:
         """The scene in frame a, given T_a_source (4, 4)."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pixel4d_ros import Forecaster
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
@@ -22,6 +23,7 @@ from pixel4d_ros.parallax import (
     NEAREST,
     _triangulated,
     depth_from_motion,
+    triangulated_depth,
     view_for_depth,
 )
 from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
@@ -36,6 +38,11 @@ small = st.floats(-0.03, 0.03)
 def street() -> Clip:
     """A synthetic street of exact depth and poses, two near cars driving in it."""
     return street_clip(900_002, 6, size=(416, 128))
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> Forecaster:
+    return Forecaster.load(device="cpu")
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,7 +70,7 @@ def test_a_camera_that_only_turned_tells_no_depth() -> None:
 
 def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
-    found = depth_from_motion(street.images[5], street.images[3], T, street.K)
+    found = triangulated_depth(street.images[5], street.images[3], T, street.K)
     assert street.depth is not None and street.object_ids is not None
     known = (found > 0) & (street.object_ids[5] == 0)
     assert known.mean() > 0.1
@@ -73,21 +80,21 @@ def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
 def test_large_images_are_measured_smaller(street: Clip) -> None:
     T, twice = rigid_inverse(street.poses[3]) @ street.poses[5], np.diag([2.0, 2.0, 1.0])
     large = [np.repeat(np.repeat(street.images[i], 2, 0), 2, 1) for i in (5, 3)]
-    found = depth_from_motion(*large, T, twice @ street.K)
+    found = triangulated_depth(*large, T, twice @ street.K)
     assert found.shape == (129, 420)
     assert (found > 0).mean() > 0.1
 
 
 def test_images_of_two_sizes_are_refused(street: Clip) -> None:
     with pytest.raises(ValueError, match="must be of one size"):
-        depth_from_motion(street.images[1], street.images[0][:64], np.eye(4), street.K)
+        triangulated_depth(street.images[1], street.images[0][:64], np.eye(4), street.K)
 
 
 def test_a_panoramas_strip_is_measured_and_what_is_too_small_refused() -> None:
     strip = np.random.default_rng(0).integers(0, 256, (64, 4000, 3), np.uint8)
-    assert depth_from_motion(strip, strip, np.eye(4), K).shape == (32, 2000)
+    assert triangulated_depth(strip, strip, np.eye(4), K).shape == (32, 2000)
     with pytest.raises(ValueError, match="needs images of 12 pixels or more on each side"):
-        depth_from_motion(strip[:8], strip[:8], np.eye(4), K)
+        triangulated_depth(strip[:8], strip[:8], np.eye(4), K)
 
 
 def test_the_newest_view_from_far_enough_is_taken() -> None:
@@ -100,28 +107,43 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
     assert chosen() is None
 
 
-def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:
+def test_what_lies_twice_as_far_as_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
+    T = rigid_inverse(street.poses[3]) @ street.poses[5]
+    raw = triangulated_depth(street.images[5], street.images[3], T, street.K)
+    found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
+    assert 0.8 < ((found > 0) & (raw > 0)).sum() / (raw > 0).sum() <= 1
+    np.testing.assert_array_equal(found[found > 0], raw[found > 0])
+    # Told that it drove four times as far, everything would lie four times as far.
+    T[:3, 3] *= 4
+    raw = triangulated_depth(street.images[5], street.images[3], T, street.K)
+    found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
+    assert (raw > 0).mean() > 0.1 and (found > 0).sum() < 0.1 * (raw > 0).sum()
+
+
+def test_an_evaluation_looks_back_from_its_source_only(street: Clip, forecaster: Forecaster) -> None:
     window = cut(street, np.array([4, 5]))
-    found = motion_depth(street, window)
+    found = motion_depth(forecaster, street, window)
     assert found is not None and (found > 0).any()
     changed = street.images.copy()
     changed[4:] = 0
-    again = motion_depth(Clip(**{**vars(street), "images": changed}), window)
+    again = motion_depth(forecaster, Clip(**{**vars(street), "images": changed}), window)
     np.testing.assert_array_equal(again, found)
-    assert motion_depth(street, cut(street, np.array([0, 1]))) is None
+    assert motion_depth(forecaster, street, cut(street, np.array([0, 1]))) is None
 
 
-def test_real_streets_are_forecast_better_with_an_earlier_image() -> None:
+def test_real_streets_are_forecast_better_with_an_earlier_image(forecaster: Forecaster) -> None:
     (clip,) = open_clips(shared_path("logs/val/kitti_0002.mcap"))
-    forecaster, protocol = Forecaster.load(device="cpu"), Protocol(stride=20)
+    protocol = Protocol(stride=20)
     alone, helped = (
         evaluate_clip(forecaster, clip, protocol, "kitti_0002", Options(motion_depth=given)) for given in (False, True)
     )
     assert helped.gain.mean > alone.gain.mean + 0.3
+    assert alone.depth is not None and helped.depth is not None
+    assert helped.depth.abs_rel.mean < alone.depth.abs_rel.mean
 
 
-def test_depth_from_motion_needs_metres_and_earlier_images(street: Clip) -> None:
-    forecaster, wanted = Forecaster.load(device="cpu"), Options(motion_depth=True)
+def test_depth_from_motion_needs_metres_and_earlier_images(street: Clip, forecaster: Forecaster) -> None:
+    wanted = Options(motion_depth=True)
     unscaled = Clip(**{**vars(street), "metric": False})
     with pytest.raises(ValueError, match="--depth-from-motion needs metres"):
         evaluate_clip(forecaster, unscaled, Protocol(frames=2), "street", wanted)

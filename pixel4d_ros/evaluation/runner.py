@@ -67,7 +67,7 @@ def evaluate_clip(
         scale = clip_scale(forecaster, list(windows_of(clip, probed, protocol)), protocol.seed)
     setting = Setting(align, scale, height, options.perceptual, options.video_features)
     if options.motion_depth:
-        setting = replace(setting, depth=partial(motion_depth, clip))
+        setting = replace(setting, depth=partial(motion_depth, forecaster, clip))
     if options.earlier_view:
         setting = replace(setting, earlier=partial(earlier_view, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.parallax import depth_from_motion, view_for_depth
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
+
+if TYPE_CHECKING:
+    from pixel4d_ros.forecaster import Forecaster
 
 M = TypeVar("M", bound=np.generic)
 
@@ -64,35 +67,37 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
 
 
-def motion_depth(clip: Clip, window: Clip) -> NDArray[np.float32] | None:
+def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np.float32] | None:
     """Depth from motion (h, w) of a window's source and an earlier frame of its clip, whose poses are metric.
 
     None where the camera has hardly moved since.
     """
-    before, T_frame_source, _ = _looking_back(clip, window)
-    chosen = view_for_depth(T_frame_source)
-    if chosen is None:
-        return None
-    earlier = _seen_alike(clip.images[before[chosen]], window)
-    return depth_from_motion(np.asarray(window.images[0]), earlier, T_frame_source[chosen], window.K)
+    earlier = _looking_back(clip, window, lambda T, _: view_for_depth(T))
+    return None if earlier is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, earlier)
 
 
 def earlier_view(clip: Clip, window: Clip) -> EarlierView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
-    before, T_frame_source, ages = _looking_back(clip, window)
-    chosen = view_for_motion(ages)
-    if chosen is None:
-        return None
-    earlier = _seen_alike(clip.images[before[chosen]], window)
-    return EarlierView(earlier, T_frame_source[chosen], float(ages[chosen]))
+    return _looking_back(clip, window, lambda _, ages: view_for_motion(ages))
 
 
-def _looking_back(clip: Clip, window: Clip) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
-    """Frames (N,) before a window's source, newest first, T_frame_source (N, 4, 4), and their ages (N,) in seconds."""
+def _looking_back(
+    clip: Clip, window: Clip, choose: Callable[[FloatArray, FloatArray], int | None]
+) -> EarlierView | None:
+    """One of the frames before a window's source, at the window's size.
+
+    choose is given T_frame_source (N, 4, 4) of all, newest first, and their ages (N,) in seconds.
+    """
     source = int(np.searchsorted(clip.times, window.times[0]))
     first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
     before = np.arange(source - 1, first - 1, -1)
-    return before, rigid_inverse(clip.poses[before]) @ clip.poses[source], window.times[0] - clip.times[before]
+    T_frame_source = rigid_inverse(clip.poses[before]) @ clip.poses[source]
+    ages = window.times[0] - clip.times[before]
+    chosen = choose(T_frame_source, ages)
+    if chosen is None:
+        return None
+    image = _seen_alike(clip.images[before[chosen]], window)
+    return EarlierView(image, T_frame_source[chosen], float(ages[chosen]))
 
 
 def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
 from pixel4d_ros.optical_flow import shrunk
-from pixel4d_ros.parallax import depth_from_motion, view_for_depth
-from pixel4d_ros.ros.inputs import Depth, Inputs, Source
+from pixel4d_ros.parallax import view_for_depth
+from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.transforms import Surroundings
 from pixel4d_ros.rotations import FloatArray, rigid_inverse
 
@@ -56,18 +56,23 @@ class Past:
         poses = np.array([view.T_odometry_camera for view in self.views]).reshape(-1, 4, 4)
         return rigid_inverse(poses) @ self.now.T_odometry_camera
 
-    def depth(self) -> Depth | None:
-        """Depth (h, w) in metres of the image, 0 where unknown; None where the camera has hardly moved."""
-        chosen = view_for_depth(self._motions)
+    @cached_property
+    def _ages(self) -> FloatArray:
+        """(N,) seconds of the views."""
+        return np.array([(self.now.stamp_ns - view.stamp_ns) * 1e-9 for view in self.views])
+
+    def for_depth(self) -> EarlierView | None:
+        """The earlier image that tells depth; None where the camera has hardly moved."""
+        return self._earlier(view_for_depth(self._motions))
+
+    def for_motion(self) -> EarlierView | None:
+        """The earlier image that tells what moves; None where there is none of the right age."""
+        return self._earlier(view_for_motion(self._ages))
+
+    def _earlier(self, chosen: int | None) -> EarlierView | None:
         if chosen is None:
             return None
-        return depth_from_motion(self.now.image, self.views[chosen].image, self._motions[chosen], self.now.camera.K)
-
-    def motion(self) -> EarlierView | None:
-        """What an earlier image shows of motion; None where there is none of the right age."""
-        ages = np.array([(self.now.stamp_ns - view.stamp_ns) * 1e-9 for view in self.views])
-        chosen = view_for_motion(ages)
-        return None if chosen is None else EarlierView(self.views[chosen].image, self._motions[chosen], ages[chosen])
+        return EarlierView(self.views[chosen].image, self._motions[chosen], float(self._ages[chosen]))
 
 
 class EarlierViews:

@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.forecaster import DeviceError
+from pixel4d_ros.parallax import depth_from_motion
 from pixel4d_ros.rectification import Rectifier
 from pixel4d_ros.ros.candidates import Question, candidate_paths, forecast_candidates
 from pixel4d_ros.ros.diagnostics import FROM_ONE_IMAGE, Faults, Statistics
@@ -204,9 +205,11 @@ class Engine:
         if p.depth_from_motion or p.motion_from_flow:
             past = self._earlier.past(source, near, frame.inputs)
         depth, how = self._sensor_depth(frame, source, p), ""
-        if depth is None and past is not None and p.depth_from_motion:
-            depth, how = past.depth(), ", from motion"
-        earlier = past.motion() if past is not None and p.motion_from_flow else None
+        before = past.for_depth() if depth is None and past is not None and p.depth_from_motion else None
+        if before is not None:
+            depth = depth_from_motion(self._tools.forecaster, source.rgb, source.camera.K, before)
+            how = ", from motion"
+        earlier = past.for_motion() if past is not None and p.motion_from_flow else None
         share = 0.0 if depth is None else (depth > 0).mean()
         statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{how}"
         statistics.objects = FROM_ONE_IMAGE if earlier is None else f"and by the flow of {earlier.seconds:.2f} s"

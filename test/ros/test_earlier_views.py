@@ -16,6 +16,7 @@ from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.parallax import triangulated_depth
 from pixel4d_ros.ros.conversions import rigid_from_xyzw
 from pixel4d_ros.ros.earlier_views import EarlierViews
 from pixel4d_ros.ros.inputs import Inputs, Source
@@ -52,8 +53,12 @@ TIMES = (0.0, 0.1, 0.2, 0.3)
 
 
 def depth(views: EarlierViews, image: Source, near: Surroundings, inputs: Inputs) -> NDArray[np.float32] | None:
+    """What an image and the earlier one that is chosen for it tell of depth."""
     past = views.past(image, near, inputs)
-    return None if past is None else past.depth()
+    earlier = None if past is None else past.for_depth()
+    if earlier is None:
+        return None
+    return triangulated_depth(*earlier.beside(image.rgb), earlier.T_earlier_camera, image.camera.K)
 
 
 def test_depth_comes_from_the_image_before(street: Clip) -> None:
@@ -101,7 +106,7 @@ def test_large_images_are_kept_small(street: Clip) -> None:
 def test_motion_comes_from_the_image_a_fifth_of_a_second_before(street: Clip) -> None:
     views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES)
     pasts = [views.past(source(street, t), near, inputs) for t in range(4)]
-    seen = [past.motion() for past in pasts if past is not None]
+    seen = [past.for_motion() for past in pasts if past is not None]
     assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.2, 0.2] and seen[0] is None
     assert seen[3] is not None
     np.testing.assert_allclose(seen[3].T_earlier_camera[:3, 3], (0, 0, SPEED * 0.2), atol=1e-6)
@@ -112,4 +117,4 @@ def test_a_vehicle_that_stands_sees_motion_but_no_depth(street: Clip) -> None:
     views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES, speed=0.0)
     views.past(source(street, 0), near, inputs)
     past = views.past(source(street, 2), near, inputs)
-    assert past is not None and past.depth() is None and past.motion() is not None
+    assert past is not None and past.for_depth() is None and past.for_motion() is not None
