@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
-LEAST_PARALLAX = 3.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
+LEAST_PARALLAX = 1.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
 ASTRAY, ASTRAY_SHARE = 0.5, 0.1  # pixels off the line on which a still point lies, and of its parallax, in addition
-OVERSHOT = 2.0  # times the predicted depth, from which a point is not believed
+OVERSHOT = 1.7  # times the predicted depth, from which a point is not believed
 
 
 def depth_from_motion(

@@ -107,7 +107,7 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
     assert chosen() is None
 
 
-def test_what_lies_twice_as_far_as_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
+def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
     raw = triangulated_depth(street.images[5], street.images[3], T, street.K)
     found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
