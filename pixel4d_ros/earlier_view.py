@@ -1,4 +1,4 @@
-"""What a camera saw a moment before an image, and from where: it shows what moves."""
+"""What a camera saw a moment before an image, and from where: it shows what moves, and how far things are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at
 
 @dataclass(frozen=True)
 class EarlierView:
-    """An earlier image of the same camera, for a Forecaster's `earlier`. Raises ValueError for what cannot be."""
+    """An earlier image of the same camera, for a Forecaster's `earlier` or for depth_from_motion.
+
+    Raises ValueError for what cannot be.
+    """
 
     image: NDArray[np.uint8]  # (h, w, 3) RGB, of the image's size or as optical_flow.shrunk makes it
     T_earlier_camera: FloatArray  # (4, 4) maps points of the image's frame to that of the earlier camera
