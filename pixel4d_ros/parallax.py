@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.earlier_view import EarlierView
-from pixel4d_ros.optical_flow import Flow, check_pair, flow_size, measured_flow
+from pixel4d_ros.optical_flow import Flow, flow_size, measured_flow
 from pixel4d_ros.rotations import FloatArray
 
 if TYPE_CHECKING:
@@ -34,28 +34,22 @@ def depth_from_motion(
     """
     camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
     camera = camera.resized(*flow_size(camera.width, camera.height))
-    depth = triangulated_depth(*earlier.beside(image), earlier.T_earlier_camera, camera.K)
+    depth = triangulated_depth(image, earlier, camera)
     scene = forecaster.predict(image, K)
     with torch.inference_mode():
         predicted = scene.seen_depth(camera, scene.pixels(camera), FARTHEST)
     return np.where(depth < OVERSHOT * predicted, depth, np.float32(0))
 
 
-def triangulated_depth(
-    image: NDArray[np.uint8], earlier: NDArray[np.uint8], T_earlier_camera: FloatArray, K: FloatArray
-) -> NDArray[np.float32]:
+def triangulated_depth(image: NDArray[np.uint8], earlier: EarlierView, camera: Camera) -> NDArray[np.float32]:
     """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown.
 
-    earlier (H, W, 3) was taken by the same camera, of intrinsics K (3, 3), from where T_earlier_camera (4, 4) maps
-    points of the image's frame. h x w is optical_flow.flow_size of the image. What moved
-    meanwhile is taken to stand: where it left the line on which a still point would lie it is unknown, but of what
-    drives along that line the depth is wrong. Raises ValueError for images of different sizes, or too small for flow.
+    camera is the image's at h x w, optical_flow.flow_size of the image. What moved meanwhile is taken to stand: where
+    it left the line on which a still point would lie it is unknown, but of what drives along that line the depth is
+    wrong. Raises ValueError for images of different sizes, or too small for flow.
     """
-    check_pair(image, earlier)
-    flow = measured_flow(image, earlier)
-    height, width = flow.shape[:2]
-    small = Camera(K, image.shape[1], image.shape[0]).resized(width, height)
-    return _triangulated(flow * np.array((width, height), np.float32), T_earlier_camera, small.K)
+    flow = measured_flow(*earlier.beside(image)) * np.array((camera.width, camera.height), np.float32)
+    return _triangulated(flow, earlier.T_earlier_camera, camera.K)
 
 
 def view_for_depth(T_earlier_camera: FloatArray) -> int | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pixel4d_ros import Forecaster
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.earlier_view import EarlierView
@@ -16,6 +20,7 @@ from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.windows import cut, motion_depth
+from pixel4d_ros.optical_flow import flow_size
 from pixel4d_ros.parallax import (
     BASELINE,
     FARTHEST,
@@ -26,7 +31,7 @@ from pixel4d_ros.parallax import (
     triangulated_depth,
     view_for_depth,
 )
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.still_world import static_flow
 from pixel4d_ros.synthetic import street_clip
 
@@ -43,6 +48,13 @@ def street() -> Clip:
 @pytest.fixture(scope="module")
 def forecaster() -> Forecaster:
     return Forecaster.load(device="cpu")
+
+
+def triangulated(image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatArray, K: FloatArray) -> Any:
+    """Depth of an image that K belongs to."""
+    height, width = image.shape[:2]
+    camera = Camera(K, width, height).resized(*flow_size(width, height))
+    return triangulated_depth(image, EarlierView(earlier, T, 0.2), camera)
 
 
 @settings(max_examples=30, deadline=None)
@@ -70,7 +82,7 @@ def test_a_camera_that_only_turned_tells_no_depth() -> None:
 
 def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
-    found = triangulated_depth(street.images[5], street.images[3], T, street.K)
+    found = triangulated(street.images[5], street.images[3], T, street.K)
     assert street.depth is not None and street.object_ids is not None
     known = (found > 0) & (street.object_ids[5] == 0) & (street.depth[5] > 0)
     assert known.mean() > 0.1
@@ -80,21 +92,21 @@ def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
 def test_large_images_are_measured_smaller(street: Clip) -> None:
     T, twice = rigid_inverse(street.poses[3]) @ street.poses[5], np.diag([2.0, 2.0, 1.0])
     large = [np.repeat(np.repeat(street.images[i], 2, 0), 2, 1) for i in (5, 3)]
-    found = triangulated_depth(*large, T, twice @ street.K)
+    found = triangulated(*large, T, twice @ street.K)
     assert found.shape == (129, 420)
     assert (found > 0).mean() > 0.1
 
 
 def test_images_of_two_sizes_are_refused(street: Clip) -> None:
     with pytest.raises(ValueError, match="must be of one size"):
-        triangulated_depth(street.images[1], street.images[0][:64], np.eye(4), street.K)
+        triangulated(street.images[1], street.images[0][:64], np.eye(4), street.K)
 
 
 def test_a_panoramas_strip_is_measured_and_what_is_too_small_refused() -> None:
     strip = np.random.default_rng(0).integers(0, 256, (64, 4000, 3), np.uint8)
-    assert triangulated_depth(strip, strip, np.eye(4), K).shape == (32, 2000)
+    assert triangulated(strip, strip, np.eye(4), K).shape == (32, 2000)
     with pytest.raises(ValueError, match="needs images of 12 pixels or more on each side"):
-        triangulated_depth(strip[:8], strip[:8], np.eye(4), K)
+        triangulated(strip[:8], strip[:8], np.eye(4), K)
 
 
 def test_the_newest_view_from_far_enough_is_taken() -> None:
@@ -109,13 +121,13 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
 
 def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
-    raw = triangulated_depth(street.images[5], street.images[3], T, street.K)
+    raw = triangulated(street.images[5], street.images[3], T, street.K)
     found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
     assert 0.8 < ((found > 0) & (raw > 0)).sum() / (raw > 0).sum() <= 1
     np.testing.assert_array_equal(found[found > 0], raw[found > 0])
     # Told that it drove four times as far, everything would lie four times as far.
     T[:3, 3] *= 4
-    raw = triangulated_depth(street.images[5], street.images[3], T, street.K)
+    raw = triangulated(street.images[5], street.images[3], T, street.K)
     found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
     assert (raw > 0).mean() > 0.1 and (found > 0).sum() < 0.1 * (raw > 0).sum()
 

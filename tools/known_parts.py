@@ -102,11 +102,14 @@ def _owner(truth: Truth, members: Tensor) -> int:
     return int(truth.ids[members & truth.seen].mode().values)
 
 
-def measure(forecaster: Forecaster, seed: int, parts: Collection[str] | None) -> Evaluation:
-    """One street; with several futures as long as nothing is told."""
-    worlds, protocol = WorldSet("street", 1, seed), Protocol(samples=SAMPLES if parts is None else 1)
+def measure(forecaster: Forecaster, seed: int) -> list[Evaluation]:
+    """One street for each of ROWS; with several futures where nothing is told."""
+    worlds, protocol = WorldSet("street", 1, seed), Protocol()
     clip = make_clip(seed, worlds.kind, protocol.frames, protocol.step, worlds.size)
-    return evaluate_worlds(Told(forecaster, clip, parts), worlds, protocol)
+    return [
+        evaluate_worlds(Told(forecaster, clip, parts), worlds, Protocol(samples=SAMPLES if parts is None else 1))
+        for parts in ROWS.values()
+    ]
 
 
 def cell(intervals: list[Interval | None]) -> str:
@@ -123,10 +126,11 @@ def main() -> int:
         print(__doc__)
         return 2
     forecaster = Forecaster.load(device="cpu")
-    rows = []
-    for name, parts in tqdm(ROWS.items(), "rows", unit="row"):
-        found = [measure(forecaster, seed, parts) for seed in streets.seeds]
-        rows.append([name, cell([f.inside_gain for f in found]), cell([f.best_inside_gain for f in found])])
+    found = zip(*(measure(forecaster, seed) for seed in tqdm(streets.seeds, "streets", unit="street")))
+    rows = [
+        [name, cell([f.inside_gain for f in row]), cell([f.best_inside_gain for f in row])]
+        for name, row in zip(ROWS, found)
+    ]
     title = "inside moving objects: gain over motion off, dB"
     print(f"{streets.name}; weights {forecaster.weights_hash[:12]}; in parentheses 95 % intervals over streets\n")
     print(table(("", title, f"best of {SAMPLES} futures over the first, dB"), rows, markdown=True))

@@ -16,6 +16,7 @@ from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.optical_flow import flow_size
 from pixel4d_ros.parallax import triangulated_depth
 from pixel4d_ros.ros.conversions import rigid_from_xyzw
 from pixel4d_ros.ros.earlier_views import EarlierViews
@@ -58,7 +59,7 @@ def depth(views: EarlierViews, image: Source, near: Surroundings, inputs: Inputs
     earlier = None if past is None else past.for_depth()
     if earlier is None:
         return None
-    return triangulated_depth(*earlier.beside(image.rgb), earlier.T_earlier_camera, image.camera.K)
+    return triangulated_depth(image.rgb, earlier, image.camera.resized(*flow_size(*image.size)))
 
 
 def test_depth_comes_from_the_image_before(street: Clip) -> None:
