@@ -24,7 +24,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 
-from pixel4d_ros.ros.shared_memory import make_room_for_images
+from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 NODE = "forecast_node"
 SWITCH = ["true", "false"]
@@ -64,7 +64,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(context: LaunchContext) -> list[Action]:
     """What is started, once the arguments have their values."""
-    make_room_for_images()  # for the player of a log too
+    set_fastdds_profile()  # for the player of a log too
     values = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
     sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
     cameras = [values | {"namespace": namespace} for namespace in _namespaces(values)]

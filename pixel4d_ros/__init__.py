@@ -10,19 +10,19 @@ __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from pixel4d_ros.camera import Camera, CameraPath
-    from pixel4d_ros.earlier_view import EarlierView
     from pixel4d_ros.forecaster import Forecast, Forecaster
     from pixel4d_ros.scene import DynamicGaussians
+    from pixel4d_ros.two_view.reference_view import ReferenceView
 
 _HOMES = {
     "Camera": "pixel4d_ros.camera",
     "CameraPath": "pixel4d_ros.camera",
     "DynamicGaussians": "pixel4d_ros.scene",
-    "EarlierView": "pixel4d_ros.earlier_view",
+    "ReferenceView": "pixel4d_ros.two_view.reference_view",
     "Forecast": "pixel4d_ros.forecaster",
     "Forecaster": "pixel4d_ros.forecaster",
 }
-__all__ = ["Camera", "CameraPath", "DynamicGaussians", "EarlierView", "Forecast", "Forecaster"]
+__all__ = ["Camera", "CameraPath", "DynamicGaussians", "ReferenceView", "Forecast", "Forecaster"]
 
 
 def __getattr__(name: str) -> Any:

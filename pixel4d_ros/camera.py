@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pixel4d_ros.interpolation import poses_along
-from pixel4d_ros.rotations import FloatArray, rotation_matrix
+from pixel4d_ros.geometry.interpolation import poses_along
+from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
 
 
 def check_intrinsics(K: ArrayLike) -> FloatArray:

@@ -9,16 +9,16 @@ from importlib import import_module
 from pixel4d_ros.errors import DeviceError
 
 COMMANDS = {
-    "forecast": ("pixel4d_ros.forecast_command", "forecast a video and a moving scene from one image"),
-    "replay": ("pixel4d_ros.ros.replay", "publish a driving log over DDS in real time"),
-    "record": ("pixel4d_ros.ros.record", "record topics into an MCAP file"),
-    "demo": ("pixel4d_ros.demo", "run the node on a replayed log and report"),
-    "train": ("pixel4d_ros.training.command", "train the predictor"),
-    "evaluate": ("pixel4d_ros.evaluation.command", "measure forecasts against what a log shows later"),
-    "benchmark": ("pixel4d_ros.performance.command", "measure how long forecasts take on this machine"),
-    "convert": ("pixel4d_ros.datasets.convert_command", "write a data set's clip as a driving log that replays"),
-    "export": ("pixel4d_ros.export_command", "write a scene as splat files, one per time step"),
-    "synthesize": ("pixel4d_ros.synthetic.command", "write a synthetic driving log"),
+    "forecast": ("pixel4d_ros.commands.forecast", "forecast a video and a moving scene from one image"),
+    "replay": ("pixel4d_ros.ros.bag.replay", "publish a driving log over DDS in real time"),
+    "record": ("pixel4d_ros.ros.bag.record", "record topics into an MCAP file"),
+    "demo": ("pixel4d_ros.commands.demo", "run the node on a replayed log and report"),
+    "train": ("pixel4d_ros.commands.train", "train the predictor"),
+    "evaluate": ("pixel4d_ros.commands.evaluate", "measure forecasts against what a log shows later"),
+    "benchmark": ("pixel4d_ros.commands.benchmark", "measure how long forecasts take on this machine"),
+    "convert": ("pixel4d_ros.commands.convert", "write a data set's clip as a driving log that replays"),
+    "export": ("pixel4d_ros.commands.export", "write a scene as splat files, one per time step"),
+    "synthesize": ("pixel4d_ros.commands.synthesize", "write a synthetic driving log"),
 }
 
 

@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pixel4d_ros.attitude import ATTITUDE_WALK
 from pixel4d_ros.camera import Camera, CameraPath, check_poses
-from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.errors import DeviceError, WeightsError
-from pixel4d_ros.measured_motion import with_measured_motion
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.rendering.moved_scene import advance, color_spread, distinct_views, render, runs
+from pixel4d_ros.rendering.streams import HostBuffer, StreamPool, pin_memory, to_host
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.transfer import HostBuffer, Lanes, staged, to_host
-from pixel4d_ros.views import animate, color_spread, distinct_views, render, runs
+from pixel4d_ros.two_view.object_motion import with_measured_motion
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
-__all__ = ["DeviceError", "Forecast", "Forecaster", "Views", "WeightsError"]
+__all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
 
 VIEWS_PER_CALL = 28  # rendered at once: bounds memory
 MIN_SIDE = 32  # pixels
@@ -42,7 +41,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Views:
+class RenderedPaths:
     """Rendered views of a scene: one future, T times, or P paths of T times each."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) or (P, T, H, W, 3) RGB
@@ -51,15 +50,10 @@ class Views:
 
 
 class Forecaster:
-    """The method in three steps: predict a moving scene, move it, render it along the path.
+    """The method in three steps: predict a moving scene, move it, render it along the path."""
 
-    Frames are those to expect when the camera's attitude strays from the path by attitude_walk (degrees per square root
-    of a metre driven); with 0 they are as sharp as the scene.
-    """
-
-    def __init__(self, predictor: Predictor, attitude_walk: float = ATTITUDE_WALK) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self.attitude_walk = attitude_walk
         self.device = predictor.device
         self.weights_hash = predictor.weights_hash
 
@@ -95,7 +89,7 @@ class Forecaster:
         seed: int = 0,
         depth: ArrayLike | None = None,
         speed: float | None = None,
-        earlier: EarlierView | None = None,
+        earlier: ReferenceView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 
@@ -112,8 +106,8 @@ class Forecaster:
             raise ValueError(f"the speed must be a number of metres per second, got {speed}")
         measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
-            sensor = None if measured is None else staged(measured, self.device)
-            scene = self.predictor.predict(staged(pixels, self.device), camera, num_samples, seed, sensor, speed)
+            sensor = None if measured is None else pin_memory(measured, self.device)
+            scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
             if earlier is not None:
                 with torch.inference_mode():
                     scene = with_measured_motion(scene, pixels, earlier)
@@ -142,7 +136,7 @@ class Forecaster:
         K: ArrayLike | None = None,
         size: tuple[int, int] | None = None,
         with_depth: bool = True,
-    ) -> Views:
+    ) -> RenderedPaths:
         """What render gives, with confidence and, unless with_depth is False, depth.
 
         Besides the result it takes memory for a few views only.
@@ -159,7 +153,7 @@ class Forecaster:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         depth: ArrayLike | None = None,
-        earlier: EarlierView | None = None,
+        earlier: ReferenceView | None = None,
     ) -> Forecast:
         """Forecast what the camera will see along the path at times (T,) seconds after the image.
 
@@ -182,7 +176,7 @@ class Forecaster:
         K: ArrayLike | None,
         size: tuple[int, int] | None,
         with_depth: bool,
-    ) -> Views:
+    ) -> RenderedPaths:
         """What views gives; without depth, which nobody asked for, there is less to compute and to copy."""
         camera = _view_camera(scene, K, size)
         poses, instants = np.asarray(T_source_camera, np.float64), np.atleast_1d(np.asarray(times, np.float64))
@@ -194,7 +188,7 @@ class Forecaster:
                 raise ValueError(f"each path needs one pose per time, got {poses.shape[1]} and {len(instants)} times")
             poses = poses.reshape(-1, *poses.shape[2:])
         frames, depths, confidence, _ = self._collect([scene], poses, instants, camera, with_depth)
-        return Views(
+        return RenderedPaths(
             frames.reshape(*leading, *frames.shape[2:]),
             depths.reshape(*(leading if with_depth else (0,)), *depths.shape[2:]),
             confidence.reshape(leading),
@@ -222,16 +216,16 @@ class Forecaster:
         depths = HostBuffer((s * v if with_depth else 0, height, width), torch.float32, self.device)
         uncertainty = HostBuffer((v if s > 1 else 0, height, width), torch.float32, self.device)
         with _memory_errors(self.device):
-            animation = animate(futures, times, exact)
+            moved_scene = advance(futures, times, exact)
         instants = np.arange(v) % len(times)
         kept, source = distinct_views(poses, instants)
         starts = range(0, len(kept), VIEWS_PER_CALL)
-        known, lanes = [], Lanes(self.device, len(starts))
+        known, lanes = [], StreamPool(self.device, len(starts))
         for start in starts:
             some = kept[start : start + VIEWS_PER_CALL]
             with lanes.take_turn(), _memory_errors(self.device):
                 part, shown = [], list(runs(source, start, len(some)))
-                drawn = render(animation, poses[some], instants[some], camera, with_depth, self.attitude_walk)
+                drawn = render(moved_scene, poses[some], instants[some], camera, with_depth)
                 for k, future in enumerate(drawn):
                     part.append(future)
                     with lanes.copying():  # while the next future is rendered
@@ -246,7 +240,7 @@ class Forecaster:
                         for place, views in shown:
                             uncertainty.put(place, spread[views])
         lanes.join()
-        confidence, complete = to_host(torch.cat(known, 1), animation.complete)
+        confidence, complete = to_host(torch.cat(known, 1), moved_scene.complete)
         if not complete:  # more moves than there was room for
             return self._collect(futures, poses, times, camera, with_depth, exact=True)
         return (

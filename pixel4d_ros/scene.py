@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.rotations import (
+from pixel4d_ros.geometry.rotations import (
     axis_angle_to_quaternion,
     matrix_to_quaternion,
     quaternion_multiply,

@@ -12,7 +12,7 @@ from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.evaluation.synthetic_worlds import make_clip
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic.views import clip_layout, street_clip
 
 FRAMES, SIZE = 4, (104, 32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from dataset_samples import BOX_SIZE, SIZE, street, world_boxes
 
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 
 LATITUDE, LONGITUDE, ALTITUDE = 49.015, 8.434, 116.4
 EARTH = 6378137.0

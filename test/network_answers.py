@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pixel4d_ros.predictor.checkpoint import load_weights
-from pixel4d_ros.predictor.maps import PixelMaps, Source
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps
 from pixel4d_ros.predictor.network import Network
 
 
@@ -16,7 +16,7 @@ def answers(path: Path) -> PixelMaps:
     network = Network()
     load_weights(network, path)
     torch.manual_seed(1)
-    source = Source(
+    source = NetworkInput(
         torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, torch.zeros(1, 2)
     )
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`pixel4d evaluate --without` and tools/ablation.py: parts of the network off, one at a time."""
+"""`pixel4d evaluate --without` and research/ablation.py: parts of the network off, one at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from conftest import REPOSITORY
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.errors import WeightsError
+from pixel4d_ros.evaluation.ablation import load_forecaster, parse_parts
 from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Method, Source, Subject, Timing
-from pixel4d_ros.evaluation.switched_off import load_forecaster, parse_parts
 from pixel4d_ros.evaluation.tables import headline
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import PARTS, Network
@@ -74,12 +74,6 @@ def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
     assert load_forecaster(weights / "without_motion.safetensors", "cpu", ("hidden",))[1] == ("hidden", "motion")
 
 
-@pytest.mark.parametrize("walk", ["-1", "nan"])
-def test_an_attitude_that_cannot_stray_so_is_refused(walk: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "synthetic-street:1", "--attitude-walk", walk]) == 1
-    assert "--attitude-walk must be 0 or more" in capsys.readouterr().err
-
-
 def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> None:
     image, K = torch.zeros(64, 96, 3, dtype=torch.uint8).numpy(), torch.eye(3).numpy() * 80
     K[2, 2], K[0, 2], K[1, 2] = 1, 47.5, 31.5
@@ -95,10 +89,9 @@ def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> N
 
 def test_output_and_results_say_what_was_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "numbers.json"
-    command = f"evaluate synthetic-street:1 --frames 2 --size 96x32 --without motion --attitude-walk 0 --json {path}"
+    command = f"evaluate synthetic-street:1 --frames 2 --size 96x32 --without motion --json {path}"
     assert main([*command.split(), "--brief"]) == 0
-    assert "without motion, pixel4d_ros" in (said := capsys.readouterr().out)
-    assert "the camera's attitude strays by 0 degrees" in said
+    assert "without motion, pixel4d_ros" in capsys.readouterr().out
     numbers = json.loads(path.read_text())
     assert numbers["subject"]["without"] == ["motion"]
     assert numbers["methods"]["forecast"] == numbers["methods"]["motion off"]
@@ -141,15 +134,15 @@ def test_what_was_not_trained_is_named_and_not_in_the_tables(
     path.write_text("# What each part is worth\n")
     assert ablation.main(["--trained", str(weights), "--worlds", "2", "--into", str(path)]) == 0
     text = path.read_text()
-    assert f"<!-- $ python tools/ablation.py --trained {weights} --worlds 2 -->" in text
+    assert f"<!-- $ python research/ablation.py --trained {weights} --worlds 2 -->" in text
     _, inference, trained = text.split("###")
-    assert all(label in inference for label in (*ablation.LABELS.values(), "without attitude walk"))
+    assert all(label in inference for label in (*ablation.LABELS.values()))
     assert "without motion" in trained
     assert "without the second layer" not in trained
     assert "Not trained, so not in these tables: baseline_again, without_hidden" in trained
     assert ablation.main(["--into", str(path)]) == 0
     assert "Trained without" not in path.read_text()  # in place of the last tables
-    assert path.read_text().count("<!-- $ python tools/ablation.py") == 1
+    assert path.read_text().count("<!-- $ python research/ablation.py") == 1
     assert ablation.main(["--trained", str(tmp_path)]) == 1
     assert "needs baseline.safetensors" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import clip_scale, image_scale
 from pixel4d_ros.evaluation.pose_search import align, find_poses
 from pixel4d_ros.evaluation.synthetic_worlds import make_clip
-from pixel4d_ros.rotations import rigid_inverse, rotation_matrix, rotation_vector
+from pixel4d_ros.geometry.rotations import rigid_inverse, rotation_matrix, rotation_vector
 from pixel4d_ros.scene import DynamicGaussians
 
 

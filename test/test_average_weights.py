@@ -1,4 +1,4 @@
-"""tools/average_weights.py: a mean of networks is a network."""
+"""research/average_weights.py: a mean of networks is a network."""
 
 from __future__ import annotations
 

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from pixel4d_ros.cli import main
-from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.performance import plots
-from pixel4d_ros.performance.floors import still_views
-from pixel4d_ros.performance.pipeline import MOTION, PREDICT, STAGES, Task, staged_forecast, whole_forecast
-from pixel4d_ros.performance.report import describe
-from pixel4d_ros.performance.results import Agreement, Benchmark, Floors, ForecastTimes
-from pixel4d_ros.performance.source_image import (
+from pixel4d_ros.benchmark import plots
+from pixel4d_ros.benchmark.lower_bounds import still_views
+from pixel4d_ros.benchmark.report import describe
+from pixel4d_ros.benchmark.results import Agreement, Benchmark, Floors, ForecastTimes
+from pixel4d_ros.benchmark.source_image import (
     candidate_poses,
     forecast_times,
     source_image,
     straight_path,
 )
-from pixel4d_ros.performance.statistics import Spread, course
-from pixel4d_ros.performance.stopwatch import Effort, Stopwatch, measure_laps, measure_wall
+from pixel4d_ros.benchmark.stages import MOTION, PREDICT, STAGES, Task, staged_forecast, whole_forecast
+from pixel4d_ros.benchmark.statistics import Spread, course
+from pixel4d_ros.benchmark.stopwatch import Effort, Stopwatch, measure_laps, measure_wall
+from pixel4d_ros.cli import main
+from pixel4d_ros.forecaster import Forecaster
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 96, 32
@@ -128,18 +128,18 @@ def test_stages_are_those_of_a_forecast(photo: Path) -> None:
     forecaster = Forecaster.load(device="cpu")
     task = Task(source_image(photo, (WIDTH, HEIGHT), CPU), 30, 2)  # more frames than are rendered at once
     watch = Stopwatch(CPU)
-    staged = staged_forecast(forecaster, task, watch)
+    pin_memory = staged_forecast(forecaster, task, watch)
     assert tuple(watch.laps()) == STAGES
-    np.testing.assert_array_equal(staged, whole_forecast(forecaster, task).frames)
+    np.testing.assert_array_equal(pin_memory, whole_forecast(forecaster, task).frames)
 
 
 def test_with_an_earlier_image_motion_from_flow_is_a_stage() -> None:
     task = Task(source_image(None, (208, 64), CPU, with_earlier=True), 3, 1)
     forecaster, watch = Forecaster.load(device="cpu"), Stopwatch(CPU)
-    staged = staged_forecast(forecaster, task, watch)
+    pin_memory = staged_forecast(forecaster, task, watch)
     laps = list(watch.laps())
     assert laps.index(MOTION) == laps.index(PREDICT) + 1 and set(laps) == {*STAGES, MOTION}
-    np.testing.assert_array_equal(staged, whole_forecast(forecaster, task).frames)
+    np.testing.assert_array_equal(pin_memory, whole_forecast(forecaster, task).frames)
 
 
 def test_the_rasterizers_floor_has_all_gaussians_and_frames(photo: Path) -> None:

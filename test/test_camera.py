@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros import Camera, CameraPath
 from pixel4d_ros.camera import check_poses, unproject
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
 often = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31)

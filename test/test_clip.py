@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import CACHED, LazyFrames
-from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL
 
 K = np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]])

@@ -21,9 +21,9 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.open import KINDS, open_clips, recognise
+from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.logs.reader import LogReader
 from pixel4d_ros.logs.writer import LogWriter
-from pixel4d_ros.rotations import rigid_inverse
 
 TOPICS = {
     "/camera/left/image_raw/compressed",

@@ -18,13 +18,13 @@ from conftest import REPOSITORY
 from log_samples import START, camera_info, entries, header, image_message, picture, write_mcap
 
 import pixel4d_ros.synthetic
-from pixel4d_ros import demo
+from pixel4d_ros.commands import demo
+from pixel4d_ros.commands.processes import Child, ProcessError
+from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.logs.cloud import read_gaussians, save_middle_cloud
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
-from pixel4d_ros.processes import Child, ProcessError
-from pixel4d_ros.rotations import rigid
 
 T = jazzy_types().types
 MOUNT = rigid([0.5, -0.5, 0.5, -0.5], [2.0, 0.5, 1.0])  # as in log_samples

@@ -16,7 +16,7 @@ from dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, proj
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
 from pixel4d_ros.datasets.image_files import DatasetError, Lens
-from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 
 UNIT = 2.5  # metres
 K1 = -0.12

@@ -1,4 +1,4 @@
-"""tools/draw_failures.py: the model card's picture of what goes wrong."""
+"""research/draw_failures.py: the model card's picture of what goes wrong."""
 
 from __future__ import annotations
 

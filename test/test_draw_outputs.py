@@ -1,4 +1,4 @@
-"""tools/draw_outputs.py: where boxes and cells land in the picture."""
+"""research/draw_outputs.py: where boxes and cells land in the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/draw_runs.py: the picture of how training runs fared."""
+"""research/draw_runs.py: the picture of how training runs fared."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ from pixel4d_ros.datasets import driving_log
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse
 from pixel4d_ros.logs.reader import LogError
 from pixel4d_ros.logs.types import jazzy_types
-from pixel4d_ros.rotations import rigid, rigid_inverse
 
 T = jazzy_types().types
 MOUNT = rigid([0.5, -0.5, 0.5, -0.5], [2.0, 0.5, 1.0])  # as in log_samples: looks ahead

@@ -15,14 +15,14 @@ import pytest
 import torch
 from dataset_samples import drive
 
+from pixel4d_ros.commands import evaluate as command
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation import command
 from pixel4d_ros.evaluation.intervals import bootstrap
-from pixel4d_ros.evaluation.judging import Setting, SourceScore, evaluate
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.runner import evaluate_clip
+from pixel4d_ros.evaluation.scoring import Setting, SourceScore, evaluate
 from pixel4d_ros.evaluation.summary import best_future, summarise
 from pixel4d_ros.evaluation.tables import describe
 from pixel4d_ros.evaluation.windows import clip_windows

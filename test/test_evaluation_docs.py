@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pixel4d_ros.evaluation import command
+from pixel4d_ros.commands import evaluate as command
 
 TOOL = REPOSITORY / "tools" / "paste_results.py"
 DOC = REPOSITORY / "docs" / "evaluation.md"

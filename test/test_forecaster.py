@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.metrics import psnr
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 SIZE = (208, 64)

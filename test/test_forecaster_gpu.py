@@ -10,7 +10,7 @@ import torch
 from dataset_samples import Photo, street_photo
 from test_forecaster import tensors
 
-from pixel4d_ros import Camera, CameraPath, EarlierView, Forecaster
+from pixel4d_ros import Camera, CameraPath, Forecaster, ReferenceView
 from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.predictor.predictor import EAGER_PATH, FAST_PATH
@@ -53,7 +53,7 @@ def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth
 def test_an_earlier_view_tells_a_gpu_what_it_tells_the_cpu(photo: Photo) -> None:
     before = photo.image.copy()
     before[20:50, 30:80] = photo.image[20:50, 34:84]  # what is there came from 4 pixels further left
-    earlier = EarlierView(before, np.eye(4), 0.2)
+    earlier = ReferenceView(before, np.eye(4), 0.2)
     one, other = (Forecaster.load(device=name).predict(photo.image, photo.K, earlier=earlier) for name in DEVICES)
     assert one.means.is_cuda and (other.object_ids > 0).any()
     alike = (one.object_ids.cpu() > 0) == (other.object_ids > 0)
@@ -121,7 +121,7 @@ def test_without_cuda_graphs_the_forecast_goes_on(photo: Photo, monkeypatch: pyt
     def broken(*arguments: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr("pixel4d_ros.predictor.graphs.record", broken)
+    monkeypatch.setattr("pixel4d_ros.predictor.cuda_graphs.record", broken)
     forecaster = Forecaster.load(device="cuda")
     with pytest.warns(UserWarning, match="go on slower, eager, float32"):
         forecaster.predict(photo.image, photo.K)

@@ -12,20 +12,19 @@ import torch
 from test_tiles import SIZE, random_splats
 from torch.nn import functional as F
 
-from pixel4d_ros import fused, views
+from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.lifting import surface_gaussians
-from pixel4d_ros.rendering import Rendering, gsplat_rasterizer
-from pixel4d_ros.rendering.blur import blurred
-from pixel4d_ros.rendering.rasterizer import NEAR, depth_from_inverses
+from pixel4d_ros.rendering import Rendering, gsplat_rasterizer, moved_scene, triton_kernels
 from pixel4d_ros.rendering.tiles import pixels_of, radii_within, tile_grid, touched_tiles
-from pixel4d_ros.rotations import quaternion_to_matrix
+from pixel4d_ros.rendering.types import NEAR, depth_from_inverses
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU with Triton")
 
 
 def test_on_the_cpu_torch_does_the_steps() -> None:
-    assert not fused.usable(torch.device("cpu"))
+    assert not triton_kernels.is_available(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -38,9 +37,9 @@ def without_gradients() -> Iterator[None]:
 @needs_gpu
 def test_training_and_double_precision_take_the_steps_of_torch() -> None:
     tensor = torch.ones(1, device="cuda")
-    assert not fused.applicable(tensor)
+    assert not triton_kernels.can_use(tensor)
     with torch.no_grad():
-        assert fused.applicable(tensor) and not fused.applicable(tensor.double())
+        assert triton_kernels.can_use(tensor) and not triton_kernels.can_use(tensor.double())
 
 
 def covariances(quaternions: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -57,7 +56,7 @@ def test_gaussians_are_those_of_torch() -> None:
     inverse[1] = torch.linspace(0.01, 0.3, 23)[:, None]  # a road
     K = torch.tensor([[[120.0, 0, 18], [0, 130, 11], [0, 0, 1]], [[90, 0, 18], [0, 90, 3], [0, 0, 1]]])
     given = [t.cuda() for t in (inverse, K, torch.rand(2, 23, 37) * 0.4 + 0.4)]
-    assert fused.usable(given[0].device)
+    assert triton_kernels.is_available(given[0].device)
     with torch.enable_grad():
         means, quaternions, scales = surface_gaussians(*given)  # with gradients it is torch's own steps
     with torch.no_grad():
@@ -75,7 +74,7 @@ def test_gaussians_are_those_of_torch() -> None:
 def test_rows_are_those_of_torch(samples: int, count: int) -> None:
     torch.manual_seed(0)
     table, index = torch.randn(7, 12 * samples).cuda(), torch.randint(7, (count,)).cuda()
-    torch.testing.assert_close(fused.prediction.rows(table, index), table.index_select(0, index), rtol=0, atol=0)
+    torch.testing.assert_close(fused_operations.rows(table, index), table.index_select(0, index), rtol=0, atol=0)
 
 
 @pytest.mark.gpu
@@ -87,7 +86,7 @@ def test_normalised_features_are_those_of_torch(channels: int, height: int, widt
     x = x.contiguous(memory_format=torch.channels_last)
     weight, bias = torch.rand(channels, device="cuda").half() + 0.5, torch.randn(channels, device="cuda").half()
     wanted = F.silu(F.group_norm(x.float(), 8, weight.float(), bias.float(), 1e-5))
-    found = fused.prediction.group_norm_silu(x, 8, weight, bias, 1e-5)
+    found = fused_operations.group_norm_silu(x, 8, weight, bias, 1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.float(), wanted, rtol=2e-3, atol=5e-3)
 
@@ -122,9 +121,9 @@ def test_what_moves_goes_where_torch_moves_it(
     index = torch.randint(0, 1000, (moving,), device="cuda")  # some of them more than once
     t = torch.linspace(0, 1.9, instants, device="cuda")[:, None, None]
     written_out = replace(scene, velocities=scene.velocities.contiguous())  # whose strides are not the others'
-    found = [views._moved(given, index, t) for given in (scene, written_out)]
-    monkeypatch.setattr(fused, "usable", lambda device: False)
-    wanted = views._moved(scene, index, t)
+    found = [moved_scene._moved(given, index, t) for given in (scene, written_out)]
+    monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
+    wanted = moved_scene._moved(scene, index, t)
     assert wanted.means.shape == (instants, moving, 3)
     for moved in found:
         torch.testing.assert_close(moved.means, wanted.means, rtol=1e-5, atol=1e-4)
@@ -142,11 +141,11 @@ def test_blended_channels_are_those_of_torch(count: int, channels: int, width: i
     inverse = 1 / depths.clamp(min=NEAR)
     spare = torch.zeros(3, count, width - channels - 2, device="cuda")
     wanted = torch.cat((features, torch.stack((inverse, inverse.square()), -1), spare), -1)
-    found = fused.rendering.blended_channels(features, depths, width, NEAR)
+    found = triton_kernels.operations.blended_channels(features, depths, width, NEAR)
     assert found.is_contiguous() and torch.equal(found[..., :channels], features)
     torch.testing.assert_close(found, wanted)
     turned = features.mT.contiguous().mT  # the same with other strides
-    assert torch.equal(fused.rendering.blended_channels(turned, depths, width, NEAR), found)
+    assert torch.equal(triton_kernels.operations.blended_channels(turned, depths, width, NEAR), found)
 
 
 @pytest.mark.gpu
@@ -159,7 +158,7 @@ def test_depth_is_that_of_torch(shape: tuple[int, int, int]) -> None:
         inverse, square = given[..., 4], given[..., 5]
         with torch.enable_grad():
             wanted = depth_from_inverses(inverse, square)
-        torch.testing.assert_close(fused.rendering.depth_from_inverses(inverse, square), wanted)
+        torch.testing.assert_close(triton_kernels.operations.depth_from_inverses(inverse, square), wanted)
 
 
 def rendered_pixels(shape: tuple[int, int, int], width: int) -> torch.Tensor:
@@ -167,7 +166,7 @@ def rendered_pixels(shape: tuple[int, int, int], width: int) -> torch.Tensor:
     features = torch.randn(*shape, width, device="cuda") * 0.6 + 0.5
     halves = (torch.arange(features[..., 0].numel(), device="cuda") % 256 + 0.5) / 255
     features[..., 0] = halves.view(shape)
-    features[0, 0, 0, 1:4] = torch.tensor([torch.inf, -torch.inf, views.SEEN])
+    features[0, 0, 0, 1:4] = torch.tensor([torch.inf, -torch.inf, moved_scene.SEEN])
     return features
 
 
@@ -179,30 +178,14 @@ def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, mo
     torch.manual_seed(0)
     features = rendered_pixels(shape, width)[..., :4]
     rendering = Rendering(features, features[..., 0], features[..., 0])
-    found, again = (views._as_pictures(rendering, True) for _ in range(2))
-    monkeypatch.setattr(fused, "usable", lambda device: False)
-    wanted = views._as_pictures(rendering, True)
+    found, again = (moved_scene._as_pictures(rendering, True) for _ in range(2))
+    monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
+    wanted = moved_scene._as_pictures(rendering, True)
     assert torch.equal(found.frames, wanted.frames)
     torch.testing.assert_close(found.confidence, wanted.confidence)
     assert torch.equal(found.confidence, again.confidence)
-    counted = (features[..., 3] > views.SEEN).flatten(1).sum(1).cpu().numpy() / np.float32(shape[1] * shape[2])
+    counted = (features[..., 3] > moved_scene.SEEN).flatten(1).sum(1).cpu().numpy() / np.float32(shape[1] * shape[2])
     np.testing.assert_allclose(found.confidence.cpu().numpy(), counted, rtol=1e-7)
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.usefixtures("without_gradients")
-@pytest.mark.parametrize("width", [4, 6])
-@pytest.mark.parametrize("spreads", [(0.0, 0.3, 2.6), (4.0,), (1e-4, 0.0)])
-def test_blur_is_that_of_torch(width: int, spreads: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    features = torch.rand(len(spreads), 37, 53, width, device="cuda")[..., :4]
-    spread = torch.tensor(spreads, device="cuda")
-    found = blurred(features, spread, max(spreads))
-    monkeypatch.setattr(fused, "usable", lambda device: False)
-    torch.testing.assert_close(found, blurred(features, spread, max(spreads)), rtol=0, atol=1e-5)
-    for view, change in enumerate(spreads):
-        assert torch.equal(found[view], features[view]) == (change < 0.2)
 
 
 @pytest.mark.gpu
@@ -216,7 +199,7 @@ def test_tiles_and_the_splats_in_them_are_those_of_torch(
     few = [t[:, :10].contiguous() for t in (means, radii)]
     touched = touched_tiles(*few, SIZE)
     found = radii_within(means, radii, touched)
-    monkeypatch.setattr(fused, "usable", lambda device: False)
+    monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
     assert torch.equal(touched_tiles(*few, SIZE), touched)
     assert torch.equal(radii_within(means, radii, touched), found)
     if count > 20:
@@ -241,7 +224,7 @@ def test_changed_tiles_are_put_where_torch_puts_them(
         old = Rendering(features, 1 / before[..., 0], before[..., 1])
         found = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
         with monkeypatch.context() as patch:
-            patch.setattr(fused, "usable", lambda device: False)
+            patch.setattr(triton_kernels, "is_available", lambda device: False)
             wanted = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
         assert torch.equal(found.features, wanted.features) and torch.equal(found.alpha, wanted.alpha)
         torch.testing.assert_close(found.depth, wanted.depth)
@@ -255,7 +238,7 @@ def test_the_spread_of_colors_is_that_of_torch(samples: int, monkeypatch: pytest
     levels = torch.randint(0, 256, (samples, 3, 13, 29, 3), dtype=torch.uint8, device="cuda")
     levels[:, 0, :, :9] = levels[0, 0, :, :9]  # where all agree
     levels[: samples // 2, 1], levels[samples // 2 :, 1] = 0, 255  # where they cannot be further apart
-    futures = [views.RenderedViews(frames, frames[:, 0, 0, 0], None) for frames in levels]
-    found = views.color_spread(futures)
-    monkeypatch.setattr(fused, "usable", lambda device: False)
-    assert torch.equal(views.color_spread(futures), found)
+    futures = [moved_scene.RenderedViews(frames, frames[:, 0, 0, 0], None) for frames in levels]
+    found = moved_scene.color_spread(futures)
+    monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
+    assert torch.equal(moved_scene.color_spread(futures), found)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.stereo_pairs import read_stereo_folder
-from pixel4d_ros.optical_flow import flow_size
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL
 from pixel4d_ros.synthetic.views import street_clip
 from pixel4d_ros.training.given_labels import given_labels
 from pixel4d_ros.training.motion_labels import MotionLabels
+from pixel4d_ros.two_view.flow import flow_size
 
 K = np.array([[100.0, 0, 99.5], [0, 100, 39.5], [0, 0, 1]])
 WIDTH, HEIGHT = 200, 80

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.interpolation import poses_along
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.interpolation import poses_along
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
 
 def path(seed: int, count: int) -> tuple[FloatArray, FloatArray]:

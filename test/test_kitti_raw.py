@@ -27,8 +27,8 @@ from pixel4d_ros.datasets.kitti_calibration import read_camera
 from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
 from pixel4d_ros.datasets.kitti_splits import split_drives
 from pixel4d_ros.datasets.lidar import project_depth
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse
 from pixel4d_ros.logs.reader import LogReader
-from pixel4d_ros.rotations import rigid, rigid_inverse
 
 
 @pytest.fixture(scope="module")

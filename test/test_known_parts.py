@@ -1,4 +1,4 @@
-"""tools/known_parts.py: a predicted scene that is told parts of the truth."""
+"""research/oracle_ablation.py: a predicted scene that is told parts of the truth."""
 
 from __future__ import annotations
 

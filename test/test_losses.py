@@ -9,9 +9,9 @@ import pytest
 import torch
 from batch_samples import SIZE, sample_batch
 
-from pixel4d_ros.predictor.maps import PixelMaps, Source
+from pixel4d_ros.predictor.heads import PixelMaps, Source
+from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
-from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training import losses
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import RenderedPrediction, training_canvas

@@ -11,19 +11,19 @@ from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixel4d_ros import Camera, CameraPath, DynamicGaussians, EarlierView, Forecaster
+from pixel4d_ros import Camera, CameraPath, DynamicGaussians, Forecaster, ReferenceView
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
-from pixel4d_ros.earlier_view import AGO, LONGEST_AGO, view_for_motion
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.windows import cut, earlier_view
-from pixel4d_ros.measured_motion import ANY, MOST, TwoImages, fitted, with_measured_motion
-from pixel4d_ros.optical_flow import CheckedFlow
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
-from pixel4d_ros.still_world import static_flow
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
+from pixel4d_ros.two_view.flow import CheckedFlow
+from pixel4d_ros.two_view.object_motion import ANY, MOST, TwoImages, fitted, with_measured_motion
+from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion
+from pixel4d_ros.two_view.rigid_flow import static_flow
 
 WIDTH, HEIGHT = 160, 64
 K = np.array([[150.0, 0, 80], [0, 150, 32], [0, 0, 1]])
@@ -91,9 +91,9 @@ def test_without_flow_nothing_is_measured() -> None:
     assert fitted(unknown, EVERYWHERE, np.zeros(3), ANY) is None
 
 
-def seen_before(clip: Clip, t: int, frames: int = 2) -> EarlierView:
+def seen_before(clip: Clip, t: int, frames: int = 2) -> ReferenceView:
     T = rigid_inverse(clip.poses[t - frames]) @ clip.poses[t]
-    return EarlierView(np.asarray(clip.images[t - frames]), T, float(clip.times[t] - clip.times[t - frames]))
+    return ReferenceView(np.asarray(clip.images[t - frames]), T, float(clip.times[t] - clip.times[t - frames]))
 
 
 def predicted(forecaster: Forecaster, clip: Clip, t: int, samples: int = 1) -> DynamicGaussians:
@@ -120,7 +120,7 @@ def test_a_scene_keeps_all_that_stands_and_futures_differ_as_before(forecaster: 
 def test_one_image_over_and_over_from_a_camera_that_stands_moves_nothing(forecaster: Forecaster, street: Clip) -> None:
     image = np.asarray(street.images[0])
     scene = predicted(forecaster, street, 0)
-    found = with_measured_motion(scene, image, EarlierView(image, np.eye(4), 0.2))
+    found = with_measured_motion(scene, image, ReferenceView(image, np.eye(4), 0.2))
     assert torch.equal(found.object_ids, scene.object_ids)
 
 
@@ -129,7 +129,7 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
     small = rng.integers(0, 256, (128, 420, 3), np.uint8)
     large = np.repeat(np.repeat(small, 2, 0), 2, 1)
     camera = np.array([[480.0, 0, 419.5], [0, 480, 127.5], [0, 0, 1]])
-    views = [EarlierView(image, np.eye(4), 0.2) for image in (small, large)]
+    views = [ReferenceView(image, np.eye(4), 0.2) for image in (small, large)]
     one, other = (forecaster.predict(large, camera, earlier=view) for view in views)
     assert torch.equal(one.object_ids, other.object_ids)
 
@@ -203,10 +203,10 @@ PICTURE = np.zeros((64, 96, 3), np.uint8)
 )
 def test_an_earlier_view_that_cannot_be_is_refused(given: tuple[np.ndarray, np.ndarray, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        EarlierView(*given)
+        ReferenceView(*given)
 
 
 def test_images_of_two_shapes_are_refused(forecaster: Forecaster) -> None:
-    other = EarlierView(np.zeros((32, 96, 3), np.uint8), np.eye(4), 0.2)
+    other = ReferenceView(np.zeros((32, 96, 3), np.uint8), np.eye(4), 0.2)
     with pytest.raises(ValueError, match="must be of one size"):
         forecaster.predict(PICTURE, K, earlier=other)

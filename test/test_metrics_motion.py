@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.judging import Setting, score_video
+from pixel4d_ros.evaluation.baselines import on_flat_ground, without_motion
 from pixel4d_ros.evaluation.motion_metrics import score_motion
 from pixel4d_ros.evaluation.protocol import Protocol
-from pixel4d_ros.evaluation.rivals import on_flat_ground, without_motion
+from pixel4d_ros.evaluation.scoring import Setting, score_video
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
 from pixel4d_ros.evaluation.windows import moving_masks, resized
 from pixel4d_ros.scene import DynamicGaussians

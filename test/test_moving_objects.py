@@ -10,8 +10,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pixel4d_ros.moving_objects import ALONG_VELOCITY, closest_objects, moving_objects
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.outputs.moving_objects import ALONG_VELOCITY, closest_objects, moving_objects
 from pixel4d_ros.scene import DynamicGaussians
 
 TIMES = np.array([0.0, 0.5, 1.0])
@@ -159,7 +159,7 @@ def test_distances_do_not_depend_on_how_many_are_computed_at_once(monkeypatch, p
     )
     ways = np.random.default_rng(2).uniform(-10, 10, (4, 3, 3))
     whole = closest_objects(cars, ways, TIMES)
-    monkeypatch.setattr("pixel4d_ros.moving_objects.PAIRS", pairs)
+    monkeypatch.setattr("pixel4d_ros.outputs.moving_objects.PAIRS", pairs)
     parts = closest_objects(cars, ways, TIMES)
     np.testing.assert_array_equal(parts.ids, whole.ids)
     np.testing.assert_allclose(parts.distances, whole.distances, atol=1e-9)

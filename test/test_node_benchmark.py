@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 import pytest
 
+from pixel4d_ros.benchmark.node_times import Feed, NodeTimes, Publishing, ServiceTimes, describe_node
+from pixel4d_ros.benchmark.results import Benchmark
+from pixel4d_ros.benchmark.source_image import SourceImage
+from pixel4d_ros.benchmark.statistics import Spread
+from pixel4d_ros.benchmark.stopwatch import Effort
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.cli import main
-from pixel4d_ros.performance.node_times import Feed, NodeTimes, Publishing, ServiceTimes, describe_node
-from pixel4d_ros.performance.results import Benchmark
-from pixel4d_ros.performance.source_image import SourceImage
-from pixel4d_ros.performance.statistics import Spread
-from pixel4d_ros.performance.stopwatch import Effort
 
 WIDTH, HEIGHT = 96, 32
 
@@ -148,8 +148,8 @@ def check_services(found: list[dict[str, Any]]) -> None:
 @pytest.mark.ros
 def test_candidates_begin_at_the_image_and_fan_out() -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
+    from pixel4d_ros.ros.benchmark.services import candidate_messages
     from pixel4d_ros.ros.plans import plan_from_path
-    from pixel4d_ros.ros.service_benchmark import candidate_messages
 
     stamp_ns = 1_700_000_000_900_000_000
     plans = [plan_from_path(message, 0) for message in candidate_messages(5, 14, stamp_ns)]
@@ -171,8 +171,8 @@ def test_a_refusal_of_the_service_ends_the_measurement() -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     from rclpy.task import Future
 
-    from pixel4d_ros.processes import ProcessError
-    from pixel4d_ros.ros.service_benchmark import Planner
+    from pixel4d_ros.commands.processes import ProcessError
+    from pixel4d_ros.ros.benchmark.services import Planner
     from pixel4d_ros.ros.session import Watch
 
     future: Any = Future()

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixel4d_ros.occupancy import MapExtent, OccupancyMap, occupancy_map
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.outputs.occupancy import MapExtent, OccupancyMap, occupancy_map
 from pixel4d_ros.scene import DynamicGaussians
 
 # A camera 1.5 m above the base's origin, looking ahead: base x is the scene's z.

@@ -15,13 +15,16 @@ from pixel4d_ros import Forecaster
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
-from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.windows import cut, motion_depth
-from pixel4d_ros.optical_flow import flow_size
-from pixel4d_ros.parallax import (
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.synthetic import street_clip
+from pixel4d_ros.two_view.flow import flow_size
+from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.two_view.rigid_flow import static_flow
+from pixel4d_ros.two_view.triangulation import (
     BASELINE,
     FARTHEST,
     LEAST_BASELINE,
@@ -31,9 +34,6 @@ from pixel4d_ros.parallax import (
     triangulated_depth,
     view_for_depth,
 )
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
-from pixel4d_ros.still_world import static_flow
-from pixel4d_ros.synthetic import street_clip
 
 K = np.array([[240.0, 0, 100], [0, 250, 40], [0, 0, 1]])
 small = st.floats(-0.03, 0.03)
@@ -54,7 +54,7 @@ def triangulated(image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatA
     """Depth of an image that K belongs to."""
     height, width = image.shape[:2]
     camera = Camera(K, width, height).resized(*flow_size(width, height))
-    return triangulated_depth(image, EarlierView(earlier, T, 0.2), camera)
+    return triangulated_depth(image, ReferenceView(earlier, T, 0.2), camera)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,13 +122,13 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
 def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
     raw = triangulated(street.images[5], street.images[3], T, street.K)
-    found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
+    found = depth_from_motion(forecaster, street.images[5], street.K, ReferenceView(street.images[3], T, 0.2))
     assert 0.8 < ((found > 0) & (raw > 0)).sum() / (raw > 0).sum() <= 1
     np.testing.assert_array_equal(found[found > 0], raw[found > 0])
     # Told that it drove four times as far, everything would lie four times as far.
     T[:3, 3] *= 4
     raw = triangulated(street.images[5], street.images[3], T, street.K)
-    found = depth_from_motion(forecaster, street.images[5], street.K, EarlierView(street.images[3], T, 0.2))
+    found = depth_from_motion(forecaster, street.images[5], street.K, ReferenceView(street.images[3], T, 0.2))
     assert (raw > 0).mean() > 0.1 and (found > 0).sum() < 0.1 * (raw > 0).sum()
 
 

@@ -12,34 +12,34 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixel4d_ros import Camera
-from pixel4d_ros.predictor.canvas import (
-    CANONICAL_FOCAL,
-    MAX_HEIGHT,
-    MAX_WIDTH,
-    MIN_PIXELS,
-    STRIDE,
-    Canvas,
-    mirror,
-    reflected,
-    resize,
-)
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
+from pixel4d_ros.predictor.background import Background, background_layer
 from pixel4d_ros.predictor.decoders import sensor_pyramid
-from pixel4d_ros.predictor.layout import Layout
-from pixel4d_ros.predictor.lifting import Grid, surface_gaussians
-from pixel4d_ros.predictor.maps import (
+from pixel4d_ros.predictor.heads import (
     MAX_DEPTH,
     MIN_DEPTH,
-    Source,
+    NetworkInput,
     decode_depth,
     encode_sensor,
     encode_speed,
     known_speed,
 )
+from pixel4d_ros.predictor.input_constants import InputConstants
+from pixel4d_ros.predictor.input_view import (
+    CANONICAL_FOCAL,
+    MAX_HEIGHT,
+    MAX_WIDTH,
+    MIN_PIXELS,
+    STRIDE,
+    InputView,
+    mirror,
+    reflected,
+    resize,
+)
+from pixel4d_ros.predictor.latent import Later, static_flow
+from pixel4d_ros.predictor.lifting import VisibleGrid, surface_gaussians
 from pixel4d_ros.predictor.network import Network, choose_motion
-from pixel4d_ros.predictor.posterior import Later, static_flow
-from pixel4d_ros.predictor.shell import Shell, shell_layer
 from pixel4d_ros.rendering import GaussianViews, rasterize
-from pixel4d_ros.rotations import rigid, rotation_matrix
 
 often = settings(max_examples=40, deadline=None)
 
@@ -56,14 +56,14 @@ def rays(camera: Camera) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None].float()
 
 
-# Canvas
+# InputView
 
 
 @often
 @given(st.integers(64, 2000), st.floats(0.1, 3), st.floats(0.15, 2.5), st.floats(0.8, 1.25))
 def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
     source = camera(width, round(width * aspect), zoom * width, zoom * width * squeeze)
-    canvas = Canvas.of(source)
+    canvas = InputView.of(source)
     assert canvas.width % STRIDE == 0 and canvas.height % STRIDE == 0
     right, bottom = canvas.width - canvas.left - canvas.inner.width, canvas.height - canvas.top - canvas.inner.height
     assert min(canvas.left, canvas.top, right, bottom) >= 16
@@ -92,13 +92,13 @@ def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeez
     ids=lambda value: f"{value.width}x{value.height}" if isinstance(value, Camera) else None,
 )
 def test_a_narrow_view_is_enlarged_to_the_pixels_of_training(source: Camera, inner: tuple[int, int]) -> None:
-    canvas = Canvas.of(source)
+    canvas = InputView.of(source)
     assert (canvas.inner.width, canvas.inner.height) == inner
 
 
 def test_the_image_lies_within_the_drawn_canvas() -> None:
     source = camera(400, 120, 241.0)
-    canvas, image = Canvas.of(source), torch.rand(1, 3, 120, 400)
+    canvas, image = InputView.of(source), torch.rand(1, 3, 120, 400)
     drawn = canvas.draw(image)
     assert drawn.shape == (1, 3, canvas.height, canvas.width)
     inner = drawn[..., canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width]
@@ -123,8 +123,8 @@ def test_mirroring_is_numpys(height: int, width: int, left: int, right: int, top
     ids=lambda c: f"{c.width}x{c.height}",
 )
 def test_canvas_and_full_resolution_see_along_the_same_rays(source: Camera) -> None:
-    canvas = Canvas.of(source)
-    grid = Grid.of(source, canvas)
+    canvas = InputView.of(source)
+    grid = VisibleGrid.of(source, canvas)
     sampled = grid.sample(rays(canvas.camera))
     # A linear ramp stays one under bilinear sampling, but for half a canvas pixel at the canvas's own border.
     wide, high = (1 + grid.inner.width // canvas.inner.width), (1 + grid.inner.height // canvas.inner.height)
@@ -134,8 +134,8 @@ def test_canvas_and_full_resolution_see_along_the_same_rays(source: Camera) -> N
 
 def test_labels_are_sampled_whole() -> None:
     source = camera(1242, 375, 721.0)
-    canvas = Canvas.of(source)
-    grid, labels = Grid.of(source, canvas), torch.zeros(canvas.height, canvas.width, dtype=torch.long)
+    canvas = InputView.of(source)
+    grid, labels = VisibleGrid.of(source, canvas), torch.zeros(canvas.height, canvas.width, dtype=torch.long)
     labels[canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 7
     fine = grid.sample_nearest(labels)
     assert fine.unique().tolist() == [0, 7]
@@ -145,7 +145,7 @@ def test_labels_are_sampled_whole() -> None:
 
 
 def test_what_a_layout_knows_of_a_scenes_gaussians() -> None:
-    layout = Layout(camera(640, 480, 500.0), torch.device("cpu"))
+    layout = InputConstants(camera(640, 480, 500.0), torch.device("cpu"))
     seen = layout.seen.flatten()[layout.pixels]
     assert layout.observed.shape == layout.pixels.shape
     assert layout.observed.sum() == 640 * 480
@@ -157,7 +157,7 @@ def test_what_a_layout_knows_of_a_scenes_gaussians() -> None:
 
 def test_very_large_images_are_lifted_from_a_smaller_copy() -> None:
     source = camera(4000, 3000, 3000.0)
-    grid = Grid.of(source, Canvas.of(source))
+    grid = VisibleGrid.of(source, InputView.of(source))
     assert 1_500_000 < grid.inner.width * grid.inner.height < 1_700_000
     np.testing.assert_allclose(grid.inner.K[0] / grid.inner.width, source.K[0] / source.width, atol=1e-3)
 
@@ -210,7 +210,7 @@ def test_the_shell_surrounds_the_camera() -> None:
     torch.manual_seed(0)
     drawn = torch.rand(1, 3, 64, 128)
     K = torch.tensor([[[CANONICAL_FOCAL, 0, 64], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
-    shell = shell_layer(drawn, Shell.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
+    shell = background_layer(drawn, Background.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
     assert shell.colors.min() >= 0 and shell.colors.max() <= 1
     wide = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
     for turn in ([0.0, 0, 0], [0, 0.8, 0], [0, 3.1, 0], [1.2, 0, 0], [-1.5, 0, 0]):
@@ -227,7 +227,7 @@ def test_the_shell_surrounds_the_camera() -> None:
 
 
 def test_measured_depth_falls_on_its_place_on_the_canvas_and_the_nearest_hides_the_rest() -> None:
-    canvas = Canvas.of(camera(440, 120, 244))
+    canvas = InputView.of(camera(440, 120, 244))
     depth = torch.zeros(240, 880)
     depth[100, 300], depth[101, 301], depth[7, 9] = 8.0, 5.0, torch.nan
     placed = canvas.place(depth)
@@ -278,7 +278,9 @@ def test_the_latent_chooses_motion_within_its_spread() -> None:
 def test_what_moves_is_said_by_both_branches() -> None:
     torch.manual_seed(0)
     network = Network().eval()
-    source = Source(torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, known_speed(3))
+    source = NetworkInput(
+        torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, known_speed(3)
+    )
     with torch.no_grad():
         before = network(source)[0]
         network.dynamic.objects.bias[-1] += 2  # mobility, the last of OBJECT_MAPS

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from dataset_samples import drive
 
-from pixel4d_ros.evaluation.judging import Setting, score_video
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences
+from pixel4d_ros.evaluation.scoring import Setting, score_video
 from pixel4d_ros.evaluation.windows import resized
 
 RANDOM = np.random.default_rng(7)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pixel4d_ros.geometry.rotations import FloatArray, axis_angle_to_quaternion, quaternion_to_matrix
 from pixel4d_ros.rendering import GaussianViews, Moved, rasterize, rasterize_futures
 from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
-from pixel4d_ros.rendering.rasterizer import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
-from pixel4d_ros.rotations import FloatArray, axis_angle_to_quaternion, quaternion_to_matrix
+from pixel4d_ros.rendering.types import EPS2D, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, NEAR
 
 
 def converted(views: GaussianViews, target: torch.dtype | str) -> GaussianViews:

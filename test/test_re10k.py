@@ -12,7 +12,7 @@ from dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, stre
 
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.re10k import camera_files, frame_folder, read_re10k, read_re10k_folder
-from pixel4d_ros.rotations import rigid_inverse
+from pixel4d_ros.geometry.rotations import rigid_inverse
 
 NAME = "0a1b2c3d4e5f6071"
 FIRST_STAMP = 46_313_000  # microseconds

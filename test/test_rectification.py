@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.rectification import FISHEYE, Lens, Rectifier, is_distorted, undistortion
+from pixel4d_ros.geometry.rectification import FISHEYE, Lens, Rectifier, is_distorted, undistortion
 
 SIZE = (320, 200)
 CAMERA = Camera(np.array([[160.0, 0, 161.0], [0, 158.0, 98.0], [0, 0, 1]]), *SIZE)

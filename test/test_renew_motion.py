@@ -1,4 +1,4 @@
-"""tools/renew_motion.py: a network that sees as before, and has yet to learn what moves."""
+"""research/reinit_motion_head.py: a network that sees as before, and has yet to learn what moves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
-import renew_motion
+import reinit_motion_head
 
 
 def trained(path: Path, seed: int = 0) -> Path:
@@ -30,8 +30,8 @@ def trained(path: Path, seed: int = 0) -> Path:
 def renewed(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run the tool on a file; it must succeed."""
     out = path.with_name(f"renewed_{path.name}")
-    monkeypatch.setattr("sys.argv", ["renew_motion.py", str(out), str(path)])
-    assert renew_motion.main() == 0
+    monkeypatch.setattr("sys.argv", ["reinit_motion_head.py", str(out), str(path)])
+    assert reinit_motion_head.main() == 0
     return out
 
 
@@ -105,8 +105,8 @@ def test_what_has_no_such_static_branch_is_refused(
 ) -> None:
     path, out = trained(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     damage(path)
-    monkeypatch.setattr("sys.argv", ["renew_motion.py", str(out), str(path)])
-    assert renew_motion.main() == 2
+    monkeypatch.setattr("sys.argv", ["reinit_motion_head.py", str(out), str(path)])
+    assert reinit_motion_head.main() == 2
     error = capsys.readouterr().err
     assert said in error and str(path) in error
     assert not out.exists()
@@ -115,6 +115,6 @@ def test_what_has_no_such_static_branch_is_refused(
 def test_without_two_files_it_says_what_it_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["renew_motion.py", "out.safetensors"])
-    assert renew_motion.main() == 2
+    monkeypatch.setattr("sys.argv", ["reinit_motion_head.py", "out.safetensors"])
+    assert reinit_motion_head.main() == 2
     assert "OUT.safetensors IN.safetensors" in capsys.readouterr().out

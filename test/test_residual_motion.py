@@ -12,7 +12,7 @@ from dataset_samples import laser_street
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
-from pixel4d_ros.still_world import static_flow
+from pixel4d_ros.two_view.rigid_flow import static_flow
 
 
 @pytest.fixture(scope="module")

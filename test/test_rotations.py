@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.rotations import (
+from pixel4d_ros.geometry.rotations import (
     axis_angle_to_quaternion,
     matrix_to_quaternion,
     quaternion_multiply,

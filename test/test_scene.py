@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixel4d_ros import Camera, DynamicGaussians
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.rendering import GaussianViews
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.scene import MOTION_FIELDS, SH_C0, Motion
 
 often = settings(max_examples=25, deadline=None)

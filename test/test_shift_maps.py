@@ -1,4 +1,4 @@
-"""tools/shift_maps.py: a network that answers the same, but for what is shifted."""
+"""research/shift_head_bias.py: a network that answers the same, but for what is shifted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
-import shift_maps
+import shift_head_bias
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def trained(tmp_path: Path) -> Path:
 
 def test_only_what_is_named_is_shifted(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.safetensors"
-    monkeypatch.setattr("sys.argv", ["shift_maps.py", str(out), str(trained), "size=-4", "hidden_color=0.5"])
-    assert shift_maps.main() == 0
+    monkeypatch.setattr("sys.argv", ["shift_head_bias.py", str(out), str(trained), "size=-4", "hidden_color=0.5"])
+    assert shift_head_bias.main() == 0
     before, after = answers(trained).static, answers(out).static
     for name, shift in {**dict.fromkeys(before, 0.0), "size": -4.0, "hidden_color": 0.5}.items():
         torch.testing.assert_close(after[name], before[name] + shift, rtol=0, atol=5e-3)
@@ -36,6 +36,6 @@ def test_only_what_is_named_is_shifted(trained: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("words", [["sizes=1"], ["size"], ["size=a"], []])
 def test_what_cannot_be_shifted_is_refused(trained: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out = trained.with_name("out.safetensors")
-    monkeypatch.setattr("sys.argv", ["shift_maps.py", str(out), str(trained), *words])
-    assert shift_maps.main() == 2
+    monkeypatch.setattr("sys.argv", ["shift_head_bias.py", str(out), str(trained), *words])
+    assert shift_head_bias.main() == 2
     assert not out.exists()

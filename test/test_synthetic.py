@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pixel4d_ros.cli import main
-from pixel4d_ros.rotations import axis_angle_to_quaternion, quaternion_rotate
+from pixel4d_ros.geometry.rotations import axis_angle_to_quaternion, quaternion_rotate
 from pixel4d_ros.synthetic import RenderedViews, sample_views, street_clip, write_street_log
 from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadTable, expand, true_pose_changes
 from pixel4d_ros.synthetic.primitives import Shape, intersect, unit_normals

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.optical_flow import measured_flow
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.synthetic import RenderedViews, sample_views
 from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
@@ -22,6 +21,7 @@ from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import exact_flow, make_batches, varied
+from pixel4d_ros.two_view.flow import measured_flow
 
 often = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)

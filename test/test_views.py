@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixel4d_ros import Forecaster, views
+from pixel4d_ros.rendering.moved_scene import MovedScene, advance, distinct_views, render, runs
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
-from pixel4d_ros.views import Animation, animate, distinct_views, render, runs
 
 
 def poses_at(places: list[float]) -> np.ndarray:
@@ -75,12 +75,12 @@ def scene(forecaster: Forecaster) -> DynamicGaussians:
 def test_room_that_is_left_among_the_moving_changes_nothing(scene: DynamicGaussians) -> None:
     assert scene.camera is not None
     times, poses, instants = np.array([0.0, 0.5]), poses_at([0, 0]), np.arange(2)
-    exact = animate([scene], times, exact=True)
+    exact = advance([scene], times, exact=True)
     index = views._uncounted(scene.object_ids > 0)
     assert index is not None and len(index) > 300 and len(exact.futures[0].index) == 300
     t = torch.tensor(times, dtype=torch.float32)[:, None, None]
     roomy = replace(exact, futures=(views._moved(scene, index, t),))
-    (one,), (other,) = (render(animation, poses, instants, scene.camera) for animation in (exact, roomy))
+    (one,), (other,) = (render(moved_scene, poses, instants, scene.camera) for moved_scene in (exact, roomy))
     assert torch.equal(one.frames, other.frames) and not torch.equal(one.frames[0], one.frames[1])
 
 
@@ -89,10 +89,10 @@ def test_where_more_moves_than_there_is_room_for_it_is_counted(
 ) -> None:
     asked: list[bool] = []
 
-    def too_little_room(futures: list[DynamicGaussians], times: np.ndarray, exact: bool) -> Animation:
+    def too_little_room(futures: list[DynamicGaussians], times: np.ndarray, exact: bool) -> MovedScene:
         asked.append(exact)
-        animation = animate(futures, times, exact)
-        return animation if exact else replace(animation, futures=(), complete=torch.tensor(False))
+        moved_scene = advance(futures, times, exact)
+        return moved_scene if exact else replace(moved_scene, futures=(), complete=torch.tensor(False))
 
     expected = forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5])
     monkeypatch.setattr("pixel4d_ros.forecaster.animate", too_little_room)

@@ -19,7 +19,7 @@ from pixel4d_ros.datasets.open import open_clips, recognise
 from pixel4d_ros.datasets.waymo import LaserCalibration, Scan, scan_points
 from pixel4d_ros.datasets.waymo_v1 import masked_crc, read_waymo_v1
 from pixel4d_ros.datasets.waymo_v2 import read_waymo_v2
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 
 
 def write(version: str, root: Path, **options: object) -> Path:

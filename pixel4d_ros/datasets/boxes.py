@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 NEAR = 0.05  # metres: what lies nearer than this plane, or behind the camera, is cut off before it is projected
 _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))

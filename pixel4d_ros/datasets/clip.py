@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import check_intrinsics, check_poses
 from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 
 @dataclass(frozen=True)

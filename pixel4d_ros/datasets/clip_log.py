@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 from pixel4d_ros.logs.messages import BASE, ODOM, Messages
 from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.logs.writer import LogWriter
-from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_vector
 
 PLAN = 3.0  # seconds of the planned path
 EPOCH = 1_700_000_000  # where clips begin whose times are no dates: a stamp of 0 would mean "no stamp" in ROS

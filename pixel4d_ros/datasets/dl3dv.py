@@ -11,7 +11,7 @@ import numpy as np
 from pixel4d_ros.camera import check_poses
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import DatasetError, Lens, image_size, lazy_image_files
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 TRANSFORMS = "transforms.json"
 STEP = 0.1  # seconds: the scenes do not tell when a picture was taken

@@ -13,11 +13,11 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
 from pixel4d_ros.logs.transforms import Frames, read_frames, seconds
-from pixel4d_ros.rotations import FloatArray
 
 POSE_SLACK_NS = 200_000_000  # frames this far beyond the first and last known pose still get an extrapolated one
 

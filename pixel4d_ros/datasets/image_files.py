@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 
 class DatasetError(ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pixel4d_ros.datasets.image_files import DatasetError
-from pixel4d_ros.rotations import FloatArray, rigid
+from pixel4d_ros.geometry.rotations import FloatArray, rigid
 
 EARTH_RADIUS = 6378137.0  # metres, as in the development kit
 OXTS_VALUES = 30

@@ -17,7 +17,7 @@ from pixel4d_ros.datasets.kitti_splits import split_drives
 from pixel4d_ros.datasets.kitti_tracklets import read_tracklets, tracklet_boxes
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.lidar import project_depth
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_(sync|extract)")
 PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the other camera of each stereo pair

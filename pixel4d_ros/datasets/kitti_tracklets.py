@@ -11,7 +11,7 @@ import numpy as np
 from pixel4d_ros.datasets.boxes import Box, box_corners
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.moving import is_moving
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
 
 @dataclass(frozen=True)

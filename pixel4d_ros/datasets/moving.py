@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 MOVED = 1.0  # metres across the ground: label noise and drift of the poses move a parked car by some decimetres
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 Message = dict[int, list[Any]]  # field number: its values in order, ints for varints, else bytes
 

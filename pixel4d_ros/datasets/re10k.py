@@ -10,7 +10,7 @@ import numpy as np
 from pixel4d_ros.camera import check_poses
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import DatasetError, Lens, image_size, lazy_image_files
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 COLUMNS = 19  # timestamp in microseconds; fx fy cx cy of an image of size 1; k1 k2; 3x4 world to camera
 SUFFIXES = (".png", ".jpg", ".jpeg")

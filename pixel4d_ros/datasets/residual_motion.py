@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.frame_pairs import FramePairs
-from pixel4d_ros.optical_flow import Mask, sample
-from pixel4d_ros.still_world import moving_patches
+from pixel4d_ros.two_view.flow import Mask, sample
+from pixel4d_ros.two_view.rigid_flow import moving_patches
 
 GAPS = (1, 3)  # frames between the two images of a pair: one for what is fast, one for what is slow
 OVERLAP = 0.4  # of a patch that must be a patch in a neighbouring frame too
@@ -59,7 +59,12 @@ def _denial(pairs: FramePairs, t: int) -> NDArray[np.float32]:
             other = 2 * sides[0] - t
             sides += [other if 0 <= other < pairs.count else (sides[0] + t) // 2]
         if len(sides) == 2 and t not in sides:
-            out = np.maximum(out, np.minimum(pairs.residual(t, sides[0]).denial, pairs.residual(t, sides[1]).denial))
+            out = np.maximum(
+                out,
+                np.minimum(
+                    pairs.residual(t, sides[0]).photometric_evidence, pairs.residual(t, sides[1]).photometric_evidence
+                ),
+            )
     return out
 
 

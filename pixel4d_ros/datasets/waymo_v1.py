@@ -27,7 +27,7 @@ from pixel4d_ros.datasets.waymo import (
     camera_number,
     segment_clip,
 )
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and that number's checksum; the data's checksum
 

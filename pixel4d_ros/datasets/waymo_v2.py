@@ -21,7 +21,7 @@ from pixel4d_ros.datasets.waymo import (
     camera_number,
     segment_clip,
 )
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 STAMP, CAMERA, LASER = "key.frame_timestamp_micros", "key.camera_name", "key.laser_name"
 IMAGE, POSE = "[CameraImageComponent].image", "[CameraImageComponent].pose.transform"

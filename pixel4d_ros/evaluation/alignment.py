@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.metrics import depth_ratio, psnr
 from pixel4d_ros.evaluation.windows import resized
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster

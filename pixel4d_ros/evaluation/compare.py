@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.evaluation.metrics import psnr, ssim
 from pixel4d_ros.evaluation.recording import RecordedForecast, Truth
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pixel4d_ros.evaluation.judging import Judged
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.evaluation.scoring import Judged
+from pixel4d_ros.geometry.rotations import FloatArray
 
 
 def frechet_distance(a: FloatArray, b: FloatArray) -> float:

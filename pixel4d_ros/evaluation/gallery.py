@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pixel4d_ros.evaluation.compare import Picture
-from pixel4d_ros.evaluation.judging import Judged
+from pixel4d_ros.evaluation.scoring import Judged
 from pixel4d_ros.evaluation.video import (
     BACKGROUND,
     BLUE,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.rendering import GaussianViews, rasterize
-from pixel4d_ros.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 
 LEAST_SHARE = 0.001  # of the image's pixels: objects and masks smaller than this are not judged

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixel4d_ros.errors import WeightsError
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 
 Video = NDArray[np.uint8]  # (T, H, W, 3) RGB
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.metrics import psnr
-from pixel4d_ros.rotations import FloatArray, rigid_inverse, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster

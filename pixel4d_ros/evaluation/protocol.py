@@ -106,7 +106,7 @@ def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[n
 
 
 def choose_sequences(times: ArrayLike, protocol: Protocol) -> list[NDArray[np.intp]]:
-    """The sequences that the protocol evaluates, thinned by its stride."""
+    """The sequences that the protocol evaluates, subsample by its stride."""
     sequences = find_sequences(times, protocol.frames, protocol.step)
     stride = protocol.stride or max(1, round(len(sequences) / DEFAULT_SOURCES))
     return sequences[::stride]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.driving_log import half_period, image_messages
 from pixel4d_ros.evaluation.windows import resize_image
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.transforms import stamp_ns
-from pixel4d_ros.rotations import FloatArray
 
 FORECAST_TYPE = "pixel4d_ros/msg/ForecastSequence"
 MIN_SLACK_NS, MAX_SLACK_NS = 30_000_000, 50_000_000

@@ -19,9 +19,9 @@ from pixel4d_ros.evaluation.intervals import Interval, bootstrap
 from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
 from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
-from pixel4d_ros.rotations import FloatArray
 
 MAX_SCORED = 100  # forecasts that are scored, evenly spread over a long recording
 MAX_PLAYED = 20  # forecasts that the video plays

@@ -11,18 +11,18 @@ import numpy as np
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.earlier_view import EarlierView
 from pixel4d_ros.evaluation import synthetic_worlds
 from pixel4d_ros.evaluation.alignment import PROBED, clip_scale
+from pixel4d_ros.evaluation.baselines import known_height
 from pixel4d_ros.evaluation.environment import device_name, package_version
-from pixel4d_ros.evaluation.judging import Judged, Setting, SourceScore, Video, evaluate
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.evaluation.results import Evaluation, Subject
-from pixel4d_ros.evaluation.rivals import known_height
+from pixel4d_ros.evaluation.scoring import Judged, Setting, SourceScore, Video, evaluate
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
 from pixel4d_ros.evaluation.windows import clip_windows, earlier_view, motion_depth, windows_of
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
@@ -115,7 +115,7 @@ def _scores(judged: Iterator[Judged], options: Options) -> list[SourceScore]:
     return scores
 
 
-def _same(seen: EarlierView, _: Clip) -> EarlierView:
+def _same(seen: ReferenceView, _: Clip) -> ReferenceView:
     """What a world's only source image has before it."""
     return seen
 

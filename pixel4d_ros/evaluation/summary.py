@@ -8,11 +8,11 @@ import numpy as np
 
 from pixel4d_ros.evaluation.frechet import frechet_distance
 from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known
-from pixel4d_ros.evaluation.judging import SourceScore, VideoScore
 from pixel4d_ros.evaluation.metrics import DepthErrors
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Depth, Evaluation, Method, Motion, Source, Step, Subject, Timing
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.evaluation.scoring import SourceScore, VideoScore
+from pixel4d_ros.geometry.rotations import FloatArray
 
 FORECAST, STILL, PLANE, REPEAT = "forecast", "motion off", "flat ground", "image repeated"
 Chooser = Callable[[SourceScore], VideoScore]

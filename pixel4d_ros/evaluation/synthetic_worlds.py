@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.earlier_view import AGO, EarlierView
-from pixel4d_ros.rotations import rigid_inverse
+from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.two_view.reference_view import AGO, ReferenceView
 
 HELD_OUT = 900_001  # training draws its seeds from 2^20 on, so that smaller ones are never trained on
 PATTERN = re.compile(r"synthetic-(street|room):([0-9]+)(?:@([0-9]+))?")
@@ -81,13 +81,13 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
     )
 
 
-def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> EarlierView:
+def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> ReferenceView:
     """What was to be seen in a world AGO seconds before the clip that make_clip makes of it."""
     from pixel4d_ros.synthetic import sample_views
 
     views = sample_views([seed], torch.tensor([[0.0, -AGO]], dtype=torch.float64), size, kind=kind)
     earlier = _as_images(views.rgb[0, 1:])[0]
-    return EarlierView(earlier, rigid_inverse(views.T_source_camera[0, 1].double().numpy()), AGO)
+    return ReferenceView(earlier, rigid_inverse(views.T_source_camera[0, 1].double().numpy()), AGO)
 
 
 def _as_images(rgb: Tensor) -> NDArray[np.uint8]:

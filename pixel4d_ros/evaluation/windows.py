@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.earlier_view import LONGEST_AGO, EarlierView, view_for_motion
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
-from pixel4d_ros.parallax import depth_from_motion, view_for_depth
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, view_for_motion
+from pixel4d_ros.two_view.triangulation import depth_from_motion, view_for_depth
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
@@ -76,14 +76,14 @@ def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np
     return None if earlier is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, earlier)
 
 
-def earlier_view(clip: Clip, window: Clip) -> EarlierView | None:
+def earlier_view(clip: Clip, window: Clip) -> ReferenceView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
     return _looking_back(clip, window, lambda _, ages: view_for_motion(ages))
 
 
 def _looking_back(
     clip: Clip, window: Clip, choose: Callable[[FloatArray, FloatArray], int | None]
-) -> EarlierView | None:
+) -> ReferenceView | None:
     """One of the frames before a window's source, at the window's size.
 
     choose is given T_frame_source (N, 4, 4) of all, newest first, and their ages (N,) in seconds.
@@ -97,7 +97,7 @@ def _looking_back(
     if chosen is None:
         return None
     image = _seen_alike(clip.images[before[chosen]], window)
-    return EarlierView(image, T_frame_source[chosen], float(ages[chosen]))
+    return ReferenceView(image, T_frame_source[chosen], float(ages[chosen]))
 
 
 def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.geometry.rotations import FloatArray, rotation_vector
 from pixel4d_ros.logs.types import jazzy_types
-from pixel4d_ros.rotations import FloatArray, rotation_vector
 
 ODOM, BASE = "odom", "base_link"
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams
-from pixel4d_ros.rotations import FloatArray, rigid, rigid_inverse
 
 # Optical frame in a body frame (REP-103): z forward, x right, y down in x forward, y left, z up.
 FORWARD_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])

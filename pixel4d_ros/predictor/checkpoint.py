@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixel4d_ros.errors import WeightsError
+from pixel4d_ros.package_resources import find_resource, resource_folders
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.shipped import shipped, shipped_places
 
 FORMAT = "pixel4d_network_3"
 SHIPPED = "pixel4d.safetensors"
@@ -20,10 +20,10 @@ SHIPPED = "pixel4d.safetensors"
 
 def shipped_weights() -> Path:
     """The weights that come with the package. Raises WeightsError where they are missing."""
-    path = shipped("weights", SHIPPED)
+    path = find_resource("weights", SHIPPED)
     if path is None:
         raise WeightsError(
-            f"the shipped weights {SHIPPED} were not found in {', '.join(map(str, shipped_places('weights')))}: "
+            f"the shipped weights {SHIPPED} were not found in {', '.join(map(str, resource_folders('weights')))}: "
             "reinstall the package, or name a weights file"
         )
     return path

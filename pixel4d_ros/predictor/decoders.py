@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros import fused
+from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
-from pixel4d_ros.predictor.maps import (
+from pixel4d_ros.predictor.heads import (
     MOTION_CHANNELS,
     OBJECT_MAPS,
     SENSOR_CHANNELS,
     SPEED_CHANNELS,
     STATIC_MAPS,
-    Source,
+    NetworkInput,
 )
+from pixel4d_ros.rendering import triton_kernels
 
 _WIDTHS = (48, 64, 96, 128, 192)  # decoder channels at strides 2, 4, 8, 16, 32
 _FULL = 32
@@ -35,7 +36,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class QuickNormSiLU(nn.Module):
+class FusedGroupNormSiLU(nn.Module):
     """GroupNorm and SiLU of one image with its channels last, which torch's own would copy to channels first and back.
 
     Inference only.
@@ -47,8 +48,8 @@ class QuickNormSiLU(nn.Module):
         self.weight, self.bias = (nn.Parameter(p.view(1, norm.num_groups, -1)) for p in (norm.weight, norm.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        if fused.usable(x.device):
-            return fused.prediction.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
+        if triton_kernels.is_available(x.device):
+            return fused_operations.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
         pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
         variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]
@@ -56,14 +57,14 @@ class QuickNormSiLU(nn.Module):
         return F.silu(torch.addcmul(shift.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1)))
 
 
-def quicken_norms(module: nn.Module) -> None:
-    """Put QuickNormSiLU in place of every GroupNorm with a SiLU behind it."""
+def fuse_norms(module: nn.Module) -> None:
+    """Put FusedGroupNormSiLU in place of every GroupNorm with a SiLU behind it."""
     for layers in list(module.modules()):
         if isinstance(layers, nn.Sequential):
             for i in range(len(layers) - 1):
                 norm = layers[i]
                 if isinstance(norm, nn.GroupNorm) and isinstance(layers[i + 1], nn.SiLU):
-                    layers[i], layers[i + 1] = QuickNormSiLU(norm), nn.Identity()
+                    layers[i], layers[i + 1] = FusedGroupNormSiLU(norm), nn.Identity()
 
 
 def _up(x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class StaticDecoder(nn.Module):
         starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}
         _start(self.head, [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)])
 
-    def coarse(self, source: Source, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def coarse(self, source: NetworkInput, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
         rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
         x = bottleneck = self.bottleneck(torch.cat((features[4], rays, depths[4]), 1))
@@ -102,7 +103,7 @@ class StaticDecoder(nn.Module):
         return bottleneck, x
 
     def fine(
-        self, source: Source, sensor: Tensor, features: list[Tensor], depths: list[Tensor], quarter: Tensor
+        self, source: NetworkInput, sensor: Tensor, features: list[Tensor], depths: list[Tensor], quarter: Tensor
     ) -> Tensor:
         """STATIC_MAPS (B, C, H, W)."""
         x = self.levels[-1](torch.cat((_up(quarter), features[0], depths[0]), 1))
@@ -142,7 +143,7 @@ class DynamicDecoder(nn.Module):
         return self.objects(x), mode, F.softplus(spread - 1)
 
 
-def measured(source: Source) -> tuple[Tensor, list[Tensor]]:
+def measured(source: NetworkInput) -> tuple[Tensor, list[Tensor]]:
     """Measured depth (B, 2, H, W) and its pyramid; zeros where there is none."""
     if source.sensor is not None:
         return source.sensor, sensor_pyramid(source.sensor)

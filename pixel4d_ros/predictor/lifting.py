@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros import fused
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import MAX_VISIBLE_PIXELS, Canvas, inside_mask, kept, mirror, reflected, resize
-from pixel4d_ros.predictor.maps import PixelMaps, decode_depth
+from pixel4d_ros.predictor import fused_operations
+from pixel4d_ros.predictor.heads import PixelMaps, decode_depth
+from pixel4d_ros.predictor.input_view import (
+    MAX_VISIBLE_PIXELS,
+    InputView,
+    cached_tensor,
+    inside_mask,
+    mirror,
+    reflected,
+    resize,
+)
+from pixel4d_ros.rendering import triton_kernels
 
-SHELL_DEPTH = 400.0  # canonical metres
+BACKGROUND_DEPTH = 400.0  # canonical metres
 MAX_SLANT = 25.0  # longest axis over pixel footprint: road seen at a grazing angle, but not depth edges
 SHARPEN = 0.5  # undoes the blur of overlapping Gaussians in the source view
 
@@ -34,18 +43,18 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Grid:
+class VisibleGrid:
     """The visible layer's pixel grid: the image (or a smaller copy) with its padding, as a camera."""
 
-    canvas: Canvas
+    canvas: InputView
     camera: Camera  # of the padded grid
     inner: Camera  # of the image within it
     left: int
     top: int
 
     @staticmethod
-    def of(source: Camera, canvas: Canvas) -> Grid:
-        """Grid of a source camera; its padding covers the same view as the canvas's."""
+    def of(source: Camera, canvas: InputView) -> VisibleGrid:
+        """VisibleGrid of a source camera; its padding covers the same view as the canvas's."""
         shrink = min(1.0, (MAX_VISIBLE_PIXELS / (source.width * source.height)) ** 0.5)
         inner = source.resized(round(source.width * shrink), round(source.height * shrink))
         sx, sy = inner.width / canvas.inner.width, inner.height / canvas.inner.height
@@ -53,17 +62,17 @@ class Grid:
         right = int((canvas.width - canvas.left - canvas.inner.width) * sx)
         bottom = int((canvas.height - canvas.top - canvas.inner.height) * sy)
         padded = inner.shifted(-left, -top, inner.width + left + right, inner.height + top + bottom)
-        return Grid(canvas, padded, inner, left, top)
+        return VisibleGrid(canvas, padded, inner, left, top)
 
     def sample(self, maps: Tensor) -> Tensor:
-        """Canvas maps (B, C, h, w) of any resolution -> values at this grid's pixels (B, C, H, W), bilinear."""
+        """InputView maps (B, C, h, w) of any resolution -> values at this grid's pixels (B, C, H, W), bilinear."""
         if maps.shape[-2:] == (self.camera.height, self.camera.width):
             return maps
         places = self._places(maps.device).expand(len(maps), -1, -1, -1)
         return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
 
     def sample_nearest(self, labels: Tensor) -> Tensor:
-        """Canvas labels (h, w) -> labels at this grid's pixels (H, W)."""
+        """InputView labels (h, w) -> labels at this grid's pixels (H, W)."""
         sampled = F.grid_sample(
             labels[None, None].float(),
             self._places(labels.device),
@@ -73,7 +82,7 @@ class Grid:
         )
         return sampled[0, 0].to(labels.dtype)
 
-    @kept
+    @cached_tensor
     def _places(self, device: torch.device) -> Tensor:
         """Where this grid's pixels lie on the canvas (1, H, W, 2), from -1 to 1 as grid_sample wants them."""
         canvas = self.canvas
@@ -87,20 +96,20 @@ class Grid:
         """Image (B, 3, H, W) -> the grid's colours, reflected beyond the borders."""
         return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
 
-    @kept
+    @cached_tensor
     def _mirror(self, device: torch.device) -> Tensor:
         inner, camera = self.inner, self.camera
         right, bottom = camera.width - self.left - inner.width, camera.height - self.top - inner.height
         return mirror(inner.width, inner.height, (self.left, right, self.top, bottom), device)
 
-    @kept
+    @cached_tensor
     def inside(self, device: torch.device) -> Tensor:
         """(H, W) float: 1 where the camera saw, 0 in the padding."""
         return inside_mask(self.camera, self.inner, self.left, self.top, device)
 
 
 def visible_layer(
-    maps: PixelMaps, image: Tensor, K: Tensor, grid: Grid, depth_scale: Tensor, widen: float = 1.0
+    maps: PixelMaps, image: Tensor, K: Tensor, grid: VisibleGrid, depth_scale: Tensor, widen: float = 1.0
 ) -> Layer:
     """One Gaussian per pixel of the grid.
 
@@ -133,7 +142,7 @@ def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor,
     nearest_behind = F.max_pool2d(
         F.max_pool2d(decode_depth(maps.static["depth"]), (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4)
     )
-    depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=SHELL_DEPTH * 0.9)
+    depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=BACKGROUND_DEPTH * 0.9)
     inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
     colors = drawn + 0.5 * torch.tanh(maps.static["hidden_color"])
     pixels = torch.full_like(inverse, 0.8 * widen)
@@ -154,8 +163,8 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tenso
     long axes are the principal axes of the surface patch that one pixel sees (the tangents d position / d pixel), so
     that a road seen at a grazing angle stays closed when the camera drives over it.
     """
-    if fused.applicable(inverse):
-        return fused.prediction.surface_gaussians(inverse, K, pixels, MAX_SLANT)
+    if triton_kernels.can_use(inverse):
+        return fused_operations.surface_gaussians(inverse, K, pixels, MAX_SLANT)
     height, width = inverse.shape[-2:]
     fx, fy = K[:, 0, 0, None, None], K[:, 1, 1, None, None]
     x = ((torch.arange(width, device=K.device) - K[:, 0, 2, None]) / K[:, 0, 0, None])[:, None, :].expand_as(inverse)

@@ -16,20 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.decoders import DynamicDecoder, StaticDecoder, measured, quicken_norms
+from pixel4d_ros.predictor.cuda_graphs import concurrently
+from pixel4d_ros.predictor.decoders import DynamicDecoder, StaticDecoder, fuse_norms, measured
 from pixel4d_ros.predictor.encoder import Encoder
-from pixel4d_ros.predictor.graphs import concurrently
-from pixel4d_ros.predictor.maps import (
+from pixel4d_ros.predictor.heads import (
     LATENT_CHANNELS,
     OBJECT_MAPS,
     STATIC_MAPS,
+    NetworkInput,
     PixelMaps,
-    Source,
     channels_last,
     decode_depth,
     named_maps,
 )
-from pixel4d_ros.predictor.posterior import Latent, Later, Posterior
+from pixel4d_ros.predictor.latent import Latent, Later, Posterior
 
 PARTS = ("hidden", "padding", "motion", "latent")  # what can be left out
 OFF = -30.0  # logit of what is switched off
@@ -46,7 +46,7 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Source -> PixelMaps. The prior of the latent is the unit Gaussian.
+    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian.
 
     without names PARTS that are switched off, in training and ever after: for ablations.
     """
@@ -76,14 +76,14 @@ class Network(nn.Module):
             parts.append((quick.encoder, torch.float32))
         for part, precision in parts:
             if precision != torch.float32:
-                quicken_norms(part)
+                fuse_norms(part)
             part.to(precision, memory_format=torch.channels_last)
         quick.precision = dtype
         return quick
 
     def forward(
         self,
-        source: Source,
+        source: NetworkInput,
         z: Tensor | None = None,
         later: Later | None = None,
         use_prior: Tensor | None = None,

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros import fused
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.predictor import fused_operations
+from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.graphs import Graphs, concurrently
-from pixel4d_ros.predictor.layout import Layout
+from pixel4d_ros.predictor.cuda_graphs import Graphs, concurrently
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, decode_depth, encode_sensor, known_speed
+from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
-from pixel4d_ros.predictor.maps import PixelMaps, Source, decode_depth, encode_sensor, known_speed
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import MOVING, Objects, find_objects, nearest_peaks
-from pixel4d_ros.predictor.shell import shell_layer
+from pixel4d_ros.rendering import triton_kernels
 from pixel4d_ros.scene import DynamicGaussians, Motion
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
@@ -36,8 +37,8 @@ class _Parts:
 
     layers: tuple[Layer, ...]  # from front to back
     objects: Objects
-    observed: Tensor  # (N,) as Layout has it
-    pixels: Tensor  # (N,) as Layout has it
+    observed: Tensor  # (N,) as InputConstants has it
+    pixels: Tensor  # (N,) as InputConstants has it
 
 
 class Predictor:
@@ -50,7 +51,7 @@ class Predictor:
         self._network = network.for_inference(torch.float32)
         self._graphs = Graphs(device) if fast and device.type == "cuda" else None
         self._fast = None if self._graphs is None else network.for_inference(FAST)
-        self._layout: Layout | None = None  # of the last camera
+        self._layout: InputConstants | None = None  # of the last camera
         self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
 
     @property
@@ -78,15 +79,15 @@ class Predictor:
         """Image (H, W, 3) uint8 RGB -> a scene with num_samples futures, which shares no memory with any other.
 
         Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
-        where they are known. Image and depth may be on the host (see transfer.staged) or on the device.
+        where they are known. Image and depth may be on the host (see transfer.pin_memory) or on the device.
         """
         with self._turn:
             if self._layout is None or not self._layout.fits(camera):
-                self._layout = Layout(camera, self.device)
+                self._layout = InputConstants(camera, self.device)
             z = None if num_samples == 1 else _latents(*self._layout.latent_shape, num_samples, seed)
             return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
 
-    def _run(self, layout: Layout, *inputs: Tensor | None) -> _Parts:
+    def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
         """_predicted by the fast path; once that failed for another reason than memory, by the other one ever after."""
         if self._graphs is not None and self._fast is not None:
             network = self._fast
@@ -114,7 +115,7 @@ def _latents(channels: int, height: int, width: int, num_samples: int, seed: int
 
 def _predicted(
     network: Network,
-    layout: Layout,
+    layout: InputConstants,
     pixels: Tensor,
     speed: Tensor,
     z: Tensor | None = None,
@@ -124,7 +125,7 @@ def _predicted(
     canvas, scale, dtype = layout.canvas, layout.depth_scale, network.precision or torch.float32
     image = pixels.permute(2, 0, 1)[None] / 255
     drawn = canvas.draw(image)
-    source = Source(
+    source = NetworkInput(
         drawn,
         layout.inside(dtype),
         layout.rays(dtype),
@@ -140,12 +141,12 @@ def _predicted(
         lambda: _objects(maps, layout),
         lambda: visible_layer(maps, image, layout.grid_K, layout.grid, scale),
         lambda: hidden_layer(maps, drawn, layout.canvas_K, scale),
-        lambda: shell_layer(drawn, layout.shell),
+        lambda: background_layer(drawn, layout.shell),
     )
     return _Parts(tuple(layers), objects, layout.observed, layout.pixels)
 
 
-def _objects(maps: PixelMaps, layout: Layout) -> Objects:
+def _objects(maps: PixelMaps, layout: InputConstants) -> Objects:
     assert maps.near is not None
     # What is mirrored in the padding is no object.
     logit = maps.static["mobility"][0, 0]
@@ -164,7 +165,7 @@ def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
     ids = parts.objects.ids.flatten().index_select(0, parts.pixels)
     motion = parts.objects.motion
     table = motion.flatten(1)
-    rows = fused.prediction.rows(table, ids) if fused.applicable(table) else table.index_select(0, ids)
+    rows = fused_operations.rows(table, ids) if triton_kernels.can_use(table) else table.index_select(0, ids)
     per_gaussian = rows.view(-1, *motion.shape[1:])
     futures = tuple(Motion(*sample.unbind(1)) for sample in per_gaussian.unbind(1))
     first = futures[0]

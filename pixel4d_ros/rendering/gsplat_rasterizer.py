@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros import fused
-from pixel4d_ros.rendering.rasterizer import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
+from pixel4d_ros.rendering import triton_kernels
 from pixel4d_ros.rendering.tiles import TILE, radii_within, tile_grid, touched_tiles, within
+from pixel4d_ros.rendering.types import EPS2D, NEAR, GaussianViews, Rendering, depth_from_inverses
 
 WIDTHS = (*range(1, 6), 8, 9, 16, 17, 32)  # channels for which gsplat has kernels; in between it copies to pad
 
@@ -134,8 +134,8 @@ def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor
         return views.features
     wanted = views.features.shape[-1] + 2
     width = next((width for width in WIDTHS if width >= wanted), wanted)
-    if fused.applicable(views.features):
-        return fused.rendering.blended_channels(views.features, splats.depths, width, NEAR)
+    if triton_kernels.can_use(views.features):
+        return triton_kernels.operations.blended_channels(views.features, splats.depths, width, NEAR)
     spare = splats.depths.new_zeros(()).expand(*splats.depths.shape, width - wanted)
     return torch.cat((views.features, _inverse_depths(splats), spare), -1)
 
@@ -175,8 +175,8 @@ def _changed(
     tiles: Tensor, blended: Tensor, alpha: Tensor, old: Rendering, views: GaussianViews, with_depth: bool
 ) -> Rendering:
     """What _blend gave in tiles (V, h, w), the old rendering elsewhere."""
-    if with_depth and fused.applicable(blended):
+    if with_depth and triton_kernels.can_use(blended):
         return Rendering(
-            *fused.rendering.changed_tiles(tiles, blended, alpha, old.features, old.depth, old.alpha, TILE)
+            *triton_kernels.operations.changed_tiles(tiles, blended, alpha, old.features, old.depth, old.alpha, TILE)
         )
     return within(tiles, _rendering(blended, alpha, views, with_depth), old, views.size)

@@ -15,7 +15,8 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.rendering.rasterizer import (
+from pixel4d_ros.rendering.tiles import TILE, tile_grid, within
+from pixel4d_ros.rendering.types import (
     EPS2D,
     MAX_ALPHA,
     MIN_ALPHA,
@@ -25,7 +26,6 @@ from pixel4d_ros.rendering.rasterizer import (
     Rendering,
     depth_from_inverses,
 )
-from pixel4d_ros.rendering.tiles import TILE, tile_grid, within
 
 Floats = NDArray[np.float32]
 Tiles = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rendering.rasterizer import EPS2D
-from pixel4d_ros.rotations import quaternion_to_matrix
+from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.rendering.types import EPS2D
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from pixel4d_ros import fused
-from pixel4d_ros.rendering.rasterizer import Rendering
+from pixel4d_ros.rendering import triton_kernels
+from pixel4d_ros.rendering.types import Rendering
 
 TILE = 8  # pixels: with gsplat's 16, most of a tile's pixels would be far from most of its small Gaussians
 
@@ -21,8 +21,8 @@ def tile_grid(size: tuple[int, int]) -> tuple[int, int]:
 def touched_tiles(means: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
     """Tiles (V, h, w), bool, that any of V x N splats reaches: means (V, N, 2) and whole radii (V, N, 2) in pixels."""
     columns, rows = tile_grid(size)
-    if fused.applicable(means):
-        return fused.rendering.touched_tiles(means, radii, columns, rows, TILE)
+    if triton_kernels.can_use(means):
+        return triton_kernels.operations.touched_tiles(means, radii, columns, rows, TILE)
     x0, x1, y0, y1, drawn = _rectangles(means, radii, columns, rows)
     # Each rectangle adds one at its corner and takes it back beyond its sides: summed up, the tiles it covers.
     counts = drawn.new_zeros(len(means), (rows + 1) * (columns + 1), dtype=torch.int32)
@@ -35,8 +35,8 @@ def touched_tiles(means: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor
 def radii_within(means: Tensor, radii: Tensor, tiles: Tensor) -> Tensor:
     """The radii (V, N, 2), but 0 (not drawn) for splats that reach none of the tiles (V, h, w)."""
     sums = tiles.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-    if fused.applicable(means):
-        return fused.rendering.radii_within(means, radii, sums, TILE)
+    if triton_kernels.can_use(means):
+        return triton_kernels.operations.radii_within(means, radii, sums, TILE)
     rows, columns = tiles.shape[1:]
     x0, x1, y0, y1, drawn = _rectangles(means, radii, columns, rows)
     padded = torch.nn.functional.pad(sums, (1, 0, 1, 0)).flatten(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pixel4d_ros.rendering.projection import ProjectedGaussians, project
-from pixel4d_ros.rendering.rasterizer import (
+from pixel4d_ros.rendering.types import (
     MAX_ALPHA,
     MIN_ALPHA,
     MIN_TRANSMITTANCE,

@@ -30,13 +30,13 @@ from std_msgs.msg import Header
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
-from pixel4d_ros.ros.candidates import CandidatesService, Question
-from pixel4d_ros.ros.conversions import nanoseconds
-from pixel4d_ros.ros.engine import Engine, Tools
 from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
-from pixel4d_ros.ros.memory import free_gpu, return_large_blocks, spare_collection
+from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
+from pixel4d_ros.ros.messages.conversions import nanoseconds
+from pixel4d_ros.ros.pipeline import ForecastPipeline, PipelineContext
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
-from pixel4d_ros.ros.shared_memory import make_room_for_images
+from pixel4d_ros.ros.services import CandidatesService, PendingRequest
+from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 from pixel4d_ros.ros.tf_frames import frame_source
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
 from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
@@ -63,7 +63,7 @@ class ForecastNode(LifecycleNode):
         self._load_configured: Callable[[], Any]
         self._outputs: Publishers | None = None
         self._candidates: CandidatesService | None = None
-        self._worker: LatestWorker[Frame, Question] | None = None
+        self._worker: LatestWorker[Frame, PendingRequest] | None = None
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
         self._diagnosed_at_ns = 0
@@ -112,14 +112,14 @@ class ForecastNode(LifecycleNode):
             return self._failed("activate", error)
         self._faults.clear("activate")
         self._inputs, self._statistics = Inputs(self._inputs.info), diagnostics.Statistics()
-        tools = Tools(self, self._forecaster, self._outputs, self._tf, self._faults, self._statistics)
-        engine = Engine(tools)
+        tools = PipelineContext(self, self._forecaster, self._outputs, self._tf, self._faults, self._statistics)
+        engine = ForecastPipeline(tools)
         self._worker = LatestWorker(
             lambda frame: engine.handle(frame, self.parameters),
             lambda question: engine.answer(question, self._inputs, self.parameters),
         )
         self._subscribe()
-        spare_collection()
+        freeze_gc()
         self.get_logger().info("active: " + ", ".join(s.topic_name for s in self._input_subscriptions))
         return super().on_activate(state)
 
@@ -206,7 +206,7 @@ class ForecastNode(LifecycleNode):
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._inputs.depths = (*self._inputs.depths[1 - DEPTHS_KEPT :], message)
 
-    def _on_question(self, question: Question) -> None:
+    def _on_question(self, question: PendingRequest) -> None:
         if self._worker is None:
             question.refuse(NOT_ACTIVE)
         elif not self._worker.ask(question):
@@ -257,8 +257,8 @@ class ForecastNode(LifecycleNode):
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
     node, begun = None, False
-    return_large_blocks()
-    make_room_for_images()
+    configure_malloc()
+    set_fastdds_profile()
     try:
         rclpy.init(args=arguments)
         begun = True

@@ -12,12 +12,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.geometry.rectification import Lens, Rectifier, Undistortion, is_distorted
 from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
-from pixel4d_ros.rectification import Lens, Rectifier, Undistortion, is_distorted
-from pixel4d_ros.ros.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError
-from pixel4d_ros.ros.transforms import FrameSource, OdometryTrack, Surroundings
+from pixel4d_ros.ros.transforms import EgoState, OdometryTrack, TransformSource
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT = 10
@@ -165,9 +165,9 @@ def read_plan(inputs: Inputs) -> Plan | PlanError | None:
     return inputs.plan[1]
 
 
-def surroundings(inputs: Inputs, frames: FrameSource, parameters: Parameters) -> Surroundings:
+def surroundings(inputs: Inputs, frames: TransformSource, parameters: Parameters) -> EgoState:
     """What is known of the vehicle's motion and the camera's mounting."""
-    return Surroundings(
+    return EgoState(
         inputs.odometry,
         frames,
         rigid_from_xyzw(parameters.mounting_rotation, parameters.mounting_translation),

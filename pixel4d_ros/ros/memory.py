@@ -11,7 +11,7 @@ M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE = 1 << 20  # bytes
 
 
-def return_large_blocks() -> None:
+def configure_malloc() -> None:
     """Let glibc give freed blocks of a megabyte or more back to the system at once.
 
     By default it learns to keep them, and images and clouds of changing sizes fragment what it keeps: resident memory
@@ -22,7 +22,7 @@ def return_large_blocks() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def spare_collection() -> None:
+def freeze_gc() -> None:
     """Leave every object there is now out of garbage collection, until free_gpu.
 
     Torch, ROS and the network are 200 000 objects. To look through them takes tens of milliseconds, amid a forecast or

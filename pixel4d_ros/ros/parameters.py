@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pixel4d_ros.attitude import ATTITUDE_WALK
-from pixel4d_ros.occupancy import MapExtent
+from pixel4d_ros.outputs.occupancy import MapExtent
 from pixel4d_ros.ros.parameter_fields import check, parameter
 
 TRAJECTORY_TYPES = (
@@ -103,13 +102,6 @@ class Parameters:
     )
     output_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height in pixels of forecast images; 0, 0: the source image's.", low=0, high=8192
-    )
-    attitude_walk: float = parameter(
-        ATTITUDE_WALK,
-        "How far the camera's attitude strays from the plan, in degrees per square root of a metre driven: images are "
-        "blurred by as much; 0: not.",
-        low=0.0,
-        high=10.0,
     )
     max_cloud_points: int = parameter(
         200_000, "Gaussians in a point cloud at most; an even subset of more.", low=1, high=10_000_000

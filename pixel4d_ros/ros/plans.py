@@ -11,8 +11,8 @@ import numpy as np
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
-from pixel4d_ros.ros.conversions import nanoseconds, rigids_from_xyzw
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.ros.messages.conversions import nanoseconds, rigids_from_xyzw
 
 MAX_POSES = 10_000  # a longer trajectory is refused rather than read for seconds
 STOPPED = 0.01  # m/s: where a planned speed falls below, the vehicle stays

@@ -12,18 +12,18 @@ from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera, CameraPath
 from pixel4d_ros.forecaster import Forecast
-from pixel4d_ros.moving_objects import moving_objects
-from pixel4d_ros.occupancy import occupancy_map
-from pixel4d_ros.ros import conversions as c
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.outputs.moving_objects import moving_objects
+from pixel4d_ros.outputs.occupancy import occupancy_map
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
-from pixel4d_ros.ros.markers import motion_markers
+from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.messages.markers import motion_markers
+from pixel4d_ros.ros.messages.pointcloud import pointcloud_message, subsample
+from pixel4d_ros.ros.messages.splats import LEAST_OPACITY, splat_array_bytes
 from pixel4d_ros.ros.parameters import Parameters
-from pixel4d_ros.ros.pointcloud import pointcloud_message, thinned
-from pixel4d_ros.ros.splats import LEAST_OPACITY, splat_array_bytes
-from pixel4d_ros.ros.topics import Publishers, listened
-from pixel4d_ros.ros.transforms import Surroundings
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.ros.topics import Publishers, has_subscribers
+from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
 
 
@@ -55,7 +55,7 @@ class Result:
     """What was forecast from one image."""
 
     source: Source
-    near: Surroundings
+    near: EgoState
     path: CameraPath  # at the forecast times
     scene: DynamicGaussians
     forecast: Forecast | None  # all frames, where somebody wants them
@@ -93,11 +93,11 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
     if result.selected is not None:
         _publish_images(result.selected, result.source.header, out, p)
     _publish_clouds(result, out, p)
-    if listened(out.motion):
+    if has_subscribers(out.motion):
         up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
         objects = moving_objects(result.scene, up, p.times)
         out.motion.publish(motion_markers(objects, result.path.poses, result.source.header))
-    if listened(out.occupancy):
+    if has_subscribers(out.occupancy):
         _publish_occupancy(result, out, p)
 
 
@@ -125,34 +125,34 @@ def _publish_sequences(forecast: Forecast, source: Source, out: Publishers, p: P
 
 
 def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p: Parameters) -> None:
-    if listened(out.image):
+    if has_subscribers(out.image):
         out.image.publish(c.image_message(selected.frames[0], header))
-    if listened(out.jpeg):
+    if has_subscribers(out.jpeg):
         out.jpeg.publish(c.jpeg_message(selected.frames[0], p.jpeg_quality, header))
-    if listened(out.depth):
+    if has_subscribers(out.depth):
         out.depth.publish(c.depth_message(selected.depth, header))
-    if listened(out.uncertainty):
+    if has_subscribers(out.uncertainty):
         out.uncertainty.publish(c.mono_message(uncertainty_image(selected.frames), header))
 
 
 def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
     """The scene now, and as it will be at the selected step."""
     scene, header = result.scene, result.source.header
-    if out.splats is not None and listened(out.splats):
-        splats = thinned(scene, max(p.min_opacity, LEAST_OPACITY), p.max_splats)
+    if out.splats is not None and has_subscribers(out.splats):
+        splats = subsample(scene, max(p.min_opacity, LEAST_OPACITY), p.max_splats)
         # Until RVizSplat has sorted a new message it draws in the order sent: far ones first looks right from behind.
         splats = splats.select(splats.means[:, 2].argsort(descending=True))
         out.splats.publish(splat_array_bytes(*in_odometry(splats, result.near, result.source)))
-    if not listened(out.cloud, out.moved_cloud):
+    if not has_subscribers(out.cloud, out.moved_cloud):
         return
-    scene = thinned(scene, p.min_opacity, p.max_cloud_points)
-    if listened(out.cloud):
+    scene = subsample(scene, p.min_opacity, p.max_cloud_points)
+    if has_subscribers(out.cloud):
         out.cloud.publish(pointcloud_message(scene, header))
-    if listened(out.moved_cloud):
+    if has_subscribers(out.moved_cloud):
         out.moved_cloud.publish(pointcloud_message(scene.at(p.times[p.selected]), header))
 
 
-def in_odometry(scene: DynamicGaussians, near: Surroundings, source: Source) -> tuple[DynamicGaussians, Header]:
+def in_odometry(scene: DynamicGaussians, near: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
     """The scene in odometry's frame, or the camera's where there is no odometry; and the header that says which."""
     base, header = _base_in_odometry(near, source.stamp_ns), source.header
     if base is None:
@@ -174,6 +174,6 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
         out.occupancy.publish(c.grid_message(made, stamp_ns + round(seconds * 1e9), header))
 
 
-def _base_in_odometry(near: Surroundings, stamp_ns: int) -> FloatArray | None:
+def _base_in_odometry(near: EgoState, stamp_ns: int) -> FloatArray | None:
     """T_odometry_base at a time, None without odometry."""
     return near.base_in(near.odometry.frame, stamp_ns) if near.odometry.frame else None

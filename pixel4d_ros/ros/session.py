@@ -17,8 +17,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from pixel4d_ros.processes import Child, ProcessError
-from pixel4d_ros.ros.shared_memory import make_room_for_images
+from pixel4d_ros.commands.processes import Child, ProcessError
+from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Even
     try:
         overrides = [Parameter("use_sim_time", value=use_sim_time)]
         try:
-            make_room_for_images()
+            set_fastdds_profile()
             rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
             node = rclpy.create_node(name, parameter_overrides=overrides, start_parameter_services=False)
         except RuntimeError as error:

@@ -8,12 +8,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
-from pixel4d_ros.ros.conversions import nanoseconds, rigid_from_xyzw
-from pixel4d_ros.ros.transforms import FrameSource, FrameTree, NoFrames
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.ros.messages.conversions import nanoseconds, rigid_from_xyzw
+from pixel4d_ros.ros.transforms import NullTransforms, TransformSource, TransformTree
 
 
-def frame_source(node: Node) -> FrameSource:
+def frame_source(node: Node) -> TransformSource:
     """tf2_ros where it is installed; else a small listener where tf2_msgs is; else a source that knows nothing."""
     try:
         return _Tf2(node)
@@ -22,7 +22,7 @@ def frame_source(node: Node) -> FrameSource:
     try:
         return _listen(node)
     except ImportError:
-        return NoFrames()
+        return NullTransforms()
 
 
 class _Tf2:
@@ -51,11 +51,11 @@ class _Tf2:
         self._buffer.clear()  # keeps static transforms
 
 
-def _listen(node: Node) -> FrameTree:
-    """A FrameTree that /tf and /tf_static fill."""
+def _listen(node: Node) -> TransformTree:
+    """A TransformTree that /tf and /tf_static fill."""
     from tf2_msgs.msg import TFMessage
 
-    tree = FrameTree()
+    tree = TransformTree()
 
     def take(message: Any, static: bool) -> None:
         for t in message.transforms:

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.splats import splat_array_type
+from pixel4d_ros.ros.messages.splats import splat_array_type
 
 # Images lose nothing by being dropped: only the newest counts.
 INPUT_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -68,9 +68,9 @@ class Publishers:
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to anything."""
-        return listened(*self._all)
+        return has_subscribers(*self._all)
 
 
-def listened(*publishers: Any) -> bool:
+def has_subscribers(*publishers: Any) -> bool:
     """Whether somebody subscribes to any of these."""
     return any(publisher.get_subscription_count() > 0 for publisher in publishers)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.interpolation import poses_along
+from pixel4d_ros.geometry.interpolation import poses_along
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.plans import Plan, PlanError
-from pixel4d_ros.ros.transforms import Surroundings
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.ros.transforms import EgoState
 
 STANDSTILL = 0.05  # m/s: slower counts as standing when a trajectory without times is timed by speed
 
@@ -30,7 +30,7 @@ class EgoMotion:
 
 
 @dataclass(frozen=True)
-class Way:
+class BasePath:
     """The way of the base along a plan, and where on it the base is when."""
 
     knots: FloatArray  # (n,) seconds after the image or, of a plan without times, metres; strictly increasing
@@ -41,7 +41,7 @@ class Way:
 
 
 def ego_motion(
-    plan: Plan | PlanError | None, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray
+    plan: Plan | PlanError | None, near: EgoState, camera: str, stamp_ns: int, times: FloatArray
 ) -> EgoMotion:
     """The camera's motion at times (T,) s after stamp_ns: along the plan, else at constant velocity, else standing.
 
@@ -63,7 +63,7 @@ def ego_motion(
     return EgoMotion(CameraPath(times, np.tile(np.eye(4), (len(times), 1, 1))), "standing camera", reason)
 
 
-def planned_motion(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
+def planned_motion(plan: Plan, near: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
     """The camera's motion along the plan. Raises PlanError when the plan cannot be followed."""
     source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
     way = planned_way(plan, near, camera, stamp_ns, times)
@@ -71,7 +71,7 @@ def planned_motion(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, t
     return EgoMotion(CameraPath(times, poses), source)
 
 
-def planned_way(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, times: FloatArray) -> Way:
+def planned_way(plan: Plan, near: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> BasePath:
     """The way along the plan at times (T,) s after stamp_ns. Raises PlanError when the plan cannot be followed."""
     if abs(stamp_ns - plan.stamp_ns) > near.trajectory_timeout * 1e9:
         older = "older" if plan.stamp_ns < stamp_ns else "newer"
@@ -87,10 +87,10 @@ def planned_way(plan: Plan, near: Surroundings, camera: str, stamp_ns: int, time
         if start is None:
             raise PlanError(f"trajectory begins after the image, and where the vehicle is in {plan.frame!r} is unknown")
         seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
-    return Way(seconds, poses, 0.0, times, start)
+    return BasePath(seconds, poses, 0.0, times, start)
 
 
-def driven(ways: Sequence[Way], mounting: FloatArray, times: FloatArray) -> FloatArray:
+def driven(ways: Sequence[BasePath], mounting: FloatArray, times: FloatArray) -> FloatArray:
     """Camera poses (P, T, 4, 4) along P ways at times (T,) s; mounting is T_base_camera."""
     places = np.stack([np.append(way.begin, way.places) for way in ways])
     base = poses_along([(way.knots, way.poses) for way in ways], places)
@@ -105,7 +105,7 @@ def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatAr
     return poses
 
 
-def _base_in_plan_frame(plan: Plan, near: Surroundings, camera: str, stamp_ns: int) -> FloatArray | None:
+def _base_in_plan_frame(plan: Plan, near: EgoState, camera: str, stamp_ns: int) -> FloatArray | None:
     """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for a frame nobody knows."""
     if plan.frame in (near.base, camera):
         # The frame moves with the vehicle: it is meant where it was when the plan was made.
@@ -122,7 +122,7 @@ def _base_in_plan_frame(plan: Plan, near: Surroundings, camera: str, stamp_ns: i
     return start
 
 
-def _untimed_way(plan: Plan, near: Surroundings, start: FloatArray | None, stamp_ns: int, times: FloatArray) -> Way:
+def _untimed_way(plan: Plan, near: EgoState, start: FloatArray | None, stamp_ns: int, times: FloatArray) -> BasePath:
     """Like planned_way for a plan without times: at odometry's speed from its point nearest to the vehicle."""
     speed = near.speed(stamp_ns)
     if speed is None:
@@ -132,10 +132,10 @@ def _untimed_way(plan: Plan, near: Surroundings, start: FloatArray | None, stamp
     lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
     new = np.append(True, np.diff(lengths) > 1e-6)
     if speed < STANDSTILL or new.sum() < 2:
-        return Way(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)))
+        return BasePath(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)))
     poses, lengths = poses[new], lengths[new]
     begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
-    return Way(lengths, poses, begin, begin + speed * times)
+    return BasePath(lengths, poses, begin, begin + speed * times)
 
 
 def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: FloatArray) -> float:

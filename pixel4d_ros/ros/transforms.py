@@ -12,8 +12,8 @@ import numpy as np
 from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.ros.conversions import nanoseconds, read_pose
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.ros.messages.conversions import nanoseconds, read_pose
 
 Found = TypeVar("Found")
 HISTORY_S = 10.0  # how long poses are remembered
@@ -131,7 +131,7 @@ class OdometryTrack:
         return None if path is None else float(np.linalg.norm(path.at(BASELINE_S)[0, :3, 3])) / BASELINE_S
 
 
-class FrameSource(Protocol):
+class TransformSource(Protocol):
     """Something that knows where frames are, as tf does."""
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
@@ -141,7 +141,7 @@ class FrameSource(Protocol):
         """Forget everything that depends on time."""
 
 
-class NoFrames:
+class NullTransforms:
     """A frame source that knows nothing: an installation without tf."""
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
@@ -151,7 +151,7 @@ class NoFrames:
         pass
 
 
-class FrameTree:
+class TransformTree:
     """A small tf: frames, each with its parent and its poses in it; static ones hold at all times."""
 
     tolerance_s = 0.5
@@ -194,7 +194,7 @@ class FrameTree:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class EgoState:
     """What the node knows besides image and trajectory, and how far it trusts it.
 
     Made anew for each image or request, it remembers what it was asked: thirty candidate paths look for the base once,
@@ -202,7 +202,7 @@ class Surroundings:
     """
 
     odometry: OdometryTrack
-    frames: FrameSource
+    frames: TransformSource
     mounting: FloatArray  # T_base_camera where tf does not know it
     base_frame: str = ""  # "": the odometry's child frame
     odometry_timeout: float = 0.5

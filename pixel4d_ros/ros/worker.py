@@ -12,19 +12,19 @@ from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Question = TypeVar("Question")
+PendingRequest = TypeVar("PendingRequest")
 MAX_QUESTIONS = 8  # that wait; who asks more often than that can be answered is told so at once
 
 
-class LatestWorker(Generic[Item, Question]):
+class LatestWorker(Generic[Item, PendingRequest]):
     """Calls handle(item) and answer(question) on its own thread. They must not raise: that is their owner's matter."""
 
-    def __init__(self, handle: Callable[[Item], None], answer: Callable[[Question], None] | None = None) -> None:
+    def __init__(self, handle: Callable[[Item], None], answer: Callable[[PendingRequest], None] | None = None) -> None:
         self._handle = handle
         self._answer = answer
         self._changed = Condition()
         self._waiting: Item | None = None
-        self._questions: deque[Question] = deque()
+        self._questions: deque[PendingRequest] = deque()
         self._stopping = False
         self._thread = Thread(target=self._run, name="forecast", daemon=True)
         self._thread.start()
@@ -37,7 +37,7 @@ class LatestWorker(Generic[Item, Question]):
             self._changed.notify()
         return dropped
 
-    def ask(self, question: Question) -> bool:
+    def ask(self, question: PendingRequest) -> bool:
         """Hand over a question; false when too many wait already, or the worker ends."""
         with self._changed:
             if self._stopping or len(self._questions) >= MAX_QUESTIONS:
@@ -51,7 +51,7 @@ class LatestWorker(Generic[Item, Question]):
         with self._changed:
             self._waiting = None
 
-    def stop(self) -> list[Question]:
+    def stop(self) -> list[PendingRequest]:
         """Finish what is in work, forget the waiting item, end the thread; the questions left unanswered."""
         with self._changed:
             self._stopping = True

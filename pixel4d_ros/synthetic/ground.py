@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.textures import band, cell_hash, fade, fractal, mix
 
 ROAD_COLUMNS = (

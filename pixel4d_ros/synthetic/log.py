@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pixel4d_ros.datasets.clip_log import PLAN, Drive, write_clip
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse
 from pixel4d_ros.logs.writer import LogWriter
-from pixel4d_ros.rotations import rigid, rigid_inverse
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL
 from pixel4d_ros.synthetic.views import clip_layout, street_clip
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import centre_line
 
 _STEP = 0.1  # seconds, of the central differences behind `expand`

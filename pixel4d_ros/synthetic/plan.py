@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.motion import RoadTable
 

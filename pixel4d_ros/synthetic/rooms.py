@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
 from pixel4d_ros.synthetic.primitives import Shape
-from pixel4d_ros.synthetic.things import add_person
-from pixel4d_ros.synthetic.world import Builder, Layout, Light
+from pixel4d_ros.synthetic.props import add_person
+from pixel4d_ros.synthetic.world import Builder, Light, StreetLayout
 
 _WALL = 0.1  # metres, half the thickness
 
 
-def make_room(seed: int) -> Layout:
+def make_room(seed: int) -> StreetLayout:
     """The room of that seed: 3 to 10 m wide, the camera somewhere inside, things moving in every other room."""
     rng = np.random.default_rng([seed, 3])
     half = np.array([rng.uniform(1.8, 5.0), rng.uniform(1.6, 4.5), rng.uniform(1.15, 1.6)])
@@ -39,7 +39,7 @@ def make_room(seed: int) -> Layout:
     road = np.zeros(len(ROAD_COLUMNS))
     road[[ROAD_COLUMNS.index("half_width"), ROAD_COLUMNS.index("cross_half")]] = 1.0
     road[ROAD_COLUMNS.index("seed")] = seed % (1 << 20)
-    return Layout(out.rows(), road, light, camera, actors)
+    return StreetLayout(out.rows(), road, light, camera, actors)
 
 
 def _tint(rng: Generator, low: float = 0.03, high: float = 0.75) -> FloatArray:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.world import Builder

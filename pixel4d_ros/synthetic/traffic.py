@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan
-from pixel4d_ros.synthetic.things import add_car, add_cyclist, add_person
+from pixel4d_ros.synthetic.props import add_car, add_cyclist, add_person
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
 JAM = 0.5  # m/s: at less everybody in the lane waits

@@ -13,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
 from pixel4d_ros.synthetic.plan import TOWN
 from pixel4d_ros.synthetic.renderer import Rendered, render
 from pixel4d_ros.synthetic.rooms import make_room
 from pixel4d_ros.synthetic.street import make_street
-from pixel4d_ros.synthetic.world import MAX_OBJECTS, Layout, Worlds
+from pixel4d_ros.synthetic.world import MAX_OBJECTS, StreetLayout, Worlds
 
 KINDS = ("street", "room", "mixed")
 _T = TypeVar("_T")
@@ -96,7 +96,7 @@ def sample_views(
     )
 
 
-def _layout(seed: int, kind: str, horizon: float) -> Layout:
+def _layout(seed: int, kind: str, horizon: float) -> StreetLayout:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of world {kind!r}: use one of {', '.join(KINDS)}")
     room = kind == "room" or (kind == "mixed" and np.random.default_rng([seed, 7]).uniform() < ROOM_SHARE)
@@ -160,7 +160,7 @@ def _counted(result: _T, part: slice, bar: tqdm | None) -> _T:
     return result
 
 
-def clip_layout(seed: int, duration: float) -> Layout:
+def clip_layout(seed: int, duration: float) -> StreetLayout:
     """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on beyond."""
     return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 

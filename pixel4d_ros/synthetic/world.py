@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pixel4d_ros.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import Road
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor
@@ -57,7 +57,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StreetLayout:
     """One world at time 0: x forward along the street, y left, z up, metres; the ground is at z = 0."""
 
     rows: FloatArray  # (P, ROW)
@@ -83,7 +83,7 @@ class Worlds:
     haze: Tensor
 
     @staticmethod
-    def of(layouts: Sequence[Layout], device: str | torch.device) -> Worlds:
+    def of(layouts: Sequence[StreetLayout], device: str | torch.device) -> Worlds:
         """Pad and upload."""
         rows = np.zeros((len(layouts), max(len(x.rows) for x in layouts), ROW), np.float32)
         rows[:, :, SLICES["half"]] = 1

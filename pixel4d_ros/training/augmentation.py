@@ -10,8 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.rotations import FloatArray
-from pixel4d_ros.transfer import to_device
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.rendering.streams import to_device
 
 LARGEST_ZOOM = 1.7
 

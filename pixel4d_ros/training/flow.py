@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.optical_flow import flow_size, measured_flow
+from pixel4d_ros.two_view.flow import flow_size, measured_flow
 
 FLOW_STEP = 2  # frames from a source to view 1
 

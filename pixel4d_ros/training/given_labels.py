@@ -12,11 +12,11 @@ from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.evaluation.windows import resized
-from pixel4d_ros.optical_flow import Mask, flow_size
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.still_world import Map
 from pixel4d_ros.training.motion_labels import MotionLabels, points_of
+from pixel4d_ros.two_view.flow import Mask, flow_size
+from pixel4d_ros.two_view.rigid_flow import Map
 
 # Width, height in pixels of the smallest upright hole in depth that tells of something left out. In KITTI stereo 2015
 # 3% of the road lies in such holes between lines of the laser, and so does 95% of a car whose depth is taken out. (A

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.maps import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.heads import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
-from pixel4d_ros.predictor.posterior import Latent
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import Prediction, RenderedPrediction, inside_view
 

@@ -16,10 +16,10 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.frame_pairs import FramePairs
 from pixel4d_ros.datasets.residual_motion import GAPS, moving_masks
 from pixel4d_ros.evaluation.windows import resized
-from pixel4d_ros.optical_flow import Mask, flow_size, length, sample
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.still_world import Map, flow_noise, static_flow
+from pixel4d_ros.two_view.flow import Mask, flow_size, length, sample
+from pixel4d_ros.two_view.rigid_flow import Map, flow_noise, static_flow
 
 STILL = 0.6  # of the noise of flow: what differs less from a static world fits it
 TELLING = 2.0  # times the noise: parallax that a thing with a motion of its own would hardly show too

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, no_flow
 from pixel4d_ros.training.given_labels import given_labels
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
 from pixel4d_ros.training.stereo_depth import stereo_depth
-from pixel4d_ros.transfer import to_device
 
 LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
 CLIPS_AT_ONCE = 4  # measured side by side: each takes many cores for a part of its time only

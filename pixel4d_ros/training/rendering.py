@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.canvas import CANONICAL_FOCAL, Canvas, canvas_rays, padded_size
-from pixel4d_ros.predictor.lifting import Grid, Layer, hidden_layer, visible_layer
-from pixel4d_ros.predictor.maps import PixelMaps, Source, encode_sensor, encode_speed
+from pixel4d_ros.predictor.background import Background, background_layer
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, encode_sensor, encode_speed
+from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, InputView, canvas_rays, padded_size
+from pixel4d_ros.predictor.latent import Latent, Later
+from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
-from pixel4d_ros.predictor.posterior import Latent, Later
-from pixel4d_ros.predictor.shell import Shell, shell_layer
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth
@@ -28,11 +28,11 @@ SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
 class Prediction:
     """What the network says of a batch's sources; the losses of motion look at no more."""
 
-    source: Source
+    source: NetworkInput
     maps: PixelMaps
     motion: Tensor  # (B, 4, 3, h, w) at a quarter of the canvas
     depth_scale: Tensor  # (B,)
-    canvas: Canvas
+    canvas: InputView
     posterior: Latent | None
 
 
@@ -46,11 +46,11 @@ class RenderedPrediction(Prediction):
 
 
 @lru_cache(maxsize=4)
-def training_canvas(width: int, height: int) -> Canvas:
+def training_canvas(width: int, height: int) -> InputView:
     """The canvas of a crop of width x height pixels, taken as it is."""
     K = np.array([[CANONICAL_FOCAL, 0, width / 2], [0, CANONICAL_FOCAL, height / 2], [0, 0, 1]])
     padded_width, padded_height = padded_size(width), padded_size(height)
-    return Canvas(
+    return InputView(
         Camera(K, width, height),
         padded_width,
         padded_height,
@@ -83,9 +83,9 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     predicted = predict_maps(network, batch, use_prior)
     canvas, maps, depth_scale = predicted.canvas, predicted.maps, predicted.depth_scale
     K, drawn = _canvas_intrinsics(batch, canvas), predicted.source.image
-    visible = visible_layer(maps, batch.images[:, 0], K, Grid.of(canvas.inner, canvas), depth_scale, widen)
+    visible = visible_layer(maps, batch.images[:, 0], K, VisibleGrid.of(canvas.inner, canvas), depth_scale, widen)
     hidden = hidden_layer(maps, drawn, K, depth_scale, widen)
-    shell = shell_layer(drawn, Shell.of(K, canvas.width, canvas.height, depth_scale))
+    shell = background_layer(drawn, Background.of(K, canvas.width, canvas.height, depth_scale))
     means, quaternions = _moved(batch, canvas, visible, maps, predicted.motion)
     views = _render(batch, (visible, hidden, shell), means, quaternions)
     static_flow = _flow(visible.means, batch, canvas)
@@ -94,7 +94,7 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     return RenderedPrediction(**vars(predicted), views=views, flow=flow, static_flow=static_flow)
 
 
-def _canvas_intrinsics(batch: Batch, canvas: Canvas) -> Tensor:
+def _canvas_intrinsics(batch: Batch, canvas: InputView) -> Tensor:
     """K (B, 3, 3) of the sources in pixels of the canvas."""
     K = batch.K[:, 0].clone()
     K[:, 0, 2] += canvas.left
@@ -102,13 +102,13 @@ def _canvas_intrinsics(batch: Batch, canvas: Canvas) -> Tensor:
     return K
 
 
-def _source(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Source:
+def _source(batch: Batch, canvas: InputView, K: Tensor, depth_scale: Tensor) -> NetworkInput:
     """What the network sees: now and then with some measured depth, and with the speed."""
     image = canvas.draw(batch.images[:, 0])
     b, device = len(image), image.device
     sensor = encode_sensor(sparse_depth(batch.depth), depth_scale)
     speed = torch.where(torch.rand(b, device=device) < SPEED_GIVEN, batch.speed, torch.nan)
-    return Source(
+    return NetworkInput(
         image,
         canvas.inside(device).expand(b, 1, -1, -1),
         canvas_rays(K, canvas.width, canvas.height),
@@ -117,14 +117,14 @@ def _source(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Sou
     )
 
 
-def _later(batch: Batch, canvas: Canvas, K: Tensor, depth_scale: Tensor) -> Later:
+def _later(batch: Batch, canvas: InputView, K: Tensor, depth_scale: Tensor) -> Later:
     T = batch.T_camera_source[:, 1].clone()
     T[:, :3, 3] /= depth_scale[:, None]
     flow = torch.nn.functional.pad(batch.flow, _padding(batch, canvas), value=torch.nan)
     return Later(flow, batch.times[:, 1], T, K)
 
 
-def _flow(places: Tensor, batch: Batch, canvas: Canvas) -> Tensor:
+def _flow(places: Tensor, batch: Batch, canvas: InputView) -> Tensor:
     """Pixels (B, 2, H, W) from where view 0 sees the visible Gaussians to `places` (B, N, 3) in view 1."""
     T = batch.T_camera_source[:, 1]
     points = places @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]
@@ -134,7 +134,7 @@ def _flow(places: Tensor, batch: Batch, canvas: Canvas) -> Tensor:
     return seen_at - pixel_grid(canvas.inner.height, canvas.inner.width, places.device).permute(2, 0, 1)
 
 
-def _moved(batch: Batch, canvas: Canvas, visible: Layer, maps: PixelMaps, motion: Tensor) -> tuple[Tensor, Tensor]:
+def _moved(batch: Batch, canvas: InputView, visible: Layer, maps: PixelMaps, motion: Tensor) -> tuple[Tensor, Tensor]:
     """Means (B, V, N, 3) and quaternions (B, V, N, 4) of the visible Gaussians at the times of the views."""
     return moved_gaussians(
         visible.means[:, None],
@@ -173,7 +173,7 @@ def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions:
     return rendered.features.view(b, v, height, width, 3).permute(0, 1, 4, 2, 3)
 
 
-def _visible_motion(canvas: Canvas, maps: PixelMaps, motion: Tensor) -> Motion:
+def _visible_motion(canvas: InputView, maps: PixelMaps, motion: Tensor) -> Motion:
     """Each visible Gaussian's own motion (B, 1, N, 3): what its pixel says, as far as it says that it moves."""
     size = (canvas.height, canvas.width)
     dense = torch.nn.functional.interpolate(motion.flatten(1, 2), size, mode="bilinear", align_corners=False)
@@ -182,19 +182,19 @@ def _visible_motion(canvas: Canvas, maps: PixelMaps, motion: Tensor) -> Motion:
     return Motion(*(part[:, None] for part in parts.unbind(1)))
 
 
-def _visible_centroids(batch: Batch, canvas: Canvas, visible: Layer) -> Tensor:
+def _visible_centroids(batch: Batch, canvas: InputView, visible: Layer) -> Tensor:
     """Rotation centres (B, N, 3): the object's where it is known; else the Gaussian itself, which then only turns."""
     ids = torch.nn.functional.pad(batch.object_ids, _padding(batch, canvas)).flatten(1)
     known = torch.gather(batch.centroids, 1, ids.clamp(min=0)[..., None].expand(-1, -1, 3))
     return torch.where((ids > 0)[..., None], known, visible.means)
 
 
-def _padding(batch: Batch, canvas: Canvas) -> list[int]:
+def _padding(batch: Batch, canvas: InputView) -> list[int]:
     height, width = batch.images.shape[-2:]
     return [canvas.left, canvas.width - width - canvas.left, canvas.top, canvas.height - height - canvas.top]
 
 
-def inside_view(maps: Tensor, canvas: Canvas) -> Tensor:
+def inside_view(maps: Tensor, canvas: InputView) -> Tensor:
     """The part of canvas maps (..., H, W) that the camera saw."""
     rows = slice(canvas.top, canvas.top + canvas.inner.height)
     return maps[..., rows, canvas.left : canvas.left + canvas.inner.width]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]

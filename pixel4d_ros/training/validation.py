@@ -14,9 +14,9 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.rotations import rigid_inverse
 
 FRAMES = 14
 SOURCES = 8

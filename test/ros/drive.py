@@ -8,9 +8,9 @@ from geometry_msgs.msg import PoseStamped, Twist, Vector3
 from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.ros.conversions import pose_message, rigid_from_xyzw
-from pixel4d_ros.ros.transforms import NoFrames, OdometryTrack, Surroundings
-from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
 
 T0 = 1_700_000_000_000_000_000  # the image's stamp, ns
 TIMES = np.arange(14) * 0.1
@@ -52,5 +52,5 @@ def odometry_track(seconds=(-0.2, -0.1, 0.0), twist=True, frame="odom", child="b
     return track
 
 
-def surroundings(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> Surroundings:
-    return Surroundings(odometry or OdometryTrack(), frames or NoFrames(), mounting, **options)
+def surroundings(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> EgoState:
+    return EgoState(odometry or OdometryTrack(), frames or NullTransforms(), mounting, **options)

@@ -29,9 +29,9 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.conversions import fill, pose_message
-from pixel4d_ros.rotations import rigid
+from pixel4d_ros.ros.messages.conversions import fill, pose_message
 
 # One domain per test run, so that neither other runs nor robots of this network are disturbed or disturb.
 DOMAIN = 20 + os.getpid() % 80

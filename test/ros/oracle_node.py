@@ -17,7 +17,7 @@ from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogReader
 from pixel4d_ros.logs.transforms import stamp_ns
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.conversions import fill
+from pixel4d_ros.ros.messages.conversions import fill
 
 IMAGE = "/camera/left/image_raw"
 PERIOD_NS = 100_000_000

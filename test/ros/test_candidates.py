@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from pixel4d_ros.logs.images import decode_image
-from pixel4d_ros.ros.conversions import read_pose
+from pixel4d_ros.ros.messages.conversions import read_pose
 from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

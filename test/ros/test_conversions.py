@@ -15,10 +15,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField, Regi
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
-from pixel4d_ros.ros import conversions as c
-from pixel4d_ros.ros.pointcloud import FIELD_NAMES, pointcloud_message, thinned
-from pixel4d_ros.rotations import rigid, rotation_matrix
+from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, pointcloud_message, subsample
 from pixel4d_ros.scene import SH_C0, DynamicGaussians
 
 pytestmark = pytest.mark.ros
@@ -258,9 +258,9 @@ def test_point_cloud_holds_every_field_of_the_scene():
 
 
 def test_point_cloud_is_thinned_by_opacity_and_count():
-    thin = thinned(scene_of(101), 0.5, 1000)
+    thin = subsample(scene_of(101), 0.5, 1000)
     assert len(thin) == 51 and thin.opacities.min() >= 0.5
-    few = thinned(scene_of(101), 0.0, 11)
+    few = subsample(scene_of(101), 0.0, 11)
     assert torch.allclose(few.opacities, torch.linspace(0, 1, 11))
 
 

@@ -21,10 +21,10 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.rectification import Lens, undistortion
-from pixel4d_ros.ros.conversions import fill
+from pixel4d_ros.geometry.rectification import Lens, undistortion
 from pixel4d_ros.ros.forecast_node import ForecastNode
 from pixel4d_ros.ros.inputs import Source, depth_of
+from pixel4d_ros.ros.messages.conversions import fill
 from pixel4d_ros.synthetic import street_clip
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

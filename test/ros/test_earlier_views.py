@@ -16,13 +16,13 @@ from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.optical_flow import flow_size
-from pixel4d_ros.parallax import triangulated_depth
-from pixel4d_ros.ros.conversions import rigid_from_xyzw
-from pixel4d_ros.ros.earlier_views import EarlierViews
 from pixel4d_ros.ros.inputs import Inputs, Source
-from pixel4d_ros.ros.transforms import NoFrames, OdometryTrack, Surroundings
+from pixel4d_ros.ros.messages.conversions import rigid_from_xyzw
+from pixel4d_ros.ros.reference_candidates import EarlierViews
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
 from pixel4d_ros.synthetic import street_clip
+from pixel4d_ros.two_view.flow import flow_size
+from pixel4d_ros.two_view.triangulation import triangulated_depth
 
 pytestmark = pytest.mark.ros
 SPEED = 8.0  # m/s, about the street's
@@ -39,7 +39,7 @@ def source(street: Clip, t: int, seconds: float | None = None) -> Source:
     return Source(street.images[t], Camera(street.K, 208, 64), header)
 
 
-def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> Surroundings:
+def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> EgoState:
     """Odometry that knows where the camera, looking ahead, is at these times."""
     track = OdometryTrack()
     for s in seconds:
@@ -47,13 +47,13 @@ def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> Surro
         message.header.frame_id, message.header.stamp = frame, stamp(s)
         message.pose.pose.position.x = speed * s
         track.add(message)
-    return Surroundings(track, NoFrames(), rigid_from_xyzw((-0.5, 0.5, -0.5, 0.5), (0.0, 0.0, 0.0)))
+    return EgoState(track, NullTransforms(), rigid_from_xyzw((-0.5, 0.5, -0.5, 0.5), (0.0, 0.0, 0.0)))
 
 
 TIMES = (0.0, 0.1, 0.2, 0.3)
 
 
-def depth(views: EarlierViews, image: Source, near: Surroundings, inputs: Inputs) -> NDArray[np.float32] | None:
+def depth(views: EarlierViews, image: Source, near: EgoState, inputs: Inputs) -> NDArray[np.float32] | None:
     """What an image and the earlier one that is chosen for it tell of depth."""
     past = views.past(image, near, inputs)
     earlier = None if past is None else past.for_depth()

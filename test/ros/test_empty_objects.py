@@ -12,9 +12,9 @@ pytest.importorskip("rclpy")
 
 from std_msgs.msg import Header
 
-from pixel4d_ros.moving_objects import moving_objects
-from pixel4d_ros.ros.markers import motion_markers
-from pixel4d_ros.ros.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, thinned
+from pixel4d_ros.outputs.moving_objects import moving_objects
+from pixel4d_ros.ros.messages.markers import motion_markers
+from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
 from pixel4d_ros.scene import DynamicGaussians
 
 pytestmark = pytest.mark.ros
@@ -58,7 +58,7 @@ def test_markers_are_of_the_objects_that_are_there() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_clouds_hold_the_gaussians_and_nothing_else(seconds: float) -> None:
     full = scene()
-    later = thinned(full, 0.05, 1000).at(seconds)
+    later = subsample(full, 0.05, 1000).at(seconds)
     message = pointcloud_message(later, HEADER)
     points = np.frombuffer(message.data, np.float32).reshape(message.width, -1)
     assert message.width == COUNT and np.isfinite(points[:, :3]).all()

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from pixel4d_ros.ros.memory import free_gpu, spare_collection
+from pixel4d_ros.ros.memory import free_gpu, freeze_gc
 
 pytestmark = pytest.mark.ros
 
@@ -26,7 +26,7 @@ def test_collection_is_spared_what_is_there_until_the_gpu_is_given_back():
     kept = Loop()
     seen = weakref.ref(kept)
     try:
-        spare_collection()
+        freeze_gc()
         assert gc.get_freeze_count() > 1000
         del kept
         gc.collect()

@@ -32,8 +32,8 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from sensor_msgs.msg import CompressedImage
 
 from pixel4d_ros.logs.images import decode_image
-from pixel4d_ros.ros.conversions import fill, read_pose
-from pixel4d_ros.ros.pointcloud import FIELD_NAMES
+from pixel4d_ros.ros.messages.conversions import fill, read_pose
+from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 ARGUMENTS = ("--params-file", str(REPOSITORY / "config/forecast.yaml"))

@@ -16,15 +16,15 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_depth, decode_image
-from pixel4d_ros.moving_objects import MovingObject
-from pixel4d_ros.ros.conversions import read_pose
+from pixel4d_ros.outputs.moving_objects import MovingObject
 from pixel4d_ros.ros.inputs import Source
-from pixel4d_ros.ros.markers import motion_markers
+from pixel4d_ros.ros.messages.conversions import read_pose
+from pixel4d_ros.ros.messages.markers import motion_markers
+from pixel4d_ros.ros.messages.splats import splat_array_bytes
 from pixel4d_ros.ros.publishing import in_odometry, uncertainty_image
-from pixel4d_ros.ros.splats import splat_array_bytes
 from pixel4d_ros.ros.transforms import OdometryTrack
-from pixel4d_ros.rotations import rigid, rotation_matrix
 from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
 

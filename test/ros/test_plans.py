@@ -21,12 +21,12 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectoryPoint
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.ros.conversions import duration_message, pose_message, rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import duration_message, pose_message, rigid_from_xyzw
 from pixel4d_ros.ros.parameters import TRAJECTORY_TYPES
 from pixel4d_ros.ros.plans import MAX_POSES, PLAN_READERS, PlanError, plan_type
 from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
-from pixel4d_ros.ros.transforms import NoFrames, OdometryTrack, Surroundings
-from pixel4d_ros.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
 
 pytestmark = pytest.mark.ros
 NOW = 1_700_000_000_000_000_000  # harness.T0, ns
@@ -91,13 +91,13 @@ def read(name: str, message: Any):
     return PLAN_READERS[name if name in PLAN_READERS else "autoware_planning_msgs/Trajectory"](message, NOW)
 
 
-def surroundings(T_odom: FloatArray) -> Surroundings:
+def surroundings(T_odom: FloatArray) -> EgoState:
     track = OdometryTrack()
     for s in (-0.1, 0.0):
         message = Odometry(header=header(seconds=s), child_frame_id="base_link")
         message.pose.pose = pose_message(T_odom @ ARC.at([s])[0])
         track.add(message)
-    return Surroundings(track, NoFrames(), MOUNTING)
+    return EgoState(track, NullTransforms(), MOUNTING)
 
 
 def moved(name: str, T_odom: FloatArray, seconds=PLANNED) -> EgoMotion:

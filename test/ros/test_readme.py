@@ -44,7 +44,7 @@ def test_launch_arguments_are_those_of_the_launch_file():
 
 def test_cloud_fields_are_those_published():
     pytest.importorskip("sensor_msgs")
-    from pixel4d_ros.ros.pointcloud import FIELD_NAMES
+    from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES
 
     assert first_cells(section("cloud")) == list(FIELD_NAMES)
 

@@ -20,7 +20,7 @@ pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make se
 
 from harness import Client, call, running_node
 
-from pixel4d_ros.ros.replay_services import service_type
+from pixel4d_ros.ros.bag.services import service_type
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 SCALE = 4

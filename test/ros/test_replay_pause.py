@@ -23,7 +23,7 @@ from rclpy.node import Node  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
 from pixel4d_ros.logs.reader import LogReader  # noqa: E402
-from pixel4d_ros.ros.replay_services import ACTIONS, service_type  # noqa: E402
+from pixel4d_ros.ros.bag.services import ACTIONS, service_type  # noqa: E402
 
 pytestmark = pytest.mark.ros
 ODOMETRY = "/odometry"

@@ -19,7 +19,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from pixel4d_ros.ros import shared_memory
-from pixel4d_ros.ros.shared_memory import OWN_SETTINGS, PROFILES, make_room_for_images
+from pixel4d_ros.ros.shared_memory import OWN_SETTINGS, PROFILES, set_fastdds_profile
 
 IMAGES = 90
 CAMERA = f"""
@@ -50,23 +50,23 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_the_profile_is_the_packages_own(no_settings: pytest.MonkeyPatch) -> None:
-    make_room_for_images()
+    set_fastdds_profile()
     assert Path(os.environ[PROFILES]).read_text().count("<segment_size>") == 1
 
 
 @pytest.mark.parametrize("name", OWN_SETTINGS)
 def test_what_the_user_has_set_stays(name: str, no_settings: pytest.MonkeyPatch) -> None:
     no_settings.setenv(name, "mine")
-    make_room_for_images()
+    set_fastdds_profile()
     assert {n: os.environ[n] for n in OWN_SETTINGS if n in os.environ} == {name: "mine"}
 
 
 def test_a_container_with_little_shared_memory_is_left_alone(no_settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_settings.setattr(shared_memory, "ROOM", 2**80)
-    make_room_for_images()
+    set_fastdds_profile()
     no_settings.setattr(shared_memory, "ROOM", 0)
     no_settings.setattr(shared_memory, "PLACE", tmp_path / "none")
-    make_room_for_images()
+    set_fastdds_profile()
     assert PROFILES not in os.environ
 
 
@@ -84,7 +84,7 @@ def listener(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> It
 def test_images_sent_best_effort_arrive(
     listener: Node, environment: dict[str, str], processes: list[subprocess.Popen[str]]
 ) -> None:
-    make_room_for_images()
+    set_fastdds_profile()
     if PROFILES not in os.environ:
         pytest.skip("needs 128 MB of shared memory in /dev/shm, and Fast DDS without settings of one's own")
     arrived: list[Image] = []

@@ -15,21 +15,21 @@ from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.ros.conversions import pose_message
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.trajectory import EgoMotion, driven, ego_motion, planned_way
 from pixel4d_ros.ros.transforms import (
-    FrameTree,
+    EgoState,
     OdometryTrack,
-    Surroundings,
+    TransformTree,
 )
-from pixel4d_ros.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.scene import DynamicGaussians
 
 pytestmark = pytest.mark.ros
 
 
-def move(message: Path | None, near: Surroundings, times=TIMES) -> EgoMotion:
+def move(message: Path | None, near: EgoState, times=TIMES) -> EgoMotion:
     plan = None if message is None else plan_from_path(message, T0)
     return ego_motion(plan, near, "camera", T0, times)
 
@@ -104,7 +104,7 @@ def test_path_in_the_camera_frame():
 
 def test_path_in_map_through_tf():
     map_odom = rigid(rotation_matrix([0, 0, -2.0]), [5, 6, 7])
-    tree = FrameTree()
+    tree = TransformTree()
     tree.add("map", "odom", T0, map_odom, static=True)
     for s in (-0.1, 0.0, 0.1):
         tree.add("odom", "base_link", T0 + round(s * 1e9), drive([s])[0], static=False)
@@ -291,7 +291,7 @@ def test_where_world_and_map_lie_leaves_the_forecast_unchanged(predicted, turn, 
     world, map_odom = (
         rigid(rotation_matrix(r), np.multiply(t, 1000)) for r, t in ((turn, shift), (map_turn, map_shift))
     )
-    tree, track = FrameTree(), OdometryTrack()
+    tree, track = TransformTree(), OdometryTrack()
     tree.add("map", "odom", T0, map_odom, static=True)
     for s in (-0.1, 0.0):
         message = Odometry(child_frame_id="base_link")

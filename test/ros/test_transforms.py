@@ -12,8 +12,8 @@ pytest.importorskip("rclpy")
 from drive import T0, stamp
 from nav_msgs.msg import Odometry
 
-from pixel4d_ros.ros.transforms import FrameTree, NoFrames, OdometryTrack, PoseBuffer
-from pixel4d_ros.rotations import rigid
+from pixel4d_ros.geometry.rotations import rigid
+from pixel4d_ros.ros.transforms import NullTransforms, OdometryTrack, PoseBuffer, TransformTree
 
 pytestmark = pytest.mark.ros
 
@@ -70,7 +70,7 @@ def test_a_first_odometry_goes_on_by_its_twist_or_not_at_all():
 
 
 def test_frame_tree_knows_what_is_connected_at_that_time():
-    tree = FrameTree()
+    tree = TransformTree()
     tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]), static=False)
     tree.add("base", "camera", 0, rigid(np.eye(3), [0, 2, 0]), static=True)
     tree.add("base", "lidar", 0, rigid(np.eye(3), [0, 0, 3]), static=True)
@@ -83,7 +83,7 @@ def test_frame_tree_knows_what_is_connected_at_that_time():
 
 
 def test_frames_in_a_loop_end():
-    tree = FrameTree()
+    tree = TransformTree()
     tree.add("a", "b", 0, np.eye(4), static=True)
     tree.add("b", "a", 0, np.eye(4), static=True)
     assert tree.lookup("a", "c", 0) is None
@@ -156,4 +156,4 @@ def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
     assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", None)
-    assert isinstance(tf_frames.frame_source(node), NoFrames)
+    assert isinstance(tf_frames.frame_source(node), NullTransforms)

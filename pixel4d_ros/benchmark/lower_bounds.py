@@ -1,0 +1,70 @@
+"""What no forecast on this machine could be faster than: its encoder alone, and the rasterizer alone.
+
+Both are measured in the same run, as machines and their moods differ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pixel4d_ros.benchmark.stages import Task
+from pixel4d_ros.benchmark.statistics import Spread
+from pixel4d_ros.benchmark.stopwatch import Effort, Stopwatch, measure_laps
+from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
+from pixel4d_ros.predictor.cuda_graphs import record
+from pixel4d_ros.predictor.input_view import InputView
+from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.predictor.predictor import FAST
+from pixel4d_ros.rendering import GaussianViews, rasterize
+from pixel4d_ros.rendering.streams import to_device
+from pixel4d_ros.scene import DynamicGaussians
+
+
+@torch.inference_mode()
+def encoder_floor(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
+    """The predictor's encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
+    network = Network()
+    load_weights(network, weights or shipped_weights())
+    encoder = network.to(device).for_inference(FAST).encoder
+    image = to_device(task.source.pixels, device).permute(2, 0, 1)[None] / 255
+    drawn = InputView.of(task.source.camera).draw(image)
+    with torch.cuda.device(device):
+        recorded = record(encoder, (drawn,))
+
+    def run(watch: Stopwatch) -> None:
+        recorded.graph.replay()
+        watch.lap("encoder")
+
+    return measure_laps(run, device, effort, "floor: encoder")["encoder"]
+
+
+@torch.inference_mode()
+def rasterizer_floor(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
+    """The rasterizer on as many views as the task has, its inputs made beforehand, all of the scene as it stands."""
+    views = still_views(task, scene)
+
+    def run(watch: Stopwatch) -> None:
+        rasterize(views)
+        watch.lap("rasterizer")
+
+    return measure_laps(run, scene.means.device, effort, "floor: rasterizer")["rasterizer"]
+
+
+def still_views(task: Task, scene: DynamicGaussians) -> GaussianViews:
+    """All frames of all futures of a scene in which nothing moves: what they share is not copied for each view."""
+    camera, device, v = task.source.camera, scene.means.device, task.frames * task.samples
+    observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
+    poses = torch.from_numpy(rigid_inverse(task.path.at(task.times))).float().repeat(task.samples, 1, 1)
+    return GaussianViews(
+        scene.means.expand(v, -1, -1),
+        scene.quaternions.expand(v, -1, -1),
+        scene.scales.expand(v, -1, -1),
+        scene.opacities.expand(v, -1),
+        torch.cat((scene.colors, observed[:, None]), 1).expand(v, -1, -1),
+        poses.to(device),
+        torch.from_numpy(camera.K).float().to(device).expand(v, 3, 3),
+        (camera.width, camera.height),
+    )

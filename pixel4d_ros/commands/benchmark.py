@@ -1,0 +1,180 @@
+"""`pixel4d benchmark`: how long forecasts take on this machine, and how close that is to what it could do."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixel4d_ros.benchmark.measure import Plan
+
+GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
+NODE_SIZE = (832, 256)  # of --node on CUDA
+NODE_CANDIDATES = (30,)
+GPU_CANDIDATES, CPU_CANDIDATES = (1, 16, 64), (1, 4)
+GPU_RUNS, CPU_RUNS, NODE_RUNS = 500, 10, 30
+GPU_WARM_UP, CPU_WARM_UP, NODE_WARM_UP = 20, 1, 3
+SMALLEST, LARGEST = 32, 8192  # pixels of an image's sides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pixel4d benchmark`."""
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--sizes",
+        type=_size,
+        nargs="+",
+        metavar="WxH",
+        help="image sizes (default: 400x120, on CUDA 832x256 1280x384 too)",
+    )
+    what.add_argument(
+        "--frames",
+        type=_count,
+        nargs="+",
+        default=[14],
+        metavar="N",
+        help="frames per forecast; all but the first with one number of samples only (default: 14)",
+    )
+    what.add_argument(
+        "--samples", type=_count, nargs="+", default=[1, 4], metavar="N", help="sampled futures (default: 1 4)"
+    )
+    what.add_argument(
+        "--candidates",
+        type=_count,
+        nargs="*",
+        metavar="N",
+        help="trajectories rendered from one prediction, with --node in one request to the service; nothing: none "
+        "(default: 1 16 64, on the CPU 1 4, with --node 30)",
+    )
+    what.add_argument(
+        "--runs",
+        type=int,
+        metavar="N",
+        help=f"with --node: requests (default: {GPU_RUNS}, on the CPU {CPU_RUNS}, with --node on CUDA {NODE_RUNS})",
+    )
+    what.add_argument(
+        "--warm-up",
+        type=int,
+        metavar="N",
+        help=f"runs before (default: {GPU_WARM_UP}, on the CPU {CPU_WARM_UP}, with --node on CUDA {NODE_WARM_UP})",
+    )
+    what.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="an image, or a log whose first one is taken (default: a synthetic street)",
+    )
+    what.add_argument(
+        "--motion-from-flow", action="store_true", help="forecasts have an earlier image too, which tells what moves"
+    )
+    what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
+    what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    node = parser.add_argument_group("the node, instead of all that (needs ROS)")
+    node.add_argument(
+        "--node",
+        type=float,
+        metavar="SECONDS",
+        help="feed the real node over DDS for so long, then ask its service about candidates",
+    )
+    node.add_argument("--rate", type=float, default=30.0, metavar="HZ", help="images per second (default: 30)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    output.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw how times grow (png, svg or pdf; needs matplotlib)"
+    )
+    output.add_argument("--read", type=Path, metavar="JSON", help="measure nothing, print and draw what --json wrote")
+    output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 when forecasts differ too much from eager float32."""
+    from pixel4d_ros.benchmark.report import describe
+    from pixel4d_ros.benchmark.results import Benchmark
+
+    _check_outputs(args)
+    if args.read is not None:
+        benchmark = Benchmark.read(args.read)
+    else:
+        from pixel4d_ros.benchmark.measure import run_benchmark
+
+        benchmark = run_benchmark(_plan(args))
+    print(describe(benchmark, args.markdown))
+    if args.json is not None:
+        benchmark.write(args.json)
+    if args.plot is not None:
+        from pixel4d_ros.benchmark.plots import draw
+
+        draw(benchmark, args.plot)
+    for failure in benchmark.failures:
+        print(f"pixel4d benchmark: {failure}", file=sys.stderr)
+    return 1 if benchmark.failures else 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before minutes are spent on measuring."""
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    if args.plot is not None:
+        from pixel4d_ros.benchmark.plots import check_plot
+
+        check_plot(args.plot)
+        if args.node is not None:
+            raise ValueError("--plot draws forecasts of the library: leave --node away, or draw without it")
+    if args.motion_from_flow and args.node is not None:
+        raise ValueError("--motion-from-flow times the library: leave --node away")
+    if args.node is not None and importlib.util.find_spec("rclpy") is None:
+        raise ValueError("--node needs ROS 2: source its setup script, or env.sh after `make setup`")
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    """What the arguments ask for; what they leave open depends on whether a GPU computes."""
+    import torch
+
+    from pixel4d_ros.benchmark.measure import Plan
+    from pixel4d_ros.benchmark.stopwatch import Effort
+
+    cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
+    runs, warm_up = (GPU_RUNS, GPU_WARM_UP) if cuda else (CPU_RUNS, CPU_WARM_UP)
+    sizes: tuple[tuple[int, int], ...] = GPU_SIZES if cuda else CPU_SIZES
+    candidates: tuple[int, ...] = GPU_CANDIDATES if cuda else CPU_CANDIDATES
+    if args.node is not None:
+        sizes, candidates = (NODE_SIZE,) if cuda else CPU_SIZES, NODE_CANDIDATES
+        if cuda:
+            runs, warm_up = NODE_RUNS, NODE_WARM_UP
+    return Plan(
+        sizes=tuple(args.sizes or sizes),
+        frames=tuple(args.frames),
+        samples=tuple(args.samples),
+        candidates=tuple(candidates if args.candidates is None else args.candidates),
+        effort=Effort(
+            runs if args.runs is None else args.runs,
+            warm_up if args.warm_up is None else args.warm_up,
+        ),
+        weights=args.weights,
+        device=args.device,
+        image=args.image,
+        motion_from_flow=args.motion_from_flow,
+        node_seconds=args.node,
+        node_rate=args.rate,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if (
+        not (width.isdecimal() and height.isdecimal())
+        or not SMALLEST <= min(int(width), int(height)) <= max(int(width), int(height)) <= LARGEST
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 832x256, from {SMALLEST} to {LARGEST} pixels"
+        )
+    return int(width), int(height)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)

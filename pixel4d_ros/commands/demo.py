@@ -1,0 +1,248 @@
+"""`pixel4d demo`: the real node on a replayed driving log, in real time over DDS, and a report of how it did."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixel4d_ros.geometry.rotations import FloatArray
+    from pixel4d_ros.logs.streams import Streams
+
+NODE = "/forecast_node"
+RECORDED = f"{NODE}/[!s]*"  # not the splats: 25 MB each, for RVizSplat alone
+PLAN = "/planned_path"
+STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
+START_TIMEOUT_S = 300.0  # the first start compiles kernels
+SLOWEST = 3  # times real time: a replay slower than that hangs
+REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # how often to start it, and how long its /clock may be on the way
+LINGER_S = 60.0  # how long to wait for a first forecast after the replay's end
+REST_S = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pixel4d demo`."""
+    parser.add_argument(
+        "--log", type=Path, help="a driving log: .mcap, rosbag2 or rosbag1 (default: a synthetic street)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder for the results (default %(default)s)"
+    )
+    parser.add_argument("--camera", metavar="TOPIC", help="the image topic or its namespace (default: most plausible)")
+    parser.add_argument("--rate", type=float, default=1.0, help="replay speed, 1 is real time (default %(default)s)")
+    parser.add_argument("--duration", type=float, metavar="S", help="only the first S seconds of the log")
+    parser.add_argument(
+        "--device", default="auto", help="where the node computes: auto, cpu, cuda (default %(default)s)"
+    )
+    parser.add_argument("--samples", type=int, default=1, help="sampled futures per image (default %(default)s)")
+    parser.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo. Raises ValueError or ProcessError with what a user needs to know."""
+    from pixel4d_ros.evaluation.report import write_report
+    from pixel4d_ros.logs.cloud import save_middle_cloud
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    job = read_job(args.log or street(out), args.camera)
+    say(f"log       {job.log}: {job.seconds:.1f} s of {job.streams.image.name}, {job.plan_note}")
+    recorded = out / "forecast.mcap"
+    forecast(job, args, recorded)
+    say("report    comparing the forecasts with what really happened")
+    numbers = write_report(job.log, recorded, out, args.camera)
+    count = save_middle_cloud(recorded, f"{NODE}/gaussians", out / "gaussians.ply")
+    summarise(numbers, count, out, time.monotonic() - began)
+    return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """A line about what goes on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def street(out: Path) -> Path:
+    """The synthetic street's log in the folder out, made anew only when its settings or its code have changed."""
+    import pixel4d_ros.synthetic as synthetic
+
+    path, note = out / "street.mcap", out / "street.json"
+    code = hashlib.sha256()
+    for source in sorted(Path(str(synthetic.__file__)).parent.glob("*.py")):
+        code.update(source.read_bytes())
+    made_of = json.dumps([STREET_SEED, STREET_FRAMES, STREET_SIZE, code.hexdigest()])
+    if not (path.is_file() and note.is_file() and note.read_text() == made_of):
+        say("log       making the synthetic street")
+        synthetic.write_street_log(path, seed=STREET_SEED, frames=STREET_FRAMES, size=STREET_SIZE)
+        note.write_text(made_of)
+    return path
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the node has to be told about a log."""
+
+    log: Path
+    seconds: float
+    streams: Streams
+    base_frame: str
+    mounting: FloatArray  # (4, 4) T_base_camera
+
+    @property
+    def plan_topic(self) -> str:
+        """Where the planned trajectory is published."""
+        return self.streams.path.name if self.streams.path else PLAN
+
+    @property
+    def plan_note(self) -> str:
+        """For people: what the plan is."""
+        return f"plan {self.streams.path.name}" if self.streams.path else "plan: the poses really driven"
+
+    @property
+    def replayed(self) -> list[str]:
+        """The topics that the node listens to."""
+        s = self.streams
+        # tf needs a ROS distribution; without it the node gets the mounting as parameters.
+        tf = [s.tf, s.tf_static] if importlib.util.find_spec("tf2_msgs") else []
+        return [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path, *tf) if topic is not None]
+
+
+def read_job(log_path: Path, camera: str | None) -> Job:
+    """Look into a log. Raises LogError when the node could not work with it."""
+    from pixel4d_ros.datasets.driving_log import read_intrinsics
+    from pixel4d_ros.logs.reader import LogError, LogReader
+    from pixel4d_ros.logs.streams import pick_streams
+    from pixel4d_ros.logs.transforms import read_frames
+
+    with LogReader(log_path) as log:
+        streams = pick_streams(log, camera)
+        read_intrinsics(log, streams.camera_info.name if streams.camera_info else None, streams.image.name)
+        image = next(log.messages([streams.image.name])).message
+        try:
+            track, mounting = read_frames(log, streams).camera_track(image.header.frame_id.strip("/"))
+        except LogError as error:
+            raise LogError(f"{log.path}: {error}") from None
+        return Job(log.path, (log.end_ns - log.start_ns) * 1e-9, streams, track.child, mounting)
+
+
+def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
+    """Node, recorder and replay as three processes; their output in files beside the recording."""
+    from pixel4d_ros.commands.processes import Child, ProcessError
+    from pixel4d_ros.ros.bag.record import TIME_BEGAN
+
+    environment = ros_environment()
+    recorder = node = replay = None
+    try:
+        command = cli("record", str(recorded), "--overwrite", "--use-sim-time", "--topics", RECORDED, "/diagnostics")
+        recorder = Child.start("recorder", command, environment, args.out / "recorder.log")
+        say(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
+        began = time.monotonic()
+        node = Child.start("forecast node", node_command(job, args), environment, args.out / "node.log")
+        for topic in ("forecast", "gaussians"):
+            if not recorder.wait_for_output(f"recording {NODE}/{topic}\n", [node], START_TIMEOUT_S):
+                raise ProcessError(f"the node was not ready within {START_TIMEOUT_S:g} s{node.last_words()}")
+        say(f"node      ready after {time.monotonic() - began:.1f} s, replaying in real time x {args.rate:g}")
+        # Now and then two processes on one machine do not find each other; a new one is found.
+        for _ in range(REPLAYS):
+            replay = Child.start(
+                "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
+            )
+            if recorder.wait_for_output(TIME_BEGAN, [node, replay], CLOCK_TIMEOUT_S):
+                break
+            say("replay    the recorder does not hear it: replaying anew")
+            replay.end()
+        else:
+            raise ProcessError(f"the recorder heard nothing on /clock from {REPLAYS} replays")
+        seconds = (job.seconds if args.duration is None else args.duration) / args.rate
+        replay.wait_for_output("replayed ", [node, recorder], seconds * SLOWEST + START_TIMEOUT_S)
+        # The clock goes on until the node has published something, and a little longer for what it works at.
+        if not recorder.wait_for_output(f"first message on {NODE}/gaussians\n", [node, replay], LINGER_S):
+            raise ProcessError(f"the node forecast nothing from {job.log}{node.last_words()}")
+        time.sleep(REST_S)
+        say(f"replay    {replay.output.strip()}")
+        replay.stop()
+        node.stop()
+        recorder.stop()
+    finally:
+        for child in (replay, node, recorder):
+            if child is not None:
+                child.end()
+
+
+def node_command(job: Job, args: argparse.Namespace) -> list[str]:
+    """The forecast node, with its topics and parameters for this log."""
+    parameters: dict[str, Any] = {
+        "use_sim_time": True,
+        "device": args.device,
+        "num_samples": args.samples,
+        "image_transport": "compressed" if job.streams.compressed else "raw",
+        "base_frame": job.base_frame,
+        **mounting_parameters(job.mounting),
+    }
+    if args.weights is not None:
+        parameters["weights"] = str(args.weights.resolve())
+    remaps = {"image": job.streams.image, "camera_info": job.streams.camera_info, "odometry": job.streams.odometry}
+    options = [f"-p {name}:={json.dumps(value)}" for name, value in parameters.items()]
+    options += [f"-r {name}:={topic.name}" for name, topic in remaps.items() if topic is not None]
+    options.append(f"-r trajectory:={job.plan_topic}")
+    ros_args = [word for option in options for word in option.split(" ", 1)]
+    return [sys.executable, "-m", "pixel4d_ros.ros.forecast_node", "--ros-args", *ros_args]
+
+
+def mounting_parameters(mounting: FloatArray) -> dict[str, list[float]]:
+    """The node's parameters for T_base_camera (4, 4)."""
+    from transforms3d.quaternions import mat2quat
+
+    w, x, y, z = mat2quat(mounting[:3, :3])
+    return {
+        "mounting.translation": [round(float(v), 9) for v in mounting[:3, 3]],
+        "mounting.rotation": [round(float(v), 9) for v in (x, y, z, w)],
+    }
+
+
+def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
+    """The replay of the topics that the node needs, which waits for it."""
+    s = job.streams
+    awaited = [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path) if topic is not None]
+    options = ["--rate", str(args.rate), "--linger", str(2 * LINGER_S), "--wait-for-subscribers", *awaited]
+    options += ["--camera", args.camera] if args.camera else []
+    options += ["--duration", str(args.duration)] if args.duration is not None else []
+    return cli("replay", str(job.log), *options, "--plan-from-odometry", "--topics", *job.replayed)
+
+
+def cli(*arguments: str) -> list[str]:
+    """A command of this package in a process of its own."""
+    return [sys.executable, "-m", "pixel4d_ros.cli", *arguments]
+
+
+def ros_environment() -> dict[str, str]:
+    """The environment with a ROS domain of the demo's own on this machine only, unless the user chose one."""
+    private = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "PYTHONUNBUFFERED": "1"}
+    if "ROS_LOCALHOST_ONLY" not in os.environ:
+        private["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    return {**private, **os.environ}
+
+
+def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float) -> None:
+    """A few numbers, and where the files are."""
+    from pixel4d_ros.evaluation.report_text import summary
+
+    files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html", "scores.jsonl")
+    say(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")
+    for name in files:
+        path = out / name
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,248 @@
+"""`pixel4d evaluate DATA`: how good the forecasts are on logs, data sets and synthetic worlds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
+
+if TYPE_CHECKING:
+    from pixel4d_ros.datasets.clip import Clip
+    from pixel4d_ros.evaluation.frechet import FeaturePool
+    from pixel4d_ros.evaluation.gallery import Gallery
+    from pixel4d_ros.evaluation.results import Evaluation
+    from pixel4d_ros.evaluation.runner import Options
+    from pixel4d_ros.evaluation.scoring import Judged
+    from pixel4d_ros.forecaster import Forecaster
+
+MOST_IN_FULL = 4  # clips of which all tables are printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `pixel4d evaluate`."""
+    parser.add_argument(
+        "data",
+        nargs="+",
+        help="MCAP, rosbag2 or rosbag1 logs, folders of data sets, synthetic-street:COUNT, synthetic-room:COUNT",
+    )
+    parser.add_argument("--kind", help="log, kitti, waymo, re10k or dl3dv (default: by what the path looks like)")
+    parser.add_argument("--split", help="drives of KITTI raw to use: tulsiani or eigen, their test part (default: all)")
+    parser.add_argument(
+        "--camera", help="image topic of a log, or a data set's camera (default: the first, or the left, colour camera)"
+    )
+    parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="PARTS",
+        help="parts of the network to switch off, by commas: hidden, padding, motion, latent",
+    )
+    _add_protocol(parser)
+    weights = parser.add_argument_group("metrics that need weights of others, left out without them")
+    weights.add_argument(
+        "--lpips",
+        type=Path,
+        nargs=2,
+        metavar=("BACKBONE", "LINEAR"),
+        help="torchvision's AlexNet or VGG16 file, and the lpips package's weights/v0.1 file for it",
+    )
+    weights.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
+    )
+    output.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.html, .md, .json and videos")
+    output.add_argument(
+        "--brief", action="store_true", help="print no frame-by-frame table, of several clips one table"
+    )
+    output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    p = parser.add_argument_group("protocol")
+    p.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="robot",
+        help="robot: whole images; paper: shorter side 256 (KITTI 832x256), the 256x256 centre scored (default: robot)",
+    )
+    p.add_argument("--frames", type=int, default=14, help="frames per forecast, with the source image (default: 14)")
+    p.add_argument("--step", type=float, default=0.1, help="seconds between frames (default: 0.1)")
+    p.add_argument("--stride", type=int, help="use every N-th possible source (default: about 20 sources; 1: all)")
+    p.add_argument("--start", type=int, default=0, help="skip a log's first images (default: 0)")
+    p.add_argument("--count", type=int, help="read so many images of a log only (default: all)")
+    p.add_argument("--size", type=_size, metavar="WxH", help="resize images, e.g. 400x120 (default: as recorded)")
+    p.add_argument("--samples", type=int, default=1, metavar="K", help="sampled futures: also mean and best of K")
+    p.add_argument(
+        "--align", choices=tuple(ALIGNMENTS), help="camera paths: " + "; ".join(map(": ".join, ALIGNMENTS.items()))
+    )
+    p.add_argument("--align-scale", action="store_const", const="image-scale", dest="align", help="--align image-scale")
+    p.add_argument(
+        "--moving",
+        choices=("known", "residual"),
+        default="known",
+        help="what moves: known: labels, where there are some; residual: found by flow and depth (default: known)",
+    )
+    p.add_argument(
+        "--depth-from-motion",
+        action="store_true",
+        help="give the network depth from an earlier image and the way between them (the node's depth.from_motion)",
+    )
+    p.add_argument(
+        "--motion-from-flow",
+        action="store_true",
+        help="measure what moved since an earlier image, by flow and the way since (the node's motion.from_flow)",
+    )
+    p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
+    p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print; returns the exit status."""
+    from pixel4d_ros.evaluation.ablation import load_forecaster, parse_parts
+    from pixel4d_ros.evaluation.evaluation_page import write_page
+    from pixel4d_ros.evaluation.frechet import FeaturePool
+    from pixel4d_ros.evaluation.gallery import Gallery
+
+    protocol = _protocol(args)
+    if args.start < 0 or (args.count is not None and args.count < 2):
+        raise ValueError("--start must be at least 0 and --count at least 2")
+    forecaster, without = load_forecaster(args.weights, args.device, parse_parts(args.without))
+    options = _options(args, forecaster, without)
+    gallery = None if args.out is None else Gallery(args.out)
+    notes: list[str] = []
+    pool = FeaturePool()
+    found = list(_evaluations(forecaster, args, protocol, options, _Audience(gallery, pool), notes))
+    if not found:
+        raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
+    notes += pool.describe()
+    # With JSON on stdout the tables must not break it for whoever parses it.
+    print(_text(found, args.markdown, args.brief, notes), file=sys.stderr if args.json == "-" else sys.stdout)
+    numbers = [evaluation.as_dict() for evaluation in found]
+    text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers, "notes": notes}, indent=2)
+    if args.json == "-":
+        print(text)
+    elif args.json:
+        Path(args.json).write_text(text + "\n")
+    if gallery is not None:
+        (args.out / "evaluation.json").write_text(text + "\n")
+        (args.out / "evaluation.md").write_text(_text(found, True, False, notes) + "\n")
+        print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
+    return 0
+
+
+def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]) -> str:
+    """Every clip in full where they are few, and the overview where they are several."""
+    from pixel4d_ros.evaluation.tables import describe, overview
+
+    full = len(found) <= (1 if brief else MOST_IN_FULL)
+    blocks = [describe(evaluation, markdown, brief) for evaluation in found] if full else []
+    return "\n\n\n".join([*blocks, overview(found, markdown, notes)] if len(found) > 1 else blocks)
+
+
+def _evaluations(
+    forecaster: Forecaster,
+    args: argparse.Namespace,
+    protocol: Protocol,
+    options: Options,
+    audience: _Audience,
+    notes: list[str],
+) -> Iterator[Evaluation]:
+    """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
+    from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
+    from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
+
+    for data in args.data:
+        worlds = WorldSet.parse(data)
+        if worlds is not None:
+            with audience.watch(options, worlds.name) as watched:
+                yield evaluate_worlds(forecaster, worlds, protocol, watched)
+            continue
+        several = Path(data).is_dir()
+        for clip in _clips(data, args):
+            try:
+                with audience.watch(options, clip.name) as watched:
+                    evaluation = evaluate_clip(forecaster, clip, protocol, clip.name, watched)
+            except ValueError as error:
+                if not several:
+                    raise
+                notes.append(f"{clip.name} was left out: {error}")
+                continue
+            yield evaluation
+
+
+@dataclass(frozen=True)
+class _Audience:
+    """Who sees every judged window, beside the tables."""
+
+    gallery: Gallery | None
+    pool: FeaturePool
+
+    @contextmanager
+    def watch(self, options: Options, name: str) -> Iterator[Options]:
+        """The options with which a clip of that name is watched."""
+        if self.gallery is None:
+            yield replace(options, watch=self.pool.add)
+            return
+        with self.gallery.clip(name) as show:
+
+            def watch(judged: Judged) -> None:
+                show(judged)
+                self.pool.add(judged)
+
+            yield replace(options, watch=watch)
+
+
+def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.open import open_clips
+    from pixel4d_ros.datasets.residual_motion import with_residual_masks
+
+    for clip in open_clips(data, args.kind, args.camera, args.split):
+        if args.start or args.count is not None:
+            stop = len(clip) if args.count is None else args.start + args.count
+            clip = clip.part(args.start, stop)
+        yield with_residual_masks(clip) if args.moving == "residual" else clip
+
+
+def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[str, ...]) -> Options:
+    from pixel4d_ros.evaluation.perceptual import load_lpips, load_video_features
+    from pixel4d_ros.evaluation.runner import Options
+
+    notes = []
+    if args.depth_from_motion:
+        notes.append("beside each source image the network had depth from an earlier one (--depth-from-motion)")
+    if args.motion_from_flow:
+        notes.append("what moves was measured against an image before each source image (--motion-from-flow)")
+    missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
+    if missing:
+        notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")
+    return Options(
+        camera_height=args.camera_height,
+        perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
+        video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
+        notes=tuple(notes),
+        motion_depth=args.depth_from_motion,
+        earlier_view=args.motion_from_flow,
+        without=without,
+    )
+
+
+def _protocol(args: argparse.Namespace) -> Protocol:
+    names = ("frames", "step", "stride", "size", "samples", "align", "seed")
+    given = {name: getattr(args, name) for name in names}
+    return Protocol.paper(**given) if args.protocol == "paper" else Protocol(**given)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 400x120")
+    return int(width), int(height)

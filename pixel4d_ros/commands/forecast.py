@@ -1,0 +1,128 @@
+"""`pixel4d forecast`: a video and a moving scene from one image, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pixel4d_ros.camera import CameraPath, check_intrinsics
+from pixel4d_ros.geometry.rotations import FloatArray, rigid
+
+DEFAULT_FOV = 80.0  # degrees across the image, when nobody says
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pixel4d forecast`."""
+    parser.add_argument("image", type=Path, help="an RGB image file")
+    parser.add_argument(
+        "--path", type=Path, metavar="CSV", help="camera path: lines of t x y z qx qy qz qw (metres, optical frame)"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=8.0, help="without --path: forward speed, m/s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--yaw-rate", type=float, default=0.0, help="without --path: turn to the right, rad/s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help=f"pixels (default: a camera of {DEFAULT_FOV:g} degrees)",
+    )
+    parser.add_argument("--steps", type=int, default=14, help="frames (default %(default)s)")
+    parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default %(default)s)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        help="sampled futures; the video shows them below each other (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the samples (default %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("forecast.mp4"), help="video (default %(default)s)")
+    parser.add_argument("--ply", type=Path, help="also write the scene at t = 0 as a 3DGS PLY file")
+    parser.add_argument("--scene", type=Path, help="also write the moving scene (safetensors) for `pixel4d export`")
+    parser.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Forecast and write what was asked for."""
+    import cv2
+
+    from pixel4d_ros.evaluation.video import VideoWriter
+    from pixel4d_ros.forecaster import Forecaster
+
+    if args.steps < 1 or args.step <= 0:
+        raise ValueError(f"--steps must be at least 1 and --step above 0, got {args.steps} and {args.step:g}")
+    image = cv2.imread(str(args.image), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{args.image} is missing or not an image file that OpenCV reads")
+    times = np.arange(args.steps) * args.step
+    forecaster = Forecaster.load(args.weights, args.device)
+    forecast = forecaster.forecast(
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+        _intrinsics(args.intrinsics, image.shape[1], image.shape[0]),
+        _camera_path(args, float(times[-1])),
+        times,
+        args.samples,
+        args.seed,
+    )
+    with VideoWriter(args.output, 1 / args.step) as video:
+        for frame in forecast.frames.swapaxes(0, 1):
+            video.add(np.concatenate(list(frame)))
+    written = [args.output]
+    if args.ply:
+        forecast.scene.save_ply(args.ply)
+        written.append(args.ply)
+    if args.scene:
+        forecast.scene.save(args.scene)
+        written.append(args.scene)
+    objects = len(forecast.scene.centroids) - 1
+    print(f"{len(forecast.scene)} Gaussians, {objects} moving objects: {', '.join(map(str, written))}")
+    return 0
+
+
+def _intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
+    if given is None:
+        focal = 0.5 * width / np.tan(np.radians(DEFAULT_FOV) / 2)
+        given = [float(focal), float(focal), (width - 1) / 2, (height - 1) / 2]
+    fx, fy, cx, cy = given
+    return check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+
+
+def _camera_path(args: argparse.Namespace, horizon: float) -> CameraPath:
+    if args.path is None:
+        return CameraPath.constant_twist([0, 0, args.speed], [0, args.yaw_rate, 0], max(horizon, args.step))
+    return read_path(args.path)
+
+
+def read_path(file: Path) -> CameraPath:
+    """A camera path from text lines `t x y z qx qy qz qw` (spaces or commas; # starts a comment), or JSON of such rows.
+
+    Poses are T_source_camera: metres in the optical frame of the source camera, ROS order of quaternions. Raises
+    ValueError.
+    """
+    try:
+        text = file.read_text()
+        rows = json.loads(text) if text.lstrip().startswith("[") else _rows(text)
+        table = np.array(rows, np.float64)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(
+            f"camera path {file} cannot be read ({error}): expected lines of t x y z qx qy qz qw"
+        ) from error
+    if table.ndim != 2 or table.shape[1] != 8:
+        raise ValueError(f"camera path {file} has shape {table.shape}: expected lines of t x y z qx qy qz qw")
+    norms = np.linalg.norm(table[:, 4:], axis=1)
+    if not np.isfinite(table).all() or (norms < 1e-6).any():
+        raise ValueError(f"camera path {file} contains NaN, Inf or a zero quaternion")
+    quaternions = table[:, [7, 4, 5, 6]] / norms[:, None]
+    return CameraPath(table[:, 0], np.stack([rigid(q, p) for q, p in zip(quaternions, table[:, 1:4])]))
+
+
+def _rows(text: str) -> list[list[float]]:
+    lines = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
+    return [[float(value) for value in line] for line in lines if line]

@@ -1,0 +1,178 @@
+"""Forecast source frames of a clip along the true camera path and compare with what really happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
+from pixel4d_ros.evaluation.baselines import on_flat_ground, without_motion
+from pixel4d_ros.evaluation.metrics import DepthErrors, depth_errors, psnr, ssim
+from pixel4d_ros.evaluation.motion_metrics import LEAST_SHARE, MotionScore, score_motion
+from pixel4d_ros.evaluation.pose_search import find_poses
+from pixel4d_ros.evaluation.protocol import Protocol
+from pixel4d_ros.evaluation.windows import moving_masks
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.reference_view import ReferenceView
+
+if TYPE_CHECKING:
+    from pixel4d_ros.forecaster import Forecaster
+    from pixel4d_ros.scene import DynamicGaussians
+
+Video = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an evaluation needs to know beside the protocol, found once per clip."""
+
+    align: str = "given"  # one of protocol.ALIGNMENTS
+    scale: float = 1.0  # of the camera paths, with clip-scale
+    camera_height: float | None = None  # metres above flat ground; None: there is no such ground
+    perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
+    video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
+    depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
+    earlier: Callable[[Clip], ReferenceView | None] = lambda window: None  # the same
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """One video against what really happened, frame by frame; inside and outside moving objects of the true frame."""
+
+    psnr: FloatArray  # (T,) dB
+    ssim: FloatArray  # (T,)
+    inside: FloatArray | None = (
+        None  # (T,) dB; NaN in frames where hardly anything moves; None: nobody knows what moves
+    )
+    outside: FloatArray | None = None  # (T,) dB
+    lpips: FloatArray | None = None  # (T,)
+    features: FloatArray | None = None  # (D,) of the whole video
+
+
+@dataclass(frozen=True)
+class SourceScore:
+    """The scores of one source: sampled futures and their rivals, T frames of which frame 0 is the source image."""
+
+    stamp: float  # s, of the source image
+    times: FloatArray  # (T,) s after the source image
+    futures: tuple[VideoScore, ...]
+    still: VideoScore  # the same scene with its motion switched off
+    repeat: VideoScore  # the source image, repeated
+    plane: VideoScore | None  # the source image on flat ground; None where there is none
+    truth_features: FloatArray | None
+    depth: DepthErrors | None  # frame 0 against the sensor, in metres; None without sensor depth
+    scaled_depth: DepthErrors | None  # the same after the usual median scaling
+    motion: MotionScore | None  # None where nobody knows what moves
+    scale: float  # what the camera path's translation was multiplied with
+    milliseconds: float  # wall time of the forecast
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A scored window with its videos, for those who want to look at them."""
+
+    score: SourceScore
+    window: Clip
+    forecast: Video
+    still: Video
+    moving: NDArray[np.bool_] | None = field(repr=False)
+
+
+def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Setting) -> Judged | None:
+    """Forecast frame 0 of window along its poses and score every frame of all futures and rivals.
+
+    None when one scale per image is asked for and cannot be found, for want of sensor depth in the source image.
+    """
+    times, truth = window.times - window.times[0], np.asarray(window.images)
+    size = truth.shape[2], truth.shape[1]
+    started = time.perf_counter()
+    # As Forecaster.forecast does; without a metric scale the speed is not known.
+    speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
+    depth, earlier = setting.depth(window), setting.earlier(window)
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, depth, speed, earlier)
+    searched = time.perf_counter()
+    path = _camera_path(forecaster, scene, window, setting)
+    if path is None:
+        return None
+    poses, scale = path
+    searched = time.perf_counter() - searched
+    views = [forecaster.views(scene.sample(k), poses, times, window.K, size) for k in range(protocol.samples)]
+    milliseconds = 1000 * (time.perf_counter() - started - searched)
+    still = views[0].frames
+    if bool((scene.object_ids > 0).any()):
+        still = forecaster.render(without_motion(scene), poses, times, window.K, size)
+    moving = moving_masks(window)
+    plane = None
+    if setting.camera_height is not None:
+        plane = on_flat_ground(truth[0], window.K, poses, setting.camera_height)
+
+    def score(frames: Video) -> VideoScore:
+        return score_video(frames, truth, moving, protocol, setting)
+
+    depth, sensor = views[0].depth[0], None if window.depth is None else window.depth[0]
+    rows, columns = protocol.scored(*size)
+    found = SourceScore(
+        stamp=float(window.times[0]),
+        times=times,
+        futures=tuple(score(view.frames) for view in views),
+        still=score(still),
+        repeat=score(np.broadcast_to(truth[0], truth.shape)),
+        plane=None if plane is None else score(plane),
+        truth_features=setting.video_features and setting.video_features(truth[:, rows, columns]),
+        depth=None if sensor is None else depth_errors(depth, sensor),
+        scaled_depth=None if sensor is None else depth_errors(depth, sensor, median_scaled=True),
+        motion=None if moving is None else score_motion(scene, window, moving[0]),
+        scale=scale,
+        milliseconds=milliseconds,
+    )
+    return Judged(found, window, views[0].frames, still, moving)
+
+
+def score_video(
+    frames: Video, truth: Video, moving: NDArray[np.bool_] | None, protocol: Protocol, setting: Setting
+) -> VideoScore:
+    """Scores of frames (T, H, W, 3) against the true ones, on the pixels that the protocol scores."""
+    rows, columns = protocol.scored(truth.shape[2], truth.shape[1])
+    a, b = (np.ascontiguousarray(video[:, rows, columns]) for video in (frames, truth))
+    inside = outside = None
+    if moving is not None:
+        masks = moving[:, rows, columns]
+        enough = masks.sum((1, 2)) >= LEAST_SHARE * masks[0].size
+        inside = np.array([psnr(x, y, m) if e else np.nan for x, y, m, e in zip(a, b, masks, enough)])
+        outside = np.array([psnr(x, y, ~m) for x, y, m in zip(a, b, masks)])
+    return VideoScore(
+        psnr=np.array([psnr(x, y) for x, y in zip(a, b)]),
+        ssim=np.array([ssim(x, y) for x, y in zip(a, b)]),
+        inside=inside,
+        outside=outside,
+        lpips=setting.perceptual and setting.perceptual(a, b),
+        features=setting.video_features and setting.video_features(a),
+    )
+
+
+def evaluate(
+    forecaster: Forecaster, windows: Iterable[Clip], protocol: Protocol, setting: Setting | None = None
+) -> Iterator[Judged]:
+    """Judge window after window, holding one at a time. Windows without a score are left out."""
+    for window in windows:
+        judged = judge(forecaster, window, protocol, setting or Setting())
+        if judged is not None:
+            yield judged
+
+
+def _camera_path(
+    forecaster: Forecaster, scene: DynamicGaussians, window: Clip, setting: Setting
+) -> tuple[FloatArray, float] | None:
+    """T_source_camera (T, 4, 4) as the setting's alignment asks for, and what its translations were multiplied with."""
+    poses = source_poses(window)
+    if setting.align == "poses":
+        return find_poses(forecaster, scene, window, poses), 1.0
+    scale = image_scale(forecaster, scene, window) if setting.align == "image-scale" else setting.scale
+    return (scaled_translation(poses, scale), scale) if np.isfinite(scale) else None

@@ -1,0 +1,54 @@
+"""Where paths of poses lead, between their poses and beyond: many paths at once, as thirty take little longer than one.
+
+It is what CameraPath.at does with one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
+
+
+def poses_along(paths: Sequence[tuple[FloatArray, FloatArray]], places: FloatArray) -> FloatArray:
+    """Poses (P, n, 4, 4) at places (P, n) of P paths, each of knots (T,), strictly increasing, and poses (T, 4, 4).
+
+    Slerp and linear translation between poses, constant twist beyond the ends. A path of one pose stands still.
+    """
+    paths = [path if len(path[0]) > 1 else _standing(*path) for path in paths]
+    knots, poses = (np.concatenate(parts) for parts in zip(*paths))
+    lengths = np.array([len(own) for own, _ in paths])[:, None]
+    found = np.stack([own.searchsorted(at, side="right") for (own, _), at in zip(paths, places)])
+    segment = np.clip(found - 1, 0, lengths - 2) + np.cumsum(lengths, axis=0) - lengths
+    start = poses[segment]
+    step = rigid_inverse(start) @ poses[segment + 1]
+    share = (places - knots[segment]) / (knots[segment + 1] - knots[segment])
+    # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
+    beyond = (share < 0) | (share > 1)
+    whole = np.where(beyond, np.floor(share), 0).astype(np.int64)
+    if beyond.any():
+        once = np.where((whole < 0)[..., None, None], rigid_inverse(step), step)
+        start[beyond] = start[beyond] @ _power(once[beyond], abs(whole[beyond]))
+    rest = (share - whole)[..., None]
+    part = np.zeros_like(start)
+    part[..., :3, :3] = rotation_matrix(rotation_vector(step[..., :3, :3]) * rest)
+    part[..., :3, 3] = step[..., :3, 3] * rest
+    part[..., 3, 3] = 1
+    return np.asarray(start @ part)
+
+
+def _standing(knots: FloatArray, poses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A path that stays at its only pose."""
+    return np.append(knots, knots + 1), np.concatenate((poses, poses))
+
+
+def _power(steps: FloatArray, exponents: NDArray[np.int64]) -> FloatArray:
+    """Each of the steps (m, 4, 4) so many times (m,), by repeated squaring."""
+    power, left = np.tile(np.eye(4), (len(steps), 1, 1)), exponents
+    while (left > 0).any():
+        power = np.where((left % 2 == 1)[:, None, None], power @ steps, power)
+        steps, left = steps @ steps, left // 2
+    return power

@@ -1,0 +1,110 @@
+"""What the network is given and what it answers: per-pixel maps, and how numbers of the world are written in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SENSOR_CHANNELS = 2  # measured depth, and where there is any
+SPEED_CHANNELS = 2  # the camera's forward speed, and whether it is known
+STATIC_MAPS = {
+    "depth": 1,  # logit of log depth between the limits
+    "size": 1,  # logit of the visible Gaussian's size in pixels
+    "opacity": 1,
+    "border_color": 3,  # correction of the mirrored colours in the padding
+    "hidden_depth": 1,  # log of how far the hidden layer lies behind the visible one
+    "hidden_opacity": 1,
+    "hidden_color": 3,
+    "mobility": 1,  # logit: moves on its own
+}
+OBJECT_MAPS = {  # at a quarter of the resolution
+    "center": 1,  # logit: an object's centre
+    "offset": 2,  # vote for it
+    "mobility": 1,  # adds to the logit of the full resolution, which knows the edges
+}
+MOTION_CHANNELS = 12  # v, a, w, a_w
+LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
+MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
+LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about unit size
+SPEED_SCALE = 10.0  # m/s
+
+
+@dataclass(frozen=True)
+class PixelMaps:
+    """Raw network outputs on the canvas (B images, S samples); motion in the network's precision, the rest float32."""
+
+    static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
+    objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
+    motion: Tensor  # (B, S, 12, H/4, W/4)
+    mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
+    spread: Tensor  # the same shape: mean absolute deviation from it
+    near: Tensor | None = None  # what a `group` that the network was given made of the object maps
+
+    def float(self) -> PixelMaps:
+        """The same with all in float32."""
+        return replace(self, motion=self.motion.float(), mode=self.mode.float(), spread=self.spread.float())
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What the network is given of B images on their canvases."""
+
+    image: Tensor  # (B, 3, H, W) float 0..1
+    inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
+    rays: Tensor  # (B, 2, H, W): x / z and y / z, in canonical units
+    sensor: Tensor | None  # (B, 2, H, W): scaled log of measured depth, 0 where unknown; and 1 where known
+    speed: Tensor  # (B, 2): forward speed in units of SPEED_SCALE, 0 where unknown; and 1 where known
+
+    def to(self, dtype: torch.dtype) -> NetworkInput:
+        """The same in another precision and with its channels last, which convolutions are faster with."""
+        image, inside, rays = (channels_last(maps, dtype) for maps in (self.image, self.inside, self.rays))
+        sensor = None if self.sensor is None else channels_last(self.sensor, dtype)
+        return NetworkInput(image, inside, rays, sensor, self.speed.to(dtype))
+
+
+def channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
+    """Maps (B, C, H, W) in another precision, and so in memory."""
+    return maps.to(dtype, memory_format=torch.channels_last)
+
+
+def named_maps(maps: Tensor, channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """The head's output (B, C, H, W), split into its maps: float32 and channels first, in one step for all of them."""
+    split = maps.to(torch.float32, memory_format=torch.contiguous_format).split(list(channels.values()), 1)
+    return dict(zip(channels, split))
+
+
+def decode_depth(logit: Tensor) -> Tensor:
+    """Canonical depth between the limits; the logit is linear in log depth, so that relative errors count alike."""
+    low, high = math.log(MIN_DEPTH), math.log(MAX_DEPTH)
+    return torch.exp(low + (high - low) * torch.sigmoid(logit))
+
+
+def encode_sensor(depth: Tensor, depth_scale: Tensor) -> Tensor:
+    """Measured depth (B, H, W) in metres, 0 or not finite where unknown -> the network's input (B, 2, H, W).
+
+    depth_scale (B,) metres per canonical metre.
+    """
+    canonical = depth / depth_scale[:, None, None]
+    known = (canonical > MIN_DEPTH / 2) & (canonical < MAX_DEPTH)  # which what is not finite never is
+    log_depth = torch.log(torch.where(known, canonical, 1.0))
+    return torch.stack(((log_depth - LOG_DEPTH_MEAN) / LOG_DEPTH_SPREAD * known, known.to(depth.dtype)), 1)
+
+
+def encode_speed(speed: Tensor) -> Tensor:
+    """Forward speeds (B,) in m/s, NaN where unknown -> the network's input (B, 2)."""
+    known = torch.isfinite(speed)
+    return torch.stack((torch.where(known, speed / SPEED_SCALE, torch.zeros_like(speed)), known.to(speed.dtype)), 1)
+
+
+def known_speed(speed: float | None) -> Tensor:
+    """encode_speed of one speed, None where unknown: (1, 2) on the host."""
+    return encode_speed(torch.tensor([math.nan if speed is None else speed]))
+
+
+def latent_shape(width: int, height: int) -> tuple[int, int, int]:
+    """Shape (C, H/32, W/32) of one latent for a canvas of width x height pixels."""
+    return LATENT_CHANNELS, height // 32, width // 32

@@ -1,0 +1,160 @@
+"""InputView: how a camera image maps onto what the network sees, and back.
+
+The network sees square pixels at one canonical focal length, so that one apparent size means one distance; the image is
+padded on all sides, so that the scene reaches beyond what the camera saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixel4d_ros.camera import Camera
+
+CANONICAL_FOCAL = 244.0  # pixels
+STRIDE = 32  # the encoder's coarsest stride: the canvas is a multiple of it
+# Of the image on the canvas, for cameras of unusual field of view: no fewer pixels than training's crops have, about.
+MIN_PIXELS, MAX_WIDTH, MAX_HEIGHT = 52_000, 640, 1280
+MAX_VISIBLE_PIXELS = 1_600_000  # the visible layer of larger images is built from a smaller copy
+
+
+Method = TypeVar("Method", bound=Callable[..., Tensor])
+
+
+def cached_tensor(method: Method) -> Method:
+    """Let an object keep a method's tensor per arguments: it is made once, and lives as long as the object."""
+
+    @wraps(method)
+    def once(self: Any, *arguments: Hashable) -> Tensor:
+        made: dict[Any, Tensor] = self.__dict__.setdefault("_kept", {})
+        key = (method.__name__, *arguments)
+        if key not in made:
+            with torch.inference_mode(False):
+                made[key] = method(self, *arguments)
+        return made[key]
+
+    return cast(Method, once)
+
+
+@dataclass(frozen=True)
+class InputView:
+    """The image, resized to (inner_width, inner_height), sits at (left, top) of a padded canvas (width, height)."""
+
+    inner: Camera  # the resized image's camera: fx = fy = focal
+    width: int
+    height: int
+    left: int
+    top: int
+
+    @property
+    def depth_scale(self) -> float:
+        """Metres per canonical metre: a longer lens makes things look nearer than they are."""
+        return float(self.inner.K[0, 0]) / CANONICAL_FOCAL
+
+    @property
+    def camera(self) -> Camera:
+        """The padded canvas as a camera."""
+        return self.inner.shifted(-self.left, -self.top, self.width, self.height)
+
+    @cached_tensor
+    def inside(self, device: torch.device) -> Tensor:
+        """(height, width) float: 1 where the camera saw, 0 in the padding."""
+        return inside_mask(self.camera, self.inner, self.left, self.top, device)
+
+    @staticmethod
+    def of(camera: Camera) -> InputView:
+        """The canvas of a camera: canonical focal length, within the limits of the network's image size."""
+        focal = CANONICAL_FOCAL
+        width, height = camera.width * focal / camera.K[0, 0], camera.height * focal / camera.K[1, 1]
+        focal *= min(max(1.0, math.sqrt(MIN_PIXELS / (width * height))), MAX_WIDTH / width)
+        focal = min(focal, MAX_HEIGHT * camera.K[1, 1] / camera.height)
+        width = max(STRIDE, round(camera.width * focal / camera.K[0, 0]))
+        height = max(STRIDE, round(camera.height * focal / camera.K[1, 1]))
+        padded_width, padded_height = padded_size(width), padded_size(height)
+        return InputView(
+            camera.resized(width, height),
+            padded_width,
+            padded_height,
+            (padded_width - width) // 2,
+            (padded_height - height) // 2,
+        )
+
+    def draw(self, image: Tensor) -> Tensor:
+        """Image (B, 3, H, W) of any size, float 0..1 -> canvas (B, 3, height, width), reflected at the borders."""
+        return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
+
+    @cached_tensor
+    def _mirror(self, device: torch.device) -> Tensor:
+        right, bottom = self.width - self.left - self.inner.width, self.height - self.top - self.inner.height
+        return mirror(self.inner.width, self.inner.height, (self.left, right, self.top, bottom), device)
+
+    @cached_tensor
+    def _places(self, height: int, width: int, device: torch.device) -> Tensor:
+        """Indices (height * width,) of the canvas pixels on which the pixels of an image of this size fall."""
+        y = ((torch.arange(height, device=device) + 0.5) * (self.inner.height / height)).long() + self.top
+        x = ((torch.arange(width, device=device) + 0.5) * (self.inner.width / width)).long() + self.left
+        return (y[:, None] * self.width + x).flatten()
+
+    def place(self, depth: Tensor) -> Tensor:
+        """Measured depth (H, W) of any size, 0 where unknown -> (height, width) on the canvas, 0 in the padding.
+
+        Where several points fall on one pixel the nearest counts, since it hides the others.
+        """
+        points = torch.where(depth > 0, depth.float(), torch.inf)  # NaN is not greater
+        flat = torch.full((self.height * self.width,), torch.inf, device=depth.device)
+        flat.scatter_reduce_(0, self._places(depth.shape[0], depth.shape[1], depth.device), points.flatten(), "amin")
+        return torch.where(flat < torch.inf, flat, 0.0).view(self.height, self.width)
+
+
+def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torch.device) -> Tensor:
+    """(H, W) float of the padded image: 1 in the inner one, whose upper left pixel is at (left, top), 0 around it."""
+    mask = torch.zeros(padded.height, padded.width, device=device)
+    mask[top : top + inner.height, left : left + inner.width] = 1
+    return mask
+
+
+def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
+    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
+    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
+    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
+    return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
+
+
+def padded_size(size: int) -> int:
+    """About 6 % on each side, 16 pixels at least, up to a multiple of the stride."""
+    return math.ceil((size + 2 * max(16, 0.06 * size)) / STRIDE) * STRIDE
+
+
+def resize(image: Tensor, width: int, height: int) -> Tensor:
+    """Images (B, C, H, W) resampled to width x height, antialiased."""
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def mirror(width: int, height: int, margins: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    """Which of an image's height * width pixels each pixel of a padded image shows, mirrored, however wide the margins.
+
+    Margins to the left, right, top and bottom; (H, W) for `reflected`.
+    """
+    left, right, top, bottom = margins
+    rows, columns = _reflected(height, top, bottom, device), _reflected(width, left, right, device)
+    return rows[:, None] * width + columns
+
+
+def reflected(image: Tensor, indices: Tensor) -> Tensor:
+    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) as `mirror` says."""
+    return image.flatten(2)[..., indices]
+
+
+def _reflected(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    period = max(2 * (size - 1), 1)
+    position = torch.arange(-before, size + after, device=device).remainder(period)
+    return torch.where(position < size, position, period - position)

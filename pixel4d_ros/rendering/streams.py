@@ -1,0 +1,110 @@
+"""Arrays to a device and back: through page-locked memory, and without waiting where the device is a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+STAGED = 1 << 15  # bytes up to which the driver takes a copy of what it is given, and nobody waits for the device
+
+
+def pin_memory(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A writable contiguous array as a tensor on the host whose copy to the device nobody waits for.
+
+    It shares the array's memory unless that must be page-locked first.
+    """
+    if device.type != "cuda" or array.nbytes <= STAGED:
+        return torch.from_numpy(array)
+    # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done. numpy fills it,
+    # since torch wakes all its threads for so little, and then waits for the last of them.
+    locked = torch.empty_like(torch.from_numpy(array), pin_memory=True)
+    np.copyto(locked.numpy(), array)
+    return locked
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A writable contiguous array as a tensor on the device; on the CPU it shares the array's memory."""
+    return pin_memory(array, device).to(device, non_blocking=True)
+
+
+class HostBuffer:
+    """Where the parts of one large result come together on the host.
+
+    They are there after the next to_host, which waits for everything asked of the device before.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self._tensor = torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+    def put(self, start: int, part: Tensor) -> None:
+        """Copy part to [start : start + len(part)], without waiting for it."""
+        self._tensor[start : start + len(part)].copy_(part, non_blocking=True)
+        if part.is_cuda:  # its memory stays taken until it is copied, on whichever stream
+            part.record_stream(torch.cuda.current_stream(part.device))
+
+    def array(self) -> NDArray[Any]:
+        """The result."""
+        result: NDArray[Any] = self._tensor.numpy()
+        return result
+
+
+class StreamPool:
+    """CUDA streams that take turns with the parts of a long computation, and one on which results go to the host.
+
+    While the host waits to hear how much there is to do in one part, the device has the other, and copies run beside
+    both. One part alone stays on the current stream; on the CPU there are no streams.
+    """
+
+    def __init__(self, device: torch.device, parts: int) -> None:
+        lanes = _stream_pool(device) if device.type == "cuda" else ()
+        self._copies, self._streams = lanes[:1], lanes[1:] if parts > 1 else ()
+        self._taken = 0
+
+    @contextmanager
+    def take_turn(self) -> Iterator[None]:
+        """The next part, after what the current stream was asked before the first."""
+        if not self._streams:
+            yield
+            return
+        stream = self._streams[self._taken % len(self._streams)]
+        self._taken += 1
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            yield
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """Copies to the host, after what the current stream was asked so far and beside what it is asked next."""
+        if not self._copies:
+            yield
+            return
+        (stream,) = self._copies
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            yield
+
+    def join(self) -> None:
+        """The current stream goes on after all parts and copies."""
+        for stream in self._streams + self._copies:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+@lru_cache
+def _stream_pool(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
+    return tuple(torch.cuda.Stream(device) for _ in range(3))
+
+
+def to_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
+    """Tensors of one device as arrays, with one wait for all of them."""
+    if not tensors or not tensors[0].is_cuda:
+        return tuple(np.asarray(tensor) for tensor in tensors)
+    hosts = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return tuple(host.numpy() for host in hosts)

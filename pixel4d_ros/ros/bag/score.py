@@ -1,0 +1,91 @@
+"""`pixel4d replay --score`: the forecasts that a node makes of the replay, recorded and scored against the log."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixel4d_ros.logs.writer import LogWriter
+    from pixel4d_ros.ros.bag.record import Recorder
+
+DIAGNOSTICS = "/diagnostics"
+LAST_FORECAST_S = 3.0  # of silence after which no more forecasts are expected
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the evaluation mode."""
+    parser.add_argument(
+        "--score",
+        type=Path,
+        metavar="FOLDER",
+        help="score every forecast that a running node makes of the replay against the images that the log shows later:"
+        " scores.jsonl, report.html, report.json, forecast.mp4 and forecast.mcap",
+    )
+    parser.add_argument(
+        "--score-topic",
+        default="/forecast_node/forecast",
+        metavar="TOPIC",
+        help="what --score listens to (default %(default)s)",
+    )
+
+
+class Scoring:
+    """A recorder beside the replay, and the report made from what it wrote."""
+
+    def __init__(self, recorder: Recorder, log: LogWriter, topic: str) -> None:
+        self.topic = topic
+        self._recorder, self._log = recorder, log
+        self._count, self._heard = -1, 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the forecasts' publisher is there and has_subscribers to."""
+        return self._recorder.subscriptions.get(self.topic) is not None
+
+    def expects_more(self) -> bool:
+        """Whether more forecasts may come: a node is still at work when the replay ends. Ask repeatedly."""
+        now, count = time.monotonic(), self._log.counts.get(self.topic, 0)
+        if count != self._count:
+            self._count, self._heard = count, now
+        return now < self._heard + LAST_FORECAST_S
+
+
+@contextmanager
+def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]:
+    """Record forecasts and diagnostics to FOLDER/forecast.mcap meanwhile. Needs a ROS context."""
+    import rclpy
+    from rclpy.parameter import Parameter
+
+    from pixel4d_ros.logs.writer import LogWriter
+    from pixel4d_ros.ros.bag.record import Recorder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with LogWriter(folder / "forecast.mcap") as log:
+        # On the replay's clock ages and rates in the report are those of the log's time.
+        simulated = [Parameter("use_sim_time", value=simulated_time)]
+        node = rclpy.create_node("pixel4d_score", parameter_overrides=simulated, start_parameter_services=False)
+        recorder = Recorder(node, log, [topic, DIAGNOSTICS], everything=False)
+        done = Event()
+        thread = Thread(target=recorder.spin, args=(done, None), name="score")
+        thread.start()
+        try:
+            yield Scoring(recorder, log, topic)
+        finally:
+            done.set()
+            thread.join()
+            node.destroy_node()
+
+
+def report(log: Path, camera: str | None, folder: Path) -> None:
+    """Score FOLDER/forecast.mcap. Raises LogError when it holds no forecast of the log's images."""
+    from pixel4d_ros.evaluation.report import write_report
+    from pixel4d_ros.evaluation.report_text import summary
+
+    numbers = write_report(log, folder / "forecast.mcap", folder, camera, most_scored=None)
+    print(f"{summary(numbers)}\n{folder / 'scores.jsonl'}\n{folder / 'report.html'}")

@@ -1,0 +1,96 @@
+"""What it costs to publish a forecast, beside computing it: messages built, serialised, sent to another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from pixel4d_ros.benchmark.node_times import Feed, Publishing
+from pixel4d_ros.benchmark.source_image import forecast_times
+from pixel4d_ros.benchmark.statistics import Spread
+from pixel4d_ros.commands.processes import Child
+from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.publishing import CameraViews, sequence_message
+from pixel4d_ros.ros.session import Watch, ros_node
+
+ALONE = "/pixel4d_benchmark/forecast"
+CAMERA = "camera"
+OUTPUT_QOS = QoSProfile(depth=10)
+START_S, REST_S = 300.0, 2.0  # to start the process that listens, to the last message
+MESSAGES, LONGEST_S = 50, 0.1  # and the most time between them
+
+
+def measure_publishing(node: Node, feed: Feed, folder: Path, stop: Event) -> Publishing:
+    """Send a finished forecast again and again to a process that only listens; folder is for what that says.
+
+    Raises ProcessError when that does not work, KeyboardInterrupt when the user wants an end, which is what stop says.
+    """
+    camera, header = feed.source.camera, Header(frame_id=CAMERA)
+    frames = np.repeat(feed.source.pixels[None], feed.frames, 0)
+    poses = np.tile(np.eye(4), (feed.frames, 1, 1))
+    views = CameraViews(camera, forecast_times(feed.frames), poses, np.ones(feed.frames, np.float32), frames)
+    publisher = node.create_publisher(interface("msg", "ForecastSequence"), ALONE, OUTPUT_QOS)
+    listener = Child.start(
+        "listener",
+        [sys.executable, "-m", "pixel4d_ros.ros.benchmark.publishing"],
+        dict(os.environ),
+        folder / "listener.log",
+    )
+    watch = Watch(listener, stop)
+    build, serialize, publish, size = [], [], [], 0
+    try:
+        watch.wait(lambda: publisher.get_subscription_count() > 0, START_S, "the listener was not found over DDS")
+        for _ in tqdm(range(MESSAGES), "publishing", unit="message", leave=False):
+            began = time.perf_counter()
+            message = sequence_message(views, header)
+            built = time.perf_counter()
+            size = len(serialize_message(message))
+            serialized = time.perf_counter()
+            publisher.publish(message)
+            done = time.perf_counter()
+            build.append(1e3 * (built - began))
+            serialize.append(1e3 * (serialized - built))
+            publish.append(1e3 * (done - serialized))
+            watch.rest(max(0.0, min(1 / feed.rate, LONGEST_S) - (done - began)))
+        watch.rest(REST_S)
+        listener.stop()
+        delays = json.loads(listener.output.splitlines()[-1])
+    finally:
+        listener.end()
+        node.destroy_publisher(publisher)
+    arrive = Spread.of(delays) if delays else None
+    return Publishing(
+        size / 1e6, MESSAGES, len(delays), Spread.of(build), Spread.of(serialize), Spread.of(publish), arrive
+    )
+
+
+def listen() -> None:
+    """A process that takes ForecastSequences and prints, at the end, how long each was under way, ms."""
+    delays: list[float] = []
+    with ros_node("pixel4d_benchmark_listener") as (node, stop):
+        node.create_subscription(
+            interface("msg", "ForecastSequence"),
+            ALONE,
+            lambda _, info: delays.append(1e-6 * (time.time_ns() - info["source_timestamp"])),
+            OUTPUT_QOS,
+            raw=True,
+        )
+        while not stop.is_set():
+            rclpy.spin_once(node, timeout_sec=0.1)
+    print(json.dumps(delays))
+
+
+if __name__ == "__main__":
+    listen()

@@ -1,0 +1,204 @@
+"""ROS messages <-> arrays, no logic. The only place that knows both quaternion orders (wxyz inside, xyzw in messages).
+
+Pixels are decoded in logs/images.py, for messages from a log as for those of the node. All readers raise ValueError
+with one clear sentence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Point, Pose, Quaternion
+from nav_msgs.msg import MapMetaData, OccupancyGrid
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from pixel4d_ros.camera import Camera
+from pixel4d_ros.geometry.rotations import FloatArray, matrix_to_quaternion
+from pixel4d_ros.logs.images import RgbImage
+from pixel4d_ros.outputs.occupancy import OccupancyMap
+from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
+
+
+def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
+    """K (3, 3) of an image of width x height pixels: CameraInfo's K after its region of interest and binning.
+
+    rectified: CameraInfo's P instead, where it has one, as images that image_proc has rectified follow that.
+    Raises ValueError when the camera is not calibrated, its numbers are not finite, or the image has another size.
+    """
+    if not np.isfinite(info.k).all() or not np.isfinite(np.asarray(info.d)).all() or not np.isfinite(info.p).all():
+        raise ValueError("CameraInfo contains NaN or Inf in K, D or P: check the camera's calibration")
+    if info.k[0] <= 0 or info.k[4] <= 0:
+        raise ValueError(f"CameraInfo has focal lengths {info.k[0]:g}, {info.k[4]:g}: the camera is not calibrated")
+    K = (
+        np.reshape(info.p, (3, 4))[:, :3]
+        if rectified and info.p[0] > 0 and info.p[5] > 0
+        else np.reshape(info.k, (3, 3))
+    )
+    camera = Camera(K, info.width, info.height)
+    roi = info.roi
+    if roi.width and roi.height:
+        camera = camera.shifted(roi.x_offset, roi.y_offset, roi.width, roi.height)
+    if info.binning_x > 1 or info.binning_y > 1:
+        camera = camera.resized(camera.width // max(1, info.binning_x), camera.height // max(1, info.binning_y))
+    if (camera.width, camera.height) != (width, height):
+        said = f"{camera.width}x{camera.height}"
+        raise ValueError(f"image is {width}x{height} but CameraInfo says {said}: remap camera_info to this camera's")
+    return camera.K
+
+
+def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
+    """CameraInfo of an ideal pinhole camera."""
+    K = camera.K
+    P = np.hstack([K, np.zeros((3, 1))])
+    return CameraInfo(
+        header=header,
+        width=camera.width,
+        height=camera.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=K.ravel(),
+        r=np.eye(3).ravel(),
+        p=P.ravel(),
+    )
+
+
+def image_message(rgb: RgbImage, header: Header) -> Image:
+    """An rgb8 Image of an RGB uint8 array (H, W, 3)."""
+    height, width, _ = rgb.shape
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
+    fill(message, rgb)
+    return message
+
+
+def depth_message(depth: NDArray[np.float32], header: Header) -> Image:
+    """A 32FC1 Image of depth (H, W) in metres, inf where nothing is seen (REP 118)."""
+    height, width = depth.shape
+    message = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
+    fill(message, depth.astype("<f4", copy=False))
+    return message
+
+
+def mono_message(values: NDArray[np.uint8], header: Header) -> Image:
+    """A mono8 Image of values (H, W)."""
+    height, width = values.shape
+    message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
+    fill(message, values)
+    return message
+
+
+def jpeg_message(rgb: RgbImage, quality: int, header: Header) -> CompressedImage:
+    """A CompressedImage as image_transport's compressed plugin makes it."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    fill(message, data)
+    return message
+
+
+def grid_message(occupancy: OccupancyMap, at_ns: int, header: Header) -> OccupancyGrid:
+    """An OccupancyGrid at height 0 of the header's frame; map_load_time is the time at_ns that it shows."""
+    rows, columns = occupancy.cells.shape
+    info = MapMetaData(map_load_time=time_message(at_ns), resolution=occupancy.resolution, width=columns, height=rows)
+    info.origin.position.x, info.origin.position.y = (float(v) for v in occupancy.origin)
+    message = OccupancyGrid(header=header, info=info)
+    fill(message, occupancy.cells)
+    return message
+
+
+def fill(message: Any, array: NDArray[Any]) -> None:
+    """Put an array's bytes into message.data (uint8[] or int8[]): frombytes, as assigning takes far longer."""
+    message.data.frombytes(np.ascontiguousarray(array).data.cast("B"))
+
+
+def read_pose(pose: Pose) -> FloatArray:
+    """4x4 matrix of a Pose. Raises ValueError when it is not finite or its quaternion is not near unit length."""
+    p, q = pose.position, pose.orientation
+    return rigid_from_xyzw((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
+
+
+def rigid_from_xyzw(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
+    """4x4 matrix of a quaternion (x, y, z, w) and a translation. Raises ValueError as read_pose does."""
+    x, y, z, w = np.asarray(rotation, np.float64)
+    norm = np.sqrt(w * w + x * x + y * y + z * z)
+    if not np.isfinite([norm, *np.asarray(translation, np.float64)]).all():
+        raise ValueError("pose contains NaN or Inf")
+    if abs(norm - 1) > 0.1:
+        raise ValueError(f"pose has a quaternion of length {norm:.3g}: it must be a unit quaternion")
+    T = np.asarray(quaternion_matrix(np.array([x, y, z, w]) / norm))
+    T[:3, 3] = translation
+    return T
+
+
+def _rotation_of_products() -> FloatArray:
+    """(16, 9): a rotation matrix, row by row, is linear in the products of its unit quaternion's x, y, z and w."""
+    # R = (w^2 - |v|^2) I + 2 v v^T + 2 w [v]x
+    factors = np.zeros((4, 4, 3, 3))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        factors[3, 3, i, i], factors[i, i, i, i] = 1, 1
+        factors[j, j, i, i] = factors[k, k, i, i] = -1
+        factors[i, j, i, j] = factors[i, j, j, i] = 2
+        factors[3, i, k, j], factors[3, i, j, k] = 2, -2
+    return factors.reshape(16, 9)
+
+
+ROTATION_OF_PRODUCTS = _rotation_of_products()
+
+
+def rigids_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
+    """4x4 matrices (n, 4, 4) of quaternions (n, 4) x y z w and translations (n, 3), as rigid_from_xyzw, all at once.
+
+    Trajectories are read with it: a planner that asks about thirty of them does not wait for a thousand small steps.
+    """
+    q, p = np.asarray(rotations, np.float64).reshape(-1, 4), np.asarray(translations, np.float64).reshape(-1, 3)
+    norms = np.sqrt((q * q).sum(1, keepdims=True))
+    if not (np.isfinite(norms).all() and np.isfinite(p).all()):
+        raise ValueError("pose contains NaN or Inf")
+    if (abs(norms - 1) > 0.1).any():
+        worst = float(norms[np.abs(norms - 1).argmax(), 0])
+        raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")
+    unit, T = q / norms, np.zeros((len(q), 4, 4))
+    products = (unit[:, :, None] * unit[:, None]).reshape(-1, 16)
+    T[:, :3, :3] = (products @ ROTATION_OF_PRODUCTS).reshape(-1, 3, 3)
+    T[:, :3, 3], T[:, 3, 3] = p, 1
+    return T
+
+
+def pose_messages(poses: FloatArray) -> list[Pose]:
+    """A Pose for each of the 4x4 matrices (n, 4, 4), as pose_message, all at once."""
+    quaternions = matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(poses[:, :3, :3]))).numpy()
+    messages = []
+    for (x, y, z), (w, i, j, k) in zip(poses[:, :3, 3].tolist(), quaternions.tolist()):
+        message = Pose()  # with a point and a quaternion: given others, it would make these nevertheless
+        p, q = message.position, message.orientation
+        p.x, p.y, p.z, q.x, q.y, q.z, q.w = x, y, z, i, j, k, w
+        messages.append(message)
+    return messages
+
+
+def pose_message(T: FloatArray) -> Pose:
+    """Pose of a 4x4 matrix."""
+    x, y, z, w = map(float, quaternion_from_matrix(T))
+    px, py, pz = map(float, T[:3, 3])
+    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A message's stamp as nanoseconds since the epoch."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def time_message(ns: int) -> Time:
+    """builtin_interfaces/Time of nanoseconds since the epoch."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def duration_message(seconds: float) -> Duration:
+    """Duration of a number of seconds >= 0, rounded to nanoseconds."""
+    sec, nanosec = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(sec=sec, nanosec=nanosec)

@@ -1,0 +1,67 @@
+"""DynamicGaussians -> sensor_msgs/PointCloud2 with the field names of 3DGS PLY files, plus the motion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from pixel4d_ros.ros.compat import create_cloud
+from pixel4d_ros.scene import SH_C0, DynamicGaussians
+
+# Values are activated: opacity 0..1, scale in metres, rot w x y z; f_dc as in a PLY file: (colour - 0.5) / SH_C0.
+FIELD_NAMES = (
+    *("x", "y", "z", "rgb"),
+    *("f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+    *("vx", "vy", "vz", "ax", "ay", "az", "wx", "wy", "wz", "alx", "aly", "alz"),
+    "object_id",
+)
+_POINT = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])
+_FIELDS = [
+    PointField(
+        name=name,
+        offset=4 * i,
+        datatype=PointField.UINT32 if name == "object_id" else PointField.FLOAT32,
+        count=1,
+    )
+    for i, name in enumerate(FIELD_NAMES)
+]
+
+
+def cloud_array(scene: DynamicGaussians) -> NDArray[np.float32]:
+    """The scene's Gaussians as (N, 28) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns."""
+    bytes_ = (scene.colors.clamp(0, 1) * 255).round().to(torch.int32)
+    packed = (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
+    columns = (
+        scene.means,
+        packed[:, None].view(torch.float32),
+        (scene.colors - 0.5) / SH_C0,
+        scene.opacities[:, None],
+        scene.scales,
+        scene.quaternions,
+        scene.velocities,
+        scene.accelerations,
+        scene.angular_velocities,
+        scene.angular_accelerations,
+        scene.object_ids.to(torch.int32)[:, None].view(torch.float32),
+    )
+    return torch.cat([c.detach().float() for c in columns], 1).cpu().numpy()
+
+
+def subsample(scene: DynamicGaussians, min_opacity: float, max_points: int) -> DynamicGaussians:
+    """The Gaussians of at least min_opacity, or an even subset of max_points of them when there are more."""
+    keep = torch.nonzero(scene.opacities >= min_opacity)[:, 0]
+    if len(keep) > max_points:
+        keep = keep[torch.linspace(0, len(keep) - 1, max_points, device=keep.device, dtype=torch.float64).long()]
+    return replace(scene, futures=()).select(keep)
+
+
+def pointcloud_message(scene: DynamicGaussians, header: Header) -> PointCloud2:
+    """One point per Gaussian, little endian, unordered (height 1)."""
+    points = cloud_array(scene).astype("<f4", copy=False).view(_POINT)[:, 0]
+    return create_cloud(header, _FIELDS, points)

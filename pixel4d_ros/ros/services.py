@@ -1,0 +1,120 @@
+"""The service ~/forecast_trajectories: what would be seen, and what would come how close, along candidate paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nav_msgs.msg import Path
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.service import Service
+
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.outputs.moving_objects import closest_objects
+from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.inputs import Source
+from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.plans import PlanError, plan_from_path
+from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
+from pixel4d_ros.ros.trajectory import driven, planned_way
+from pixel4d_ros.ros.transforms import EgoState
+from pixel4d_ros.scene import DynamicGaussians
+
+SERVICE = QoSProfile(depth=100)  # with ROS's default of 10 a burst of requests loses some, which then never end
+SMALL_WIDTH = 208  # pixels of the views from which the unseen share is taken where nobody wants the images
+
+
+@dataclass(frozen=True)
+class PendingRequest:
+    """A request that waits for its answer."""
+
+    request: Any
+    reply: Callable[[Any], None]
+    response_type: type
+
+    def answer(self, forecasts: list[Any]) -> None:
+        """Answer with one TrajectoryForecast per path."""
+        self.reply(self.response_type(success=True, forecasts=forecasts))
+
+    def refuse(self, reason: str) -> None:
+        """Answer that there is none, and why."""
+        self.reply(self.response_type(success=False, message=reason))
+
+
+class CandidatesService:
+    """The service of a node. The executor's thread only takes requests; `take` is called with each.
+
+    Raises ImportError when the package's interfaces are not built.
+    """
+
+    def __init__(self, node: LifecycleNode, take: Callable[[PendingRequest], None]) -> None:
+        kind = interface("srv", "ForecastTrajectories")
+        self._node = node
+
+        def postpone(pair: tuple[Any, Any], header: Any) -> None:
+            take(
+                PendingRequest(
+                    pair[0], lambda response: Service.send_response(self._service, response, header), kind.Response
+                )
+            )
+
+        self._service = node.create_service(kind, "~/forecast_trajectories", lambda *pair: pair, qos_profile=SERVICE)
+        # rclpy sends what the callback returns as soon as it returns it. A coroutine that awaits the worker would do,
+        # but Jazzy's executor polls unfinished coroutines without a pause.
+        self._service.send_response = postpone
+
+    def destroy(self) -> None:
+        """Take the service down."""
+        self._node.destroy_service(self._service)
+
+
+def candidate_paths(
+    trajectories: list[Path], near: EgoState, source: Source, received_ns: int, p: Parameters
+) -> FloatArray:
+    """Camera poses (P, T, 4, 4) along each path. Raises PlanError that says what is wrong with which path."""
+    if not trajectories:
+        raise PlanError("the request has no trajectories")
+    if len(trajectories) > p.max_candidates:
+        raise PlanError(f"the request has {len(trajectories)} trajectories, max_candidates is {p.max_candidates}")
+    ways, camera, stamp_ns, times = [], source.header.frame_id, source.stamp_ns, p.times
+    for number, message in enumerate(trajectories):
+        try:
+            ways.append(planned_way(plan_from_path(message, received_ns), near, camera, stamp_ns, times))
+        except PlanError as error:
+            raise PlanError(f"trajectories[{number}]: {error}") from error
+    return driven(ways, near.camera_in_base(camera, stamp_ns), times)
+
+
+def forecast_candidates(
+    forecaster: Any, scene: DynamicGaussians, source: Source, poses: FloatArray, mounting: FloatArray, p: Parameters,
+    with_images: bool,
+) -> list[Any]:  # fmt: skip
+    """One TrajectoryForecast for each of the camera paths (P, T, 4, 4); mounting is T_base_camera."""
+    size = p.size_of(source.size)
+    drawn = size if with_images else _small(source.size)
+    views = forecaster.views(scene, poses, p.times, size=drawn, with_depth=False)
+    base = poses @ rigid_inverse(mounting)
+    closest = closest_objects(scene, base[..., :3, 3], p.times)
+    camera = source.camera.resized(*size)
+    shown = [
+        CameraViews(camera, p.times, path, views.confidence[k], views.frames[k] if with_images else ())
+        for k, path in enumerate(poses)
+    ]
+    kind = interface("msg", "TrajectoryForecast")
+    return [
+        kind(
+            sequence=sequence,
+            closest_object=closest.ids[k].tolist(),
+            closest_distance=closest.distances[k].tolist(),
+            unseen=(1 - views.confidence[k]).tolist(),
+        )
+        for k, sequence in enumerate(sequence_messages(shown, source.header))
+    ]
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same proportions, at most SMALL_WIDTH wide."""
+    scale = min(1.0, SMALL_WIDTH / size[0])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

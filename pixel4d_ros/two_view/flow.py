@@ -1,0 +1,90 @@
+"""Dense optical flow, and where it can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Flow = NDArray[np.float32]  # (H, W, 2) pixels
+Mask = NDArray[np.bool_]  # (H, W)
+
+LEAST_SIDE = 12  # pixels, which DIS flow asks for
+LARGEST_WIDTH = 420  # pixels at which flow is measured
+LEAST_HEIGHT = 32  # pixels: of a panorama's strip the width matters less
+CONSISTENT = 1.0  # pixels between going there and back, beyond which flow is not trusted
+ASTRAY_SHARE = 0.05  # of the flow's length by which the way back may miss, beside the slack
+
+
+@dataclass(frozen=True)
+class CheckedFlow:
+    """Where the pixels of one image are in another."""
+
+    flow: Flow  # (H, W, 2) pixels
+    agrees: Mask  # (H, W): the other image's flow leads back again
+
+
+def flow_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which flow of images of width x height is measured."""
+    shrink = min(1.0, max(LARGEST_WIDTH / width, LEAST_HEIGHT / height))
+    return round(width * shrink), round(height * shrink)
+
+
+def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at the size at which flow is measured."""
+    size = flow_size(image.shape[1], image.shape[0])
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def check_pair(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
+    """Raise ValueError for images (H, W, 3) between which no flow can be measured."""
+    if image.shape != other.shape:
+        raise ValueError(f"the images must be of one size, got {image.shape} and {other.shape}")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        raise ValueError(f"flow needs images of {LEAST_SIDE} pixels or more on each side, got {image.shape[:2]}")
+
+
+def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where back does not lead home.
+
+    Measured at flow_size.
+    """
+    size = flow_size(first.shape[1], first.shape[0])
+    grey = [np.asarray(cv2.cvtColor(shrunk(image), cv2.COLOR_RGB2GRAY), np.uint8) for image in (first, second)]
+    checked, _ = flow_both_ways(grey[0], grey[1], CONSISTENT)
+    return np.where(checked.agrees[..., None], checked.flow / np.array(size, np.float32), np.float32(np.nan))
+
+
+def flow_both_ways(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], slack: float
+) -> tuple[CheckedFlow, CheckedFlow]:
+    """Flow from grey image first (H, W) to second, and from second to first.
+
+    DIS flow (T. Kroeger et al., ECCV 2016). Going there and back may miss the start by slack pixels, and a little more
+    when the way is long; what leaves the image does not come back.
+    """
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there, back = (np.asarray(method.calc(*pair, None), np.float32) for pair in ((first, second), (second, first)))
+    return CheckedFlow(there, is_consistent(there, back, slack)), CheckedFlow(back, is_consistent(back, there, slack))
+
+
+def sample(values: NDArray[np.float32], flow: Flow, outside: float = 0.0) -> NDArray[np.float32]:
+    """values (H, W, ...) of another frame where the flow (H, W, 2) leads; `outside` beyond the border."""
+    height, width = flow.shape[:2]
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    border = (outside,) * 4
+    return np.asarray(
+        cv2.remap(values, u + flow[..., 0], v + flow[..., 1], cv2.INTER_LINEAR, borderValue=border), np.float32
+    )
+
+
+def length(flow: Flow) -> NDArray[np.float32]:
+    """Length (H, W) of a flow in pixels."""
+    return np.asarray(np.hypot(flow[..., 0], flow[..., 1]), np.float32)
+
+
+def is_consistent(there: Flow, back: Flow, slack: float) -> Mask:
+    home: Mask = length(there + sample(back, there, outside=1e3)) < slack + ASTRAY_SHARE * length(there)
+    return home

@@ -1,0 +1,240 @@
+"""Motion measured between two images: what the flow to an earlier one says of a predicted scene's objects.
+
+One image tells which things may move, and how fast such things usually go. An earlier image, with the camera's way
+since, tells which do. What the network takes for an object has its velocity corrected by the flow on it; a patch of
+the image whose flow no still world of about the predicted depth explains is one more object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixel4d_ros.camera import Camera, unproject
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, flow_size, length
+from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.two_view.rigid_flow import (
+    AGREEMENT,
+    Known,
+    Map,
+    fineness,
+    moving_patches,
+    reach_of,
+    refined_pose,
+    residual,
+    static_flow,
+)
+
+Ids = NDArray[np.int64]  # (h, w)
+
+DEPTH_FACTOR = 1.7  # by which predicted depth may be off, either way
+NEAREST, FARTHEST = 0.5, 250.0  # metres; the latter is the sky
+MOST = 16  # objects that the flow may add
+SLOWEST, FASTEST = 0.5, 40.0  # m/s of an object that the flow adds
+LOWEST = 0.3  # metres from its bottom to its top: shadows and painted lines are lower
+CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed, at which it may rise or sink
+EXPLAINED = 0.5  # of what a still world leaves of the flow may be left when a velocity explains it,
+LEFT = 0.7  # and so many pixels
+SMALL = 0.5  # pixels: flow that differs by less from a still world need not be explained better
+TAKEN = 0.3  # of a patch's pixels on a predicted object, from which the patch is a part of that
+GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
+THICK = 1.1  # by how much nearer or farther than an object what is joined to it may be
+LEAST_PIXELS, MOST_PIXELS = 30, 2000  # to measure a velocity on
+PIXEL, INDEPENDENT = 0.5, 20  # error of the flow, and how many pixels of an object err on their own
+TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
+ANY = np.array([50.0, 2.5, 50.0])  # m/s: the same where nothing was predicted
+ROUNDS = 8  # of reweighting
+
+
+@dataclass(frozen=True)
+class TwoImages:
+    """An image beside an earlier one, at the size at which flow is measured."""
+
+    camera: Camera  # the image's
+    depth: Map  # (h, w) metres, predicted
+    flow: CheckedFlow  # from the image to the earlier one
+    T_earlier_camera: FloatArray  # (4, 4), refined on the flow
+    seconds: float
+    moving: Mask  # (h, w): what no still world explains
+
+    @staticmethod
+    def of(image: NDArray[np.uint8], earlier: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
+        """Compare an image (H, W, 3) RGB with an earlier one.
+
+        camera and depth (h, w), metres, are at optical_flow.flow_size of the image. Raises ValueError for images of
+        different sizes, or too small for flow.
+        """
+        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in earlier.beside(image))
+        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
+        depth = np.minimum(depth, np.float32(FARTHEST))
+        T = refined_pose(earlier.T_earlier_camera, flow, depth, camera.K)
+        photometric_evidence = residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence
+        return TwoImages(camera, depth, flow, T, earlier.seconds, moving_patches(photometric_evidence))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The velocity (3,) in m/s that explains the flow on some pixels best, and how well it does."""
+
+    velocity: FloatArray
+    before: float  # pixels by which the flow differs from a still world, median
+    after: float  # the same from a world of that velocity
+
+    @property
+    def explains(self) -> bool:
+        """Whether one velocity explains what a still world does not."""
+        return self.after < LEFT and self.after < EXPLAINED * self.before
+
+
+def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray) -> Fit | None:
+    """The velocity of the pixels of a mask (h, w), given a Gaussian prior (3,) and its standard deviation (3,) in m/s.
+
+    A point p that moves at v was at p - v t, and is seen there at the flow's end: two equations per pixel, linear in v
+    when multiplied by the point's depth. Least squares with Cauchy weights. None where too little of the flow is known.
+    """
+    v, u = np.nonzero(mask & pair.flow.agrees)
+    if len(u) < LEAST_PIXELS:
+        return None
+    step = -(-len(u) // MOST_PIXELS)
+    u, v = u[::step], v[::step]
+    K, T = pair.camera.K, pair.T_earlier_camera
+    points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
+    ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2]
+    pixels = K[[0, 1], [0, 1]] / np.maximum(points[:, 2:], NEAREST)  # per metre across
+    turned = T[:3, :3] * pair.seconds
+    J = ((turned[:2] - ends[..., None] * turned[2]) * pixels[..., None]).reshape(-1, 3)
+    still = ((points[:, :2] - ends * points[:, 2:]) * pixels).ravel()
+    belief = np.diag(PIXEL**2 * len(u) / min(len(u), INDEPENDENT) / deviation**2)
+    weight = np.ones_like(still)  # at first the prior must not say which pixels are wrong
+    for _ in range(ROUNDS):
+        velocity = np.linalg.solve((J * weight[:, None]).T @ J + belief, J.T @ (weight * still) + belief @ prior)
+        left = np.abs(still - J @ velocity)
+        weight = 1 / (1 + (left / LEFT) ** 2)
+    return Fit(velocity, float(np.median(np.abs(still))), float(np.median(left)))
+
+
+def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earlier: ReferenceView) -> DynamicGaussians:
+    """A scene predicted from an image (H, W, 3), with the motion that an earlier one shows; static fields are shared.
+
+    Sampled futures differ as before, from the measured velocity. Raises ValueError as TwoImages.of.
+    """
+    assert scene.camera is not None
+    camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
+    places = scene.pixels(camera)
+    pair = TwoImages.of(image, earlier, camera, scene.seen_depth(camera, places, FARTHEST))
+    ids = _seen_ids(scene, places, camera)
+    count = len(scene.centroids)
+    changes = np.zeros((count + MOST, 3), np.float32)  # of the velocity of each object
+    for k, change in _corrections(scene, pair, ids):
+        changes[k] = change
+    added = np.zeros_like(ids)
+    for k, (patch, velocity) in enumerate(_movers(pair, ids), count):
+        added[patch] = k
+        changes[k] = velocity
+    return _moved(scene, places, added, changes)
+
+
+def _possible(depth: Map) -> Known:
+    """Between which inverse depths each pixel lies, when predicted depth may be off by DEPTH_FACTOR, or by REACH."""
+    reach = reach_of(depth.shape[1])
+    window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
+    return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
+
+
+def _seen_ids(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
+    """Ids (h, w) of the scene's objects in the image."""
+    ids = torch.zeros(camera.height * camera.width, dtype=torch.int64, device=places.device)
+    moves = (places >= 0) & (scene.object_ids > 0)
+    ids[places[moves]] = scene.object_ids[moves]
+    return ids.view(camera.height, camera.width).cpu().numpy()
+
+
+def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray]]:
+    """By how much the velocity of each predicted object changes, where the flow on it tells."""
+    numbers = np.unique(ids)[1:]
+    if len(numbers) == 0:
+        return
+    predicted = scene.per_object(scene.velocities).double().cpu().numpy()
+    for k in numbers:
+        prior = predicted[k]
+        fit = fitted(pair, ids == k, prior, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior))))
+        if fit is not None and fit.after < LEFT and (fit.explains or fit.before < SMALL):
+            yield int(k), fit.velocity - prior
+
+
+def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
+    """Patches (h, w) that move and are no predicted object, the largest first, and their velocities (3,) in m/s."""
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(pair.moving.astype(np.uint8), connectivity=4)
+    found, still, taken = 0, _astray(pair, np.zeros(3)), ids > 0
+    for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
+        patch = labels == i
+        if found == MOST:
+            return
+        if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
+            continue
+        fit = fitted(pair, patch, np.zeros(3), ANY)
+        if fit is None or not fit.explains:
+            continue
+        speed = float(np.linalg.norm(fit.velocity))
+        if SLOWEST <= speed <= FASTEST and abs(fit.velocity[1]) <= CLIMB + CLIMB_SHARE * speed:
+            found += 1
+            mover = _grown(pair, patch, fit.velocity, still) & ~taken
+            taken |= mover
+            yield mover, fit.velocity
+
+
+def _astray(pair: TwoImages, velocity: FloatArray) -> Map:
+    """Pixels (h, w) by which the flow differs from that of a world of predicted depth that moves at a velocity (3,)."""
+    R, seconds = pair.T_earlier_camera[:3, :3], pair.seconds
+    moved = pair.T_earlier_camera.copy()
+    moved[:3, 3] -= R @ velocity * seconds
+    return length(static_flow(1 / np.maximum(pair.depth, np.float32(1e-3)), moved, pair.camera.K) - pair.flow.flow)
+
+
+def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
+    """A patch with what is joined to it and moves as it does, and with the gaps of unknown flow in between."""
+    alike = _astray(pair, velocity)
+    joins = pair.flow.agrees & (alike < EXPLAINED * still)
+    reach = 2 * round(GAP * patch.shape[1] / 2) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    near = cv2.erode(np.where(patch, pair.depth, np.float32(1e6)), disc)
+    far = cv2.dilate(np.where(patch, pair.depth, np.float32(0)), disc)
+    beside = (pair.depth > near / THICK) & (pair.depth < far * THICK)
+    closed = cv2.morphologyEx(patch.astype(np.uint8), cv2.MORPH_CLOSE, disc) > 0
+    whole = patch | beside & (joins | closed & ~pair.flow.agrees)
+    _, labels = cv2.connectedComponents(whole.astype(np.uint8), connectivity=4)
+    grown: Mask = np.isin(labels, np.unique(labels[patch])) & whole
+    return grown
+
+
+def _height(pair: TwoImages, patch: Mask) -> float:
+    """Metres from the bottom to the top of a patch, but for a twentieth at either end."""
+    v, u = np.nonzero(patch)
+    down = unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K)[:, 1]
+    return float(np.quantile(down, 0.95) - np.quantile(down, 0.05))
+
+
+def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
+    """The scene with objects added where an image (h, w) has their ids, and velocities changed per object."""
+    device = scene.means.device
+    given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # of -1, which is nowhere, the last
+    ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
+    change = torch.from_numpy(changes).to(scene.velocities)[ids]
+    futures = tuple(replace(future, velocities=future.velocities + change) for future in scene.futures)
+    moved = replace(
+        scene,
+        velocities=scene.velocities + change,
+        object_ids=ids,
+        centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),
+        futures=futures,
+    )
+    fresh = torch.arange(len(moved.centroids), device=device)[:, None] >= len(scene.centroids)
+    return replace(moved, centroids=torch.where(fresh, moved.per_object(moved.means), moved.centroids))

@@ -1,0 +1,149 @@
+"""Where two images deny that the world stands still: flow that no static scene of known depth explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.camera import unproject
+from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
+from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, sample
+
+Map = NDArray[np.float32]  # (H, W)
+Grey = NDArray[np.uint8]  # (H, W)
+
+NOISE = 1.1  # pixels of flow at 832 columns that are not worth believing
+RELATIVE_NOISE = 0.12  # of the flow of a static world: what depth and poses get wrong
+AGREEMENT = 1.0  # pixels at 832 columns by which there and back again may differ
+REACH = 0.02  # of the image's width: how far a depth value speaks for pixels around it
+PRIOR = 1 / np.array([0.002, 0.002, 0.002, 0.02, 0.02, 0.02]) ** 2  # of pose errors between frames, rad and metres
+EVIDENCE = 100  # independent pixels that all the flow is worth
+DENIAL = 3.0  # grey levels by which the images must fit the flow better than a static world, somewhere in a patch
+DOUBT = 1.0  # grey levels in the rest of the patch
+SURE = 0.2  # share of a patch that must be denied by that much
+HOLE = 0.005  # of the image's pixels: smaller holes in a patch are filled
+SMALLEST = 0.0004  # of the image's pixels: smaller patches are no object
+
+
+@dataclass(frozen=True)
+class Known:
+    """Between which inverse depths each pixel of a frame lies; unknown where far is NaN."""
+
+    near: Map  # (H, W) 1 / m
+    far: Map  # (H, W) 1 / m
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How pixels of a frame differ from a static world in another frame."""
+
+    static: Flow  # (H, W, 2) pixels: the static flow next to the measured one; NaN where no depth is near
+    excess: Map  # (H, W) distance of the flow from it, noise = 1; NaN where that or the flow is unknown
+    photometric_evidence: (
+        Map  # (H, W) grey levels by which the images deny that the pixel is static; 0 where it could be
+    )
+
+
+def fineness(width: int) -> float:
+    """How many pixels an image that many columns wide has for one of 832, which NOISE and AGREEMENT are given for."""
+    return width / 832
+
+
+def reach_of(width: int) -> int:
+    """REACH in an image that many columns wide, as the size of a window in pixels."""
+    return max(3, int(REACH * width / 2) * 2 + 1)
+
+
+def flow_noise(flow: Flow) -> Map:
+    """Pixels (H, W) by which a flow that is measured may differ from that of a static world."""
+    return np.asarray(NOISE * fineness(flow.shape[1]) + RELATIVE_NOISE * length(flow), np.float32)
+
+
+def residual(checked: CheckedFlow, known: Known, T: FloatArray, K: FloatArray, here: Grey, there: Grey) -> Residual:
+    """What of the flow between two images a static world does not explain, when the camera moves so that p_there = T p.
+
+    The world may have any depth that is known to be possible near a pixel.
+    """
+    flow = checked.flow
+    near, far = static_flow(known.near, T, K), static_flow(known.far, T, K)
+    span, beyond = near - far, flow - far
+    along = (beyond[..., 0] * span[..., 0] + beyond[..., 1] * span[..., 1]) / np.maximum(length(span) ** 2, 1e-6)
+    static = far + np.clip(along, 0, 1)[..., None] * span
+    excess = length(flow - static) / flow_noise(static)
+    excess[~checked.agrees] = np.nan
+    photometric_evidence = np.where(excess > 1, _mismatch(here, there, static) - _mismatch(here, there, flow), 0)
+    return Residual(static, excess, photometric_evidence.astype(np.float32))
+
+
+def _mismatch(here: Grey, there: Grey, flow: Flow) -> Map:
+    """Mean difference in grey levels around each pixel of one image between it and another where the flow leads."""
+    seen = sample(there.astype(np.float32), np.nan_to_num(flow))
+    size = max(3, int(4 * fineness(here.shape[1])) * 2 + 1)
+    return np.asarray(cv2.blur(np.abs(seen - here), (size, size)), np.float32)
+
+
+def moving_patches(photometric_evidence: NDArray[np.float32]) -> Mask:
+    """Patches of pixels that move: specks left out, gaps and holes closed, each surely moving somewhere."""
+    out = cv2.morphologyEx((photometric_evidence > DOUBT).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    reach = reach_of(out.shape[1])
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    out = cv2.morphologyEx(out, cv2.MORPH_CLOSE, disc)
+    _, holes, sizes, _ = cv2.connectedComponentsWithStats(1 - out, connectivity=4)
+    out[(sizes[:, cv2.CC_STAT_AREA] < HOLE * out.size)[holes]] = 1
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(out, connectivity=4)
+    sure = np.bincount(labels[photometric_evidence > DENIAL], minlength=count)
+    keep = (sizes[:, cv2.CC_STAT_AREA] >= SMALLEST * out.size) & (sure >= SURE * sizes[:, cv2.CC_STAT_AREA])
+    keep[0] = False
+    kept: Mask = keep[labels]
+    return kept
+
+
+def pixels(height: int, width: int) -> tuple[Map, Map]:
+    """Columns and rows (H, W) of an image."""
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return u, v
+
+
+def static_flow(inverse_depth: Map, T: FloatArray, K: FloatArray) -> Flow:
+    """Flow (H, W, 2) of static points at inverse depths (H, W), when the camera moves so that p_b = T p_a."""
+    u, v = pixels(*inverse_depth.shape)
+    turn, shift = (K @ T[:3, :3] @ np.linalg.inv(K)).astype(np.float32), (K @ T[:3, 3]).astype(np.float32)
+    x, y, z = (turn[i, 0] * u + (turn[i, 1] * v + turn[i, 2]) + shift[i] * inverse_depth for i in range(3))
+    z[~(z > 1e-3)] = np.nan
+    return np.stack((x / z - u, y / z - v), -1)
+
+
+def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray) -> FloatArray:
+    """T_b_a refined so that the flow at pixels with depth is that of a static world: Gauss-Newton with Cauchy weights.
+
+    Logged poses are some hundredths of a degree off from frame to frame, which looks like motion far away.
+    """
+    v, u = np.nonzero((depth > 0) & checked.agrees)
+    if len(u) < 100:
+        return T
+    step = max(1, len(u) // 2000)
+    u, v = u[::step], v[::step]
+    pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
+    points = unproject(np.stack((u, v), -1), depth[v, u], K)
+    target = np.stack((u, v), -1) + checked.flow[v, u]
+    moved = np.zeros(6)  # by the refinement so far
+    for _ in range(10):
+        p = points @ T[:3, :3].T + T[:3, 3]
+        ahead = p[:, 2] > 0.1
+        x, y, w = p[ahead].T
+        error = target[ahead] - np.stack((K[0, 0] * x / w + K[0, 2], K[1, 1] * y / w + K[1, 2]), -1)
+        zero, one = np.zeros_like(x), np.ones_like(x)
+        # Derivative of the projection by (rotation, translation) of a small motion put before T.
+        du = np.stack((-x * y / w, w + x * x / w, -y, one, zero, -x / w), -1) * (K[0, 0] / w)[:, None]
+        dv = np.stack((-w - y * y / w, x * y / w, x, zero, one, -y / w), -1) * (K[1, 1] / w)[:, None]
+        weight = EVIDENCE / len(x) / (1 + (error / pixel) ** 2) / pixel**2
+        J, r, s = np.concatenate((du, dv)), error.T.ravel(), weight.T.ravel()
+        change = np.linalg.solve((J * s[:, None]).T @ J + np.diag(PRIOR), (J * s[:, None]).T @ r - PRIOR * moved)
+        moved += change
+        small = np.eye(4)
+        small[:3, :3], small[:3, 3] = rotation_matrix(change[:3]), change[3:]
+        T = small @ T
+    return T
