@@ -136,7 +136,7 @@ def test_what_was_not_trained_is_named_and_not_in_the_tables(
     text = path.read_text()
     assert f"<!-- $ python research/ablation.py --trained {weights} --worlds 2 -->" in text
     _, inference, trained = text.split("###")
-    assert all(label in inference for label in (*ablation.LABELS.values()))
+    assert all(label in inference for label in ablation.LABELS.values())
     assert "without motion" in trained
     assert "without the second layer" not in trained
     assert "Not trained, so not in these tables: baseline_again, without_hidden" in trained
