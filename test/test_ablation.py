@@ -22,7 +22,7 @@ from pixel4d_ros.evaluation.tables import headline
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import PARTS, Network
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import ablation
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
 

@@ -16,7 +16,8 @@ from test_dl3dv import write_scene
 from test_re10k import NAME, write_clip
 
 from pixel4d_ros.cli import main
-from pixel4d_ros.datasets import clip_log, convert_command
+from pixel4d_ros.commands import convert as convert_command
+from pixel4d_ros.datasets import clip_log
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError

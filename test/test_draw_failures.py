@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 from pixel4d_ros.forecaster import Forecaster
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_failures
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace as Message
 import numpy as np
 from conftest import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_outputs
 
 K = np.array([[100.0, 0, 99.5], [0, 100, 49.5], [0, 0, 1]])

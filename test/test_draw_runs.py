@@ -9,7 +9,7 @@ import cv2
 import pytest
 from conftest import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_runs
 
 TABLE = REPOSITORY / "docs" / "training_runs.csv"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from batch_samples import SIZE, sample_batch
 
-from pixel4d_ros.predictor.heads import PixelMaps, Source
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.training import losses
@@ -31,7 +31,7 @@ def perfect_prediction(batch: Batch) -> RenderedPrediction:
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
     still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, canvas.height, canvas.width)
     maps = PixelMaps({"mobility": full}, {"center": center, "offset": offset}, still[:, None], still, still.clone())
-    source = Source(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
+    source = NetworkInput(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
     return RenderedPrediction(
         source=source,
         maps=maps,

@@ -11,7 +11,8 @@ from dataset_samples import street_photo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel4d_ros import Forecaster, views
+from pixel4d_ros import Forecaster
+from pixel4d_ros.rendering import moved_scene
 from pixel4d_ros.rendering.moved_scene import MovedScene, advance, distinct_views, render, runs
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
@@ -76,10 +77,10 @@ def test_room_that_is_left_among_the_moving_changes_nothing(scene: DynamicGaussi
     assert scene.camera is not None
     times, poses, instants = np.array([0.0, 0.5]), poses_at([0, 0]), np.arange(2)
     exact = advance([scene], times, exact=True)
-    index = views._uncounted(scene.object_ids > 0)
+    index = moved_scene._uncounted(scene.object_ids > 0)
     assert index is not None and len(index) > 300 and len(exact.futures[0].index) == 300
     t = torch.tensor(times, dtype=torch.float32)[:, None, None]
-    roomy = replace(exact, futures=(views._moved(scene, index, t),))
+    roomy = replace(exact, futures=(moved_scene._moved(scene, index, t),))
     (one,), (other,) = (render(moved_scene, poses, instants, scene.camera) for moved_scene in (exact, roomy))
     assert torch.equal(one.frames, other.frames) and not torch.equal(one.frames[0], one.frames[1])
 

@@ -13,7 +13,8 @@ from torch import Tensor
 class Batch:
     """B samples of V views each. View 0 is the source itself; view 1 comes soon after it, for the motion latent.
 
-    Images are H x W pixels, float 0..1.
+    Images are H x W pixels, float 0..1. Where metric is false, all lengths of a sample (translations, depths, motions,
+    centroids) share one unknown factor.
     """
 
     images: Tensor  # (B, V, 3, H, W)

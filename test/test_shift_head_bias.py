@@ -13,7 +13,7 @@ from network_answers import answers
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import shift_head_bias
 
 

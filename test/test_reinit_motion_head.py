@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.network import Network
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
+sys.path.insert(0, str(REPOSITORY / "research"))
 import reinit_motion_head
 
 

@@ -15,8 +15,8 @@ from pixel4d_ros.evaluation.synthetic_worlds import make_clip
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
-from known_parts import Told, Truth, told
+sys.path.insert(0, str(REPOSITORY / "research"))
+from oracle_ablation import Told, Truth, told
 
 SEED, SIZE = 900_002, (208, 64)  # two near cars
 
