@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import read_rgb
+from pixel4d_ros.datasets.splits import Part, choose
 
 FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at 832 x 256
 BASELINE = 0.5327  # metres
@@ -22,13 +23,13 @@ def is_stereo_folder(path: Path) -> bool:
     return (path / "left").is_dir() and (path / "disparity").is_dir()
 
 
-def read_stereo_folder(folder: Path) -> list[Clip]:
-    """Pairs as clips of one frame.
+def read_stereo_folder(folder: Path, part: Part = "all") -> list[Clip]:
+    """Pairs as clips of one frame: all of them, those to train on, or those held out for evaluation.
 
     left/, right/, disparity/ (png, 16 bits, 0 unknown), and where there is objects/ (png: 0 nothing, else the number of
     a moving car) what moves. A ValueError names an incomplete pair or a damaged image.
     """
-    clips = [_read_pair(folder, path) for path in sorted((folder / "left").glob("*"))]
+    clips = [_read_pair(folder, path) for path in choose(sorted((folder / "left").glob("*")), part)]
     if not clips:
         raise ValueError(f"no stereo pairs in {folder}: expected left/, right/ and disparity/")
     return clips

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
@@ -124,7 +125,9 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
 def _read_clips(source: Source) -> list[Clip]:
     """All clips of a log, a folder of logs, a data set's folder, or a folder of stereo pairs."""
     path = source.path
-    clips = read_stereo_folder(path) if is_stereo_folder(path) else list(open_clips(path))
+    check_trainable(path)
+    clips = read_stereo_folder(path, "train") if is_stereo_folder(path) else list(open_clips(path))
+    clips = [clip for clip in clips if clip.name not in HELD_OUT_LOGS]  # of a folder of logs
     for clip in clips:
         if not clip.metric:
             raise ValueError(f"{path} says only up to scale how far {clip.name} moved: training needs metres")

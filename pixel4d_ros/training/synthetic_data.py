@@ -8,6 +8,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from pixel4d_ros.datasets.splits import FIRST_TRAINING_SEED
 from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.synthetic import RenderedViews, sample_views
@@ -28,7 +29,7 @@ def make_batches(
     steps = torch.from_numpy(rng.integers(1, LONGEST_STEP + 1, (total, views)))
     steps[:, 0] = 0
     steps[:, 1] = torch.from_numpy(rng.integers(1, SOON + 1, total))
-    seeds = [int(s) for s in rng.integers(1 << 20, 1 << 31, total)]
+    seeds = [int(s) for s in rng.integers(FIRST_TRAINING_SEED, 1 << 31, total)]
     scenes = sample_views(seeds, steps * STEP, size, device, kind=kind)
     T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
     images = scenes.rgb.permute(0, 1, 4, 2, 3)
