@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.posed_video import is_posed_video, read_posed_videos
 
 LOG_SUFFIXES = (".mcap", ".bag", ".db3")
 WAYMO_V2 = ("camera_image", "*/camera_image")
@@ -17,7 +19,10 @@ KINDS = {
     "waymo": "Waymo Open: a folder with camera_image/*.parquet (v2) or .tfrecord files (v1), or the folder above it",
     "re10k": "RealEstate10K: camera files <id>.txt with the folders of their frames",
     "dl3dv": "DL3DV-10K: a scene with transforms.json, or a folder of scenes",
+    "video": "a posed video: a folder with frames.mp4 and clip.json, or a folder of them",
+    "depth": "single images with depth: a folder with ID.jpg, ID_depth.png and clip.json, or a folder of them",
 }
+ONE_CAMERA = ("re10k", "dl3dv", "video", "depth")
 
 
 def open_clips(
@@ -35,7 +40,7 @@ def open_clips(
         raise DatasetError(f"{kind!r} is no kind of data set: choose {', '.join(KINDS)}")
     if split is not None and kind != "kitti":
         raise DatasetError(f"only KITTI raw has splits, {path} is {KINDS[kind].partition(':')[0]}")
-    if camera is not None and kind in ("re10k", "dl3dv"):
+    if camera is not None and kind in ONE_CAMERA:
         raise DatasetError(f"{path} is {KINDS[kind].partition(':')[0]}, which has one camera: leave it unnamed")
     if kind == "log":
         return _logs(path, camera)
@@ -43,6 +48,10 @@ def open_clips(
         return _kitti(path, camera, split, part)
     if kind == "waymo":
         return _waymo(path, camera)
+    if kind == "video":
+        return read_posed_videos(path)
+    if kind == "depth":
+        return iter(read_depth_folder(path))
     return _re10k(path) if kind == "re10k" else _dl3dv(path)
 
 
@@ -51,6 +60,8 @@ def recognise(path: Path) -> str:
     from pixel4d_ros.datasets.re10k import is_camera_file
 
     tests: dict[str, Callable[[], bool]] = {
+        "video": lambda: is_posed_video(path) or any(is_posed_video(p) for p in path.glob("*")),
+        "depth": lambda: is_depth_folder(path),
         "log": lambda: path.suffix in LOG_SUFFIXES or (path / "metadata.yaml").is_file() or bool(_log_files(path)),
         "waymo": lambda: path.suffix in (".tfrecord", ".parquet") or any(_has(path, p) for p in WAYMO),
         "dl3dv": lambda: (

@@ -1,0 +1,63 @@
+"""Folders of single images with dense depth: ID.jpg, ID_depth.png (16 bits, mm) and clip.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import DatasetError, read_rgb
+from pixel4d_ros.datasets.posed_video import DESCRIPTION, clip_name, is_posed_video, read_description
+from pixel4d_ros.datasets.splits import Part, choose
+
+DEPTH = "_depth.png"
+
+
+def is_depth_folder(path: Path) -> bool:
+    """Whether a folder holds single images with depth, or folders of them."""
+    return bool(depth_folders(path))
+
+
+def depth_folders(path: Path) -> list[Path]:
+    """The folder itself or those in it that hold single images with depth."""
+    return sorted(p for p in (path, *path.glob("*")) if _is_depth_folder(p))
+
+
+def read_depth_folder(path: Path, part: Part = "all") -> list[Clip]:
+    """Images as clips of one frame: all of them, those to train on, or those held out, each folder for itself.
+
+    An image called left has its partner in right.jpg, placed by clip.json's T_left_right. Raises DatasetError naming an
+    incomplete or damaged image.
+    """
+    folders = depth_folders(path)
+    if not folders:
+        raise DatasetError(f"{path} holds no images with depth: ID.jpg, ID{DEPTH} and {DESCRIPTION} were expected")
+    return [
+        _read_image(folder, depth.name[: -len(DEPTH)])
+        for folder in folders
+        for depth in choose(sorted(folder.glob(f"*{DEPTH}")), part)
+    ]
+
+
+def _is_depth_folder(path: Path) -> bool:
+    described = (path / DESCRIPTION).is_file() and not is_posed_video(path)
+    return described and next(path.glob(f"*{DEPTH}"), None) is not None
+
+
+def _read_image(folder: Path, name: str) -> Clip:
+    about = read_description(folder)
+    image, path = read_rgb(folder / f"{name}.jpg"), folder / f"{name}{DEPTH}"
+    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if depth is None or depth.dtype != np.uint16 or depth.shape != image.shape[:2]:
+        raise DatasetError(f"{path} is no 16-bit png of the size of its image")
+    K, here, now = np.array(about["K"], np.float64), np.eye(4)[None], np.zeros(1)
+    stereo = None
+    if name == "left" and (folder / "right.jpg").is_file():
+        beside = np.array(about["T_left_right"], np.float64)[None]
+        right_K = np.array(about.get("K_right", about["K"]), np.float64)
+        stereo = Clip(f"{folder.name}_right", read_rgb(folder / "right.jpg")[None], right_K, beside, now)
+    title = clip_name(f"{folder.name}_{name}", about)
+    metres = depth[None].astype(np.float32) / 1000
+    return Clip(title, image[None], K, here, now, metres, stereo=stereo, metric=bool(about.get("metric", False)))

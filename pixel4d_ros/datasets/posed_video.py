@@ -1,0 +1,162 @@
+"""Posed videos: a folder with frames.mp4 and clip.json, as docs/datasets.md describes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.geometry.rotations import FloatArray
+
+VIDEO, DESCRIPTION, POINTS = "frames.mp4", "clip.json", "points.npz"
+KINDS = ("street", "indoor", "outdoor")
+
+
+def is_posed_video(path: Path) -> bool:
+    """Whether a folder is a posed video."""
+    return (path / DESCRIPTION).is_file() and (path / VIDEO).is_file()
+
+
+def posed_videos(path: Path) -> list[Path]:
+    """The folder itself, or the posed videos in it. Raises DatasetError when there are none."""
+    found = [path] if is_posed_video(path) else sorted(p for p in path.glob("*") if is_posed_video(p))
+    if not found:
+        raise DatasetError(f"{path} holds no posed video: a folder with {VIDEO} and {DESCRIPTION} was expected")
+    return found
+
+
+def read_posed_video(folder: Path) -> Clip:
+    """A posed video as a Clip whose frames are decoded when asked for; `kind` starts its name, as in indoor_fern.
+
+    Depth comes from the folder that `depth` names, the other camera from `stereo`. Raises DatasetError for what is
+    missing or damaged, also when a frame is asked for.
+    """
+    about = read_description(folder)
+    poses = _array(folder, about, "T_world_camera", (-1, 4, 4))
+    times = _array(folder, about, "times", (len(poses),))
+    size = int(about["width"]), int(about["height"])
+    K = _array(folder, about, "K", (3, 3))
+    name = str(about.get("name", folder.name))
+    try:
+        return Clip(
+            name=clip_name(name, about),
+            images=video_frames(folder / VIDEO, size, len(poses)),
+            K=K,
+            poses=poses,
+            times=times,
+            depth=_depth(folder, size, len(poses)) if about.get("depth") else None,
+            stereo=_stereo(folder, about, name, K, poses, times) if about.get("stereo") else None,
+            metric=bool(about.get("metric", False)),
+        )
+    except ValueError as error:
+        raise DatasetError(f"{folder / DESCRIPTION}: {error}") from error
+
+
+def _stereo(
+    folder: Path, about: dict[str, Any], name: str, K: FloatArray, poses: FloatArray, times: FloatArray
+) -> Clip:
+    """The other camera, which has the same K and size."""
+    T_left_right = np.array(about["stereo"]["T_left_right"], np.float64).reshape(4, 4)
+    images = video_frames(folder / about["stereo"]["video"], (int(about["width"]), int(about["height"])), len(poses))
+    return Clip(f"{name}_right", images, K, poses @ T_left_right, times)
+
+
+def read_points(folder: Path) -> NDArray[np.float32] | None:
+    """Sparse points (N, 3) of structure from motion in the clip's world; None where there are none."""
+    path = folder / POINTS
+    if not path.is_file():
+        return None
+    try:
+        return np.asarray(np.load(path)["xyz"], np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path} is damaged or has no array xyz ({error})") from error
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """clip.json, with the fields that every reader needs. Raises DatasetError."""
+    path = folder / DESCRIPTION
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}): JSON was expected") from error
+    if not isinstance(about, dict) or "K" not in about:
+        raise DatasetError(f"{path} has no K: see docs/datasets.md for the fields of a posed video")
+    return about
+
+
+def clip_name(name: str, about: dict[str, Any]) -> str:
+    """A clip's name with its kind in front, by which training tells rooms from streets."""
+    kind = about.get("kind", "")
+    return name if kind in name.split("_") or kind not in KINDS else f"{kind}_{name}"
+
+
+def _array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...]) -> FloatArray:
+    try:
+        return np.array(about[key], np.float64).reshape(shape)
+    except KeyError:
+        raise DatasetError(f"{folder / DESCRIPTION} has no {key}: see docs/datasets.md") from None
+    except ValueError as error:
+        raise DatasetError(f"{folder / DESCRIPTION}: {key} should have the shape {shape} ({error})") from error
+
+
+def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.float32]:
+    """depth/0000.png ...: 16 bits, millimetres; a frame without a file has none."""
+
+    def load(i: int) -> NDArray[np.float32]:
+        path = folder / "depth" / f"{i:04d}.png"
+        if not path.is_file():
+            return np.zeros(size[::-1], np.float32)
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if image is None or image.dtype != np.uint16 or image.shape != size[::-1]:
+            raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels")
+        return np.asarray(image, np.float32) / 1000
+
+    return LazyFrames(load, count, size[::-1], np.float32)
+
+
+def video_frames(path: Path, size: tuple[int, int], count: int) -> LazyFrames[np.uint8]:
+    """The first count frames of a video of size (width, height), RGB. Raises DatasetError where there are fewer."""
+    video = _Video(path, size, count)
+    return LazyFrames(video.frame, count, (size[1], size[0], 3), np.uint8)
+
+
+class _Video:
+    """Frames of a video by number. Reading on in order is quick, going back starts from the first frame."""
+
+    def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing")
+        self.path, self.size, self.count = path, size, count
+        self._lock = Lock()
+        self._capture: cv2.VideoCapture | None = None
+        self._next = 0
+
+    def frame(self, number: int) -> NDArray[np.uint8]:
+        """RGB (H, W, 3)."""
+        with self._lock:
+            if self._capture is None or number < self._next:
+                self._capture, self._next = cv2.VideoCapture(str(self.path)), 0
+            while self._next < number and self._capture.grab():
+                self._next += 1
+            found, image = self._capture.read()
+            self._next += 1
+        if not found or image is None:
+            raise DatasetError(f"{self.path} ends before frame {number}, but clip.json has {self.count} poses")
+        if image.shape[1::-1] != self.size:
+            width, height = image.shape[1::-1]
+            raise DatasetError(f"{self.path} is {width}x{height}, but clip.json says {self.size[0]}x{self.size[1]}")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def read_posed_videos(path: Path) -> Iterator[Clip]:
+    """All posed videos at a path, see read_posed_video."""
+    return (read_posed_video(folder) for folder in posed_videos(path))
