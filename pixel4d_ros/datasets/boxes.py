@@ -29,6 +29,8 @@ class Box:
     T_camera_box: FloatArray
     size: FloatArray
     moving: bool
+    velocity: FloatArray | None = None  # (3,) m/s over ground, in the camera's axes; None: unknown
+    occluded: int = -1  # 0 visible, 1 partly, 2 largely, 3 or -1 unknown
 
 
 def box_corners(box: Box) -> FloatArray:

@@ -1,0 +1,68 @@
+"""Labelled 3D boxes in a file beside a log: NAME.boxes.json with NAME.mcap.
+
+`frames` is a list with, per image, `stamp` (s) and `boxes`, each with id (of the track), class, center (m, optical
+frame of the camera at that stamp), size [length, width, height] (m), rotation (3x3, box to camera; box axes x forward,
+y left, z up), velocity (m/s over ground in the camera's axes, null where unknown) and occluded (0 visible, 1 partly, 2
+largely, 3 or -1 unknown).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixel4d_ros.datasets.boxes import Box
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.geometry.rotations import FloatArray, rigid
+
+SUFFIX = ".boxes.json"
+MOVES = 0.5  # m/s over ground from which on a labelled thing counts as moving
+SAME_STAMP = 0.02  # s: labels belong to the image whose stamp is that near
+
+
+def box_file(log: Path, name: str) -> Path | None:
+    """The labels beside a log, or beside the log of that name in a folder; None where there are none."""
+    path = (log if log.is_dir() else log.parent) / f"{name}{SUFFIX}"
+    return path if path.is_file() else None
+
+
+def with_box_labels(clip: Clip, path: Path) -> Clip:
+    """The clip with the boxes of a label file; images without labels have no boxes. Raises DatasetError."""
+    frames = read_box_labels(path)
+    if not frames:
+        return clip
+    stamps = np.array(sorted(frames))
+    nearest = np.abs(stamps[:, None] - clip.times).argmin(0)
+    boxes = tuple(
+        frames[stamps[i]] if abs(stamps[i] - t) <= SAME_STAMP else () for i, t in zip(nearest, clip.times, strict=True)
+    )
+    if not any(boxes):
+        raise DatasetError(f"{path}: no label has the stamp of an image of {clip.name}: are they of another log?")
+    return replace(clip, boxes=boxes)
+
+
+def read_box_labels(path: Path) -> dict[float, tuple[Box, ...]]:
+    """Boxes by stamp in seconds; tracks are numbered 1.. in the order of their ids. Raises DatasetError."""
+    try:
+        frames = json.loads(path.read_text())["frames"]
+        ids = sorted({str(box["id"]) for frame in frames for box in frame["boxes"]})
+        numbers = {name: i for i, name in enumerate(ids, 1)}
+        return {float(f["stamp"]): tuple(_box(box, numbers[str(box["id"])]) for box in f["boxes"]) for f in frames}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} is no file of labelled boxes (frames with stamp and boxes): {error!r}") from error
+
+
+def _box(given: Mapping[str, Any], track: int) -> Box:
+    velocity: FloatArray | None = None
+    if given["velocity"] is not None:
+        velocity = np.asarray(given["velocity"], np.float64).reshape(3)
+    moving = velocity is not None and float(np.linalg.norm(velocity)) >= MOVES
+    pose = rigid(np.asarray(given["rotation"], np.float64), np.asarray(given["center"], np.float64))
+    size = np.asarray(given["size"], np.float64).reshape(3)
+    return Box(track, str(given["class"]), pose, size, moving, velocity, int(given.get("occluded", -1)))

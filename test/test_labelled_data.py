@@ -1,0 +1,92 @@
+"""Images with dense depth, and labelled boxes beside a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.depth_pairs import depth_pair_folders, read_depth_pairs
+from pixel4d_ros.datasets.image_files import DatasetError
+
+K = [[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]
+
+
+def write_pairs(folder: Path, count: int) -> None:
+    folder.mkdir()
+    (folder / "clip.json").write_text(json.dumps({"K": K, "metric": True}))
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i:03}.jpg"), np.full((48, 64, 3), 100, np.uint8))
+        cv2.imwrite(str(folder / f"{i:03}_depth.png"), np.full((48, 64), 1000 * (i + 1), np.uint16))
+
+
+def labels(stamp: float = 1.0) -> dict[str, object]:
+    box = {
+        "id": "van",
+        "class": "Van",
+        "center": [0, 1, 10],
+        "size": [4.5, 1.8, 2.0],
+        "rotation": [[0, -1, 0], [0, 0, -1], [1, 0, 0]],
+        "velocity": [0, 0, 8.0],
+        "occluded": 0,
+    }
+    parked = box | {"id": "car", "velocity": [0, 0, 0.1]}
+    return {"frames": [{"stamp": stamp, "boxes": [box, parked]}]}
+
+
+def clip_of(times: list[float]) -> Clip:
+    n = len(times)
+    return Clip("log", np.zeros((n, 48, 64, 3), np.uint8), np.array(K), np.tile(np.eye(4), (n, 1, 1)), np.array(times))
+
+
+def test_every_tenth_image_with_depth_is_held_out(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "rooms", 21)
+    (folder,) = depth_pair_folders(tmp_path)
+    held_out = read_depth_pairs(folder, "held_out")
+    assert [clip.name for clip in held_out] == ["rooms_000", "rooms_010", "rooms_020"]
+    assert len(read_depth_pairs(folder, "train")) == 18
+    depth = held_out[1].depth
+    assert depth is not None
+    assert np.allclose(depth, 11.0)
+
+
+def test_images_with_depth_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "rooms", 1)
+    cv2.imwrite(str(tmp_path / "rooms/000_depth.png"), np.zeros((48, 60), np.uint16))
+    with pytest.raises(DatasetError, match="000_depth"):
+        read_depth_pairs(tmp_path / "rooms")
+    (tmp_path / "rooms/clip.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"clip\.json must hold K"):
+        read_depth_pairs(tmp_path / "rooms")
+
+
+def test_boxes_beside_a_log_go_to_the_images_of_their_stamps(tmp_path: Path) -> None:
+    (tmp_path / "log.boxes.json").write_text(json.dumps(labels()))
+    path = box_file(tmp_path / "log.mcap", "log")
+    assert path == box_file(tmp_path, "log")
+    assert path is not None
+    clip = with_box_labels(clip_of([0.9, 1.0, 1.1]), path)
+    assert clip.boxes is not None
+    assert [len(boxes) for boxes in clip.boxes] == [0, 2, 0]
+    van, car = sorted(clip.boxes[1], key=lambda box: -box.track)
+    assert (van.label, van.moving, car.moving) == ("Van", True, False)
+    np.testing.assert_allclose(van.T_camera_box @ [1, 0, 0, 0], [0, 0, 1, 0])  # x forward is the camera's z
+    mask = clip.moving_mask(1)
+    assert mask is not None
+    assert mask[28, 31]
+    assert not clip.moving_mask(0).any()  # type: ignore[union-attr]
+
+
+def test_boxes_of_another_log_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.boxes.json"
+    path.write_text(json.dumps(labels(stamp=500.0)))
+    with pytest.raises(DatasetError, match="another log"):
+        with_box_labels(clip_of([0.9, 1.0]), path)
+    path.write_text('{"frames": [{"stamp": 1}]}')
+    with pytest.raises(DatasetError, match="labelled boxes"):
+        with_box_labels(clip_of([0.9, 1.0]), path)
