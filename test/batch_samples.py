@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, moves, no_reference
 
 SIZE = (64, 32)
 
@@ -21,6 +21,20 @@ def sample_batch(objects: int = 1) -> Batch:
     K = torch.tensor([[60.0, 0, 32], [0, 60, 16], [0, 0, 1]]).expand(1, 2, 3, 3)
     depth = torch.full((1, 32, 64), 8.0)
     centroids = torch.zeros(1, objects + 1, 3)
-    eye = torch.eye(4).expand(1, 2, 4, 4)
-    flow, speed = torch.zeros(1, 2, 32, 64), torch.tensor([0.0])
-    return Batch(images, K, eye, torch.tensor([[0.0, 0.5]]), depth, 0 * depth, ids, motions, centroids, flow, speed)
+    return Batch(
+        images=images,
+        K=K,
+        T_source_camera=torch.eye(4).expand(1, 2, 4, 4),
+        times=torch.tensor([[0.0, 0.5]]),
+        depth=depth,
+        matched=torch.zeros_like(depth),
+        hidden_depth=torch.zeros_like(depth),
+        object_ids=ids,
+        motions=motions,
+        centroids=centroids,
+        moving=moves(motions),
+        flow=torch.zeros(1, 2, 32, 64),
+        speed=torch.zeros(1),
+        metric=torch.ones(1, dtype=torch.bool),
+        **no_reference(images, K),
+    )

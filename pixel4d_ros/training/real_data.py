@@ -19,7 +19,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, moves, no_reference
 from pixel4d_ros.training.flow import FLOW_STEP, clip_flow, no_flow
 from pixel4d_ros.training.given_labels import given_labels
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
@@ -132,18 +132,23 @@ class RealData:
         velocities = to_device(np.stack([s.velocities for s in samples], dtype=np.float32), device)
         motions = torch.full((b, velocities.shape[1], 4, 3), torch.nan, device=device)
         motions[:, :, 0] = velocities
+        K = to_device(np.stack([s.K for s in samples], dtype=np.float32), device)
         return Batch(
             images=images,
-            K=to_device(np.stack([s.K for s in samples], dtype=np.float32), device),
+            K=K,
             T_source_camera=to_device(np.stack([s.poses for s in samples], dtype=np.float32), device),
             times=to_device(np.stack([s.times for s in samples], dtype=np.float32), device),
             depth=depth.clamp(min=0),
             matched=(-depth).clamp(min=0),
+            hidden_depth=torch.zeros_like(depth),
             object_ids=ids[:, 0].round().long(),
             motions=motions,
             centroids=to_device(np.stack([s.centroids for s in samples], dtype=np.float32), device),
+            moving=moves(motions),
             flow=_cut_flow(bank, frames[:, 0], [s.crop for s in samples], coarse),
             speed=to_device(np.array([s.speed for s in samples], np.float32), device),
+            metric=torch.ones(b, dtype=torch.bool, device=device),
+            **no_reference(images, K),
         )
 
 

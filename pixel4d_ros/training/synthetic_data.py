@@ -13,7 +13,7 @@ from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.synthetic import RenderedViews, sample_views
 from pixel4d_ros.training.augmentation import change_colors
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, moves, no_reference
 
 STEP = 0.1  # seconds between frames
 LONGEST_STEP = 13
@@ -33,32 +33,46 @@ def make_batches(
     scenes = sample_views(seeds, steps * STEP, size, device, kind=kind)
     T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
     images = scenes.rgb.permute(0, 1, 4, 2, 3)
+    K = scenes.K[:, None].expand(-1, views, -1, -1)
     made = Batch(
         images=images,
-        K=scenes.K[:, None].expand(-1, views, -1, -1),
+        K=K,
         T_source_camera=T,
         times=times,
         depth=scenes.depth[:, 0],
         matched=torch.zeros_like(scenes.depth[:, 0]),
+        hidden_depth=torch.zeros_like(scenes.depth[:, 0]),
         object_ids=scenes.object_ids[:, 0],
         motions=scenes.motions.float(),
         centroids=scenes.centroids.float(),
+        moving=moves(scenes.motions.float()),
         flow=exact_flow(scenes),
         speed=T[:, 1, 2, 3] / times[:, 1],
+        metric=torch.ones(total, dtype=torch.bool, device=times.device),
+        **no_reference(images, K),
     )
     return [made.part(i * count, (i + 1) * count) for i in range(MADE_AT_ONCE)]
 
 
 def varied(batch: Batch, rng: Generator) -> Batch:
     """The batch as another day might show it: other colours, and half of the time all of it in a mirror."""
-    batch = replace(batch, images=change_colors(batch.images, rng))
+    batch = _recolored(batch, rng)
     return mirrored(batch) if rng.random() < 0.5 else batch
+
+
+def _recolored(batch: Batch, rng: Generator) -> Batch:
+    """The source, its targets and its reference change their colours alike."""
+    together = torch.cat((batch.images, batch.reference[:, None]), 1)
+    *images, reference = change_colors(together, rng).unbind(1)
+    reference = reference * batch.has_reference[:, None, None, None]
+    return replace(batch, images=torch.stack(images, 1), reference=reference)
 
 
 def mirrored(batch: Batch) -> Batch:
     """The batch in a world whose left is right: x changes its sign, and turns about y and z change theirs."""
-    K, device = batch.K.clone(), batch.K.device
-    K[..., 0, 2] = batch.images.shape[-1] - 1 - K[..., 0, 2]
+    K, reference_K, device = batch.K.clone(), batch.reference_K.clone(), batch.K.device
+    for intrinsics in (K, reference_K):
+        intrinsics[..., 0, 2] = batch.images.shape[-1] - 1 - intrinsics[..., 0, 2]
     point, turn = torch.tensor([-1.0, 1, 1], device=device), torch.tensor([1.0, -1, -1], device=device)
     mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1], device=device))
     return replace(
@@ -68,10 +82,14 @@ def mirrored(batch: Batch) -> Batch:
         T_source_camera=mirror @ batch.T_source_camera @ mirror,
         depth=batch.depth.flip(-1),
         matched=batch.matched.flip(-1),
+        hidden_depth=batch.hidden_depth.flip(-1),
         object_ids=batch.object_ids.flip(-1),
         motions=batch.motions * torch.stack((point, point, turn, turn)),
         centroids=batch.centroids * point,
         flow=batch.flow.flip(-1) * point[:2, None, None],
+        reference=batch.reference.flip(-1),
+        reference_K=reference_K,
+        T_source_reference=mirror @ batch.T_source_reference @ mirror,
     )
 
 
