@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from pixel4d_ros.commands import evaluate as command
 
-TOOL = REPOSITORY / "tools" / "paste_results.py"
+TOOL = REPOSITORY / "research" / "paste_results.py"
 DOC = REPOSITORY / "docs" / "evaluation.md"
 
 

@@ -96,6 +96,6 @@ def test_where_more_moves_than_there_is_room_for_it_is_counted(
         return moved_scene if exact else replace(moved_scene, futures=(), complete=torch.tensor(False))
 
     expected = forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5])
-    monkeypatch.setattr("pixel4d_ros.forecaster.animate", too_little_room)
+    monkeypatch.setattr("pixel4d_ros.forecaster.advance", too_little_room)
     np.testing.assert_array_equal(forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5]), expected)
     assert asked == [False, True]
