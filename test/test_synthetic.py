@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from torch import Tensor
 from pixel4d_ros.cli import main
 from pixel4d_ros.geometry.rotations import axis_angle_to_quaternion, quaternion_rotate
 from pixel4d_ros.synthetic import RenderedViews, sample_views, street_clip, write_street_log
-from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadTable, expand, true_pose_changes
+from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.motion import BODY_OPTICAL, ArcActor, RoadActor, RoadTable, expand, true_pose_changes
 from pixel4d_ros.synthetic.primitives import Shape, intersect, unit_normals
+from pixel4d_ros.synthetic.renderer import render
 from pixel4d_ros.synthetic.street import make_street
 from pixel4d_ros.synthetic.textures import noise
 from pixel4d_ros.synthetic.views import kitti_intrinsics
+from pixel4d_ros.synthetic.world import Builder, Worlds
 
 SIZE = (160, 64)
 SEEDS = (1, 3, 7, 8, 11, 20)
@@ -87,7 +91,8 @@ def test_wrong_motion_would_be_noticed() -> None:
 
     def misses(scene: RenderedViews) -> Tensor:
         results = [reproject(scene, b, 1) for b in range(3)]
-        return torch.cat([(r["depth_error"].abs() > 0.03)[r["ids"] > 0] for r in results]).float().mean()
+        moving = [views.moving[b][r["ids"]] for b, r in enumerate(results)]
+        return torch.cat([(r["depth_error"].abs() > 0.03)[m] for r, m in zip(results, moving)]).float().mean()
 
     assert misses(still) > 0.5
     assert misses(views) < 0.35
@@ -121,6 +126,40 @@ def test_moving_cars_have_ids_and_parked_cars_have_none() -> None:
     ids = columns[:, 2].astype(int)
     assert layout.actors and set(ids) == set(range(len(layout.actors) + 1))
     assert (columns[ids == 0, 1] == 6).sum() > (columns[ids > 0, 1] == 6).sum()  # wheels: most cars are parked
+
+
+def test_parked_vehicles_are_objects_without_motion() -> None:
+    views = sample_views(SEEDS, torch.zeros(len(SEEDS), 1), SIZE)
+    for b, seed in enumerate(SEEDS):
+        layout, moving = make_street(seed), views.moving[b]
+        actors = len(layout.actors)
+        assert moving.sum() <= actors and not moving[actors + 1 :].any()
+        for number in set(views.object_ids[b, 0].unique().tolist()) - set(range(actors + 1)):
+            points, seen = lift(views, b, 0)
+            nearest = (points - views.centroids[b, number])[views.object_ids[b, 0][seen] == number].norm(dim=-1)
+            assert nearest.max() < 8.0  # pixels of an object lie about its centroid
+    parked = views.object_ids > torch.tensor([len(make_street(s).actors) for s in SEEDS])[:, None, None, None]
+    assert parked.float().mean() > 0.01
+
+
+def test_hidden_depth_is_that_of_the_next_static_thing() -> None:
+    street = make_street(3)
+    out, group = Builder(), 900.0
+    out.add(Shape.BOX, Material.PLAIN, center=(8, 0, 1), half=(0.5, 0.5, 5), group=group)  # what is seen
+    out.add(Shape.BOX, Material.PLAIN, center=(10, 0, 1), half=(0.5, 0.5, 5), group=group)  # of the same thing
+    out.add(Shape.BOX, Material.PLAIN, center=(14, 0, 1), half=(0.5, 2, 5), object=1, instance=1)  # moves
+    out.add(Shape.BOX, Material.PLAIN, center=(20, 0, 1), half=(0.5, 9, 9))
+    layout = replace(street, rows=out.rows())
+    camera = np.eye(4)
+    camera[:3, :3], camera[:3, 3] = BODY_OPTICAL, (0, 0, 1.5)
+    K = torch.tensor([[[40.0, 0, 31.5], [0, 40, 15.5], [0, 0, 1]]])
+    index, poses = torch.zeros(1, dtype=torch.int64), torch.eye(4).expand(1, 2, 4, 4)
+    view = torch.as_tensor(camera[None], dtype=torch.float32)
+    drawn = render(Worlds.of([layout], "cpu"), index, poses, view, K, (64, 32), hidden=torch.ones(1, dtype=torch.bool))
+    depth, hidden = drawn.depth[0, 10], drawn.hidden_depth[0, 10]
+    assert depth[31] == pytest.approx(7.5) and hidden[31] == pytest.approx(19.5, abs=1e-3)
+    assert depth[36] == pytest.approx(13.5) and hidden[36] == pytest.approx(19.5, abs=1e-3)
+    assert depth[40] == pytest.approx(19.5) and hidden[40] == 0  # open sky behind the last wall
 
 
 def test_same_seed_same_world_and_batches_equal_singles() -> None:

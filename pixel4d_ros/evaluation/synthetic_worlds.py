@@ -59,15 +59,18 @@ class WorldSet:
 
 
 def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, int]) -> Clip:
-    """One world as a clip; the motion of objects is known at frame 0 only, and zero in the rest."""
+    """One world as a clip; its objects are those that move, with their motion at frame 0 only, zero in the rest."""
     from pixel4d_ros.synthetic import sample_views
+    from pixel4d_ros.synthetic.world import MAX_OBJECTS
 
     times = np.arange(frames, dtype=np.float64) * step
     views = sample_views([seed], torch.from_numpy(times)[None], size, kind=kind)
     depth = views.depth[0].numpy()
-    motions = np.zeros((frames, *views.motions.shape[1:]), np.float32)
-    centroids = np.zeros((frames, *views.centroids.shape[1:]), np.float32)
-    motions[0], centroids[0] = views.motions[0].numpy(), views.centroids[0].numpy()
+    motions = np.zeros((frames, MAX_OBJECTS + 1, 4, 3), np.float32)
+    centroids = np.zeros((frames, MAX_OBJECTS + 1, 3), np.float32)
+    moving = views.moving[0, : MAX_OBJECTS + 1].numpy()
+    motions[0, moving] = views.motions[0, : MAX_OBJECTS + 1].numpy()[moving]
+    centroids[0, moving] = views.centroids[0, : MAX_OBJECTS + 1].numpy()[moving]
     return Clip(
         f"synthetic_{kind}_{seed}",
         _as_images(views.rgb[0]),
@@ -75,7 +78,7 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
         views.T_source_camera[0].double().numpy(),
         times,
         np.where(np.isfinite(depth), depth, 0).astype(np.float32),
-        views.object_ids[0].byte().numpy(),
+        torch.where(views.moving[0][views.object_ids[0]], views.object_ids[0], 0).byte().numpy(),
         motions,
         centroids,
     )

@@ -25,7 +25,7 @@ class Shape(IntEnum):
 COLUMNS = {
     "shape": 1,
     "material": 1,
-    "object": 1,  # 0 static, 1..M moving
+    "object": 1,  # 0 static, 1..M: moves with that actor
     "center": 3,  # metres, world, at time 0
     "yaw": 1,  # rotation local -> world: Rz(yaw) Rx(roll)
     "roll": 1,
@@ -36,6 +36,8 @@ COLUMNS = {
     "params": 4,  # the material's own numbers
     "seed": 1,
     "contact": 1,  # 1: darkens the ground and walls around it
+    "instance": 1,  # object id in the label: that of the actor, or of something that stands; 0 background
+    "group": 1,  # primitives of one thing (a tree, a car) share a number: none of them is behind another
 }
 ROW = sum(COLUMNS.values())
 SLICES: dict[str, slice] = {}

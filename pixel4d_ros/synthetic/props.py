@@ -57,34 +57,39 @@ def _template(make: Callable[[Builder, Generator], float], index: int) -> tuple[
     return out.rows(), height
 
 
-def _place(out: Builder, template: FloatArray, xy: FloatArray, yaw: float, object_id: int) -> None:
+def _place(
+    out: Builder, template: FloatArray, xy: FloatArray, yaw: float, object_id: int, height: float, stands: bool
+) -> None:
+    """Add the template's rows at xy (2,); `height` is that of its middle. One that stands becomes an object, too."""
     rows = template.copy()
     x, y = template[:, SLICES["center"]][:, 0], template[:, SLICES["center"]][:, 1]
     rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
     rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
     rows[:, SLICES["yaw"]] += yaw
     rows[:, SLICES["object"]] = object_id
+    rows[:, SLICES["instance"]] = out.stand((*xy, height)) if stands and object_id == 0 else object_id
+    rows[:, SLICES["group"]] = out.groups(1)
     out.parts.append(rows)
 
 
 def add_car(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
     """A hatchback, saloon, estate, van or lorry at xy (2,); returns the height of its middle, metres."""
     rows, height = _template(_make_car, int(rng.integers(300)))
-    _place(out, rows, xy, yaw, object_id)
+    _place(out, rows, xy, yaw, object_id, height, True)
     return height
 
 
 def add_person(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
     """A pedestrian in mid stride; returns the height of the middle."""
     rows, height = _template(_make_person, int(rng.integers(150)))
-    _place(out, rows, xy, yaw, object_id)
+    _place(out, rows, xy, yaw, object_id, height, True)
     return height
 
 
 def add_cyclist(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
     """A rider on a bicycle; returns the height of the middle."""
     rows, height = _template(_make_cyclist, int(rng.integers(100)))
-    _place(out, rows, xy, yaw, object_id)
+    _place(out, rows, xy, yaw, object_id, height, True)
     return height
 
 

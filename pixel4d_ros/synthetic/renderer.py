@@ -32,6 +32,7 @@ class Rendered:
     rgb: Tensor  # (N, H, W, 3) float32 0..1, sRGB
     depth: Tensor  # (N, H, W) metres along z, inf for the sky
     object_ids: Tensor  # (N, H, W) int64
+    hidden_depth: Tensor  # (N, H, W) metres, of the first static thing behind what is seen; 0: none, or not asked for
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ def render(
     K: Tensor,
     size: tuple[int, int],
     samples: int = 1,
+    hidden: Tensor | None = None,
 ) -> Rendered:
     """Render N views: world_of_view (N,) int64, object_poses (N, M + 1, 4, 4), T_world_camera (N, 4, 4), K (N, 3, 3).
 
     size is (width, height); samples 1, or 4 rays per pixel whose colours are averaged. Raises ValueError on others.
+    hidden (N,) bool selects the views whose hidden depth is traced.
     """
     if samples not in _OFFSETS:
         raise ValueError(f"samples must be 1 or 4 rays per pixel, got {samples}")
@@ -70,10 +73,15 @@ def render(
         if offset == (0.0, 0.0):
             first = hits
         total = total + _shade(placed, worlds, world_of_view, K, hits) / samples
-    ids = placed.primitives.object.long()
+    behind = torch.zeros_like(first.depth)
+    if hidden is not None:
+        asked = hidden.nonzero()[:, 0]
+        behind[asked] = _hidden_depth(placed, worlds, world_of_view, T_world_camera, K, size, first, asked)
+    ids = placed.primitives.instance.long()
     n = torch.arange(len(ids), device=ids.device)[:, None, None]
     object_ids = torch.where(first.primitive >= 0, ids[n, first.primitive.clamp(min=0)], 0)
-    return Rendered(_untile(total, size), _untile(first.depth, size), _untile(object_ids, size))
+    images = (total, first.depth, object_ids, behind)
+    return Rendered(*(_untile(image, size) for image in images))
 
 
 def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -101,13 +109,9 @@ def _trace(
     placed: Placed, worlds: Worlds, world: Tensor, T_world_camera: Tensor, K: Tensor, size: tuple[int, int]
 ) -> _Hits:
     R, origins = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
-    T_camera_world = torch.eye(4, device=K.device).repeat(len(K), 1, 1)
-    T_camera_world[:, :3, :3] = R.transpose(1, 2)
-    T_camera_world[:, :3, 3] = -(R.transpose(1, 2) @ origins[..., None])[..., 0]
     rays = _camera_rays(K, size) @ R.transpose(1, 2)[:, None]
     N, T, Q = rays.shape[:3]
-    boxes = screen_boxes(placed, T_camera_world, K)
-    tiles = tile_rectangles(-(-size[1] // TILE), -(-size[0] // TILE), K.device)
+    boxes, tiles = _screen(placed, T_world_camera, K, size)
     depth, primitive = first_hits(placed, origins, rays, boxes, tiles)
     road = Road(worlds.road.values[world])
     ground, kerb = intersect_ground(road, origins, rays.view(N, T * Q, 3))
@@ -122,6 +126,40 @@ def _trace(
     if kerb.any():
         normals[kerb] = _kerb_normals(Road(road.values[kerb.nonzero()[:, 0]]), points[kerb])
     return _Hits(rays, depth, primitive, kerb, points, normals)
+
+
+def _screen(
+    placed: Placed, T_world_camera: Tensor, K: Tensor, size: tuple[int, int]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Pixel rectangles of the primitives and of the tiles."""
+    R, origins = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
+    T_camera_world = torch.eye(4, device=K.device).repeat(len(K), 1, 1)
+    T_camera_world[:, :3, :3] = R.transpose(1, 2)
+    T_camera_world[:, :3, 3] = -(R.transpose(1, 2) @ origins[..., None])[..., 0]
+    tiles = tile_rectangles(-(-size[1] // TILE), -(-size[0] // TILE), K.device)
+    return screen_boxes(placed, T_camera_world, K), tiles
+
+
+def _hidden_depth(
+    placed: Placed,
+    worlds: Worlds,
+    world: Tensor,
+    T_world_camera: Tensor,
+    K: Tensor,
+    size: tuple[int, int],
+    hits: _Hits,
+    asked: Tensor,
+) -> Tensor:
+    """Depth (A, T, R) of the first static surface of another thing behind the hits of views asked (A,); 0: none."""
+    placed, T_world_camera, K = placed.of_views(asked), T_world_camera[asked], K[asked]
+    rays, primitive, front = hits.rays[asked], hits.primitive[asked], hits.depth[asked]
+    n = torch.arange(len(asked), device=K.device)[:, None, None]
+    groups = torch.where(primitive >= 0, placed.primitives.group[n, primitive.clamp(min=0)], -1.0)
+    origins = T_world_camera[:, :3, 3]
+    depth, _ = first_hits(placed, origins, rays, *_screen(placed, T_world_camera, K, size), groups)
+    ground, _ = intersect_ground(Road(worlds.road.values[world[asked]]), origins, rays.flatten(1, 2))
+    depth = torch.minimum(depth, ground.view(depth.shape))
+    return torch.where((primitive >= 0) & torch.isfinite(depth) & (depth > front), depth, 0.0)
 
 
 def _normals(placed: Placed, primitive: Tensor, points: Tensor) -> Tensor:

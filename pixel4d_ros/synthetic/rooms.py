@@ -14,12 +14,12 @@ from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.props import add_person
-from pixel4d_ros.synthetic.world import Builder, Light, StreetLayout
+from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 
 _WALL = 0.1  # metres, half the thickness
 
 
-def make_room(seed: int) -> StreetLayout:
+def make_room(seed: int) -> WorldLayout:
     """The room of that seed: 3 to 10 m wide, the camera somewhere inside, things moving in every other room."""
     rng = np.random.default_rng([seed, 3])
     half = np.array([rng.uniform(1.8, 5.0), rng.uniform(1.6, 4.5), rng.uniform(1.15, 1.6)])
@@ -39,7 +39,7 @@ def make_room(seed: int) -> StreetLayout:
     road = np.zeros(len(ROAD_COLUMNS))
     road[[ROAD_COLUMNS.index("half_width"), ROAD_COLUMNS.index("cross_half")]] = 1.0
     road[ROAD_COLUMNS.index("seed")] = seed % (1 << 20)
-    return StreetLayout(out.rows(), road, light, camera, actors)
+    return WorldLayout(out.rows(), road, light, camera, actors)
 
 
 def _tint(rng: Generator, low: float = 0.03, high: float = 0.75) -> FloatArray:
@@ -271,6 +271,6 @@ def _moving(out: Builder, rng: Generator, half: FloatArray, camera: HandheldCame
             kind, look = _finish(rng, int(rng.integers(1 << 20)))
             shape = Shape.BALL if rng.uniform() < 0.6 else Shape.BOX
             place: dict[str, Any] = {"center": (*xy, height), "half": (height,) * 3, "yaw": yaw, "contact": 0.8}
-            out.add(shape, kind, object=number, **place, **look)
+            out.add(shape, kind, object=number, instance=number, **place, **look)
         actors.append(replace(path, start=np.array([*xy, height])))
     return actors

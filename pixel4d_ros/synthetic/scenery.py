@@ -17,7 +17,7 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
     n = len(xy)
     if n == 0:
         return
-    seeds = rng.integers(1 << 20, size=n)
+    seeds, group = rng.integers(1 << 20, size=n), out.groups(n)
     trunk = size * rng.uniform(0.32, 0.45, n)
     bark = np.array([0.09, 0.075, 0.055]) * rng.uniform(0.5, 1.3, (n, 1))
     thick = 0.015 * size + 0.04
@@ -31,6 +31,7 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
         color2=bark * 0.35,
         params=(7, 0.9, 4, 0),
         seed=seeds,
+        group=group,
         contact=0.6,
     )
     green = np.array([0.055, 0.105, 0.02]) * rng.uniform(0.5, 1.3, (n, 1)) * rng.uniform(0.8, 1.2, (n, 3))
@@ -62,6 +63,7 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
             color2=leaves * 1.6,
             params=(3.0, 0.5, 0, 0),
             seed=seeds + 7 * k,
+            group=group,
         )
 
 
@@ -116,7 +118,7 @@ def add_houses(
     )
     storeys = np.maximum(1, np.round(2 * half[:, 2] / 3.0))
     params = np.column_stack((2 * half[:, 2] / storeys, rng.uniform(2.0, 3.6, n), rng.uniform(0.3, 0.55, n), style))
-    seeds = rng.integers(1 << 20, size=n)
+    seeds, group = rng.integers(1 << 20, size=n), out.groups(n)
     out.add(
         Shape.BOX,
         Material.FACADE,
@@ -128,6 +130,7 @@ def add_houses(
         color2=trim,
         params=params,
         seed=seeds,
+        group=group,
         contact=0.5,
     )
     roof = np.array([0.2, 0.075, 0.045]) * rng.uniform(0.4, 1.3, (n, 1)) * rng.uniform(0.85, 1.15, (n, 3))
@@ -148,6 +151,7 @@ def add_houses(
         color2=wall,
         params=(0.33, 0, 0, 0),
         seed=seeds + 1,
+        group=group,
     )
     tops = gabled & (rng.uniform(size=n) < 0.7)
     m = int(tops.sum())
@@ -165,4 +169,5 @@ def add_houses(
         color2=(0.1, 0.06, 0.05),
         params=(5, 0.6, 0.5, 0),
         seed=seeds[tops],
+        group=group[tops],
     )

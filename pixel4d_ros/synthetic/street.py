@@ -14,12 +14,12 @@ from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.props import add_car
 from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
 from pixel4d_ros.synthetic.traffic import add_traffic
-from pixel4d_ros.synthetic.world import Builder, Light, StreetLayout
+from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 
 TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
 
 
-def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> StreetLayout:
+def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> WorldLayout:
     """The street of that seed with everything on it, made for a drive of `horizon` seconds.
 
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
@@ -39,7 +39,9 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     _parked(out, rng, plan)
     camera = _camera(rng, plan, speed, horizon)
     actors = add_traffic(out, rng, plan, camera.car, horizon)
-    return StreetLayout(out.rows(), plan.road, _light(rng), camera, actors)
+    pose = camera(np.zeros(1))[0]
+    standing = out.number_standing(len(actors), pose[:3, 3] + 15.0 * pose[:3, 2])
+    return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)
 
 
 def _houses(out: Builder, rng: Generator, plan: Plan) -> None:

@@ -45,6 +45,11 @@ class Placed:
             rotation * half[..., None, :],
         )
 
+    def of_views(self, index: Tensor) -> Placed:
+        """Those of some views (A,)."""
+        moved = (self.centers[index], self.to_unit[index], self.to_world[index])
+        return Placed(Primitives(self.primitives.rows[index]), *moved)
+
     def corners(self) -> Tensor:
         """Corners (N, P, 8, 3) of the bounding boxes, world."""
         return self.centers[:, :, None] + torch.einsum("npij,cj->npci", self.to_world, _CORNERS.to(self.centers.device))
@@ -106,11 +111,17 @@ def tile_rectangles(rows: int, columns: int, device: torch.device) -> tuple[Tens
 
 
 def first_hits(
-    placed: Placed, origins: Tensor, rays: Tensor, boxes: tuple[Tensor, Tensor], tiles: tuple[Tensor, Tensor]
+    placed: Placed,
+    origins: Tensor,
+    rays: Tensor,
+    boxes: tuple[Tensor, Tensor],
+    tiles: tuple[Tensor, Tensor],
+    ignored: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Depth (N, T, R), inf where nothing is hit, and primitive index (N, T, R) of the nearest hit of each tile's rays.
 
-    origins (N, 3) and rays (N, T, R, 3) in the world; rays have unit camera z, so that their parameter is depth.
+    origins (N, 3) and rays (N, T, R, 3) in the world; rays have unit camera z, so that their parameter is depth. With
+    ignored (N, T, R) rays pass through everything that moves and through that group of primitives.
     """
     N, T, R = rays.shape[:3]
     unit_origins = (placed.to_unit @ (origins[:, None] - placed.centers)[..., None])[..., 0]
@@ -125,6 +136,9 @@ def first_hits(
         hit = (enter < leave) & (enter > NEAR)
         if kind == Shape.BALL:
             enter, hit = _leafy(placed, n, p, o, d, enter, leave, hit)
+        if ignored is not None:
+            background = (placed.primitives.object[n, p] == 0)[:, None]
+            hit = hit & background & (placed.primitives.group[n, p][:, None] != ignored[n, t])
         # One integer holds depth (positive floats sort like their bits) and primitive: the least is the nearest.
         key = (enter.contiguous().view(torch.int32).long() << 32) | p[:, None]
         ray = (n * T + t)[:, None] * R + lane

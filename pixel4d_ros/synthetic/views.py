@@ -19,11 +19,12 @@ from pixel4d_ros.synthetic.plan import TOWN
 from pixel4d_ros.synthetic.renderer import Rendered, render
 from pixel4d_ros.synthetic.rooms import make_room
 from pixel4d_ros.synthetic.street import make_street
-from pixel4d_ros.synthetic.world import MAX_OBJECTS, StreetLayout, Worlds
+from pixel4d_ros.synthetic.world import MAX_INSTANCES, MAX_OBJECTS, WorldLayout, Worlds
 
 KINDS = ("street", "room", "mixed")
 _T = TypeVar("_T")
 ROOM_SHARE = 0.3  # of "mixed"
+AT_REST = 0.05  # m/s, m/s^2, rad/s or rad/s^2: at less an object stands
 CLIP_SPEED = 8.0  # m/s at the start of a clip
 
 
@@ -33,12 +34,18 @@ class RenderedViews:
 
     rgb: Tensor  # (B, V, H, W, 3) float32 0..1
     depth: Tensor  # (B, V, H, W) float32 metres along z; sky = inf
-    object_ids: Tensor  # (B, V, H, W) int64: 0 = static, 1..M moving
+    object_ids: Tensor  # (B, V, H, W) int64: 0 = background, 1..M objects: first those that move, then those that stand
     K: Tensor  # (B, 3, 3) pixels
     T_source_camera: Tensor  # (B, V, 4, 4): view v's camera in the frame of view 0's camera
     times: Tensor  # (B, V) seconds after view 0
     motions: Tensor  # (B, M + 1, 4, 3): v, a, w, a_w at view 0, in view 0's optical frame; row 0 zeros
     centroids: Tensor  # (B, M + 1, 3) at view 0, in view 0's optical frame
+    hidden_depth: Tensor | None = None  # (B, H, W) metres, first static thing behind what view 0 shows; 0: none
+
+    @property
+    def moving(self) -> Tensor:
+        """Which objects (B, M + 1) move or are about to; False for the background, standing objects and unused ids."""
+        return self.motions.abs().amax((-1, -2)) > AT_REST
 
 
 def sample_views(
@@ -48,11 +55,13 @@ def sample_views(
     device: str | torch.device = "cpu",
     kind: str = "street",
     samples: int = 1,
+    hidden: bool = False,
 ) -> RenderedViews:
     """Render one world per seed at times (B, V), seconds; size is (width, height), kind one of KINDS.
 
     Objects move exactly as their motion at view 0 says (design.md section 3), so labels have no error at any time.
-    Times are taken relative to the first. The same seed gives the same world, camera and motion whatever the batch.
+    Times are taken relative to the first. With `hidden`, hidden_depth is traced, too. The same seed gives the same
+    world, camera and motion whatever the batch.
     Raises ValueError on an unknown kind or times of the wrong shape.
     """
     moments = np.asarray(torch.as_tensor(times).detach().cpu().numpy(), np.float64)
@@ -74,16 +83,20 @@ def sample_views(
     index = torch.arange(B, device=device).repeat_interleave(V)
     moved, seen, K_n = upload(poses).flatten(0, 1), upload(cameras).flatten(0, 1), K.repeat_interleave(V, 0)
 
+    first = torch.arange(B * V, device=device) % V == 0
+
     def draw(part: slice) -> Rendered:
-        return render(worlds, index[part], moved[part], seen[part], K_n[part], size, samples)
+        asked = first[part] if hidden else None
+        return render(worlds, index[part], moved[part], seen[part], K_n[part], size, samples, asked)
 
     device = torch.device(device)
     step = 1 if device.type == "cpu" else B * V
     drawn = _each(draw, [slice(k, k + step) for k in range(0, B * V, step)], device)
     out = Rendered(*(torch.cat([getattr(part, f.name) for part in drawn]) for f in fields(Rendered)))
     world_to_source = rigid_inverse(cameras[:, 0])
-    motions = [kinematics(e, T[:3, :3], MAX_OBJECTS) for e, T in zip(expansions, world_to_source)]
-    centroids = [_centroids(e.centroids, T) for e, T in zip(expansions, world_to_source)]
+    motions = [kinematics(e, T[:3, :3], MAX_INSTANCES) for e, T in zip(expansions, world_to_source)]
+    everything = [np.concatenate((e.centroids, layout.standing)) for e, layout in zip(expansions, layouts)]
+    centroids = [_centroids(places, T, MAX_INSTANCES) for places, T in zip(everything, world_to_source)]
     return RenderedViews(
         out.rgb.unflatten(0, (B, V)),
         out.depth.unflatten(0, (B, V)),
@@ -93,10 +106,11 @@ def sample_views(
         upload(moments),
         upload(np.stack(motions)),
         upload(np.stack(centroids)),
+        out.hidden_depth.unflatten(0, (B, V))[:, 0] if hidden else None,
     )
 
 
-def _layout(seed: int, kind: str, horizon: float) -> StreetLayout:
+def _layout(seed: int, kind: str, horizon: float) -> WorldLayout:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of world {kind!r}: use one of {', '.join(KINDS)}")
     room = kind == "room" or (kind == "mixed" and np.random.default_rng([seed, 7]).uniform() < ROOM_SHARE)
@@ -131,8 +145,9 @@ def _padded(poses: FloatArray) -> FloatArray:
     return out
 
 
-def _centroids(world: FloatArray, T_camera_world: FloatArray) -> FloatArray:
-    out = np.zeros((MAX_OBJECTS + 1, 3))
+def _centroids(world: FloatArray, T_camera_world: FloatArray, objects: int) -> FloatArray:
+    """Points (K, 3) of objects 1..K in the camera, padded to (objects + 1, 3)."""
+    out = np.zeros((objects + 1, 3))
     out[1 : len(world) + 1] = world @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]
     return out
 
@@ -160,7 +175,7 @@ def _counted(result: _T, part: slice, bar: tqdm | None) -> _T:
     return result
 
 
-def clip_layout(seed: int, duration: float) -> StreetLayout:
+def clip_layout(seed: int, duration: float) -> WorldLayout:
     """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on beyond."""
     return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 
@@ -195,7 +210,8 @@ def street_clip(
         index = torch.zeros(len(seen), dtype=torch.int64, device=device)
         out = render(worlds, index, moved, seen, K_n, size, samples)
         depth = torch.where(torch.isfinite(out.depth), out.depth, 0.0).cpu().numpy()
-        return (out.rgb * 255).round().byte().cpu().numpy(), depth, out.object_ids.byte().cpu().numpy()
+        ids = torch.where(out.object_ids <= len(layout.actors), out.object_ids, 0)  # only what moves
+        return (out.rgb * 255).round().byte().cpu().numpy(), depth, ids.byte().cpu().numpy()
 
     batch = 8 if device.type == "cuda" else 1
     parts = [slice(first, min(first + batch, frames)) for first in range(0, frames, batch)]
@@ -205,7 +221,7 @@ def street_clip(
     for time, T in zip(times, rigid_inverse(cameras)):
         expansion = expand(layout.actors, float(time))
         motions.append(kinematics(expansion, T[:3, :3], MAX_OBJECTS))
-        centroids.append(_centroids(expansion.centroids, T).astype(np.float32))
+        centroids.append(_centroids(expansion.centroids, T, MAX_OBJECTS).astype(np.float32))
     return Clip(
         f"synthetic_street_{seed}",
         np.concatenate(images),

@@ -16,7 +16,8 @@ from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor
 from pixel4d_ros.synthetic.primitives import COLUMNS, ROW, SLICES, Primitives, Shape
 
-MAX_OBJECTS = 10  # moving objects of a world; object ids are 1..MAX_OBJECTS
+MAX_OBJECTS = 16  # moving objects of a world: actors have the object ids 1..MAX_OBJECTS
+MAX_INSTANCES = 32  # objects of a world, standing ones included, which follow the actors
 
 
 class Builder:
@@ -24,12 +25,37 @@ class Builder:
 
     def __init__(self) -> None:
         self.parts: list[FloatArray] = []
+        self.standing: list[FloatArray] = []  # centroids (3,) of the objects that stand
+        self._groups = 0
+
+    def groups(self, count: int) -> FloatArray:
+        """Numbers (count,) for column `group` of that many things of several primitives."""
+        self._groups += count
+        return np.arange(self._groups - count + 1, self._groups + 1, dtype=np.float64)
+
+    def stand(self, centroid: ArrayLike) -> int:
+        """Value of column `instance` for one more object that stands, until `number_standing` gives it an id."""
+        self.standing.append(np.asarray(centroid, np.float64))
+        return -len(self.standing)
+
+    def number_standing(self, actors: int, place: FloatArray) -> FloatArray:
+        """Give the objects that stand nearest to a place (3,) the ids after the actors'; their centroids (S, 3)."""
+        centroids = np.array(self.standing).reshape(-1, 3)
+        order = np.argsort(np.linalg.norm(centroids - place, axis=-1))[: MAX_INSTANCES - actors]
+        ids = np.zeros(len(centroids) + 1)
+        ids[order + 1] = actors + 1 + np.arange(len(order))
+        for rows in self.parts:
+            instance = rows[:, SLICES["instance"]]
+            instance[...] = np.where(instance < 0, ids[np.abs(instance).astype(int) * (instance < 0)], instance)
+        return centroids[order]
 
     def add(self, shape: Shape, material: Material, count: int = 1, **columns: ArrayLike) -> None:
         """Append `count` primitives; columns as in COLUMNS, each of shape (width,), (count,) or (count, width)."""
         rows = np.zeros((count, ROW))
         rows[:, SLICES["shape"]] = int(shape)
         rows[:, SLICES["material"]] = int(material)
+        if "group" not in columns:
+            columns["group"] = self.groups(count)
         for name, value in columns.items():
             array = np.asarray(value, np.float64)
             if COLUMNS[name] == 1:
@@ -57,7 +83,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class StreetLayout:
+class WorldLayout:
     """One world at time 0: x forward along the street, y left, z up, metres; the ground is at z = 0."""
 
     rows: FloatArray  # (P, ROW)
@@ -65,6 +91,7 @@ class StreetLayout:
     light: Light
     camera: Callable[[FloatArray], FloatArray]  # times (T,) -> T_world_camera (T, 4, 4)
     actors: list[Actor] = field(default_factory=list)  # actor k has object id k + 1
+    standing: FloatArray = field(default_factory=lambda: np.zeros((0, 3)))  # (S, 3) centroids, ids after the actors'
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ class Worlds:
     haze: Tensor
 
     @staticmethod
-    def of(layouts: Sequence[StreetLayout], device: str | torch.device) -> Worlds:
+    def of(layouts: Sequence[WorldLayout], device: str | torch.device) -> Worlds:
         """Pad and upload."""
         rows = np.zeros((len(layouts), max(len(x.rows) for x in layouts), ROW), np.float32)
         rows[:, :, SLICES["half"]] = 1
