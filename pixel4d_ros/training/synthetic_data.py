@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
@@ -13,10 +14,11 @@ from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.synthetic import RenderedViews, sample_views
 from pixel4d_ros.training.augmentation import change_colors
-from pixel4d_ros.training.batch import Batch, moves, no_reference
+from pixel4d_ros.training.batch import Batch
 
 STEP = 0.1  # seconds between frames
 LONGEST_STEP = 13
+LONGEST_REFERENCE = 5  # steps from the reference image to the source
 SOON = 3  # steps after the source at most for view 1
 MADE_AT_ONCE = 4  # batches: many worlds cost little more than a few, since each is little work for a GPU
 
@@ -24,32 +26,41 @@ MADE_AT_ONCE = 4  # batches: many worlds cost little more than a few, since each
 def make_batches(
     count: int, views: int, size: tuple[int, int], rng: Generator, device: torch.device, kind: str = "mixed"
 ) -> list[Batch]:
-    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind as sample_views has it."""
+    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind as sample_views has it.
+
+    The reference image is one step before the source, sometimes up to LONGEST_REFERENCE steps.
+    """
     total = count * MADE_AT_ONCE
-    steps = torch.from_numpy(rng.integers(1, LONGEST_STEP + 1, (total, views)))
+    steps = torch.from_numpy(rng.integers(1, LONGEST_STEP + 1, (total, views + 1)))
     steps[:, 0] = 0
     steps[:, 1] = torch.from_numpy(rng.integers(1, SOON + 1, total))
+    ago = rng.integers(2, LONGEST_REFERENCE + 1, total)
+    steps[:, views] = -torch.from_numpy(np.where(rng.random(total) < 0.6, 1, ago))
     seeds = [int(s) for s in rng.integers(FIRST_TRAINING_SEED, 1 << 31, total)]
-    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind)
+    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True)
+    assert scenes.hidden_depth is not None
     T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
     images = scenes.rgb.permute(0, 1, 4, 2, 3)
     K = scenes.K[:, None].expand(-1, views, -1, -1)
     made = Batch(
-        images=images,
+        images=images[:, :views],
         K=K,
-        T_source_camera=T,
-        times=times,
+        T_source_camera=T[:, :views],
+        times=times[:, :views],
         depth=scenes.depth[:, 0],
         matched=torch.zeros_like(scenes.depth[:, 0]),
-        hidden_depth=torch.zeros_like(scenes.depth[:, 0]),
+        hidden_depth=scenes.hidden_depth,
         object_ids=scenes.object_ids[:, 0],
         motions=scenes.motions.float(),
         centroids=scenes.centroids.float(),
-        moving=moves(scenes.motions.float()),
+        moving=scenes.moving.float(),
         flow=exact_flow(scenes),
         speed=T[:, 1, 2, 3] / times[:, 1],
         metric=torch.ones(total, dtype=torch.bool, device=times.device),
-        **no_reference(images, K),
+        reference=images[:, views],
+        reference_K=scenes.K,
+        T_source_reference=T[:, views],
+        reference_time=times[:, views],
     )
     return [made.part(i * count, (i + 1) * count) for i in range(MADE_AT_ONCE)]
 
