@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the scene of one image and the tracker: detections out of a scene, tracked velocities back into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.outputs.moving_objects import moving_objects
+from pixel4d_ros.outputs.tracking import Detection, TrackedObject
+from pixel4d_ros.scene import DynamicGaussians
+
+# Standard deviations of what one image measures: a part of the distance, and a part that does not depend on it.
+ALONG_RAY = (0.06, 0.4)  # share of the distance, metres
+ACROSS_RAY = (0.02, 0.25)  # share of the distance, metres
+SPEED = (0.25, 1.5)  # share of the speed, m/s
+
+
+def detections_of(
+    scene: DynamicGaussians,
+    T_fixed_scene: FloatArray,
+    confidence: Mapping[int, float] | None = None,
+    moving: Mapping[int, float] | None = None,
+    labels: Mapping[int, str] | None = None,
+) -> list[Detection]:
+    """The scene's moving objects at its t = 0 as detections in a fixed frame whose z is up, given T_fixed_scene (4, 4).
+
+    confidence and moving (probabilities) and labels (classes) by object id of the scene, where the predictor has them.
+    """
+    confidence, moving, labels = confidence or {}, moving or {}, labels or {}
+    R, eye = T_fixed_scene[:3, :3], T_fixed_scene[:3, 3]
+    colors = scene.per_object(scene.colors).cpu().double().numpy()
+    found = []
+    for o in moving_objects(scene, R[2], []):
+        T = T_fixed_scene @ o.T_source_box
+        velocity = R @ o.velocity
+        speed = SPEED[0] * float(np.linalg.norm(velocity)) + SPEED[1]
+        found.append(
+            Detection(
+                scene_id=o.object_id,
+                center=T[:3, 3],
+                size=o.size,
+                yaw=float(np.arctan2(T[1, 0], T[0, 0])),
+                center_covariance=_center_covariance(T[:3, 3] - eye),
+                velocity=velocity,
+                velocity_covariance=np.eye(3) * speed**2,
+                color=colors[o.object_id],
+                label=labels.get(o.object_id, ""),
+                confidence=confidence.get(o.object_id, Detection.confidence),
+                moving=moving.get(o.object_id, 0.8),  # the scene moves it
+            )
+        )
+    return found
+
+
+def lasting_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
+    """Lasting id by the object id of the newest scene, for the objects detected in it."""
+    return {o.scene_id: o.id for o in tracked if o.scene_id}
+
+
+def with_tracked_velocities(
+    scene: DynamicGaussians, tracked: Sequence[TrackedObject], T_fixed_scene: FloatArray
+) -> DynamicGaussians:
+    """The scene with the smoothed velocities of its tracked objects in the place of one image's.
+
+    Sampled futures are shifted by the same difference, so that they keep their spread about sample 0.
+    """
+    R = torch.as_tensor(T_fixed_scene[:3, :3], dtype=scene.means.dtype, device=scene.means.device)
+    shift = torch.zeros_like(scene.centroids)
+    measured = scene.per_object(scene.velocities)
+    for o in tracked:
+        if o.scene_id:
+            shift[o.scene_id] = torch.as_tensor(o.velocity, dtype=R.dtype, device=R.device) @ R - measured[o.scene_id]
+    change = shift[scene.object_ids]
+    return replace(
+        scene,
+        velocities=scene.velocities + change,
+        futures=tuple(replace(m, velocities=m.velocities + change) for m in scene.futures),
+    )
+
+
+def _center_covariance(ray: FloatArray) -> FloatArray:
+    """Covariance (3, 3) of a centre seen along ray (3,), metres: depth is less certain than direction."""
+    distance = float(np.linalg.norm(ray))
+    along, across = (share * distance + constant for share, constant in (ALONG_RAY, ACROSS_RAY))
+    direction = ray / max(distance, 1e-6)
+    outer = np.outer(direction, direction)
+    covariance: FloatArray = along**2 * outer + across**2 * (np.eye(3) - outer)
+    return covariance
