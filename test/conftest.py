@@ -1,4 +1,4 @@
-"""Shared by all tests: where the real driving logs are, when they are there at all, and a ROS context."""
+"""Fixtures of all tests: a ROS context, the node and a client in it, and processes in a ROS domain of their own."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def shared_path(relative: str) -> Path:
-    """A file or folder of the real data beside the repository, or a skip that says what is missing."""
-    root = Path(os.environ.get("PIXEL4D_SHARED", REPOSITORY.parent / "shared"))
-    path = root / relative
-    if not path.exists():
-        pytest.skip(f"needs real data: {relative} beside the repository (or set PIXEL4D_SHARED to its folder)")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +24,7 @@ def ros_context() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest, ros_context: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The node in a process of its own, active, with the test file's ARGUMENTS and PARAMETERS."""
-    from harness import running_node
+    from support.harness import running_node
 
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with running_node(log, *getattr(request.module, "ARGUMENTS", ()), **request.module.PARAMETERS) as process:
@@ -46,7 +34,7 @@ def node(request: pytest.FixtureRequest, ros_context: None, tmp_path_factory: py
 @pytest.fixture(scope="module")
 def client(request: pytest.FixtureRequest, node: Any) -> Iterator[Any]:
     """A client connected with that node; it listens to forecasts unless the test file says LISTEN = False."""
-    from harness import Client
+    from support.harness import Client
 
     made = Client(listen=getattr(request.module, "LISTEN", True))
     yield made.connect()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.errors import WeightsError

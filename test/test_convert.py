@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_samples import FRAMES, street
-from kitti_sample import BASELINE, write_kitti
-from log_samples import entries, write_mcap
+from support.dataset_samples import FRAMES, street
+from support.kitti_sample import BASELINE, write_kitti
+from support.log_samples import entries, write_mcap
 from test_dl3dv import write_scene
 from test_re10k import NAME, write_clip
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
-from log_samples import START, camera_info, entries, header, image_message, picture, write_mcap
+from support.log_samples import START, camera_info, entries, header, image_message, picture, write_mcap
+from support.paths import REPOSITORY
 
 import pixel4d_ros.synthetic
 from pixel4d_ros.commands import demo

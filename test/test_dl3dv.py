@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import shared_path
-from dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, project, street, world_points
+from support.dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, project, street, world_points
+from support.paths import shared_path
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv

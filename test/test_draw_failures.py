@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.forecaster import Forecaster
 

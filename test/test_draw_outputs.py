@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace as Message
 
 import numpy as np
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_outputs

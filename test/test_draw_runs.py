@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_runs

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shared_path
-from log_samples import (
+from support.log_samples import (
     SPEED,
     START,
     TURN,
@@ -27,6 +26,7 @@ from log_samples import (
     write_mcap,
     write_rosbag1,
 )
+from support.paths import shared_path
 
 from pixel4d_ros.datasets import driving_log
 from pixel4d_ros.datasets.clip import Clip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_samples import drive
+from support.dataset_samples import drive
 
 from pixel4d_ros.commands import evaluate as command
 from pixel4d_ros.datasets.clip import Clip

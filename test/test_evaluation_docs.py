@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.commands import evaluate as command
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataset_samples import Photo, street_photo
 from numpy.typing import NDArray
+from support.dataset_samples import Photo, street_photo
 
 from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from dataset_samples import Photo, street_photo
+from support.dataset_samples import Photo, street_photo
 from test_forecaster import tensors
 
 from pixel4d_ros import Camera, CameraPath, Forecaster, ReferenceView

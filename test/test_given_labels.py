@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import shared_path
-from dataset_samples import street, world_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dataset_samples import street, world_boxes
+from support.paths import shared_path
 
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip

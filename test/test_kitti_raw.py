@@ -8,8 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import shared_path
-from dataset_samples import (
+from support.dataset_samples import (
     FRAMES,
     SIZE,
     assert_same_boxes,
@@ -19,7 +18,8 @@ from dataset_samples import (
     world_boxes,
     world_points,
 )
-from kitti_sample import BASELINE, write_kitti
+from support.kitti_sample import BASELINE, write_kitti
+from support.paths import shared_path
 
 from pixel4d_ros.datasets.boxes import box_mask
 from pixel4d_ros.datasets.image_files import DatasetError

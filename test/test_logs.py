@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import shared_path
-from log_samples import (
+from rosbags.rosbag2 import StoragePlugin
+from support.log_samples import (
     START,
     compressed_message,
     entries,
@@ -19,7 +19,7 @@ from log_samples import (
     write_rosbag1,
     write_rosbag2,
 )
-from rosbags.rosbag2 import StoragePlugin
+from support.paths import shared_path
 
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader

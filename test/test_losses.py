@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batch_samples import SIZE, sample_batch
+from support.batch_samples import SIZE, sample_batch
 
 from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps
 from pixel4d_ros.predictor.latent import Latent

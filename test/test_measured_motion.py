@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import shared_path
 
 from pixel4d_ros import Camera, CameraPath, DynamicGaussians, Forecaster, ReferenceView
 from pixel4d_ros.datasets.clip import Clip

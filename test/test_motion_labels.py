@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dataset_samples import laser_street
+from support.dataset_samples import laser_street
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.training import motion_labels, real_data

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.clip import Clip

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.paths import shared_path
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.camera import Camera

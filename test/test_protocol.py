@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_samples import drive
+from support.dataset_samples import drive
 
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences, find_sequences

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, street
+from support.dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, street
 
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.re10k import camera_files, frame_folder, read_re10k, read_re10k_folder

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from network_answers import answers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.network_answers import answers
+from support.paths import REPOSITORY
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.network import Network

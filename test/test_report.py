@@ -13,8 +13,8 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import REPOSITORY, shared_path
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from support.paths import REPOSITORY, shared_path
 
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.node_record import rate

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import shared_path
-from dataset_samples import laser_street
+from support.dataset_samples import laser_street
+from support.paths import shared_path
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from network_answers import answers
+from support.network_answers import answers
+from support.paths import REPOSITORY
 
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network

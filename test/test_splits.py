@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, choose
 from pixel4d_ros.training.config import Source, TrainingConfig

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from batch_samples import SIZE, sample_batch
-from conftest import REPOSITORY
 from safetensors.torch import load_file
+from support.batch_samples import SIZE, sample_batch
+from support.paths import REPOSITORY
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights

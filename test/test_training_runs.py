@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.paths import REPOSITORY
 
 from pixel4d_ros import cli
 from pixel4d_ros.errors import WeightsError

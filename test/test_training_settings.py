@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros import cli
 from pixel4d_ros.datasets.clip import Clip

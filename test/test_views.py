@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dataset_samples import street_photo
 from hypothesis import given
 from hypothesis import strategies as st
+from support.dataset_samples import street_photo
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.rendering import moved_scene

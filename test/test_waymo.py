@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import waymo_sample as sample
-from dataset_samples import FRAMES, SIZE, assert_same_boxes, assert_same_cameras, lazily_read, street, world_boxes
+from support import waymo_sample as sample
+from support.dataset_samples import (
+    FRAMES,
+    SIZE,
+    assert_same_boxes,
+    assert_same_cameras,
+    lazily_read,
+    street,
+    world_boxes,
+)
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.datasets.clip import Clip

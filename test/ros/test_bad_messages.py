@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, NodeProcess, image, path, picture, recovers, running_node, stamp
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage
+from support.harness import HEIGHT, WIDTH, Client, NodeProcess, image, path, picture, recovers, running_node, stamp
 
 from pixel4d_ros.ros.diagnostics import REPEAT_S
 

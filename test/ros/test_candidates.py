@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from support.harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp
 
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import read_pose

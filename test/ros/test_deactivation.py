@@ -14,10 +14,10 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 import torch
-from harness import Client, call, path, transition
 from lifecycle_msgs.msg import Transition
 from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.executors import SingleThreadedExecutor
+from support.harness import Client, call, path, transition
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
 from pixel4d_ros.ros.forecast_node import ForecastNode

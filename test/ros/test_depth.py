@@ -14,10 +14,10 @@ import rclpy
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, calibration, image, picture, set_parameter, stamp
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
+from support.harness import HEIGHT, WIDTH, Client, calibration, image, picture, set_parameter, stamp
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.forecaster import Forecaster

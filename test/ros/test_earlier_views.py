@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import image, stamp
 from nav_msgs.msg import Odometry
+from support.harness import image, stamp
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip

@@ -14,9 +14,9 @@ import yaml
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from conftest import REPOSITORY
-from harness import Client, call, running_node
 from rcl_interfaces.srv import DescribeParameters
+from support.harness import Client, call, running_node
+from support.paths import REPOSITORY
 
 from pixel4d_ros.ros.parameter_documents import descriptor
 from pixel4d_ros.ros.parameters import Parameters, parameter_name

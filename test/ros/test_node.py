@@ -12,8 +12,10 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from conftest import REPOSITORY
-from harness import (
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from sensor_msgs.msg import CompressedImage
+from support.harness import (
     HEIGHT,
     WIDTH,
     Client,
@@ -27,9 +29,7 @@ from harness import (
     text,
     transition,
 )
-from lifecycle_msgs.msg import Transition
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from sensor_msgs.msg import CompressedImage
+from support.paths import REPOSITORY
 
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import fill, read_pose

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import (
+from sensor_msgs.msg import PointCloud2
+from support.harness import (
     HEIGHT,
     WIDTH,
     Client,
@@ -23,7 +24,6 @@ from harness import (
     set_parameter,
     stamp,
 )
-from sensor_msgs.msg import PointCloud2
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 

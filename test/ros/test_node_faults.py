@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -14,10 +13,11 @@ import rclpy
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import T0, Client, NodeProcess, call, path, picture, recovers, running_node, stamp
 from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
+from support.harness import T0, Client, NodeProcess, call, path, picture, recovers, running_node, stamp
+from support.paths import SUPPORT
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
 from pixel4d_ros.ros.forecast_node import ForecastNode
@@ -185,7 +185,7 @@ def fails_once_in_the_log(failing: Failing, client: Client, capfd, words: str) -
 def test_device_memory_that_runs_out_skips_frames_and_goes_on(tmp_path):
     """The node in a process of its own, whose GPU is full until it is not: one line, and no restart."""
     full = tmp_path / "full"
-    program = (str(Path(__file__).with_name("short_of_memory_node.py")), str(full))
+    program = (str(SUPPORT / "short_of_memory_node.py"), str(full))
     parameters = {"steps": 2, "diagnostics_period": 0.2}
     with running_node(tmp_path / "log.txt", "-r", "__ns:=/short", program=program, **parameters) as node:
         client = Client(namespace="short").connect()

@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
 from nav_msgs.msg import OccupancyGrid, Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from support.harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
 from visualization_msgs.msg import Marker, MarkerArray
 
 from pixel4d_ros.camera import Camera
@@ -209,7 +209,7 @@ def test_splats_are_as_long_as_ros_makes_them():
 
 def test_splats_lie_in_odometrys_frame():
     """RVizSplat takes them for the fixed frame's, whatever the header says."""
-    from drive import surroundings
+    from support.drive import surroundings
     from test_conversions import scene_of
 
     scene, odometry = scene_of(5), OdometryTrack()

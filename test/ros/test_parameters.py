@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.ros.parameter_documents import to_markdown, to_yaml
 from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated

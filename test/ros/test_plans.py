@@ -15,9 +15,9 @@ pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import PoseStamped, Quaternion, Transform, Vector3
-from harness import Client, NodeProcess, running_node, stamp
 from nav_msgs.msg import Odometry, Path
 from std_msgs.msg import Header
+from support.harness import Client, NodeProcess, running_node, stamp
 from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectoryPoint
 
 from pixel4d_ros.camera import CameraPath

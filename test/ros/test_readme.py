@@ -8,7 +8,7 @@ import shlex
 from importlib import import_module
 
 import pytest
-from conftest import REPOSITORY
+from support.paths import REPOSITORY
 
 from pixel4d_ros.cli import COMMANDS
 from pixel4d_ros.ros.parameter_documents import to_markdown

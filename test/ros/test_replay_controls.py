@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start, stopped
-from log_samples import entries, write_mcap
+from support.commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start, stopped
+from support.log_samples import entries, write_mcap
+from support.paths import SUPPORT
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 
@@ -42,7 +43,7 @@ def test_slow_and_fast(
 
 
 def oracle(log: Path, environment: dict[str, str], topic: str, steps: int = 4) -> subprocess.Popen[str]:
-    script = Path(__file__).with_name("oracle_node.py")
+    script = SUPPORT / "oracle_node.py"
     process = start(environment, [sys.executable, str(script), str(log), topic, str(steps)])
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

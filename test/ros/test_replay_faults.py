@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import command, start
-from log_samples import SPEED, entries, write_mcap
+from support.commands import command, start
+from support.log_samples import SPEED, entries, write_mcap
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from harness import Client, call, running_node
+from support.harness import Client, call, running_node
 
 from pixel4d_ros.ros.bag.services import service_type
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start
-from log_samples import entries, write_mcap
+from support.commands import PATIENCE_S, arrivals, command, finish, hear, recorder, start
+from support.log_samples import entries, write_mcap
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import command, hear, start, stopped
-from log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
+from support.commands import command, hear, start, stopped
+from support.log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 

@@ -15,7 +15,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (make setup)")
 
-from harness import Client, running_node  # noqa: E402 (after the skip)
+from support.harness import Client, running_node  # noqa: E402 (after the skip)
 
 SECONDS = float(os.environ.get("PIXEL4D_SOAK_SECONDS", "0"))
 LATENCY = "latency p99 (ms)"

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 pytest.importorskip("tf2_ros", reason="needs tf2_ros, which only ROS distributions have")
 
-import harness  # noqa: F401  (a ROS domain of the test's own)
 import rclpy
+import support.harness  # noqa: F401  (a ROS domain of the test's own)
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
 
-from drive import AHEAD, T0, TIMES, drive, odometry_track, path_message, stamp, surroundings
 from nav_msgs.msg import Odometry, Path
+from support.drive import AHEAD, T0, TIMES, drive, odometry_track, path_message, stamp, surroundings
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import Forecaster

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from drive import T0, stamp
 from nav_msgs.msg import Odometry
+from support.drive import T0, stamp
 
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.transforms import NullTransforms, OdometryTrack, PoseBuffer, TransformTree

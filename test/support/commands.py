@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from conftest import REPOSITORY
 
 from pixel4d_ros.logs.reader import LogReader
+from support.paths import REPOSITORY
 
 PATIENCE_S = 60.0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from dataset_samples import BOX_SIZE, SIZE, street, world_boxes
 
 from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
+from support.dataset_samples import BOX_SIZE, SIZE, street, world_boxes
 
 LATITUDE, LONGITUDE, ALTITUDE = 49.015, 8.434, 116.4
 EARTH = 6378137.0
