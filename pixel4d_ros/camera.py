@@ -53,6 +53,11 @@ def unproject(pixels: ArrayLike, depth: ArrayLike, K: FloatArray) -> FloatArray:
     return np.asarray(homogeneous @ np.linalg.inv(K).T * np.asarray(depth, np.float64)[..., None])
 
 
+def _pixel_scale(sx: float, sy: float) -> FloatArray:
+    """(3, 3): pixel coordinates after scaling by sx, sy; pixel centres are integers, the corner is at (-0.5, -0.5)."""
+    return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
+
+
 SPEED_INTERVAL = 0.1  # seconds over which a path's speed is measured
 
 
@@ -69,10 +74,11 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same camera with its image resampled to width x height pixels."""
-        sx, sy = width / self.width, height / self.height
-        # Pixel centres at integers: the image's corner is at (-0.5, -0.5).
-        scale = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
-        return Camera(scale @ self.K, width, height)
+        return Camera(_pixel_scale(width / self.width, height / self.height) @ self.K, width, height)
+
+    def binned(self, x: int, y: int) -> Camera:
+        """The same camera with x times y pixels in one; what is left over at the right and at the bottom is cut off."""
+        return Camera(_pixel_scale(1 / x, 1 / y) @ self.K, self.width // x, self.height // y)
 
     def shifted(self, left: int, top: int, width: int, height: int) -> Camera:
         """The camera of the window whose upper left pixel is (left, top); negative offsets pad."""

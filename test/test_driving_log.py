@@ -186,7 +186,9 @@ def test_logs_without_what_a_clip_needs(tmp_path: Path) -> None:
         replace(e, message=camera_info(T, e.time_ns, focal=0.0)) if e.topic.endswith("camera_info") else e
         for e in entries()
     ]
-    with pytest.raises(LogError, match=r"/camera/left/camera_info: focal lengths must be positive, got fx=0"):
+    with pytest.raises(
+        LogError, match=r"/camera/left/camera_info: CameraInfo has focal lengths 0, 0: .* not calibrated"
+    ):
         read_clip(write_mcap(tmp_path / "d.mcap", uncalibrated))
 
 

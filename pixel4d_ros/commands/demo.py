@@ -123,15 +123,15 @@ class Job:
 
 def read_job(log_path: Path, camera: str | None) -> Job:
     """Look into a log. Raises LogError when the node could not work with it."""
-    from pixel4d_ros.datasets.driving_log import read_intrinsics
+    from pixel4d_ros.logs.calibration import read_image_camera
     from pixel4d_ros.logs.reader import LogError, LogReader
     from pixel4d_ros.logs.streams import pick_streams
     from pixel4d_ros.logs.transforms import read_frames
 
     with LogReader(log_path) as log:
         streams = pick_streams(log, camera)
-        read_intrinsics(log, streams.camera_info.name if streams.camera_info else None, streams.image.name)
         image = next(log.messages([streams.image.name])).message
+        read_image_camera(log, streams.image, streams.camera_info, image)
         try:
             track, mounting = read_frames(log, streams).camera_track(image.header.frame_id.strip("/"))
         except LogError as error:
@@ -185,12 +185,15 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
 
 def node_command(job: Job, args: argparse.Namespace) -> list[str]:
     """The forecast node, with its topics and parameters for this log."""
+    from pixel4d_ros.geometry.camera_info import is_rectified_topic
+
     parameters: dict[str, Any] = {
         "use_sim_time": True,
         "device": args.device,
         "num_samples": args.samples,
         "image_transport": "compressed" if job.streams.compressed else "raw",
         "base_frame": job.base_frame,
+        "rectify": not is_rectified_topic(job.streams.image.name),
         **mounting_parameters(job.mounting),
     }
     if args.weights is not None:

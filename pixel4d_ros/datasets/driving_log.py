@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import check_intrinsics
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
+from pixel4d_ros.logs.calibration import read_image_camera
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
@@ -29,17 +31,18 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
     are the odometry's, interpolated to the stamps, times base -> camera of tf; without odometry those of tf, or the
     first poses of the Path messages. Images outside the time of the poses are left out. Depth comes from a depth topic
     of the same camera; `stereo` from the right camera when each image has a partner within half a frame.
+    Distorted images, and depth in their pixels, are undistorted: K is that of the images that the clip holds.
     Raises LogError, also when a damaged image is asked for.
     """
     with LogReader(path) as log:
         streams = pick_streams(log, camera)
-        K = read_intrinsics(log, streams.camera_info.name if streams.camera_info else None, streams.image.name)
         frames = read_frames(log, streams)
         others = (streams.depth, streams.right_image if streams.right_camera_info else None)
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
         index = indices[streams.image.name][start : None if count is None else start + count]
         if not len(index.stamps):
             raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
+        camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first)
         try:
             track, mount = frames.camera_track(index.frame_id)
         except LogError as error:
@@ -48,27 +51,21 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
         if not keep.any():
             raise LogError(f"{log.path}: no image was taken while poses were logged: check the stamps of both")
         index = index[keep]
-        images = lazy_images(log.path, index, decode_image)
+        images = lazy_images(log.path, index, _image_decoder(camera_model))
+        depth = indices.get(streams.depth.name) if streams.depth else None
         return Clip(
             name=log.path.stem,
             images=images,
-            K=K,
+            K=camera_model.camera.K,
             poses=track.at(index.stamps) @ mount,
             times=seconds(index.stamps),
-            depth=_read_depth(log, indices.get(streams.depth.name) if streams.depth else None, index, images.shape),
+            depth=_read_depth(log, depth, index, camera_model),
             stereo=_read_stereo(log, streams, indices, index, frames),
         )
 
 
-def read_intrinsics(log: LogReader, info_topic: str | None, image_topic: str) -> FloatArray:
-    """K (3, 3) of a camera's first CameraInfo. Raises LogError when there is none, or it is not calibrated."""
-    if info_topic is None:
-        raise LogError(f"{log.path} has no CameraInfo for {image_topic}: record the camera's camera_info topic as well")
-    info = next(log.messages([info_topic])).message
-    try:
-        return check_intrinsics(np.reshape(info.k, (3, 3)))
-    except ValueError as error:
-        raise LogError(f"{log.path}: {info_topic}: {error}") from error
+def _image_decoder(camera_model: ImageCamera) -> Callable[[Any], NDArray[np.uint8]]:
+    return lambda message: camera_model.image(decode_image(message))
 
 
 def nearest(stamps: NDArray[np.int64], to: NDArray[np.int64] | int) -> NDArray[np.int64]:
@@ -85,13 +82,16 @@ def half_period(stamps: NDArray[np.int64]) -> float:
 
 
 def _read_depth(
-    log: LogReader, found: ImageIndex | None, index: ImageIndex, shape: tuple[int, ...]
+    log: LogReader, found: ImageIndex | None, index: ImageIndex, camera_model: ImageCamera
 ) -> LazyFrames[np.float32] | None:
     """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without depth in the images' pixels."""
     if found is None:
         return None
-    depth = lazy_images(log.path, found, decode_depth)
-    if depth.shape[1:] != shape[1:3]:
+    size = camera_model.camera.height, camera_model.camera.width
+    rectified = is_rectified_topic(found.topic)
+    decode = decode_depth if rectified else lambda message: camera_model.depth(decode_depth(message))
+    depth = lazy_images(log.path, found, decode)
+    if depth.shape[1:] != size:
         warnings.warn(
             f"{log.path}: depth {depth.shape[2]}x{depth.shape[1]} is not in the images' pixels and is ignored",
             stacklevel=2,
@@ -99,8 +99,8 @@ def _read_depth(
         return None
     partner = nearest(found.stamps, index.stamps)
     paired = np.abs(found.stamps[partner] - index.stamps) <= half_period(index.stamps)
-    empty = np.zeros(shape[1:3], np.float32)
-    return LazyFrames(lambda i: depth[partner[i]] if paired[i] else empty, len(partner), shape[1:3], np.float32)
+    empty = np.zeros(size, np.float32)
+    return LazyFrames(lambda i: depth[partner[i]] if paired[i] else empty, len(partner), size, np.float32)
 
 
 def _read_stereo(
@@ -110,11 +110,13 @@ def _read_stereo(
     if streams.right_image is None or streams.right_camera_info is None:
         return None
     found = indices[streams.right_image.name]
-    K = read_intrinsics(log, streams.right_camera_info.name, found.topic)
+    camera_model = read_image_camera(log, streams.right_image, streams.right_camera_info, found.first)
     partner = nearest(found.stamps, left.stamps)
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None
     found = found[partner]
     track, mount = frames.camera_track(found.frame_id)
-    images = lazy_images(log.path, found, decode_image)
-    return Clip(f"{log.path.stem}_right", images, K, track.at(found.stamps) @ mount, seconds(left.stamps))
+    images = lazy_images(log.path, found, _image_decoder(camera_model))
+    return Clip(
+        f"{log.path.stem}_right", images, camera_model.camera.K, track.at(found.stamps) @ mount, seconds(left.stamps)
+    )

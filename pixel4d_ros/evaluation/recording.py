@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.driving_log import half_period, image_messages
 from pixel4d_ros.evaluation.windows import resize_image
+from pixel4d_ros.geometry.camera_info import ImageCamera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -65,10 +66,13 @@ def read_forecasts(log: LogReader, topic: str) -> Iterator[RecordedForecast]:
 
 
 class Truth:
-    """What the log's camera saw at a time. Only the images from the latest source on are held, decoded when needed."""
+    """What the log's camera saw at a time. Only the images from the latest source on are held, decoded when needed.
 
-    def __init__(self, log: LogReader, topic: str) -> None:
-        self.log, self.topic = log, topic
+    camera: undistorts the images, as the node does (None: they are taken as they are).
+    """
+
+    def __init__(self, log: LogReader, topic: str, camera: ImageCamera | None = None) -> None:
+        self.log, self.topic, self.camera = log, topic, camera
         stamps = [stamp for stamp, _ in islice(image_messages(log, topic), 50)]
         if not stamps:
             raise LogError(f"{log.path}: {topic} holds no images")
@@ -94,7 +98,8 @@ class Truth:
         if near is None or abs(near[0] - stamp) > self.slack_ns:
             return None
         if near[0] not in self._decoded:
-            self._decoded[near[0]] = decode_image(near[1])
+            image = decode_image(near[1])
+            self._decoded[near[0]] = image if self.camera is None else self.camera.image(image)
         image = self._decoded[near[0]]
         return image if size is None else resize_image(image, size)
 

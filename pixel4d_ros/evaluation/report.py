@@ -20,6 +20,7 @@ from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
 from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.logs.calibration import read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 
@@ -108,7 +109,9 @@ def write_report(
 
     out.mkdir(parents=True, exist_ok=True)
     with LogReader(log) as source, LogReader(recorded) as record:
-        truth = Truth(source, pick_streams(source, camera).image.name)
+        streams = pick_streams(source, camera)
+        calibrated = read_image_camera(source, streams.image, streams.camera_info) if streams.camera_info else None
+        truth = Truth(source, streams.image.name, calibrated)
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:
             findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast", most_scored)
