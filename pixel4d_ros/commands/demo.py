@@ -208,12 +208,11 @@ def node_command(job: Job, args: argparse.Namespace) -> list[str]:
 
 def mounting_parameters(mounting: FloatArray) -> dict[str, list[float]]:
     """The node's parameters for T_base_camera (4, 4)."""
-    from transforms3d.quaternions import mat2quat
+    from pixel4d_ros.geometry.rotations import xyzw_from_matrix
 
-    w, x, y, z = mat2quat(mounting[:3, :3])
     return {
         "mounting.translation": [round(float(v), 9) for v in mounting[:3, 3]],
-        "mounting.rotation": [round(float(v), 9) for v in (x, y, z, w)],
+        "mounting.rotation": [round(float(v), 9) for v in xyzw_from_matrix(mounting[:3, :3])],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.rotations import FloatArray, rotation_vector
+from pixel4d_ros.geometry.rotations import FloatArray, xyzw_from_matrix
 from pixel4d_ros.logs.types import jazzy_types
 
 ODOM, BASE = "odom", "base_link"
@@ -31,10 +31,7 @@ class Messages:
         return self._make(f"geometry_msgs/msg/{name}", *(float(x) for x in v))
 
     def _rotation(self, R: FloatArray) -> Any:
-        # Rotation vector to (x, y, z, w).
-        r = rotation_vector(R)
-        angle = float(np.linalg.norm(r))
-        return self._vector("Quaternion", np.append(r * 0.5 * np.sinc(angle / (2 * np.pi)), np.cos(angle / 2)))
+        return self._vector("Quaternion", xyzw_from_matrix(R))
 
     def _pose(self, T: FloatArray) -> Any:
         return self._make("geometry_msgs/msg/Pose", self._vector("Point", T[:3, 3]), self._rotation(T[:3, :3]))

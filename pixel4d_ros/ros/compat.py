@@ -1,6 +1,6 @@
-"""What only some installations have: two helpers of ROS distributions, and the package's own built messages.
+"""What only some installations have: a helper of ROS distributions, and the package's own built messages.
 
-sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, what is needed of them stands here.
+sensor_msgs_py is not on PyPI; where it is absent, the one function needed of it is defined here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -34,25 +34,7 @@ except ImportError:
         return message
 
 
-try:
-    from tf_transformations import quaternion_from_matrix, quaternion_matrix
-except ImportError:
-    from transforms3d import quaternions
-
-    def quaternion_matrix(quaternion: ArrayLike) -> NDArray[np.float64]:
-        """4x4 rotation of a quaternion (x, y, z, w)."""
-        x, y, z, w = np.asarray(quaternion, np.float64)
-        T = np.eye(4)
-        T[:3, :3] = quaternions.quat2mat((w, x, y, z))
-        return T
-
-    def quaternion_from_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
-        """Quaternion (x, y, z, w) of a 4x4 transform's rotation."""
-        w, x, y, z = quaternions.mat2quat(np.asarray(matrix)[:3, :3])
-        return np.array([x, y, z, w])
-
-
-__all__ = ["create_cloud", "interface", "quaternion_from_matrix", "quaternion_matrix"]
+__all__ = ["create_cloud", "interface"]
 
 
 def interface(kind: str, name: str) -> Any:

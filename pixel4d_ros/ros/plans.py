@@ -12,7 +12,7 @@ from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.ros.messages.conversions import nanoseconds, rigids_from_xyzw
+from pixel4d_ros.ros.messages.conversions import nanoseconds, rigid_from_xyzw
 
 MAX_POSES = 10_000  # a longer trajectory is refused rather than read for seconds
 STOPPED = 0.01  # m/s: where a planned speed falls below, the vehicle stays
@@ -105,7 +105,7 @@ def _poses(message: Any, points: Sequence[Any], place: Callable[[Any], tuple[Any
         raise PlanError("trajectory has no frame_id in its header")
     places = [place(point) for point in points]
     try:
-        return rigids_from_xyzw([(q.x, q.y, q.z, q.w) for _, q in places], [(p.x, p.y, p.z) for p, _ in places])
+        return rigid_from_xyzw([(q.x, q.y, q.z, q.w) for _, q in places], [(p.x, p.y, p.z) for p, _ in places])
     except ValueError as error:
         raise PlanError(f"trajectory: {error}") from error
 

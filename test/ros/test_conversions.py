@@ -192,11 +192,11 @@ def test_many_poses_are_read_and_written_as_each_of_them():
     messages = c.pose_messages(poses)
     assert np.allclose([c.read_pose(m) for m in messages], poses)
     rotations = [(m.orientation.x, m.orientation.y, m.orientation.z, m.orientation.w) for m in messages]
-    assert np.allclose(c.rigids_from_xyzw(rotations, poses[:, :3, 3]), poses)
+    assert np.allclose(c.rigid_from_xyzw(rotations, poses[:, :3, 3]), poses)
     with pytest.raises(ValueError, match="length 2: it must be a unit quaternion"):
-        c.rigids_from_xyzw([[0, 0, 0, 1], [0, 0, 2, 0]], np.zeros((2, 3)))
+        c.rigid_from_xyzw([[0, 0, 0, 1], [0, 0, 2, 0]], np.zeros((2, 3)))
     with pytest.raises(ValueError, match="NaN or Inf"):
-        c.rigids_from_xyzw([[0, 0, 0, 1]], [[np.nan, 0, 0]])
+        c.rigid_from_xyzw([[0, 0, 0, 1]], [[np.nan, 0, 0]])
 
 
 @pytest.mark.parametrize(("rotation", "words"), [([0, 0, 0, 0], "unit quaternion"), ([np.nan, 0, 0, 1], "NaN or Inf")])

@@ -1,4 +1,4 @@
-"""ROS messages <-> arrays, no logic. The only place that knows both quaternion orders (wxyz inside, xyzw in messages).
+"""ROS messages <-> arrays, no logic.
 
 Pixels are decoded in logs/images.py, for messages from a log as for those of the node. All readers raise ValueError
 with one clear sentence.
@@ -10,19 +10,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, Quaternion
+from geometry_msgs.msg import Pose
 from nav_msgs.msg import MapMetaData, OccupancyGrid
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rotations import FloatArray, matrix_to_quaternion
+from pixel4d_ros.geometry.rotations import FloatArray, xyzw_from_matrix
+from pixel4d_ros.geometry.rotations import rigid_from_xyzw as rigid_from_xyzw
 from pixel4d_ros.logs.images import RgbImage
 from pixel4d_ros.outputs.occupancy import OccupancyMap
-from pixel4d_ros.ros.compat import quaternion_from_matrix, quaternion_matrix
 
 
 def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
@@ -121,59 +120,10 @@ def read_pose(pose: Pose) -> FloatArray:
     return rigid_from_xyzw((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
 
 
-def rigid_from_xyzw(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
-    """4x4 matrix of a quaternion (x, y, z, w) and a translation. Raises ValueError as read_pose does."""
-    x, y, z, w = np.asarray(rotation, np.float64)
-    norm = np.sqrt(w * w + x * x + y * y + z * z)
-    if not np.isfinite([norm, *np.asarray(translation, np.float64)]).all():
-        raise ValueError("pose contains NaN or Inf")
-    if abs(norm - 1) > 0.1:
-        raise ValueError(f"pose has a quaternion of length {norm:.3g}: it must be a unit quaternion")
-    T = np.asarray(quaternion_matrix(np.array([x, y, z, w]) / norm))
-    T[:3, 3] = translation
-    return T
-
-
-def _rotation_of_products() -> FloatArray:
-    """(16, 9): a rotation matrix, row by row, is linear in the products of its unit quaternion's x, y, z and w."""
-    # R = (w^2 - |v|^2) I + 2 v v^T + 2 w [v]x
-    factors = np.zeros((4, 4, 3, 3))
-    for i in range(3):
-        j, k = (i + 1) % 3, (i + 2) % 3
-        factors[3, 3, i, i], factors[i, i, i, i] = 1, 1
-        factors[j, j, i, i] = factors[k, k, i, i] = -1
-        factors[i, j, i, j] = factors[i, j, j, i] = 2
-        factors[3, i, k, j], factors[3, i, j, k] = 2, -2
-    return factors.reshape(16, 9)
-
-
-ROTATION_OF_PRODUCTS = _rotation_of_products()
-
-
-def rigids_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
-    """4x4 matrices (n, 4, 4) of quaternions (n, 4) x y z w and translations (n, 3), as rigid_from_xyzw, all at once.
-
-    Trajectories are read with it: a planner that asks about thirty of them does not wait for a thousand small steps.
-    """
-    q, p = np.asarray(rotations, np.float64).reshape(-1, 4), np.asarray(translations, np.float64).reshape(-1, 3)
-    norms = np.sqrt((q * q).sum(1, keepdims=True))
-    if not (np.isfinite(norms).all() and np.isfinite(p).all()):
-        raise ValueError("pose contains NaN or Inf")
-    if (abs(norms - 1) > 0.1).any():
-        worst = float(norms[np.abs(norms - 1).argmax(), 0])
-        raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")
-    unit, T = q / norms, np.zeros((len(q), 4, 4))
-    products = (unit[:, :, None] * unit[:, None]).reshape(-1, 16)
-    T[:, :3, :3] = (products @ ROTATION_OF_PRODUCTS).reshape(-1, 3, 3)
-    T[:, :3, 3], T[:, 3, 3] = p, 1
-    return T
-
-
 def pose_messages(poses: FloatArray) -> list[Pose]:
     """A Pose for each of the 4x4 matrices (n, 4, 4), as pose_message, all at once."""
-    quaternions = matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(poses[:, :3, :3]))).numpy()
     messages = []
-    for (x, y, z), (w, i, j, k) in zip(poses[:, :3, 3].tolist(), quaternions.tolist()):
+    for (x, y, z), (i, j, k, w) in zip(poses[:, :3, 3].tolist(), xyzw_from_matrix(poses[:, :3, :3]).tolist()):
         message = Pose()  # with a point and a quaternion: given others, it would make these nevertheless
         p, q = message.position, message.orientation
         p.x, p.y, p.z, q.x, q.y, q.z, q.w = x, y, z, i, j, k, w
@@ -183,9 +133,7 @@ def pose_messages(poses: FloatArray) -> list[Pose]:
 
 def pose_message(T: FloatArray) -> Pose:
     """Pose of a 4x4 matrix."""
-    x, y, z, w = map(float, quaternion_from_matrix(T))
-    px, py, pz = map(float, T[:3, 3])
-    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    return pose_messages(T[None])[0]
 
 
 def nanoseconds(stamp: Time) -> int:
