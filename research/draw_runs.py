@@ -1,9 +1,9 @@
 """Draw how training runs fared on the unseen street kitti_0002, beside what is asked for, as one PNG.
 
-    python research/draw_runs.py docs/training_runs.csv docs/training_runs.png      # needs matplotlib
+    python research/draw_runs.py docs/lab/training_runs.csv docs/lab/training_runs.png      # needs matplotlib
 
 The CSV holds a row per weights file: its name, the series it belongs to, and what `pixel4d evaluate
-../shared/logs/val/kitti_0002.mcap` said: PSNR of frame 0, gain over repeating the image, AbsRel. docs/training_log.md
+../shared/logs/val/kitti_0002.mcap` said: PSNR of frame 0, gain over repeating the image, AbsRel. docs/lab/training_log.md
 tells of the runs.
 """
 

@@ -1,6 +1,6 @@
 """Run the commands named in a Markdown file and paste what they print below them.
 
-    python research/paste_results.py docs/evaluation.md [WORD ...]
+    python research/paste_results.py docs/lab/results.md [WORD ...]
 
 A block begins with `<!-- $ COMMAND -->` and ends with `<!-- end -->`; between the two stands what COMMAND printed last
 time. With WORDs only the blocks whose command contains one of them are run. Commands run in the repository's root.
