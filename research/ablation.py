@@ -20,13 +20,13 @@ from pathlib import Path
 from ablation_table import BASELINE, Measured, Row, section
 from paste_results import BLOCK, format_block
 from safetensors import SafetensorError, safe_open
+from switched_off import load_forecaster
 
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.errors import DeviceError, WeightsError
-from pixel4d_ros.evaluation.ablation import load_forecaster
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation
-from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
+from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.tables import weights_line
 from pixel4d_ros.predictor.checkpoint import shipped_weights
@@ -59,16 +59,15 @@ class Grounds:
         """Evaluate one network, with parts of it off. Raises ValueError where a log or the weights are not there."""
         print(f"{label} ({weights.name})", file=sys.stderr)
         forecaster, off = load_forecaster(weights, self.device, without)
-        options = Options(without=off)
 
         def log(name: str, protocol: Protocol) -> Evaluation:
             (clip,) = open_clips(self.logs / f"{name}.mcap")
-            return evaluate_clip(forecaster, clip, protocol, name, options)
+            return evaluate_clip(forecaster, clip, protocol, name)
 
         road = log(ROAD, Protocol(stride=self.stride))
         rooms = tuple(log(name, Protocol(align="image-scale")) for name in ROOMS)
-        streets = evaluate_worlds(forecaster, self.worlds, Protocol(samples=self.samples), options)
-        return Row(label, Measured(road, rooms, streets))
+        streets = evaluate_worlds(forecaster, self.worlds, Protocol(samples=self.samples))
+        return Row(label, Measured(road, rooms, streets), without=off)
 
     def describe(self, first: Row) -> str:
         """What was measured, on how much, by which network."""
@@ -85,7 +84,7 @@ class Grounds:
 def switched_off(weights: Path, grounds: Grounds) -> list[Row]:
     """One network with all it has, then with each part of it off."""
     first = grounds.measure(BASELINE, weights)
-    there = [part for part in PARTS if part not in first.measured.road.subject.without]
+    there = [part for part in PARTS if part not in first.without]
     parts = [grounds.measure(LABELS[part], weights, part) for part in there]
     return [first, *parts]
 

@@ -1,8 +1,7 @@
-"""`pixel4d evaluate --without` and research/ablation.py: parts of the network off, one at a time."""
+"""research/ablation.py: parts of the network off, one at a time."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import replace
@@ -12,31 +11,29 @@ import pytest
 import torch
 from support.paths import REPOSITORY
 
-from pixel4d_ros.cli import main
 from pixel4d_ros.errors import WeightsError
-from pixel4d_ros.evaluation.ablation import load_forecaster, parse_parts
 from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
-from pixel4d_ros.evaluation.results import Evaluation, Method, Source, Subject, Timing
-from pixel4d_ros.evaluation.tables import headline
+from pixel4d_ros.evaluation.results import Evaluation, Method, SourceResult, Subject, Timing
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import PARTS, Network
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import ablation
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
+from switched_off import load_forecaster
 
 
-def evaluation(psnrs: list[float], without: tuple[str, ...] = ()) -> Evaluation:
+def evaluation(psnrs: list[float]) -> Evaluation:
     """An evaluation whose source images have these PSNRs, 10 dB above the repeated image's mean of 10."""
     mean = sum(psnrs) / len(psnrs)
     some = Interval(mean, mean - 1, mean + 1)
-    sources = tuple(Source(float(i), 40.0, p, 10.0, None, None, None, 1.0, 5.0) for i, p in enumerate(psnrs))
+    sources = tuple(SourceResult(float(i), 40.0, p, 10.0, None, None, None, 1.0, 5.0) for i, p in enumerate(psnrs))
     return Evaluation(
-        Subject("drive", (48, 32), "0" * 64, "cpu", "1", without=without), Protocol(), 14, len(psnrs),
+        Subject("drive", (48, 32), "0" * 64, "cpu", "1"), Protocol(), 14, len(psnrs),
         frame0_psnr=Interval(40.0, None, None), frame0_ssim=some, gain=replace(some, mean=mean - 10), ssim_gain=some,
         inside_gain=None, best_inside_gain=None, methods={"forecast": Method(some, some, None, None, None, None)},
-        motion=None, scale=None, depth=None, timing_ms=Timing(1, 1, 1), steps=(), per_source=sources,
+        motion=None, scale=None, depth=None, shape=None, timing_ms=Timing(1, 1, 1), steps=(), per_source=sources,
     )  # fmt: skip
 
 
@@ -57,18 +54,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_parts_are_named_by_commas() -> None:
-    assert parse_parts("") == ()
-    assert parse_parts("motion, hidden") == ("hidden", "motion")
-
-
-def test_an_unknown_part_ends_in_one_line_that_lists_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "synthetic-street:1", "--without", "hidden,sky"]) == 1
-    assert "--without sky" in (error := capsys.readouterr().err)
-    assert ", ".join(PARTS) in error
-    assert error.count("\n") == 1
-
-
 def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
     assert load_forecaster(weights / "baseline.safetensors", "cpu")[1] == ()
     assert load_forecaster(weights / "without_motion.safetensors", "cpu", ("hidden",))[1] == ("hidden", "motion")
@@ -85,17 +70,6 @@ def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> N
     everything = visible()
     assert visible("hidden") < 0.9 * everything
     assert visible("latent") == everything
-
-
-def test_output_and_results_say_what_was_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "numbers.json"
-    command = f"evaluate synthetic-street:1 --frames 2 --size 96x32 --without motion --json {path}"
-    assert main([*command.split(), "--brief"]) == 0
-    assert "without motion, pixel4d_ros" in capsys.readouterr().out
-    numbers = json.loads(path.read_text())
-    assert numbers["subject"]["without"] == ["motion"]
-    assert numbers["methods"]["forecast"] == numbers["methods"]["motion off"]
-    assert "without" not in headline(evaluation([20.0]))
 
 
 def test_networks_are_compared_image_by_image() -> None:

@@ -22,7 +22,7 @@ from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.runner import evaluate_clip
-from pixel4d_ros.evaluation.scoring import Setting, SourceScore, evaluate
+from pixel4d_ros.evaluation.scoring import Setting, SourceScore, score_windows
 from pixel4d_ros.evaluation.summary import best_future, summarise
 from pixel4d_ros.evaluation.tables import describe
 from pixel4d_ros.evaluation.windows import clip_windows
@@ -101,12 +101,12 @@ class Means(torch.nn.Module):
 
 def judged(forecaster: Any, clip: Clip, protocol: Protocol, setting: Setting | None = None) -> SourceScore:
     """The score of the clip's first source."""
-    (first, *_) = evaluate(forecaster, clip_windows(clip, protocol), protocol, setting)
+    (first, *_) = score_windows(forecaster, clip_windows(clip, protocol), protocol, setting)
     return first.score
 
 
 def summary(forecaster: Any, clip: Clip, protocol: Protocol) -> Evaluation:
-    scores = [found.score for found in evaluate(forecaster, clip_windows(clip, protocol), protocol)]
+    scores = [found.score for found in score_windows(forecaster, clip_windows(clip, protocol), protocol)]
     return summarise(scores, protocol, Subject("drive", (48, 32), "0" * 64, "cpu", "1"))
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pixel4d_ros.evaluation.metrics import PSNR_CEILING, depth_errors, psnr, ssim
+from pixel4d_ros.evaluation.depth_metrics import boundaries, depth_edges, depth_errors, is_dense
+from pixel4d_ros.evaluation.metrics import PSNR_CEILING, psnr, ssim
 
 RANDOM = np.random.default_rng(7)
 
@@ -70,3 +71,40 @@ def test_depth_errors_of_a_scaled_truth(scale: float) -> None:
 
 def test_depth_errors_without_sensor_values_are_none() -> None:
     assert depth_errors(np.ones((2, 2)), np.zeros((2, 2))) is None
+
+
+def steps(shift: int = 0, blur: int = 0) -> np.ndarray:
+    """Depth (40, 60) of a near column in front of a wall, moved by columns, its outline blurred over columns."""
+    depth = np.full((40, 60), 20.0)
+    depth[:, 20 + shift : 40 + shift] = 10.0
+    for _ in range(blur):
+        depth[:, 1:-1] = (depth[:, :-2] + depth[:, 1:-1] + depth[:, 2:]) / 3
+    return depth
+
+
+def test_edges_are_the_pixels_around_a_jump_in_depth() -> None:
+    edges = depth_edges(steps())
+    assert edges[10].nonzero()[0].tolist() == [18, 19, 20, 21, 38, 39, 40, 41]
+    sparse = steps()
+    sparse[:, 21:] = 0
+    assert not depth_edges(np.where(np.arange(60) % 9 == 0, sparse, 0)).any()  # neighbours too far apart
+    errors = depth_errors(np.full((40, 60), 20.0), steps())
+    assert errors is not None
+    assert errors.delta1 == pytest.approx(2 / 3)
+    assert errors.edge_delta1 == pytest.approx(1 / 2)
+    assert errors.edge_abs_rel == pytest.approx(1 / 2)
+
+
+def test_boundaries_are_found_where_they_are() -> None:
+    exact = boundaries(3 * steps(), steps())  # the scale does not matter
+    assert exact is not None
+    # Two of the four directions have contours at all: a step up and a step down along the rows.
+    assert (exact.f1, exact.precision, exact.recall) == pytest.approx((0.5, 0.5, 0.5))
+    moved, blurred = boundaries(steps(1), steps()), boundaries(steps(blur=8), steps())
+    assert moved is not None
+    assert blurred is not None
+    assert moved.f1 == 0
+    assert blurred.precision < 0.3  # of many small steps few are large in truth
+    assert boundaries(steps(), np.where(np.arange(60) % 3 == 0, steps(), 0)) is None
+    assert is_dense(steps())
+    assert not is_dense(np.zeros((4, 4)))

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.baselines import on_flat_ground, without_motion
+from pixel4d_ros.evaluation.labelled_objects import labelled_objects, share_inside
 from pixel4d_ros.evaluation.motion_metrics import score_motion
 from pixel4d_ros.evaluation.protocol import Protocol
-from pixel4d_ros.evaluation.scoring import Setting, score_video
+from pixel4d_ros.evaluation.scoring import Setting, box_shares, score_video
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
 from pixel4d_ros.evaluation.windows import moving_masks, resized
+from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.scene import DynamicGaussians
 
 SIZE = (64, 48)  # width, height
@@ -94,6 +97,71 @@ def test_half_a_mask_too_many() -> None:
     score = score_motion(wall(seen), clip_of(true, VELOCITY), true > 0)
     assert score.mask_iou == pytest.approx(1 / 3, abs=0.06)
     assert score.false_moving == pytest.approx(200 / (64 * 48 - 400), abs=0.02)
+
+
+def boxed(distance: float, velocity: tuple[float, float, float], occluded: int = 0) -> Box:
+    """A cube of 4 m on the optical axis, its middle that far away."""
+    pose = rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]], [0, 0, distance])
+    speed = np.array(velocity)
+    return Box(1, "Car", pose, np.full(3, 4.0), bool(np.linalg.norm(speed) > 0.5), speed, occluded)
+
+
+def with_boxes(*boxes: Box) -> Clip:
+    clip = clip_of(0 * block(slice(0)), VELOCITY)
+    plain = replace(clip, object_ids=None, object_motions=None, object_centroids=None)
+    return replace(plain, boxes=(boxes, boxes))
+
+
+def test_labelled_boxes_tell_what_moves_and_what_was_found() -> None:
+    clip = with_boxes(boxed(11.0, tuple(VELOCITY)))
+    moving = clip.moving_mask(0)
+    assert moving is not None
+    score = score_motion(wall(moving.astype(int)), clip, moving)
+    assert (score.objects, score.found, score.false_objects) == (1, 1, 0)
+    assert score.velocity_errors == pytest.approx([0])
+    missed = score_motion(wall(0 * moving.astype(int)), clip, moving)
+    assert (missed.objects, missed.found) == (1, 0)
+    assert missed.velocity_errors == pytest.approx([1])
+    assert [(e.probability, e.happened) for e in missed.events] == [(0.0, True)]
+
+
+def test_an_object_that_moves_in_no_label_is_false() -> None:
+    clip = with_boxes(boxed(11.0, (0, 0, 0)))
+    still = np.zeros((SIZE[1], SIZE[0]), bool)
+    score = score_motion(wall(block(slice(0, 10))), clip, still)
+    assert (score.objects, score.false_objects) == (0, 1)
+    assert sorted((e.probability, e.happened) for e in score.events) == [(0.0, False), (1.0, False)]
+    parked = replace(wall(block(slice(0, 10))), velocities=torch.zeros(64 * 48, 3))  # an object that does not move
+    assert score_motion(parked, clip, still).false_objects == 0
+
+
+def test_hidden_and_tiny_objects_are_not_scored() -> None:
+    assert labelled_objects(with_boxes(boxed(11.0, (0, 0, 0), occluded=2))) == []
+    assert labelled_objects(with_boxes(boxed(500.0, (0, 0, 0)))) == []
+    near, far = boxed(11.0, (0, 0, 0)), boxed(30.0, (0, 0, 5))
+    (only,) = labelled_objects(with_boxes(far, near)) or []  # the far one is behind the near one
+    assert only.box is near
+
+
+def test_boxes_hold_what_is_in_them() -> None:
+    clip = with_boxes(boxed(11.0, (0, 0, 0)))
+    things = labelled_objects(clip) or []
+    (share,) = box_shares(wall(block(slice(0))), clip, things)  # the wall is 10 m away, in the box from 9 to 13
+    assert share.gaussians == pytest.approx(0.81, abs=0.05)  # (9 / 10)^2: the outline is that of the face
+    assert np.isnan(share.sensor)
+    (behind,) = box_shares(wall(block(slice(0))), with_boxes(boxed(20.0, (0, 0, 0))), things)
+    assert behind.gaussians == share.gaussians
+    assert share_inside(np.array([[0, 0, 9.1], [0, 0, 8.9], [1.9, 0, 11], [2.1, 0, 11]]), boxed(11.0, (0, 0, 0))) == 0.5
+
+
+def test_a_box_too_long_or_above_the_ground_is_impossible() -> None:
+    ids = block(slice(20, 40))
+    clip = with_boxes(boxed(11.0, tuple(VELOCITY)))
+    assert score_motion(wall(ids), clip, ids > 0, camera_height=5.0).impossible_boxes == 0
+    assert score_motion(wall(ids), clip, ids > 0, camera_height=20.0).impossible_boxes == 1
+    long = wall(ids)
+    long = replace(long, means=long.means * torch.tensor([12.0, 1, 1]))
+    assert score_motion(long, clip, ids > 0).impossible_boxes == 1
 
 
 def test_inside_and_outside_are_those_of_the_true_frame() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.evaluation.results import Evaluation
     from pixel4d_ros.evaluation.runner import Options
-    from pixel4d_ros.evaluation.scoring import Judged
+    from pixel4d_ros.evaluation.scoring import ScoredWindow
     from pixel4d_ros.forecaster import Forecaster
 
 MOST_IN_FULL = 4  # clips of which all tables are printed
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         nargs="+",
-        help="MCAP, rosbag2 or rosbag1 logs, folders of data sets, synthetic-street:COUNT, synthetic-room:COUNT",
+        help="MCAP, rosbag2 or rosbag1 logs (labelled boxes in NAME.boxes.json beside them are used), folders of data "
+        "sets, folders of stereo pairs or of images with depth (those held out), synthetic-street:COUNT, "
+        "synthetic-room:COUNT",
     )
     parser.add_argument("--kind", help="log, kitti, waymo, re10k or dl3dv (default: by what the path looks like)")
     parser.add_argument("--split", help="drives of KITTI raw to use: tulsiani or eigen, their test part (default: all)")
@@ -39,14 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument(
-        "--without",
-        default="",
-        metavar="PARTS",
-        help="parts of the network to switch off, by commas: hidden, padding, motion, latent",
-    )
     _add_protocol(parser)
-    weights = parser.add_argument_group("metrics that need weights of others, left out without them")
+    weights = parser.add_argument_group("metrics that need other packages or weights, left out without them")
     weights.add_argument(
         "--lpips",
         type=Path,
@@ -54,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("BACKBONE", "LINEAR"),
         help="torchvision's AlexNet or VGG16 file, and the lpips package's weights/v0.1 file for it",
     )
+    weights.add_argument("--flip", action="store_true", help="FLIP of some frames (slow; pip install flip-evaluator)")
     weights.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt")
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -107,16 +104,16 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
-    from pixel4d_ros.evaluation.ablation import load_forecaster, parse_parts
     from pixel4d_ros.evaluation.evaluation_page import write_page
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
+    from pixel4d_ros.forecaster import Forecaster
 
     protocol = _protocol(args)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
-    forecaster, without = load_forecaster(args.weights, args.device, parse_parts(args.without))
-    options = _options(args, forecaster, without)
+    forecaster = Forecaster.load(args.weights, args.device)
+    options = _options(args, forecaster)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
     pool = FeaturePool()
@@ -157,14 +154,21 @@ def _evaluations(
     notes: list[str],
 ) -> Iterator[Evaluation]:
     """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
-    from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
+    from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_images, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
+    from pixel4d_ros.evaluation.tables import counted
 
     for data in args.data:
         worlds = WorldSet.parse(data)
         if worlds is not None:
             with audience.watch(options, worlds.name) as watched:
                 yield evaluate_worlds(forecaster, worlds, protocol, watched)
+            continue
+        images = _held_out_images(Path(data))
+        if images:
+            name = f"{Path(data).resolve().name}, {counted(len(images), 'held-out image')}"
+            with audience.watch(options, name) as watched:
+                yield evaluate_images(forecaster, images, protocol, name, watched)
             continue
         several = Path(data).is_dir()
         for clip in _clips(data, args):
@@ -181,7 +185,7 @@ def _evaluations(
 
 @dataclass(frozen=True)
 class _Audience:
-    """Who sees every judged window, beside the tables."""
+    """What every scored window goes to, beside the tables."""
 
     gallery: Gallery | None
     pool: FeaturePool
@@ -194,26 +198,40 @@ class _Audience:
             return
         with self.gallery.clip(name) as show:
 
-            def watch(judged: Judged) -> None:
-                show(judged)
-                self.pool.add(judged)
+            def watch(scored: ScoredWindow) -> None:
+                show(scored)
+                self.pool.add(scored)
 
             yield replace(options, watch=watch)
 
 
+def _held_out_images(path: Path) -> list[Clip]:
+    """The held-out images of a folder of stereo pairs or of single images with depth; none of anything else."""
+    from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
+    from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
+
+    if is_stereo_folder(path):
+        return read_stereo_folder(path, "held_out")
+    return read_depth_folder(path, "held_out") if path.is_dir() and is_depth_folder(path) else []
+
+
 def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
+    from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
     from pixel4d_ros.datasets.open import open_clips
     from pixel4d_ros.datasets.residual_motion import with_residual_masks
 
     for clip in open_clips(data, args.kind, args.camera, args.split):
+        labels = box_file(Path(data), clip.name)
+        if labels is not None:
+            clip = with_box_labels(clip, labels)
         if args.start or args.count is not None:
             stop = len(clip) if args.count is None else args.start + args.count
             clip = clip.part(args.start, stop)
         yield with_residual_masks(clip) if args.moving == "residual" else clip
 
 
-def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[str, ...]) -> Options:
-    from pixel4d_ros.evaluation.perceptual import load_lpips, load_video_features
+def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
+    from pixel4d_ros.evaluation.perceptual import load_flip, load_lpips, load_video_features
     from pixel4d_ros.evaluation.runner import Options
 
     notes = []
@@ -227,11 +245,11 @@ def _options(args: argparse.Namespace, forecaster: Forecaster, without: tuple[st
     return Options(
         camera_height=args.camera_height,
         perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),
+        flip=load_flip() if args.flip else None,
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=tuple(notes),
         motion_depth=args.depth_from_motion,
         earlier_view=args.motion_from_flow,
-        without=without,
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.metrics import depth_ratio, psnr
+from pixel4d_ros.evaluation.depth_metrics import depth_ratio
+from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.evaluation.windows import resized
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 

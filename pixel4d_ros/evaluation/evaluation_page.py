@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from pixel4d_ros.evaluation.gallery import Exhibit
-from pixel4d_ros.evaluation.plots import Series, line_chart
+from pixel4d_ros.evaluation.plots import Series, line_chart, reliability_diagram
 from pixel4d_ros.evaluation.report_style import STYLE
 from pixel4d_ros.evaluation.results import Evaluation
 from pixel4d_ros.evaluation.summary import FORECAST, REPEAT
@@ -49,14 +49,13 @@ def write_page(
 def _clip(evaluation: Evaluation, exhibit: Exhibit | None, titled: bool) -> str:
     """One clip's section."""
     parts = [f"<h2>{escape(headline(evaluation))}</h2>" if titled else ""]
-    parts += [_html(methods_table(evaluation)), _html(measures_table(evaluation))]
+    forecasts = bool(evaluation.methods)
+    parts += [_html(methods_table(evaluation))] if forecasts else []
+    parts.append(_html(measures_table(evaluation)))
     parts += [f"<p>Note: {escape(note)}</p>" for note in evaluation.subject.notes]
-    later = evaluation.steps[1:]
-    times, x_label = [step.time for step in later], "seconds after the source image"
-    for unit, values in (("PSNR, dB", [s.psnr for s in later]), ("SSIM", [s.ssim for s in later])):
-        lines = [Series(name, [v[name] for v in values]) for name in (FORECAST, REPEAT)]
-        parts.append(line_chart(times, lines, unit, x_label))
-    parts.append(f"<details><summary>step by step</summary>{_html(steps_table(evaluation))}</details>")
+    parts.append(_charts(evaluation) if forecasts else "")
+    if evaluation.motion is not None and evaluation.motion.reliability:
+        parts.append(reliability_diagram(evaluation.motion.reliability))
     if exhibit is not None:
         if exhibit.video is not None:
             parts.append(f"<video controls loop muted playsinline src='{escape(exhibit.video)}'></video>")
@@ -64,6 +63,17 @@ def _clip(evaluation: Evaluation, exhibit: Exhibit | None, titled: bool) -> str:
             uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
             parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img alt='' src='{uri}'></figure>")
     return f"<section>{''.join(parts)}</section>"
+
+
+def _charts(evaluation: Evaluation) -> str:
+    """Forecast and repeated image over the horizon, and the same as a table."""
+    later, parts = evaluation.steps[1:], []
+    times, x_label = [step.time for step in later], "seconds after the source image"
+    for unit, values in (("PSNR, dB", [s.psnr for s in later]), ("SSIM", [s.ssim for s in later])):
+        lines = [Series(name, [v[name] for v in values]) for name in (FORECAST, REPEAT)]
+        parts.append(line_chart(times, lines, unit, x_label))
+    parts.append(f"<details><summary>step by step</summary>{_html(steps_table(evaluation))}</details>")
+    return "".join(parts)
 
 
 def _html(table: Table) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pixel4d_ros.evaluation.scoring import Judged
+from pixel4d_ros.evaluation.scoring import ScoredWindow
 from pixel4d_ros.geometry.rotations import FloatArray
 
 
@@ -34,9 +34,9 @@ class FeaturePool:
     repeat: list[FloatArray] = field(default_factory=list)
     truth: list[FloatArray] = field(default_factory=list)
 
-    def add(self, judged: Judged) -> None:
+    def add(self, scored: ScoredWindow) -> None:
         """Take the features of one source image's videos, if it has them."""
-        score = judged.score
+        score = scored.score
         for features, found in (
             (self.forecast, score.futures[0].features),
             (self.repeat, score.repeat.features),

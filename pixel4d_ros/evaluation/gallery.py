@@ -1,4 +1,4 @@
-"""Pictures and videos of an evaluation: forecast, truth, repeated image and error side by side."""
+"""Pictures and videos of an evaluation: forecast, truth, repeated image, error and depth side by side."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pixel4d_ros.evaluation.compare import Picture
-from pixel4d_ros.evaluation.scoring import Judged
+from pixel4d_ros.evaluation.depth_metrics import is_dense
+from pixel4d_ros.evaluation.depth_picture import Picture, depth_picture, depth_range, filled
+from pixel4d_ros.evaluation.scoring import ScoredWindow
 from pixel4d_ros.evaluation.video import (
     BACKGROUND,
     BLUE,
@@ -29,12 +30,14 @@ from pixel4d_ros.evaluation.video import (
 PANEL_WIDTH = 480
 MOST_PLAYED = 20  # source images of a clip that its video plays
 PICTURES = 2  # source images of a clip of which pictures are shown
+SINGLE_PICTURES = 8  # the same of a set of single images
 ERROR_GAIN = 2.0  # differences are shown twice as large
+POINT = 3  # pixels: sparse sensor depth is drawn as squares of this size
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What there is to see of one clip."""
+    """The video and the pictures of one clip."""
 
     name: str
     video: str | None  # file name beside the page
@@ -49,8 +52,8 @@ class Gallery:
     exhibits: list[Exhibit] = field(default_factory=list)
 
     @contextmanager
-    def clip(self, name: str) -> Iterator[Callable[[Judged], None]]:
-        """A place for one clip: the function given takes what was judged of it."""
+    def clip(self, name: str) -> Iterator[Callable[[ScoredWindow], None]]:
+        """A place for one clip: call the given function with each of its scored windows."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", name) or "clip"
         taken = {exhibit.video for exhibit in self.exhibits}
@@ -58,41 +61,76 @@ class Gallery:
         exhibit = Exhibit(name, video)
         count = 0
 
-        def show(judged: Judged) -> None:
+        def show(scored: ScoredWindow) -> None:
             nonlocal count
-            if count < MOST_PLAYED:
-                for i in range(len(judged.window)):
-                    writer.add(panels(judged, i, name))
-            if count < PICTURES:
-                last = len(judged.window) - 1
-                for i in dict.fromkeys((max(1, last // 3), last)):
-                    caption = f"t = {judged.score.stamp:.2f} s, {judged.score.times[i]:+.2f} s"
-                    exhibit.pictures.append((caption, encode_jpeg(panels(judged, i, name), 1000)))
+            single = len(scored.window) == 1
+            if count < MOST_PLAYED and not single:
+                for i in range(len(scored.window)):
+                    writer.add(panels(scored, i, name))
+            if count < (SINGLE_PICTURES if single else PICTURES):
+                exhibit.pictures.extend(_pictures(scored, name))
             count += 1
 
         with VideoWriter(self.folder / video, fps=10) as writer:
             yield show
-        self.exhibits.append(exhibit if writer.frames else Exhibit(name, None))
+        self.exhibits.append(exhibit if writer.frames else Exhibit(name, None, exhibit.pictures))
 
 
-def panels(judged: Judged, i: int, title: str) -> Picture:
+def _pictures(scored: ScoredWindow, name: str) -> Iterator[tuple[str, bytes]]:
+    """Captions and JPEGs of one source image: its depth, and two frames of its forecast."""
+    if len(scored.window) == 1:
+        yield f"{scored.window.name}: depth", encode_jpeg(depth_panels(scored), 1500)
+        return
+    stamp, last = f"t = {scored.score.stamp:.2f} s", len(scored.window) - 1
+    yield f"{stamp}: depth", encode_jpeg(depth_panels(scored), 1500)
+    for i in dict.fromkeys((max(1, last // 3), last)):
+        yield f"{stamp}, {scored.score.times[i]:+.2f} s", encode_jpeg(panels(scored, i, name), 1000)
+
+
+def _canvas(columns: int, height: int) -> Picture:
+    return np.full((height, columns * PANEL_WIDTH + (columns + 1) * MARGIN, 3), BACKGROUND, np.uint8)
+
+
+def _panel_size(image: Picture) -> tuple[int, int]:
+    return PANEL_WIDTH, 2 * round(PANEL_WIDTH * image.shape[0] / image.shape[1] / 2)
+
+
+def depth_panels(scored: ScoredWindow) -> Picture:
+    """The source image, its predicted depth and, where there is some, the sensor's, in the same colours."""
+    image = np.asarray(scored.window.images[0])
+    panels = [("source image", image)]
+    sensor = None if scored.window.depth is None else np.asarray(scored.window.depth[0])
+    limits = depth_range(scored.depth if sensor is None or not (sensor > 0).any() else sensor)
+    span = f"{limits[0]:.1f} to {limits[1]:.1f} m"
+    panels.append((f"predicted depth, {span}", depth_picture(scored.depth, limits)))
+    if sensor is not None:
+        panels.append(("measured depth", depth_picture(sensor if is_dense(sensor) else filled(sensor, POINT), limits)))
+    size, top = _panel_size(image), MARGIN + CAPTION
+    canvas = _canvas(len(panels), top + size[1] + MARGIN)
+    for k, (caption, picture) in enumerate(panels):
+        corner = (MARGIN + k * (PANEL_WIDTH + MARGIN), top)
+        write_text(canvas, caption, corner, GREY)
+        paste(canvas, picture, corner, size)
+    return canvas
+
+
+def panels(scored: ScoredWindow, i: int, title: str) -> Picture:
     """Frame i: forecast and truth above, the repeated source image and the forecast's error below."""
-    truth = np.asarray(judged.window.images[i])
-    height, width = truth.shape[:2]
-    size = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * height / width / 2))
+    truth = np.asarray(scored.window.images[i])
+    size = _panel_size(truth)
     left, right = MARGIN, 2 * MARGIN + PANEL_WIDTH
     upper = MARGIN + 2 * CAPTION
     lower = upper + size[1] + CAPTION
-    canvas = np.full((lower + size[1] + MARGIN, 2 * PANEL_WIDTH + 3 * MARGIN, 3), BACKGROUND, np.uint8)
-    score, time = judged.score, judged.score.times[i]
+    canvas = _canvas(2, lower + size[1] + MARGIN)
+    score, time = scored.score, scored.score.times[i]
     write_text(canvas, f"{title}, t = {score.stamp:.2f} s", (left, MARGIN + CAPTION), GREY)
     forecast = f"forecast, {time:+.2f} s, {score.futures[0].psnr[i]:.1f} dB"
     repeated = f"image repeated, {score.repeat.psnr[i]:.1f} dB"
     for image, caption, corner, color in (
-        (judged.forecast[i], forecast, (left, upper), BLUE),
+        (scored.forecast[i], forecast, (left, upper), BLUE),
         (truth, "what really happened", (right, upper), ORANGE),
-        (np.asarray(judged.window.images[0]), repeated, (left, lower), GREY),
-        (error_picture(judged.forecast[i], truth), f"error of the forecast, x {ERROR_GAIN:g}", (right, lower), GREY),
+        (np.asarray(scored.window.images[0]), repeated, (left, lower), GREY),
+        (error_picture(scored.forecast[i], truth), f"error of the forecast, x {ERROR_GAIN:g}", (right, lower), GREY),
     ):
         write_text(canvas, caption, corner, color)
         paste(canvas, image, corner, size)

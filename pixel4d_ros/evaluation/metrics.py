@@ -1,8 +1,7 @@
-"""Image and depth metrics on numpy arrays; images are RGB, uint8 0..255 or float 0..1."""
+"""Image metrics on numpy arrays; images are RGB, uint8 0..255 or float 0..1."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -69,41 +68,3 @@ def _peak(image: Image, truth: Image) -> float:
     if image.dtype != truth.dtype:
         raise ValueError(f"images of different type cannot be compared: {image.dtype} and {truth.dtype}")
     return 255.0 if image.dtype == np.uint8 else 1.0
-
-
-@dataclass(frozen=True)
-class DepthErrors:
-    """Errors of one depth map over the pixels where the sensor has a value."""
-
-    abs_rel: float  # mean of |predicted - true| / true
-    delta1: float  # share of pixels with max(predicted / true, true / predicted) < 1.25
-    pixels: int
-
-
-def valid_depth(predicted: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where (H, W) both depth maps hold a finite, positive value."""
-    if predicted.shape != truth.shape:
-        raise ValueError(f"depth maps of different size cannot be compared: {predicted.shape} and {truth.shape}")
-    return np.isfinite(predicted) & np.isfinite(truth) & (predicted > 0) & (truth > 0)
-
-
-def depth_ratio(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Median over the valid pixels of predicted / true depth; NaN when no pixel is valid."""
-    valid = valid_depth(predicted, truth)
-    return float(np.median(predicted[valid] / truth[valid])) if valid.any() else float("nan")
-
-
-def depth_errors(predicted: NDArray[Any], truth: NDArray[Any], median_scaled: bool = False) -> DepthErrors | None:
-    """Errors of predicted against true depth (H, W), both in metres along z, 0 where unknown; None without any pixel.
-
-    median_scaled first gives the prediction the truth's median, the usual protocol for depth without a metric scale
-    (T. Zhou et al., "Unsupervised learning of depth and ego-motion from video", CVPR 2017).
-    """
-    valid = valid_depth(predicted, truth)
-    if not valid.any():
-        return None
-    p, t = predicted[valid].astype(np.float64), truth[valid].astype(np.float64)
-    if median_scaled:
-        p = p * (np.median(t) / np.median(p))
-    ratio = np.maximum(p / t, t / p)
-    return DepthErrors(float(np.mean(np.abs(p - t) / t)), float(np.mean(ratio < 1.25)), int(valid.sum()))

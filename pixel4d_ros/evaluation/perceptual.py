@@ -38,6 +38,7 @@ VGG: tuple[Any, ...] = tuple(
     for i, block in enumerate(VGG_LAYERS)
     for item in (*(("pool",) if i else ()), *((name, 1, 1) for name in block), "tap")
 )
+FLIP_EVERY = 4  # frames: FLIP takes a second for an image of 832x256 pixels
 POOLS = {"alex": (3, 2), "vgg": (2, 2)}  # kernel and stride
 # LPIPS's own scaling of RGB in -1..1.
 SHIFT, SCALE = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
@@ -107,6 +108,27 @@ def load_lpips(backbone: Path, linear: Path, device: torch.device) -> Callable[[
     def distance(a: Video, b: Video) -> FloatArray:
         x, y = (torch.from_numpy(np.ascontiguousarray(v)).to(device).permute(0, 3, 1, 2).float() for v in (a, b))
         return np.asarray(network(x / 127.5 - 1, y / 127.5 - 1).cpu().numpy(), np.float64)
+
+    return distance
+
+
+def load_flip() -> Callable[[Video, Video], FloatArray]:
+    """FLIP (T,) of a video (T, H, W, 3) and the true one, at every FLIP_EVERY-th frame from 1 on, NaN at the others.
+
+    P. Andersson et al., "FLIP: a difference evaluator for alternating images", 2020; 0 is no visible difference.
+    Raises ValueError where flip-evaluator is not installed.
+    """
+    try:
+        import flip_evaluator
+    except ImportError as error:
+        raise ValueError("--flip needs the package flip-evaluator: pip install flip-evaluator") from error
+
+    def distance(a: Video, b: Video) -> FloatArray:
+        found = np.full(len(a), np.nan)
+        for i in range(1, len(a), FLIP_EVERY):
+            frame, truth = (np.ascontiguousarray(v[i], np.float32) / 255 for v in (a, b))
+            found[i] = flip_evaluator.evaluate(truth, frame, "LDR", applyMagma=False)[1]
+        return found
 
     return distance
 

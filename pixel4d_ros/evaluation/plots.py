@@ -13,6 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pixel4d_ros.evaluation.calibration import ReliabilityBin
+
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 130, 16, 44  # space for axis labels, and for the names of the series on the right
 
@@ -43,15 +45,15 @@ def line_chart(times: Sequence[float], series: Sequence[Series], unit: str, x_la
         return '<p class="dim">nothing to plot</p>'
     y_ticks = nice_ticks(float(finite.min()), float(finite.max()))
     x_ticks = nice_ticks(0, max(times), 7)
-    frame = _Frame((0, x_ticks[-1]), (y_ticks[0], max(y_ticks[-1], y_ticks[0] + 1e-9)))
-    parts = [frame.grid(x_ticks, y_ticks, x_label, unit)]
-    names = _spread([frame.y(_last(row)) for row in values], 16)
+    axes = _Axes((0, x_ticks[-1]), (y_ticks[0], max(y_ticks[-1], y_ticks[0] + 1e-9)))
+    parts = [axes.grid(x_ticks, y_ticks, x_label, unit)]
+    names = _spread([axes.y(_last(row)) for row in values], 16)
     for i, (s, row, name_y) in enumerate(zip(series, values, names, strict=True)):
         known = [(t, v) for t, v in zip(times, row, strict=True) if np.isfinite(v)]
-        points = " ".join(f"{frame.x(t):.1f},{frame.y(v):.1f}" for t, v in known)
+        points = " ".join(f"{axes.x(t):.1f},{axes.y(v):.1f}" for t, v in known)
         parts.append(f'<polyline class="line s{i}" points="{points}"/>')
         parts += [
-            f'<circle class="dot s{i}" cx="{frame.x(t):.1f}" cy="{frame.y(v):.1f}" r="3.5">'
+            f'<circle class="dot s{i}" cx="{axes.x(t):.1f}" cy="{axes.y(v):.1f}" r="3.5">'
             f"<title>{escape(s.name)} at +{t:.2f} s: {v:.2f} {escape(unit)}</title></circle>"
             for t, v in known
         ]
@@ -72,20 +74,39 @@ def histogram(values: ArrayLike, unit: str, x_label: str, bins: int = 20) -> str
         x_ticks.append(x_ticks[0] + 1)
     counts, edges = np.histogram(known, bins=bins, range=(x_ticks[0], x_ticks[-1]))
     y_ticks = [t for t in nice_ticks(0, int(counts.max()), 4) if t == int(t)]
-    frame = _Frame((x_ticks[0], x_ticks[-1]), (0, y_ticks[-1]))
-    parts = [frame.grid(x_ticks, y_ticks, f"{x_label}, {unit}", "forecasts")]
+    axes = _Axes((x_ticks[0], x_ticks[-1]), (0, y_ticks[-1]))
+    parts = [axes.grid(x_ticks, y_ticks, f"{x_label}, {unit}", "forecasts")]
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
-            x, y = frame.x(low), frame.y(count)
+            x, y = axes.x(low), axes.y(count)
             parts.append(
-                f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{frame.x(high) - x - 2:.1f}" '
-                f'height="{frame.y(0) - y:.1f}"><title>{low:.3g} to {high:.3g} {escape(unit)}: {count}</title></rect>'
+                f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{axes.x(high) - x - 2:.1f}" '
+                f'height="{axes.y(0) - y:.1f}"><title>{low:.3g} to {high:.3g} {escape(unit)}: {count}</title></rect>'
             )
     return _svg(parts, f"histogram of {x_label}")
 
 
+def reliability_diagram(bins: Sequence[ReliabilityBin]) -> str:
+    """How often objects move that are said to move with some probability; a calibrated predictor is on the diagonal."""
+    axes = _Axes((0, 1), (0, 1))
+    ticks = [0.2 * i for i in range(6)]
+    parts = [axes.grid(ticks, ticks, "predicted probability of moving", "share that moves")]
+    points = " ".join(f"{axes.x(v):.1f},{axes.y(v):.1f}" for v in (0, 1))
+    parts.append(f'<polyline class="line s1" points="{points}"/>')
+    points = " ".join(f"{axes.x(b.probability):.1f},{axes.y(b.frequency):.1f}" for b in bins)
+    parts.append(f'<polyline class="line s0" points="{points}"/>')
+    most = max(b.count for b in bins)
+    for b in bins:
+        x, y, radius = axes.x(b.probability), axes.y(b.frequency), 3.5 + 8.5 * (b.count / most) ** 0.5
+        parts.append(
+            f'<circle class="dot s0" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>'
+            f"probability {b.probability:.2f}: {b.frequency:.0%} of {b.count} objects move</title></circle>"
+        )
+    return _svg(parts, "reliability diagram of the probability of moving")
+
+
 @dataclass(frozen=True)
-class _Frame:
+class _Axes:
     """From values to pixels of the drawing."""
 
     x_range: tuple[float, float]

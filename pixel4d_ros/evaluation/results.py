@@ -6,13 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pixel4d_ros.evaluation.calibration import ReliabilityBin
 from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to foresee, the forecast or a rival: means over +1..+(T-1) and sources."""
+    """The forecast or a baseline: means over +1..+(T-1) and sources."""
 
     psnr: Interval
     ssim: Interval
@@ -20,6 +21,7 @@ class Method:
     outside: Interval | None
     lpips: Interval | None
     fvd: float | None
+    flip: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Motion:
-    """What the scenes know about what moves."""
+    """How well the scenes tell what moves."""
 
     sources: int  # source images in which something moves
     mask_iou: Interval | None
@@ -44,6 +46,10 @@ class Motion:
     found: int
     velocity_error: Interval | None  # median over objects of |v - v_true| / |v_true|; standing still where not found
     found_velocity_error: Interval | None  # the same over the objects that were found
+    false_objects: Interval  # per image: predicted moving objects that move in no label
+    impossible_boxes: Interval  # per image: predicted moving objects longer than 25 m, or floating
+    brier: float | None  # of the probabilities of moving, over labelled objects and false ones; None without any
+    reliability: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,22 @@ class Depth:
     delta1: Interval
     scaled_abs_rel: Interval
     scaled_delta1: Interval
+    edge_abs_rel: Interval | None  # beside depth edges; None where there are none
+    edge_delta1: Interval | None
+    scaled_edge_abs_rel: Interval | None
+    scaled_edge_delta1: Interval | None
+    boundary_f1: Interval | None  # None without dense truth
+    boundary_precision: Interval | None
+    boundary_recall: Interval | None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of what lies in the outlines of labelled objects, the shares inside their 3D boxes, means over objects."""
+
+    objects: int
+    gaussians: Interval
+    sensor: Interval | None  # of the sensor's points, which a perfect depth map would reach; None without any
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceResult:
     """One source image: means over +1..+(T-1) of sample 0."""
 
     stamp: float  # s
@@ -83,7 +105,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Subject:
-    """What was evaluated, on what, and how: all that a summary does not compute."""
+    """What was evaluated, on what, and how: everything that is no number."""
 
     log: str
     size: tuple[int, int]  # (width, height) pixels
@@ -92,7 +114,6 @@ class Subject:
     package_version: str
     align: str = "given"  # one of protocol.ALIGNMENTS
     notes: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()  # parts of the network that were off: when evaluated, or trained without
 
 
 @dataclass(frozen=True)
@@ -105,17 +126,18 @@ class Evaluation:
     sources: int
     frame0_psnr: Interval
     frame0_ssim: Interval
-    gain: Interval  # PSNR of the forecast - PSNR of repeating the image, dB
-    ssim_gain: Interval
+    gain: Interval | None  # PSNR of the forecast - PSNR of repeating the image, dB; None for single images
+    ssim_gain: Interval | None
     inside_gain: Interval | None  # PSNR inside moving objects: forecast - the same with its motion off, dB
     best_inside_gain: Interval | None  # PSNR inside moving objects: best of K - sample 0, dB
     methods: dict[str, Method]
     motion: Motion | None
     scale: Interval | None  # of the camera paths, unless they are as given
     depth: Depth | None
+    shape: Shape | None
     timing_ms: Timing
     steps: tuple[Step, ...]
-    per_source: tuple[Source, ...]
+    per_source: tuple[SourceResult, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: None for what is unknown."""

@@ -1,8 +1,8 @@
-"""Evaluate whole clips: choose the windows, align the camera, judge, summarise."""
+"""Evaluate whole clips: choose the windows, align the camera, score, summarise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ from pixel4d_ros.evaluation.baselines import known_height
 from pixel4d_ros.evaluation.environment import device_name, package_version
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.evaluation.results import Evaluation, Subject
-from pixel4d_ros.evaluation.scoring import Judged, Setting, SourceScore, Video, evaluate
+from pixel4d_ros.evaluation.scoring import ScoredWindow, Setting, SourceScore, Video, score_windows
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
-from pixel4d_ros.evaluation.windows import clip_windows, earlier_view, motion_depth, windows_of
+from pixel4d_ros.evaluation.windows import clip_windows, earlier_view, motion_depth, resized, windows_of
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
@@ -35,11 +35,11 @@ class Options:
     camera_height: float | None = None  # metres above flat ground; None: known for some data sets
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
+    flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos
     notes: tuple[str, ...] = ()
     motion_depth: bool = False  # the network is given depth from motion beside each source image
     earlier_view: bool = False  # what moved since an earlier image is measured
-    without: tuple[str, ...] = ()  # parts of the network that the forecaster does without
-    watch: Callable[[Judged], None] = field(default=lambda judged: None)  # is shown every judged window
+    watch: Callable[[ScoredWindow], None] = field(default=lambda scored: None)  # is called with every scored window
 
 
 def evaluate_clip(
@@ -65,17 +65,17 @@ def evaluate_clip(
     if align == "clip-scale":
         probed = [sequences[i] for i in np.unique(np.linspace(0, len(sequences) - 1, PROBED).round().astype(int))]
         scale = clip_scale(forecaster, list(windows_of(clip, probed, protocol)), protocol.seed)
-    setting = Setting(align, scale, height, options.perceptual, options.video_features)
+    setting = Setting(align, scale, height, options.perceptual, options.video_features, options.flip)
     if options.motion_depth:
         setting = replace(setting, depth=partial(motion_depth, forecaster, clip))
     if options.earlier_view:
         setting = replace(setting, earlier=partial(earlier_view, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
-    scores = _scores(evaluate(forecaster, windows, protocol, setting), options)
+    scores = _scores(score_windows(forecaster, windows, protocol, setting), options)
     if len(scores) < len(sequences):
         notes.append(f"{len(sequences) - len(scores)} source images without sensor depth were left out")
     size = protocol.image_size(clip.images.shape[2], clip.images.shape[1])
-    return summarise(scores, protocol, _subject(forecaster, name, size, align, notes, options))
+    return summarise(scores, protocol, _subject(forecaster, name, size, align, notes))
 
 
 def evaluate_worlds(
@@ -94,22 +94,44 @@ def evaluate_worlds(
         height = None
         if worlds.kind == "street":
             height = float(make_street(seed, max(3.0, float(clip.times[-1]))).camera(np.zeros(1))[0, 2, 3])
-        setting = Setting(protocol.align or "given", 1.0, height, options.perceptual, options.video_features)
+        setting = Setting(
+            protocol.align or "given", 1.0, height, options.perceptual, options.video_features, options.flip
+        )
         if options.earlier_view:
             seen = synthetic_worlds.earlier_view(seed, worlds.kind, size)
             setting = replace(setting, earlier=partial(_same, seen))
         if setting.align == "clip-scale":
             raise ValueError("synthetic worlds have one source image each: --align image-scale is what fits them")
-        scores += _scores(evaluate(forecaster, clip_windows(clip, protocol), protocol, setting), options)
+        scores += _scores(score_windows(forecaster, clip_windows(clip, protocol), protocol, setting), options)
     notes = options.notes if worlds.kind == "street" else (*options.notes, "no flat ground: rooms are all walls")
-    return summarise(
-        scores, protocol, _subject(forecaster, worlds.name, size, protocol.align or "given", notes, options)
-    )
+    return summarise(scores, protocol, _subject(forecaster, worlds.name, size, protocol.align or "given", notes))
 
 
-def _scores(judged: Iterator[Judged], options: Options) -> list[SourceScore]:
+def evaluate_images(
+    forecaster: Forecaster, clips: Sequence[Clip], protocol: Protocol, name: str, options: Options | None = None
+) -> Evaluation:
+    """Score single images with depth, which have no later frames: depth, boundaries and frame 0 alone.
+
+    Raises ValueError without images.
+    """
+    options = options or Options()
+    if options.motion_depth or options.earlier_view:
+        raise ValueError(f"{name} has single images: --depth-from-motion and --motion-from-flow need earlier ones")
+    scores, sizes = [], set()
+    setting = Setting(perceptual=options.perceptual, flip=options.flip)
+    for clip in tqdm(clips[:: protocol.stride or 1], "images", leave=False, unit="image"):
+        size = protocol.image_size(clip.images.shape[2], clip.images.shape[1])
+        sizes.add(size)
+        window = resized(replace(clip, stereo=None).in_memory(), size)
+        scores += _scores(score_windows(forecaster, [window], protocol, setting), options)
+    notes = (*options.notes, "single images: the first frame and its depth are scored, nothing is forecast")
+    size = max(sizes, default=(0, 0))
+    return summarise(scores, protocol, _subject(forecaster, name, size, "given", notes))
+
+
+def _scores(scored: Iterator[ScoredWindow], options: Options) -> list[SourceScore]:
     scores = []
-    for found in judged:
+    for found in scored:
         options.watch(found)
         scores.append(found.score)
     return scores
@@ -127,8 +149,6 @@ def _missing(clip: Clip) -> Iterator[str]:
         yield "no depth to compare with"
 
 
-def _subject(
-    forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str], options: Options
-) -> Subject:
+def _subject(forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str]) -> Subject:
     weights, device = forecaster.weights_hash, device_name(forecaster.device)
-    return Subject(name, size, weights, device, package_version(), align, tuple(notes), options.without)
+    return Subject(name, size, weights, device, package_version(), align, tuple(notes))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.camera import Camera, CameraPath, unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
 from pixel4d_ros.evaluation.baselines import on_flat_ground, without_motion
-from pixel4d_ros.evaluation.metrics import DepthErrors, depth_errors, psnr, ssim
-from pixel4d_ros.evaluation.motion_metrics import LEAST_SHARE, MotionScore, score_motion
+from pixel4d_ros.evaluation.depth_metrics import Boundaries, DepthErrors, boundaries, depth_errors
+from pixel4d_ros.evaluation.labelled_objects import LEAST_SHARE, LabelledObject, labelled_objects, share_inside
+from pixel4d_ros.evaluation.metrics import psnr, ssim
+from pixel4d_ros.evaluation.motion_metrics import MotionScore, score_motion
 from pixel4d_ros.evaluation.pose_search import find_poses
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.windows import moving_masks
@@ -38,6 +40,7 @@ class Setting:
     camera_height: float | None = None  # metres above flat ground; None: there is no such ground
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
+    flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos, NaN where it was not computed
     depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
     earlier: Callable[[Clip], ReferenceView | None] = lambda window: None  # the same
 
@@ -53,12 +56,21 @@ class VideoScore:
     )
     outside: FloatArray | None = None  # (T,) dB
     lpips: FloatArray | None = None  # (T,)
+    flip: FloatArray | None = None  # (T,) NaN where it was not computed
     features: FloatArray | None = None  # (D,) of the whole video
 
 
 @dataclass(frozen=True)
+class BoxShare:
+    """Of what lies in a labelled object's outline, the shares inside its 3D box, 0..1; NaN where there is nothing."""
+
+    gaussians: float
+    sensor: float  # of the sensor's points: what a perfect depth map reaches, for outlines show some background too
+
+
+@dataclass(frozen=True)
 class SourceScore:
-    """The scores of one source: sampled futures and their rivals, T frames of which frame 0 is the source image."""
+    """The scores of one source: sampled futures and the baselines, T frames of which frame 0 is the source image."""
 
     stamp: float  # s, of the source image
     times: FloatArray  # (T,) s after the source image
@@ -69,24 +81,25 @@ class SourceScore:
     truth_features: FloatArray | None
     depth: DepthErrors | None  # frame 0 against the sensor, in metres; None without sensor depth
     scaled_depth: DepthErrors | None  # the same after the usual median scaling
+    boundaries: Boundaries | None  # of frame 0; None without dense depth
+    box_shares: tuple[BoxShare, ...]  # of the labelled boxes
     motion: MotionScore | None  # None where nobody knows what moves
     scale: float  # what the camera path's translation was multiplied with
     milliseconds: float  # wall time of the forecast
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A scored window with its videos, for those who want to look at them."""
+class ScoredWindow:
+    """A scored window with its videos, for pictures of them."""
 
     score: SourceScore
     window: Clip
     forecast: Video
-    still: Video
-    moving: NDArray[np.bool_] | None = field(repr=False)
+    depth: NDArray[np.float32] = field(repr=False)  # (H, W) metres, of frame 0
 
 
-def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Setting) -> Judged | None:
-    """Forecast frame 0 of window along its poses and score every frame of all futures and rivals.
+def score_window(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Setting) -> ScoredWindow | None:
+    """Forecast frame 0 of window along its poses and score every frame of all futures and baselines.
 
     None when one scale per image is asked for and cannot be found, for want of sensor depth in the source image.
     """
@@ -95,8 +108,8 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
     started = time.perf_counter()
     # As Forecaster.forecast does; without a metric scale the speed is not known.
     speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
-    depth, earlier = setting.depth(window), setting.earlier(window)
-    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, depth, speed, earlier)
+    given, reference = setting.depth(window), setting.earlier(window)
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, given, speed, reference)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)
     if path is None:
@@ -118,6 +131,8 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
 
     depth, sensor = views[0].depth[0], None if window.depth is None else window.depth[0]
     rows, columns = protocol.scored(*size)
+    labelled = labelled_objects(window)
+    height = setting.camera_height
     found = SourceScore(
         stamp=float(window.times[0]),
         times=times,
@@ -128,11 +143,31 @@ def judge(forecaster: Forecaster, window: Clip, protocol: Protocol, setting: Set
         truth_features=setting.video_features and setting.video_features(truth[:, rows, columns]),
         depth=None if sensor is None else depth_errors(depth, sensor),
         scaled_depth=None if sensor is None else depth_errors(depth, sensor, median_scaled=True),
-        motion=None if moving is None else score_motion(scene, window, moving[0]),
+        boundaries=None if sensor is None else boundaries(depth, sensor),
+        box_shares=box_shares(scene, window, labelled or ()),
+        motion=None if moving is None else score_motion(scene, window, moving[0], height),
         scale=scale,
         milliseconds=milliseconds,
     )
-    return Judged(found, window, views[0].frames, still, moving)
+    return ScoredWindow(found, window, views[0].frames, depth)
+
+
+def box_shares(scene: DynamicGaussians, window: Clip, labelled: Sequence[LabelledObject]) -> tuple[BoxShare, ...]:
+    """Per labelled box the shares inside it of the Gaussians, and of the sensor's points, in its outline."""
+    height, width = window.images.shape[1:3]
+    pixels = scene.pixels(Camera(window.K, width, height)).cpu().numpy()
+    means = scene.means.detach().cpu().double().numpy()[pixels >= 0]
+    pixels = pixels[pixels >= 0]
+    shares = []
+    for thing in labelled:
+        if thing.box is not None:
+            points = np.empty((0, 3))
+            if window.depth is not None:
+                v, u = np.nonzero(thing.mask & (window.depth[0] > 0))
+                points = unproject(np.stack((u, v), -1), window.depth[0][v, u], window.K)
+            own = means[thing.mask.reshape(-1)[pixels]]
+            shares.append(BoxShare(share_inside(own, thing.box), share_inside(points, thing.box)))
+    return tuple(shares)
 
 
 def score_video(
@@ -153,18 +188,19 @@ def score_video(
         inside=inside,
         outside=outside,
         lpips=setting.perceptual and setting.perceptual(a, b),
+        flip=setting.flip and setting.flip(a, b),
         features=setting.video_features and setting.video_features(a),
     )
 
 
-def evaluate(
+def score_windows(
     forecaster: Forecaster, windows: Iterable[Clip], protocol: Protocol, setting: Setting | None = None
-) -> Iterator[Judged]:
-    """Judge window after window, holding one at a time. Windows without a score are left out."""
+) -> Iterator[ScoredWindow]:
+    """Score window after window, holding one at a time. Windows without a score are left out."""
     for window in windows:
-        judged = judge(forecaster, window, protocol, setting or Setting())
-        if judged is not None:
-            yield judged
+        scored = score_window(forecaster, window, protocol, setting or Setting())
+        if scored is not None:
+            yield scored
 
 
 def _camera_path(

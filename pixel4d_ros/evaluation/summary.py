@@ -6,11 +6,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pixel4d_ros.evaluation.calibration import brier_score, reliability
+from pixel4d_ros.evaluation.depth_metrics import Boundaries, DepthErrors
 from pixel4d_ros.evaluation.frechet import frechet_distance
 from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known
-from pixel4d_ros.evaluation.metrics import DepthErrors
 from pixel4d_ros.evaluation.protocol import Protocol
-from pixel4d_ros.evaluation.results import Depth, Evaluation, Method, Motion, Source, Step, Subject, Timing
+from pixel4d_ros.evaluation.results import (
+    Depth,
+    Evaluation,
+    Method,
+    Motion,
+    Shape,
+    SourceResult,
+    Step,
+    Subject,
+    Timing,
+)
 from pixel4d_ros.evaluation.scoring import SourceScore, VideoScore
 from pixel4d_ros.geometry.rotations import FloatArray
 
@@ -35,19 +46,20 @@ def summarise(scores: Sequence[SourceScore], protocol: Protocol, subject: Subjec
         sources=len(scores),
         frame0_psnr=over(lambda s: s.futures[0].psnr[0]),
         frame0_ssim=over(lambda s: s.futures[0].ssim[0]),
-        gain=over(lambda s: later(s.futures[0].psnr) - later(s.repeat.psnr)),
-        ssim_gain=over(lambda s: later(s.futures[0].ssim) - later(s.repeat.ssim)),
+        gain=known([later(s.futures[0].psnr) - later(s.repeat.psnr) for s in scores], seed),
+        ssim_gain=known([later(s.futures[0].ssim) - later(s.repeat.ssim) for s in scores], seed),
         inside_gain=known([later(s.futures[0].inside) - later(s.still.inside) for s in scores], seed),
         best_inside_gain=known([later(best_inside(s).inside) - later(s.futures[0].inside) for s in scores], seed)
         if several
         else None,
-        methods=_methods(scores, seed),
+        methods=_methods(scores, seed) if len(scores[0].times) > 1 else {},
         motion=_motion(scores, seed),
         scale=over(lambda s: s.scale) if subject.align.endswith("scale") else None,
         depth=_depth(scores, seed),
+        shape=_shape(scores, seed),
         timing_ms=_timing(scores),
         steps=_steps(scores),
-        per_source=tuple(map(_source, scores)),
+        per_source=tuple(map(_source_result, scores)),
     )
 
 
@@ -101,6 +113,7 @@ def _method(
         inside=known([later(v.inside) for v in inner], seed),
         outside=known([later(v.outside) for v in videos], seed),
         lpips=known([later(v.lpips) for v in videos], seed),
+        flip=known([later(v.flip) for v in videos], seed),
         fvd=frechet_distance(np.stack(features), np.stack(truth)) if len(features) > 1 and len(truth) > 1 else None,
     )
 
@@ -118,6 +131,7 @@ def _mean_method(scores: Sequence[SourceScore], seed: int) -> Method:
         outside=known(over(lambda v: later(v.outside)), seed),
         lpips=known(over(lambda v: later(v.lpips)), seed),
         fvd=None,
+        flip=known(over(lambda v: later(v.flip)), seed),
     )
 
 
@@ -125,6 +139,7 @@ def _motion(scores: Sequence[SourceScore], seed: int) -> Motion | None:
     found = [s.motion for s in scores if s.motion is not None]
     if not found:
         return None
+    events = [event for m in found for event in m.events]
     overlaps = [m.mask_iou for m in found if m.mask_iou is not None]
     return Motion(
         sources=len(overlaps),
@@ -134,12 +149,17 @@ def _motion(scores: Sequence[SourceScore], seed: int) -> Motion | None:
         found=sum(m.found for m in found),
         velocity_error=known([e for m in found for e in m.velocity_errors], seed, np.median),
         found_velocity_error=known([e for m in found for e in m.found_errors], seed, np.median),
+        false_objects=bootstrap([m.false_objects for m in found], seed),
+        impossible_boxes=bootstrap([m.impossible_boxes for m in found], seed),
+        brier=brier_score(events) if events else None,
+        reliability=reliability(events),
     )
 
 
 def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
     metric: list[DepthErrors] = [s.depth for s in scores if s.depth is not None]
     scaled: list[DepthErrors] = [s.scaled_depth for s in scores if s.scaled_depth is not None]
+    contours: list[Boundaries] = [s.boundaries for s in scores if s.boundaries is not None]
     if not metric:
         return None
     return Depth(
@@ -148,7 +168,22 @@ def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
         delta1=bootstrap([d.delta1 for d in metric], seed),
         scaled_abs_rel=bootstrap([d.abs_rel for d in scaled], seed),
         scaled_delta1=bootstrap([d.delta1 for d in scaled], seed),
+        edge_abs_rel=known([d.edge_abs_rel for d in metric], seed),
+        edge_delta1=known([d.edge_delta1 for d in metric], seed),
+        scaled_edge_abs_rel=known([d.edge_abs_rel for d in scaled], seed),
+        scaled_edge_delta1=known([d.edge_delta1 for d in scaled], seed),
+        boundary_f1=known([c.f1 for c in contours], seed),
+        boundary_precision=known([c.precision for c in contours], seed),
+        boundary_recall=known([c.recall for c in contours], seed),
     )
+
+
+def _shape(scores: Sequence[SourceScore], seed: int) -> Shape | None:
+    shares = [share for s in scores for share in s.box_shares]
+    gaussians = known([share.gaussians for share in shares], seed)
+    if gaussians is None:
+        return None
+    return Shape(len(shares), gaussians, known([share.sensor for share in shares], seed))
 
 
 def _timing(scores: Sequence[SourceScore]) -> Timing:
@@ -183,9 +218,9 @@ def _mean_known(rows: Sequence[FloatArray | None]) -> FloatArray:
     return out
 
 
-def _source(score: SourceScore) -> Source:
+def _source_result(score: SourceScore) -> SourceResult:
     first = score.futures[0]
-    return Source(
+    return SourceResult(
         stamp=score.stamp,
         frame0_psnr=float(first.psnr[0]),
         psnr=later(first.psnr),

@@ -34,24 +34,24 @@ def headline(evaluation: Evaluation) -> str:
     """What was evaluated, and how, in one line: protocol and camera alignment belong to every table."""
     e, s = evaluation, evaluation.subject
     return (
-        f"{s.log}: {counted(e.sources, 'source image')}, {e.frames} frames each, "
+        f"{s.log}: {counted(e.sources, 'source image')}, {counted(e.frames, 'frame')} each, "
         f"{s.size[0]}x{s.size[1]}; {e.protocol.describe()}; {ALIGNMENTS[s.align]}; "
         f"{weights_line(s)}, {s.device}"
     )
 
 
 def weights_line(subject: Subject) -> str:
-    """Which network, which of its parts were off, and which version of the package."""
-    off = f" without {', '.join(subject.without)}" if subject.without else ""
-    return f"weights {subject.weights[:12]}{off}, pixel4d_ros {subject.package_version}"
+    """Which network, and which version of the package."""
+    return f"weights {subject.weights[:12]}, pixel4d_ros {subject.package_version}"
 
 
 def describe(evaluation: Evaluation, markdown: bool = False, brief: bool = False) -> str:
     """The whole evaluation: what was evaluated, means by method, depth, motion, time; unless brief, frame by frame."""
     head = headline(evaluation)
     blocks = [f"### {head}" if markdown else head]
-    tables = [methods_table(evaluation), measures_table(evaluation)]
-    tables += [] if brief else [steps_table(evaluation)]
+    tables = [methods_table(evaluation)] if evaluation.methods else []
+    tables.append(measures_table(evaluation))
+    tables += [steps_table(evaluation)] if evaluation.methods and not brief else []
     blocks += [table(header, rows, markdown) for header, rows in tables]
     blocks += [f"Note: {note}" for note in evaluation.subject.notes]
     t = evaluation.timing_ms
@@ -60,11 +60,12 @@ def describe(evaluation: Evaluation, markdown: bool = False, brief: bool = False
 
 
 def methods_table(evaluation: Evaluation) -> Table:
-    """The forecast and its rivals, a row each: means over the frames after frame 0."""
+    """The forecast and the baselines, a row each: means over the frames after frame 0."""
     methods = evaluation.methods
     columns: list[tuple[str, int, bool]] = [("PSNR", 2, True), ("SSIM", 3, True)]
     columns += [("inside", 2, _any(methods, "inside")), ("outside", 2, _any(methods, "outside"))]
-    columns += [("LPIPS", 3, _any(methods, "lpips")), ("FVD", 1, _any(methods, "fvd"))]
+    columns += [("LPIPS", 3, _any(methods, "lpips")), ("FLIP", 3, _any(methods, "flip"))]
+    columns += [("FVD", 1, _any(methods, "fvd"))]
     shown = [(name, digits) for name, digits, there in columns if there]
     rows = [[name, *(_cell(getattr(m, c.lower()), digits) for c, digits in shown)] for name, m in methods.items()]
     units = {"PSNR": "PSNR, dB", "inside": "inside movers, dB", "outside": "outside, dB"}
@@ -82,23 +83,23 @@ def _cell(value: Interval | float | None, digits: int) -> str:
 
 
 def steps_table(evaluation: Evaluation) -> Table:
-    """One row per frame of the horizon: forecast and rivals."""
+    """One row per frame of the horizon: forecast and baselines."""
     last = evaluation.steps[-1]
-    rivals = [name for name in (STILL, PLANE, REPEAT) if name in last.psnr]
+    baselines = [name for name in (STILL, PLANE, REPEAT) if name in last.psnr]
     best = [name for name in last.psnr if name.startswith("best")]
     inside = any(step.inside for step in evaluation.steps)
-    header = ["time", "PSNR", *best, *rivals, "gain", "SSIM", REPEAT]
+    header = ["time", "PSNR", *best, *baselines, "gain", "SSIM", REPEAT]
     header += ["inside", *(f"{name}, inside" for name in best), "motion off, inside"] if inside else []
-    rows = [_step_row(step, best, rivals, inside) for step in evaluation.steps]
+    rows = [_step_row(step, best, baselines, inside) for step in evaluation.steps]
     return header, rows
 
 
-def _step_row(step: Step, best: Sequence[str], rivals: Sequence[str], inside: bool) -> Row:
+def _step_row(step: Step, best: Sequence[str], baselines: Sequence[str], inside: bool) -> Row:
     row = [f"+{step.time:.2f} s", f"{step.psnr[FORECAST]:.2f}", *(f"{step.psnr[name]:.2f}" for name in best)]
-    if step.step == 0:  # all rivals show the source image itself
-        row += [""] * (len(rivals) + 1) + [f"{step.ssim[FORECAST]:.3f}", ""]
+    if step.step == 0:  # all baselines show the source image itself
+        row += [""] * (len(baselines) + 1) + [f"{step.ssim[FORECAST]:.3f}", ""]
     else:
-        row += [f"{step.psnr[name]:.2f}" for name in rivals]
+        row += [f"{step.psnr[name]:.2f}" for name in baselines]
         row += [f"{step.psnr[FORECAST] - step.psnr[REPEAT]:+.2f}"]
         row += [f"{step.ssim[FORECAST]:.3f}", f"{step.ssim[REPEAT]:.3f}"]
     if inside:
@@ -107,41 +108,53 @@ def _step_row(step: Step, best: Sequence[str], rivals: Sequence[str], inside: bo
 
 
 def measures_table(evaluation: Evaluation) -> Table:
-    """Gains, depth and motion with their confidence intervals."""
+    """Gains, depth, shape and motion with their confidence intervals."""
     e = evaluation
-    rows = [_row("PSNR of frame 0, dB", e.frame0_psnr, 2), _row("gain over repeating the image, dB", e.gain, 2)]
-    rows.append(_row("gain in SSIM", e.ssim_gain, 3))
-    if e.inside_gain is not None:
-        rows.append(_row("inside moving objects: gain over motion off, dB", e.inside_gain, 2))
-    if e.best_inside_gain is not None:
-        k = e.protocol.samples
-        rows.append(_row(f"inside moving objects: best of {k} over sample 0, dB", e.best_inside_gain, 2))
-    rows += _motion_rows(e.motion)
-    if e.scale is not None:
-        rows.append(_row("scale of the camera path", e.scale, 3))
+    rows: list[Row] = []
+    _add(rows, "PSNR of frame 0, dB", e.frame0_psnr, 2)
+    _add(rows, "gain over repeating the image, dB", e.gain, 2)
+    _add(rows, "gain in SSIM", e.ssim_gain, 3)
+    _add(rows, "inside moving objects: gain over motion off, dB", e.inside_gain, 2)
+    _add(rows, f"inside moving objects: best of {e.protocol.samples} over sample 0, dB", e.best_inside_gain, 2)
+    if e.motion is not None:
+        _add_motion(rows, e.motion)
+    _add(rows, "scale of the camera path", e.scale, 3)
     if e.depth is not None:
-        rows += [
-            _row("depth AbsRel", e.depth.abs_rel, 3),
-            _row("depth delta1", e.depth.delta1, 3),
-            _row("depth AbsRel, median scaled", e.depth.scaled_abs_rel, 3),
-            _row("depth delta1, median scaled", e.depth.scaled_delta1, 3),
-        ]
+        d = e.depth
+        _add(rows, "depth AbsRel", d.abs_rel, 3)
+        _add(rows, "depth delta1", d.delta1, 3)
+        _add(rows, "depth AbsRel beside depth edges", d.edge_abs_rel, 3)
+        _add(rows, "depth delta1 beside depth edges", d.edge_delta1, 3)
+        _add(rows, "depth AbsRel, median scaled", d.scaled_abs_rel, 3)
+        _add(rows, "depth delta1, median scaled", d.scaled_delta1, 3)
+        _add(rows, "depth delta1 beside depth edges, median scaled", d.scaled_edge_delta1, 3)
+        _add(rows, "boundary F1", d.boundary_f1, 3)
+        _add(rows, "boundary precision", d.boundary_precision, 3)
+        _add(rows, "boundary recall", d.boundary_recall, 3)
+    if e.shape is not None:
+        _add(rows, f"Gaussians of {e.shape.objects} labelled objects inside their boxes, %", e.shape.gaussians, 1, 100)
+        _add(rows, "the sensor's points inside these boxes, %", e.shape.sensor, 1, 100)
     return ["mean over source images", "value", "95 % interval"], rows
 
 
-def _motion_rows(motion: Motion | None) -> list[Row]:
-    if motion is None:
-        return []
-    rows: list[Row] = []
-    if motion.mask_iou is not None:
-        rows.append(_row(f"moving pixels: IoU ({motion.sources} images)", motion.mask_iou, 2))
-    rows.append(_row("static pixels called moving, %", motion.false_moving, 2, 100))
-    if motion.velocity_error is not None:
-        rows.append(_row(f"velocity error, median of {motion.objects} objects, %", motion.velocity_error, 0, 100))
-    if motion.found_velocity_error is not None:
-        name = f"velocity error, median of the {motion.found} that were found, %"
-        rows.append(_row(name, motion.found_velocity_error, 0, 100))
-    return rows
+def _add_motion(rows: list[Row], motion: Motion) -> None:
+    _add(rows, f"moving pixels: IoU ({motion.sources} images)", motion.mask_iou, 2)
+    _add(rows, "static pixels called moving, %", motion.false_moving, 2, 100)
+    _add(rows, "false moving objects per image", motion.false_objects, 2)
+    _add(rows, "boxes longer than 25 m or floating, per image", motion.impossible_boxes, 2)
+    if motion.objects:
+        rows.append(["moving objects found, %", f"{100 * motion.found / motion.objects:.0f}", f"of {motion.objects}"])
+    _add(rows, f"velocity error, median of {motion.objects} objects, %", motion.velocity_error, 0, 100)
+    _add(rows, f"velocity error, median of the {motion.found} found, %", motion.found_velocity_error, 0, 100)
+    if motion.brier is not None:
+        events = sum(b.count for b in motion.reliability)
+        rows.append(["Brier score of the probability of moving", f"{motion.brier:.3f}", f"{events} objects"])
+
+
+def _add(rows: list[Row], name: str, value: Interval | None, digits: int, factor: float = 1) -> None:
+    """A row for what was measured."""
+    if value is not None:
+        rows.append(_row(name, value, digits, factor))
 
 
 def _row(name: str, value: Interval, digits: int, factor: float = 1) -> Row:
@@ -199,30 +212,37 @@ OVERVIEW: tuple[tuple[str, int], ...] = (  # columns and their digits
     ("inside, dB", 2),
     ("gain inside", 2),
     ("AbsRel", 3),
+    ("scaled", 3),
+    ("boundary F1", 3),
+    ("in boxes", 2),
     ("IoU", 2),
     ("velocity error", 2),
 )
 
 
 def _overview_row(e: Evaluation) -> tuple[float | None, ...]:
-    forecast, plane = e.methods[FORECAST], e.methods.get(PLANE)
-
     def mean(value: Interval | None) -> float | None:
         return None if value is None else value.mean
+
+    def of(name: str, measure: str) -> float | None:
+        return mean(getattr(e.methods[name], measure)) if name in e.methods else None
 
     return (
         e.sources,
         e.frame0_psnr.mean,
-        forecast.psnr.mean,
-        e.methods[STILL].psnr.mean,
-        None if plane is None else plane.psnr.mean,
-        e.methods[REPEAT].psnr.mean,
-        e.gain.mean,
-        forecast.ssim.mean,
-        mean(forecast.lpips),
-        mean(forecast.inside),
+        of(FORECAST, "psnr"),
+        of(STILL, "psnr"),
+        of(PLANE, "psnr"),
+        of(REPEAT, "psnr"),
+        mean(e.gain),
+        of(FORECAST, "ssim"),
+        of(FORECAST, "lpips"),
+        of(FORECAST, "inside"),
         mean(e.inside_gain),
         None if e.depth is None else e.depth.abs_rel.mean,
+        None if e.depth is None else e.depth.scaled_abs_rel.mean,
+        None if e.depth is None else mean(e.depth.boundary_f1),
+        None if e.shape is None else e.shape.gaussians.mean,
         None if e.motion is None else mean(e.motion.mask_iou),
         None if e.motion is None else mean(e.motion.velocity_error),
     )

@@ -1,28 +1,18 @@
-"""Images with dense depth, and labelled boxes beside a log."""
+"""Labelled boxes beside a log."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.depth_pairs import depth_pair_folders, read_depth_pairs
 from pixel4d_ros.datasets.image_files import DatasetError
 
 K = [[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]
-
-
-def write_pairs(folder: Path, count: int) -> None:
-    folder.mkdir()
-    (folder / "clip.json").write_text(json.dumps({"K": K, "metric": True}))
-    for i in range(count):
-        cv2.imwrite(str(folder / f"{i:03}.jpg"), np.full((48, 64, 3), 100, np.uint8))
-        cv2.imwrite(str(folder / f"{i:03}_depth.png"), np.full((48, 64), 1000 * (i + 1), np.uint16))
 
 
 def labels(stamp: float = 1.0) -> dict[str, object]:
@@ -42,27 +32,6 @@ def labels(stamp: float = 1.0) -> dict[str, object]:
 def clip_of(times: list[float]) -> Clip:
     n = len(times)
     return Clip("log", np.zeros((n, 48, 64, 3), np.uint8), np.array(K), np.tile(np.eye(4), (n, 1, 1)), np.array(times))
-
-
-def test_every_tenth_image_with_depth_is_held_out(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "rooms", 21)
-    (folder,) = depth_pair_folders(tmp_path)
-    held_out = read_depth_pairs(folder, "held_out")
-    assert [clip.name for clip in held_out] == ["rooms_000", "rooms_010", "rooms_020"]
-    assert len(read_depth_pairs(folder, "train")) == 18
-    depth = held_out[1].depth
-    assert depth is not None
-    assert np.allclose(depth, 11.0)
-
-
-def test_images_with_depth_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "rooms", 1)
-    cv2.imwrite(str(tmp_path / "rooms/000_depth.png"), np.zeros((48, 60), np.uint16))
-    with pytest.raises(DatasetError, match="000_depth"):
-        read_depth_pairs(tmp_path / "rooms")
-    (tmp_path / "rooms/clip.json").write_text("{}")
-    with pytest.raises(DatasetError, match=r"clip\.json must hold K"):
-        read_depth_pairs(tmp_path / "rooms")
 
 
 def test_boxes_beside_a_log_go_to_the_images_of_their_stamps(tmp_path: Path) -> None:

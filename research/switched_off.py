@@ -10,19 +10,6 @@ if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
 
 
-def parse_parts(text: str) -> tuple[str, ...]:
-    """Parts of the network by commas, e.g. "hidden,motion"; raises ValueError that lists the parts there are."""
-    from pixel4d_ros.predictor.network import PARTS
-
-    given = [word for word in (part.strip() for part in text.split(",")) if word]
-    unknown = [word for word in given if word not in PARTS]
-    if unknown:
-        raise ValueError(
-            f"--without {unknown[0]}: no part of the network is called so; the parts are {', '.join(PARTS)}"
-        )
-    return tuple(part for part in PARTS if part in given)
-
-
 def load_forecaster(
     weights: Path | None, device: str, without: Collection[str] = ()
 ) -> tuple[Forecaster, tuple[str, ...]]:

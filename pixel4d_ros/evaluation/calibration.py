@@ -1,0 +1,50 @@
+"""Whether predicted probabilities come true: Brier score and reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10  # of equal width between probabilities 0 and 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """A predicted probability and whether it came true."""
+
+    probability: float
+    happened: bool
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The events whose probability lies in one bin."""
+
+    probability: float  # mean
+    frequency: float  # share that happened
+    count: int
+
+
+def brier_score(events: Sequence[Event]) -> float:
+    """Mean squared difference of probability and outcome (G. Brier, 1950); 0 is best, 0.25 is always saying one half.
+
+    Raises ValueError without events.
+    """
+    if not events:
+        raise ValueError("a Brier score needs at least one event")
+    return float(np.mean([(e.probability - e.happened) ** 2 for e in events]))
+
+
+def reliability(events: Sequence[Event], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """The bins of a reliability diagram that hold events, from low probabilities to high ones."""
+    probabilities = np.array([e.probability for e in events])
+    happened = np.array([e.happened for e in events], float)
+    index = np.minimum((probabilities * bins).astype(int), bins - 1)
+    members = [index == k for k in range(bins)]
+    return tuple(
+        ReliabilityBin(float(probabilities[m].mean()), float(happened[m].mean()), int(m.sum()))
+        for m in members
+        if m.any()
+    )
