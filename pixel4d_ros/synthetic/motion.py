@@ -60,6 +60,7 @@ class RoadActor:
     acceleration: float  # m/s^2
     direction: int  # 1 with x, -1 against it
     height: float  # of the centroid
+    drift: float = 0.0  # m/s to the left of the road: it changes lanes
 
     def at(self, times: FloatArray) -> tuple[FloatArray, FloatArray]:
         """See Actor."""
@@ -67,8 +68,10 @@ class RoadActor:
         if self.acceleration < 0:
             t = np.minimum(t, -self.speed / self.acceleration)
         way = self.speed * t + 0.5 * self.acceleration * t * t
-        point, heading = self.table.place(self.start + self.direction * way, self.across)
+        point, heading = self.table.place(self.start + self.direction * way, self.across + self.drift * t)
         yaw = heading + (np.pi if self.direction < 0 else 0.0)
+        if self.drift:
+            yaw = yaw + self.direction * np.arctan2(self.drift, max(self.speed, 0.1))
         return np.concatenate((point, np.full((len(point), 1), self.height)), -1), yaw
 
 
@@ -164,7 +167,7 @@ def optical_poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll
 class RoadCamera:
     """A camera on a car that drives in its lane, over slightly uneven ground."""
 
-    car: RoadActor  # at the camera's height
+    car: Actor  # at the camera's height
     yaw: float  # rad, of the mounting
     pitch: float
     wobble: FloatArray  # (3, 3): rows amplitude, angular frequency, phase; columns height (m), pitch (rad), roll (rad)

@@ -11,9 +11,10 @@ from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, Plan, clear, make_plan
 from pixel4d_ros.synthetic.primitives import Shape
-from pixel4d_ros.synthetic.props import add_car
+from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
 from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
-from pixel4d_ros.synthetic.traffic import add_traffic
+from pixel4d_ros.synthetic.traffic import Traffic, add_traffic
+from pixel4d_ros.synthetic.vehicles import add_car
 from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 
 TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
@@ -25,6 +26,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
     """
     rng = np.random.default_rng([seed, 1])
+    given = speed
     drawn = int(rng.choice(3, p=[0.5, 0.3, 0.2]))
     style = drawn if style is None else style
     plan = make_plan(rng, style, (TOP_SPEED if speed is None else speed) * horizon)
@@ -32,13 +34,22 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
         speed = plan.flow * float(
             rng.choice([1.0, rng.uniform(), 0.0], p=[0.7, 0.22, 0.08]) * np.exp(rng.normal(0, 0.1))
         )
+    more = np.random.default_rng([seed, 5])
+    scenario = draw_scenario(more) if given is None else Scenario.NONE
+    plan, speed = prepare(more, plan, scenario, speed)
     out = Builder()
     _houses(out, rng, plan)
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
     camera = _camera(rng, plan, speed, horizon)
-    actors = add_traffic(out, rng, plan, camera.car, horizon)
+    ego = camera.car
+    assert isinstance(ego, RoadActor)
+    camera = ego_camera(more, scenario, camera)
+    traffic = Traffic(out, rng, plan, ego, camera.car, horizon)
+    add_traffic(traffic, horizon, queue=scenario == Scenario.NONE)
+    play(traffic, more, scenario)
+    actors = traffic.actors
     pose = camera(np.zeros(1))[0]
     standing = out.number_standing(len(actors), pose[:3, 3] + 15.0 * pose[:3, 2])
     return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)

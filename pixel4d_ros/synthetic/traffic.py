@@ -8,30 +8,68 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import Generator
 
+from pixel4d_ros.synthetic.clearance import Clearance
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan
-from pixel4d_ros.synthetic.props import add_car, add_cyclist, add_person
+from pixel4d_ros.synthetic.props import add_cyclist, add_person
+from pixel4d_ros.synthetic.vehicles import add_bus, add_car, add_truck
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
+# Half length and half width of what drives and walks, metres.
+OUTLINES: dict[Callable[..., float], tuple[float, float]] = {
+    add_car: (2.5, 0.95),
+    add_truck: (4.2, 1.25),
+    add_bus: (6.2, 1.3),
+    add_cyclist: (0.9, 0.35),
+    add_person: (0.3, 0.3),
+}
 JAM = 0.5  # m/s: at less everybody in the lane waits
 
 
-def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizon: float) -> list[Actor]:
+class Traffic:
     """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
-    actors: list[Actor] = []
-    lane = abs(ego.across)
 
-    def start(add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
-        if len(actors) >= MAX_OBJECTS:
+    def __init__(
+        self, out: Builder, rng: Generator, plan: Plan, ego: RoadActor, camera_car: Actor, horizon: float
+    ) -> None:
+        self.out, self.rng, self.plan, self.ego = out, rng, plan, ego
+        self.actors: list[Actor] = []
+        self.clearance = Clearance(horizon, out.standing)
+        self.clearance.add(camera_car, 2.6, 1.0)
+
+    def start(self, add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
+        """One more actor, wherever the others are."""
+        if len(self.actors) >= MAX_OBJECTS:
             return
         point, yaw = actor.at(np.zeros(1))
-        height = add(out, rng, point[0, :2], float(yaw[0]), len(actors) + 1)
+        height = add(self.out, self.rng, point[0, :2], float(yaw[0]), len(self.actors) + 1)
         if isinstance(actor, RoadActor):
-            actors.append(replace(actor, height=height))
+            self.actors.append(replace(actor, height=height))
         else:
-            actors.append(replace(actor, start=np.array([*point[0, :2], height])))
+            self.actors.append(replace(actor, start=np.array([*point[0, :2], height])))
+        self.clearance.add(actor, *OUTLINES[add])
 
-    if ego.speed < JAM:
+    def add(self, add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
+        """One more actor, if it keeps clear of the others."""
+        if self.clearance.is_free(actor, *OUTLINES[add]):
+            self.start(add, actor)
+
+    def stand(self, add: Callable[..., float], s: float, across: float, direction: int, turn: float = 0.0) -> None:
+        """Something that stands s metres along the road, if there is room; it becomes an object without motion."""
+        actor = RoadActor(self.plan.table, s, across, 0.0, 0.0, direction, 1.0)
+        if self.clearance.is_free(actor, *OUTLINES[add]):
+            point, yaw = actor.at(np.zeros(1))
+            add(self.out, self.rng, point[0, :2], float(yaw[0]) + turn)
+            self.clearance.add(actor, *OUTLINES[add])
+
+
+def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
+    """The ordinary traffic; with `queue` cars wait ahead of an ego that waits."""
+    out, rng, plan, ego, start = traffic.out, traffic.rng, traffic.plan, traffic.ego, traffic.start
+    lane = abs(ego.across)
+    if ego.speed < JAM and not queue:
+        pass
+    elif ego.speed < JAM:
         _queue(out, rng, plan, ego)
     elif rng.uniform() < 0.65:
         # Drivers keep their distance in time: how far off the car ahead is tells how fast it goes.
@@ -63,19 +101,18 @@ def add_traffic(out: Builder, rng: Generator, plan: Plan, ego: RoadActor, horizo
         across = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
         start(
             add_person,
-            RoadActor(plan.table, rng.uniform(6, 45), across, _walk(rng), 0.0, int(rng.choice([-1, 1])), 0.9),
+            RoadActor(plan.table, rng.uniform(6, 45), across, walking_speed(rng), 0.0, int(rng.choice([-1, 1])), 0.9),
         )
     if rng.uniform() < 0.3:
         s = rng.uniform(7, 30)
         side = int(rng.choice([-1, 1]))
         point, heading = plan.table.place(s, side * rng.uniform(0.5, plan.half_width))
         yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.2)
-        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, _walk(rng), rng.normal(0, 0.1)))
+        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, walking_speed(rng), rng.normal(0, 0.1)))
     if rng.uniform() < 0.35:
         direction = int(rng.choice([-1, 1]))
         across = -direction * (min(lane * 1.7, plan.half_width - 0.6))
         start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
-    return actors
 
 
 def _queue(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> None:
@@ -87,7 +124,7 @@ def _queue(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> None:
         add_car(out, rng, point, float(heading))
 
 
-def _walk(rng: Generator) -> float:
+def walking_speed(rng: Generator) -> float:
     """Walking speed in m/s (mean and spread after Bohannon 1997)."""
     return float(np.clip(rng.normal(1.35, 0.2), 0.8, 2.0))
 
