@@ -13,9 +13,11 @@ import pytest
 from support.dataset_samples import FRAMES, SIZE, assert_same_cameras, lazily_read, project, street, world_points
 from support.paths import shared_path
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
-from pixel4d_ros.datasets.image_files import DatasetError, Lens
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.geometry.camera_info import image_camera
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 
 UNIT = 2.5  # metres
@@ -86,13 +88,40 @@ def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
 
 def test_undistorted_pixels_match_opencv() -> None:
     K = np.array([[50.0, 0, 51.5], [0, 50, 15.5], [0, 0, 1]])
-    lens = Lens.of(K, (K1, 0.02, 0.001, -0.002, 0), *SIZE)
+    coefficients = np.array([K1, 0.02, 0.001, -0.002, 0])
+    lens = image_camera(Camera(K, *SIZE), coefficients)
     pixel = np.array([[[70.0, 20.0]]])  # of the undistorted picture
-    ray = np.linalg.inv(lens.K) @ [*pixel[0, 0], 1]
-    there, _ = cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), K, lens.coefficients)
+    ray = np.linalg.inv(lens.camera.K) @ [*pixel[0, 0], 1]
+    there, _ = cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), K, coefficients)
     gradient = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     gradient[:] = 2 * np.arange(SIZE[0])[None, :, None]
-    assert lens.undistorted(gradient)[20, 70, 0] == pytest.approx(2 * there[0, 0, 0], abs=1)
+    assert lens.image(gradient)[20, 70, 0] == pytest.approx(2 * there[0, 0, 0], abs=1)
+
+
+def test_frames_are_in_the_order_of_their_numbers_and_may_have_their_own_intrinsics(tmp_path: Path) -> None:
+    """frame_2 comes before frame_10; a frame that was zoomed in is resampled to the first frame's camera."""
+    path = write_scene(tmp_path) / "transforms.json"
+    data = json.loads(path.read_text())
+    plain, zoom, last = read_dl3dv(path).in_memory(), 1.25, FRAMES - 1
+    near = np.zeros(0)
+    K = plain.K.copy()
+    K[:2, :2] *= zoom
+    for i, frame in enumerate(sorted(data["frames"], key=lambda frame: frame["file_path"])):
+        picture = path.parent / "images_4" / Path(frame["file_path"]).name
+        frame["file_path"] = f"images/frame_{i + 8}{picture.suffix}"
+        if i == last:
+            frame.update(fl_x=data["fl_x"] * zoom, fl_y=data["fl_y"] * zoom)
+            size = plain.images.shape[2], plain.images.shape[1]
+            near = cv2.warpPerspective(np.asarray(plain.images[i]), K @ np.linalg.inv(plain.K), size)
+            cv2.imwrite(str(picture), near[..., ::-1])
+        picture.rename(picture.with_name(f"frame_{i + 8}{picture.suffix}"))
+    path.write_text(json.dumps(data))
+    clip = read_dl3dv(path)
+    np.testing.assert_array_equal(clip.poses, plain.poses)
+    np.testing.assert_allclose(clip.K, plain.K)
+    truth, inner = plain.images[last].astype(float), np.s_[8:-8, 24:-24]  # what a zoomed image shows too
+    wrong = np.abs(near - truth)[inner].mean()
+    assert np.abs(clip.images[last] - truth)[inner].mean() < 0.4 * wrong
 
 
 def test_scenes_are_found_from_the_folder_above(tmp_path: Path) -> None:

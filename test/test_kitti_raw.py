@@ -121,6 +121,24 @@ def test_the_real_calibration_places_the_camera_as_a_real_log_does(tmp_path: Pat
     np.testing.assert_allclose(T, rigid([q.w, q.x, q.y, q.z], [t.x, t.y, t.z]), atol=1e-5)
 
 
+def test_images_may_be_jpeg_and_unused_values_of_the_packets_nan(tmp_path: Path) -> None:
+    drive = write_kitti(tmp_path)
+    expected = read_kitti_raw(drive)
+    for path in (drive / "image_02" / "data").glob("*.png"):
+        cv2.imwrite(str(path.with_suffix(".jpg")), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 98])
+        path.unlink()
+    for path in (drive / "oxts" / "data").glob("*.txt"):
+        values = path.read_text().split()
+        path.write_text(" ".join(values[:6] + ["nan"] * 24))
+    clip = read_kitti_raw(drive)
+    np.testing.assert_array_equal(clip.poses, expected.poses)
+    assert np.abs(clip.images[0].astype(float) - expected.images[0]).mean() < 4
+    packet = drive / "oxts" / "data" / "0000000001.txt"
+    packet.write_text(packet.read_text().replace(packet.read_text().split()[0], "nan"))
+    with pytest.raises(DatasetError, match=r"0000000001\.txt: latitude .* must be finite numbers"):
+        read_kitti_raw(drive)
+
+
 def test_missing_scans_and_tracklets_leave_depth_and_boxes_unknown(tmp_path: Path) -> None:
     folder = write_kitti(tmp_path)
     (folder / "velodyne_points" / "data" / "0000000001.bin").unlink()
@@ -170,7 +188,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "short pose": (
         damage("oxts/data/0000000001.txt", lambda p: p.write_text("49.0 8.4 116")),
-        r"0000000001\.txt holds 3 values, 30 finite numbers were expected",
+        r"0000000001\.txt holds 3 values, 30 numbers were expected",
     ),
     "no number": (damage("oxts/data/0000000001.txt", lambda p: p.write_text("x " * 30)), r"0000000001\.txt: could not"),
     "no calibration": (damage("../calib_velo_to_cam.txt", Path.unlink), r"calib_velo_to_cam\.txt is missing: unpack"),
@@ -221,7 +239,7 @@ def test_damaged_frames_are_told_when_they_are_asked_for(tmp_path: Path) -> None
     scan.write_bytes(scan.read_bytes()[:-3])
     clip = read_kitti_raw(folder)
     assert clip.depth is not None
-    with pytest.raises(DatasetError, match=r"0000000003\.png is no whole image \(0 bytes\)"):
+    with pytest.raises(DatasetError, match=r"0000000003\.png is no whole image \(0 bytes, damaged: empty\)"):
         clip.images[3]
     with pytest.raises(DatasetError, match=r"0000000003\.bin is truncated"):
         clip.depth[3]

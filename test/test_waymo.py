@@ -19,14 +19,16 @@ from support.dataset_samples import (
     world_boxes,
 )
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.cli import main
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.datasets.image_files import DatasetError, Lens
+from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.open import open_clips, recognise
 from pixel4d_ros.datasets.waymo import LaserCalibration, Scan, scan_points
 from pixel4d_ros.datasets.waymo_v1 import masked_crc, read_waymo_v1
 from pixel4d_ros.datasets.waymo_v2 import read_waymo_v2
+from pixel4d_ros.geometry.camera_info import image_camera
 from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 
 
@@ -95,9 +97,9 @@ def test_labels_are_boxes_and_know_what_moves(segment: Path) -> None:
 def test_lens_distortion_is_taken_out(tmp_path: Path, version: str) -> None:
     distortion = (0.05, -0.02, 0.001, -0.001, 0.003)
     clip = read(write(version, tmp_path, distortion=distortion))
-    lens = Lens.of(street().K, distortion, *SIZE)
-    np.testing.assert_allclose(clip.K, lens.K)
-    assert np.abs(clip.images[0].astype(int) - lens.undistorted(np.asarray(street().images)[0])).mean() < 4
+    lens = image_camera(Camera(street().K, *SIZE), distortion)
+    np.testing.assert_allclose(clip.K, lens.camera.K)
+    assert np.abs(clip.images[0].astype(int) - lens.image(np.asarray(street().images)[0])).mean() < 4
 
 
 def test_without_lasers_and_labels(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_cameras_that_are_not_there(segment: Path) -> None:
         read(segment, "REAR")
     with pytest.raises(DatasetError, match="no image"):
         read(segment, "SIDE_RIGHT")
-    with pytest.raises(DatasetError, match=r"image 0, is no whole image \(10 bytes\)"):
+    with pytest.raises(DatasetError, match=r"image 0, is no whole image \(10 bytes, damaged"):
         read(segment, "SIDE_LEFT")
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=4,
         metavar=("FX", "FY", "CX", "CY"),
-        help=f"pixels (default: a camera of {DEFAULT_FOV:g} degrees)",
+        help=f"pixels of the image as it is stored (default: {DEFAULT_FOV:g} degrees across the upright image)",
     )
     parser.add_argument("--steps", type=int, default=14, help="frames (default %(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default %(default)s)")
@@ -51,20 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forecast and write what was asked for."""
-    import cv2
-
+    from pixel4d_ros.datasets.image_files import read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
 
     if args.steps < 1 or args.step <= 0:
         raise ValueError(f"--steps must be at least 1 and --step above 0, got {args.steps} and {args.step:g}")
-    image = cv2.imread(str(args.image), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{args.image} is missing or not an image file that OpenCV reads")
+    image = read_rgb(args.image, upright=args.intrinsics is None)
     times = np.arange(args.steps) * args.step
     forecaster = Forecaster.load(args.weights, args.device)
     forecast = forecaster.forecast(
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+        image,
         _intrinsics(args.intrinsics, image.shape[1], image.shape[0]),
         _camera_path(args, float(times[-1])),
         times,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixel4d_ros.camera import check_poses
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import DatasetError, Lens, image_size, lazy_image_files
+from pixel4d_ros.datasets.image_files import DatasetError, FrameCameras, image_size, lazy_image_files, natural_key
 from pixel4d_ros.geometry.rotations import FloatArray
 
 TRANSFORMS = "transforms.json"
@@ -34,21 +34,23 @@ def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
     """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names, 0.1 s apart.
 
     images: the folder of pictures (None: the json's own, else the largest of images_2, _4, _8 that is there); K follows
-    their size. Pictures are freed of lens distortion. Poses are structure from motion: no metric scale, any world axes.
+    their size. Pictures are undistorted; those with other intrinsics than the first are resampled to its. Poses are
+    structure from motion: no metric scale, any world axes.
     Raises DatasetError, also when a damaged picture is asked for.
     """
     path = dl3dv_scenes(Path(scene))[0]
     data = _read_json(path)
-    frames = sorted(data["frames"], key=lambda frame: str(frame.get("file_path")))
+    frames = sorted(data["frames"], key=lambda frame: natural_key(frame.get("file_path")))
     files = _picture_files(path, frames, images)
     poses = _poses(path, frames)
     size = image_size(files[0])
-    K = _intrinsics(path, data, size)
-    lens = Lens.of(K, [_number(path, data, key, 0.0) for key in LENS_KEYS], *size)
+    own = [{**data, **frame} for frame in frames]  # a frame's intrinsics go before the scene's
+    lenses = np.array([[_number(path, given, key, 0.0) for key in LENS_KEYS] for given in own])
+    cameras = FrameCameras(np.stack([_intrinsics(path, given, size) for given in own]), lenses, size)
     return Clip(
         name=_scene_name(path),
-        images=lazy_image_files(files, size, f"the first picture {files[0].name}", lens),
-        K=lens.K,
+        images=lazy_image_files(files, size, f"the first picture {files[0].name}", cameras),
+        K=cameras.K,
         poses=poses,
         times=np.arange(len(frames), dtype=np.float64) * STEP,
         metric=False,

@@ -2,69 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.geometry.camera_info import ImageCamera, image_camera
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.logs.encoded import decode
 
 
 class DatasetError(ValueError):
     """A data set that cannot be read; the message names the file and what was expected."""
 
 
-def decode_rgb(data: bytes, source: str) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) of an encoded image; `source` names it in the DatasetError that a damaged one raises."""
+def decode_rgb(data: bytes, source: str, upright: bool = False) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) of an encoded image; `source` names it in the DatasetError that a damaged one raises.
+
+    upright: turned as its EXIF data say, for pictures without a calibration.
+    """
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise DatasetError(f"{source} is no whole image ({len(data)} bytes): copy or download it again")
+        bgr = decode(data, cv2.IMREAD_COLOR, upright)
+    except ValueError as error:
+        raise DatasetError(
+            f"{source} is no whole image ({len(data)} bytes, {error}): copy or download it again"
+        ) from error
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """RGB (H, W, 3) of an image file. Raises DatasetError."""
     try:
-        return decode_rgb(path.read_bytes(), str(path))
+        return decode_rgb(path.read_bytes(), str(path), upright)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; an image was expected there") from error
-
-
-@dataclass(frozen=True)
-class Lens:
-    """An OpenCV lens (k1, k2, p1, p2, k3) and the pinhole camera K that its undistorted images have.
-
-    K differs from the lens's own: it shows the largest part of the picture that has no empty border.
-    """
-
-    distorted_K: FloatArray
-    coefficients: FloatArray
-    K: FloatArray
-    maps: tuple[NDArray[np.float32], NDArray[np.float32]] | None
-
-    @staticmethod
-    def of(K: FloatArray, coefficients: Sequence[float], width: int, height: int) -> Lens:
-        """The lens of a camera; without distortion images stay as they are."""
-        values = np.asarray(coefficients, np.float64)
-        if not values.any():
-            return Lens(K, values, K, None)
-        pinhole, _ = cv2.getOptimalNewCameraMatrix(K, values, (width, height), 0)
-        pinhole = np.asarray(pinhole, np.float64)
-        x, y = cv2.initUndistortRectifyMap(K, values, None, pinhole, (width, height), cv2.CV_32FC1)
-        return Lens(K, values, pinhole, (np.asarray(x), np.asarray(y)))
-
-    def undistorted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image (H, W, 3) as the pinhole camera sees it."""
-        if self.maps is None:
-            return image
-        return np.asarray(cv2.remap(image, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -73,16 +50,44 @@ def image_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def natural_key(name: object) -> list[tuple[int, int, str]]:
+    """Sorts names as people do: frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", str(name))
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+class FrameCameras:
+    """The cameras of a clip's frames: images of other intrinsics than the first one's are resampled to those.
+
+    Ks (T, 3, 3) pixels, coefficients (T, n) as OpenCV's k1, k2, p1, p2, k3. Raises ValueError for a lens that cannot be
+    undone.
+    """
+
+    def __init__(self, Ks: FloatArray, coefficients: FloatArray, size: tuple[int, int]) -> None:
+        self._Ks, self._coefficients, self._size = Ks, coefficients, size
+        self._first = image_camera(Camera(Ks[0], *size), coefficients[0])
+        self.K = self._first.camera.K  # of all images that `image` returns
+        self._camera = lru_cache(maxsize=1)(self._make)
+
+    def image(self, i: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Frame i (H, W, 3) as the camera K sees it."""
+        same = np.array_equal(self._Ks[i], self._Ks[0]) and np.array_equal(self._coefficients[i], self._coefficients[0])
+        return (self._first if same else self._camera(i)).image(pixels)
+
+    def _make(self, i: int) -> ImageCamera:
+        return image_camera(Camera(self._Ks[i], *self._size), self._coefficients[i].tolist(), self._first.camera)
+
+
 def lazy_image_files(
-    paths: Sequence[Path], size: tuple[int, int], why: str, lens: Lens | None = None
+    paths: Sequence[Path], size: tuple[int, int], why: str, cameras: FrameCameras | None = None
 ) -> LazyFrames[np.uint8]:
-    """Image files as frames of size (width, height); `why` says in errors where that size comes from."""
+    """Image files as frames of size (width, height), undistorted by `cameras`; `why`: where that size comes from."""
 
     def load(i: int) -> NDArray[np.uint8]:
         image = read_rgb(paths[i])
         found = (image.shape[1], image.shape[0])
         if found != size:
             raise DatasetError(f"{paths[i]} has {found[0]}x{found[1]} pixels, but {why} says {size[0]}x{size[1]}")
-        return image if lens is None else lens.undistorted(image)
+        return image if cameras is None else cameras.image(i, image)
 
     return LazyFrames(load, len(paths), (size[1], size[0], 3), np.uint8)

@@ -17,6 +17,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid
 
 EARTH_RADIUS = 6378137.0  # metres, as in the development kit
 OXTS_VALUES = 30
+POSE_VALUES = 6  # latitude, longitude, altitude, roll, pitch, yaw; the others are not used and may be NaN
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def _read_packet(path: Path) -> FloatArray:
         raise DatasetError(f"{path} is missing: every image needs a pose, {OXTS_VALUES} numbers of OXTS") from error
     except ValueError as error:
         raise DatasetError(f"{path}: {error}; {OXTS_VALUES} numbers were expected") from error
-    if len(values) != OXTS_VALUES or not np.isfinite(values).all():
-        raise DatasetError(f"{path} holds {len(values)} values, {OXTS_VALUES} finite numbers were expected: truncated?")
+    if len(values) != OXTS_VALUES:
+        raise DatasetError(f"{path} holds {len(values)} values, {OXTS_VALUES} numbers were expected: truncated?")
+    if not np.isfinite(values[:POSE_VALUES]).all():
+        raise DatasetError(f"{path}: latitude ... yaw (the first {POSE_VALUES} values) must be finite numbers")
     return values
 
 

@@ -21,6 +21,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_(sync|extract)")
 PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the other camera of each stereo pair
+PICTURES = (".png", ".jpg", ".jpeg")
 POINT_BYTES = 16  # x, y, z, reflectance as float32
 
 
@@ -54,9 +55,11 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
     when a damaged file is asked for.
     """
     drive = Path(drive)
-    numbers, paths = _numbered(drive / f"image_{camera:02d}" / "data", "png")
+    numbers, paths = _numbered(drive / f"image_{camera:02d}" / "data", *PICTURES)
     if not numbers:
-        raise DatasetError(f"{drive / f'image_{camera:02d}' / 'data'} holds no images: 0000000000.png ... expected")
+        raise DatasetError(
+            f"{drive / f'image_{camera:02d}' / 'data'} holds no images: 0000000000.png (or .jpg) ... expected"
+        )
     date = drive.resolve().parent
     rig = read_camera(date, camera)
     world_imu = read_poses([drive / "oxts" / "data" / f"{number:010d}.txt" for number in numbers])
@@ -82,7 +85,7 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
 
 def _partner(drive: Path, camera: int, numbers: list[int], world_imu: FloatArray, times: FloatArray) -> Clip | None:
     """The other camera of the pair, None where it lacks one of the images."""
-    found = dict(zip(*_numbered(drive / f"image_{camera:02d}" / "data", "png")))
+    found = dict(zip(*_numbered(drive / f"image_{camera:02d}" / "data", *PICTURES)))
     if not set(numbers) <= set(found):
         return None
     date = drive.resolve().parent
@@ -117,15 +120,20 @@ def read_times(path: Path, numbers: list[int]) -> FloatArray:
     return times
 
 
-def _numbered(folder: Path, suffix: str) -> tuple[list[int], list[Path]]:
-    """Files named by their frame's number, in order."""
-    files = sorted(p for p in folder.glob(f"*.{suffix}") if p.stem.isdigit())
-    return [int(p.stem) for p in files], files
+def _numbered(folder: Path, *suffixes: str) -> tuple[list[int], list[Path]]:
+    """Files named by their frame's number, in order; of two with one number that of the first suffix."""
+    files: dict[int, Path] = {}
+    for suffix in suffixes:
+        for path in folder.glob(f"*{suffix}"):
+            if path.stem.isdecimal():
+                files.setdefault(int(path.stem), path)
+    numbers = sorted(files)
+    return numbers, [files[number] for number in numbers]
 
 
 def _lidar_depth(drive: Path, numbers: list[int], rig: KittiCamera) -> LazyFrames[np.float32] | None:
     folder = drive / "velodyne_points" / "data"
-    scans = dict(zip(*_numbered(folder, "bin")))
+    scans = dict(zip(*_numbered(folder, ".bin")))
     if not scans:
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pixel4d_ros.camera import check_poses
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import DatasetError, Lens, image_size, lazy_image_files
+from pixel4d_ros.datasets.image_files import DatasetError, FrameCameras, image_size, lazy_image_files
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 COLUMNS = 19  # timestamp in microseconds; fx fy cx cy of an image of size 1; k1 k2; 3x4 world to camera
@@ -48,8 +48,9 @@ def frame_folder(path: Path) -> Path | None:
 def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
     """A camera file with its frames, <timestamp>.png or .jpg in `frames` (None: see frame_folder), as a Clip.
 
-    Lines without a frame are left out. Poses come from the videos: no metric scale, any world axes. Frames are freed of
-    lens distortion where k1 and k2 tell one. Raises DatasetError, also when a damaged frame is asked for.
+    Lines without a frame are left out. Poses come from the videos: no metric scale, any world axes. Frames are
+    undistorted by k1 and k2; those with other intrinsics than the first are resampled to its.
+    Raises DatasetError, also when a damaged frame is asked for.
     """
     path = Path(path)
     stamps, cameras, poses = _read_cameras(path)
@@ -61,12 +62,12 @@ def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
         raise DatasetError(f"{folder} holds no frames of {path.name}: {stamps[0]}.png or .jpg ... was expected")
     rows, files = [i for i, _ in found], [f for _, f in found]
     size = image_size(files[0])
-    K = _intrinsics(path, cameras[rows, :4], size)
-    lens = Lens.of(K, [*cameras[rows[0], 4:], 0, 0], *size)
+    lenses = np.pad(cameras[rows, 4:], ((0, 0), (0, 3)))  # k1, k2, and p1, p2, k3 = 0
+    frame_cameras = FrameCameras(_intrinsics(path, cameras[rows, :4], size), lenses, size)
     return Clip(
         name=path.stem,
-        images=lazy_image_files(files, size, f"the first frame {files[0].name}", lens),
-        K=lens.K,
+        images=lazy_image_files(files, size, f"the first frame {files[0].name}", frame_cameras),
+        K=frame_cameras.K,
         poses=poses[rows],
         times=np.array(stamps, np.float64)[rows] * 1e-6,
         metric=False,
@@ -124,10 +125,9 @@ def _frame(folder: Path, stamp: int) -> Path | None:
 
 
 def _intrinsics(path: Path, cameras: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """K of frames of this size. The file's is that of an image of size 1 whose corner is at (0, 0)."""
-    if np.ptp(cameras, axis=0).max() > 1e-3:
-        raise DatasetError(f"{path}: the focal length changes within the clip, which needs one for all frames")
+    """K (T, 3, 3) of frames of this size. The file's are those of an image of size 1 whose corner is at (0, 0)."""
     if cameras.min() <= 0:
-        raise DatasetError(f"{path}: fx fy cx cy are {cameras[0].tolist()}: positive numbers were expected")
-    fx, fy, cx, cy = cameras[0] * (*size, *size)
-    return np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
+        raise DatasetError(f"{path}: fx fy cx cy are {cameras.min(0).tolist()}: positive numbers were expected")
+    K = np.tile(np.eye(3), (len(cameras), 1, 1))
+    K[:, [0, 1, 0, 1], [0, 1, 2, 2]] = cameras * (*size, *size) - (0, 0, 0.5, 0.5)
+    return K

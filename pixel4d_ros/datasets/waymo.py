@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import check_poses
+from pixel4d_ros.camera import Camera, check_poses
 from pixel4d_ros.datasets.boxes import Box, box_corners
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import DatasetError, Lens, decode_rgb
+from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.datasets.moving import is_moving
+from pixel4d_ros.geometry.camera_info import image_camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 
@@ -96,8 +97,9 @@ def segment_clip(segment: Segment) -> Clip:
     fx, fy, cx, cy = camera.intrinsic[:4]
     if min(fx, fy, *size) <= 0:
         raise DatasetError(f"{segment.source}: the camera has no positive focal length and size: it is not calibrated")
-    lens = Lens.of(np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]), list(camera.intrinsic[4:]), *size)
+    K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
     try:
+        lens = image_camera(Camera(K, *size), list(camera.intrinsic[4:]))
         poses = check_poses(segment.image_poses @ camera.T_vehicle_camera @ FORWARD_OPTICAL)
     except ValueError as error:
         raise DatasetError(f"{segment.source}: {error}") from error
@@ -108,18 +110,18 @@ def segment_clip(segment: Segment) -> Clip:
         if rgb.shape[:2] != size[::-1]:
             found = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise DatasetError(f"{segment.source}: image {i} has {found} pixels, its calibration {size[0]}x{size[1]}")
-        return lens.undistorted(rgb)
+        return lens.image(rgb)
 
     def depth(i: int) -> NDArray[np.float32]:
         assert segment.scans is not None
         points = [scan_points(scan, segment.frame_poses[i]) for scan in segment.scans(i)]
-        return project_depth(np.concatenate([*points, np.zeros((0, 3))]), T_camera_vehicle[i], lens.K, size)
+        return project_depth(np.concatenate([*points, np.zeros((0, 3))]), T_camera_vehicle[i], lens.camera.K, size)
 
     count = len(segment.times)
     clip = Clip(
         name=segment.name,
         images=LazyFrames(image, count, (*size[::-1], 3), np.uint8),
-        K=lens.K,
+        K=lens.camera.K,
         poses=poses,
         times=segment.times,
         depth=None if segment.scans is None else LazyFrames(depth, count, size[::-1], np.float32),

@@ -7,6 +7,7 @@ messages, those of rosbags and plain objects all do. Meaning of the fields: sens
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rectification import FISHEYE, Lens, Rectifier, Undistortion, is_distorted
+from pixel4d_ros.geometry.rectification import FISHEYE, Lens, Rectifier, Undistortion, is_distorted, undistortion
 from pixel4d_ros.geometry.rotations import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,17 @@ class ImageCamera:
     def depth(self, metres: NDArray[np.float32]) -> NDArray[np.float32]:
         """Depth (H, W), registered to the image as it was recorded, without distortion."""
         return metres if self.undistortion is None else self.undistortion.depth(metres)
+
+
+def image_camera(camera: Camera, coefficients: Sequence[float], target: Camera | None = None) -> ImageCamera:
+    """A data set's camera with OpenCV's coefficients k1, k2, p1, p2, k3. Raises ValueError.
+
+    target: the pinhole camera that the images shall have (None: that of their undistortion without black corners).
+    """
+    if not is_distorted(coefficients) and (target is None or np.array_equal(camera.K, target.K)):
+        return ImageCamera(camera)
+    made = undistortion(Lens(camera, "plumb_bob", tuple(float(c) for c in coefficients)), target)
+    return ImageCamera(made.camera, made)
 
 
 def is_rectified_topic(image_topic: str) -> bool:

@@ -70,8 +70,8 @@ def is_distorted(coefficients: ArrayLike) -> bool:
     return bool(np.any(np.asarray(coefficients, np.float64)))
 
 
-def undistortion(lens: Lens) -> Undistortion:
-    """What Rectifier keeps. Raises ValueError as it does."""
+def undistortion(lens: Lens, target: Camera | None = None) -> Undistortion:
+    """The undistortion of a lens, to the camera `target` (None: the one without black corners). Raises ValueError."""
     if lens.model not in COEFFICIENTS:
         raise ValueError(
             f"distortion model {lens.model!r} is not known: publish {', '.join(COEFFICIENTS)}, or images rectified by "
@@ -83,11 +83,15 @@ def undistortion(lens: Lens) -> Undistortion:
         raise ValueError(f"{lens.model} needs {counts} distortion coefficients, got {len(lens.coefficients)}")
     K, D = lens.camera.K, np.asarray(lens.coefficients)
     size = (lens.camera.width, lens.camera.height)
-    if lens.model in FISHEYE:
+    if target is not None:
+        K_new = target.K
+    elif lens.model in FISHEYE:
         K_new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(K, D, size, np.eye(3), balance=0)
-        maps = cv2.fisheye.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
     else:
         K_new, _ = cv2.getOptimalNewCameraMatrix(K, D, size, 0, size)
+    if lens.model in FISHEYE:
+        maps = cv2.fisheye.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
+    else:
         maps = cv2.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
     if not (np.isfinite(K_new).all() and K_new[0, 0] > 0 and K_new[1, 1] > 0):
         raise ValueError(f"the {lens.model} coefficients {list(lens.coefficients)} cannot be undone: calibrate again")

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.logs.encoded import check_size, decode
+
 RgbImage = NDArray[np.uint8]
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
@@ -34,6 +36,10 @@ _ENCODINGS: dict[str, tuple[str, int, int | None]] = {
     "bayer_bggr8": ("u1", 1, cv2.COLOR_BayerBGGR2RGB),
     "bayer_gbrg8": ("u1", 1, cv2.COLOR_BayerGBRG2RGB),
     "bayer_grbg8": ("u1", 1, cv2.COLOR_BayerGRBG2RGB),
+    "bayer_rggb16": ("u2", 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr16": ("u2", 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg16": ("u2", 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg16": ("u2", 1, cv2.COLOR_BayerGRBG2RGB),
     "yuv422": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
@@ -58,7 +64,17 @@ def _read_raw(message: Any) -> RgbImage:
         pixels = _float_to_uint8(pixels, message.encoding)
     # OpenCV wants yuv422 as two channels and grey as a plain (H, W).
     pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
-    return pixels if to_rgb is None else np.asarray(cv2.cvtColor(pixels, to_rgb))
+    return pixels if to_rgb is None else _converted(pixels, to_rgb, message.encoding)
+
+
+def _converted(pixels: NDArray[Any], to_rgb: int, encoding: str) -> RgbImage:
+    try:
+        return np.asarray(cv2.cvtColor(pixels, to_rgb))
+    except cv2.error as error:  # an odd width of yuv422, a single row of a Bayer pattern
+        height, width = pixels.shape[:2]
+        raise ValueError(
+            f"an image of {width}x{height} pixels cannot be {encoding}: check the camera driver"
+        ) from error
 
 
 def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> NDArray[Any]:
@@ -67,6 +83,7 @@ def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> NDArray[Any]:
     row = width * channels * dtype.itemsize
     if width == 0 or height == 0:
         raise ValueError(f"image of {width}x{height} pixels: the camera driver sends no picture")
+    check_size(width, height)
     if step < row:
         raise ValueError(f"image step {step} is too small: {width} {message.encoding} pixels take {row} bytes")
     if len(message.data) < height * step:
@@ -86,39 +103,67 @@ def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
 
 
 def _read_compressed(message: Any) -> RgbImage:
-    data = np.frombuffer(message.data, np.uint8)
-    # An empty buffer and a file that is no image at all raise; a damaged one gives None.
+    """As image_transport's compressed plugin means `format`: "ORIGINAL ENCODING; CODEC compressed ORDER OF CHANNELS".
+
+    Bayer patterns are compressed as they are, and become colours only here. "compressed rgb8" says that red and blue
+    are swapped in the file. Without an encoding (older publishers, other software) it is an ordinary picture.
+    """
+    encoding, _, rest = str(message.format).partition(";")
+    encoding = encoding.strip()
+    if encoding in ("16UC1", "32FC1") or "compressedDepth" in rest:
+        raise ValueError(f"compressed image ({message.format!r}) is a depth image: `image` needs colours")
+    is_bayer = encoding.startswith("bayer_") and encoding in _ENCODINGS
     try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise ValueError(f"compressed image ({message.format!r}) cannot be decoded: damaged, or neither jpeg nor png")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        pixels = decode(message.data, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
+    except ValueError as error:
+        raise ValueError(f"compressed image ({message.format!r}) cannot be decoded: {error}") from error
+    if is_bayer:
+        if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:3]).all():
+            pixels = pixels[..., 0]  # the pattern, stored with three equal channels
+        if pixels.dtype == np.uint16:
+            pixels = (pixels >> 8).astype(np.uint8)
+        if pixels.ndim == 2:
+            return _converted(np.ascontiguousarray(pixels), _ENCODINGS[encoding][2] or 0, encoding)
+        pixels = pixels[..., :3]  # colours already
+    if "compressed rgb" in rest:
+        return np.ascontiguousarray(pixels)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def decode_depth(message: Any) -> NDArray[np.float32]:
     """Depth (H, W) in metres, 0 where unknown: of an Image (16UC1 mm, 32FC1 m), a compressed png or compressedDepth.
 
-    Raises ValueError: unknown encoding, wrong size, damaged.
+    Raises ValueError: unknown encoding, wrong size, 8 bits, RVL, damaged.
     """
     if not hasattr(message, "format"):
         if message.encoding not in ("16UC1", "mono16", "32FC1"):
             raise ValueError(f"depth encoding {message.encoding!r} is not supported: use 16UC1 (mm) or 32FC1 (m)")
         kind = np.dtype("f4" if message.encoding == "32FC1" else "u2")
         return _metres(_pixels(message, kind.newbyteorder(">" if message.is_bigendian else "<"), 1)[..., 0])
-    data = np.frombuffer(message.data, np.uint8)
-    header = 12 if "compressedDepth" in message.format else 0  # compressed_depth_image_transport: enum, two floats
-    pixels = cv2.imdecode(data[header:], cv2.IMREAD_UNCHANGED) if len(data) > header else None
-    if pixels is None or pixels.ndim != 2:
+    form = str(message.format)
+    if "rvl" in form.lower():
         raise ValueError(
-            f"a compressed depth image ({message.format or 'no format given'}) cannot be decoded: it is damaged"
+            f"depth compressed as RVL ({form!r}) is not supported: set the publisher's parameter compressedDepth.format"
+            " to png, or publish raw depth (`ros2 run image_transport republish compressedDepth raw`)"
         )
-    if header and message.format.startswith("32FC1"):
+    data = np.frombuffer(message.data, np.uint8)
+    header = 12 if "compressedDepth" in form else 0  # compressed_depth_image_transport: enum, two floats
+    try:
+        pixels = decode(data[header:], cv2.IMREAD_UNCHANGED)
+    except ValueError as error:
+        raise ValueError(f"compressed depth image ({form or 'no format given'}) cannot be decoded: {error}") from error
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.float32):
+        held = f"{pixels.dtype.itemsize * 8} bits in {pixels.shape[2] if pixels.ndim == 3 else 1} channel(s)"
+        raise ValueError(
+            f"compressed depth image ({form or 'no format given'}) holds {held}, which is no depth: publish 16UC1 (mm)"
+            " as png, or compressedDepth"
+        )
+    if header and form.startswith("32FC1"):
         # The png holds inverse depth: depth = a / (value - b), value 0 = unknown.
         a, b = data[4:12].view("<f4")
         known = pixels > 0
-        return _metres(np.where(known, a / np.where(known, pixels.astype(np.float32) - b, 1), 0).astype(np.float32))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return _metres(np.where(known, a / np.where(known, pixels.astype(np.float32) - b, 1), 0).astype(np.float32))
     return _metres(pixels)
 
 
