@@ -76,9 +76,10 @@ def read_points(folder: Path) -> NDArray[np.float32] | None:
     if not path.is_file():
         return None
     try:
-        return np.asarray(np.load(path)["xyz"], np.float32)
+        points: NDArray[np.float32] = np.load(path)["xyz"].astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{path} is damaged or has no array xyz ({error})") from error
+    return points
 
 
 def read_description(folder: Path) -> dict[str, Any]:
