@@ -144,7 +144,7 @@ def test_more_objects_than_are_counted_leave_the_smallest_unknown() -> None:
 # Boxes
 
 
-def test_boxes_that_move_are_labelled_and_nearer_ones_hide_farther_ones() -> None:
+def test_boxes_are_objects_that_move_or_stand_and_nearer_ones_hide_farther_ones() -> None:
     boxes = (
         car(3, (-7, 0, 10)),
         car(4, (-14, 0, 20)),  # hidden by the one before
@@ -154,13 +154,26 @@ def test_boxes_that_move_are_labelled_and_nearer_ones_hide_farther_ones() -> Non
     )
     labels = labels_of(clip(boxes=(boxes,), depth=None))
     ids = labels.ids[0]
-    assert ids[LEFT] == 1 and (labels.centroids[0, 1] == (-7, 0, 10)).all()
-    assert ids[MIDDLE] == ids[RIGHT] == 0
-    assert ids.max() == 2
-    above = np.argwhere(ids == 2)
+    assert ids.max() == 4 and not (ids < 0).any()
+    left, middle, right = ids[LEFT], ids[MIDDLE], ids[RIGHT]
+    assert (labels.centroids[0, left] == (-7, 0, 10)).all()
+    assert [labels.moving[0, i] for i in (0, left, middle, right)] == [0, 1, 0, 0]
+    assert (labels.velocities[0, [middle, right]] == 0).all() and np.isnan(labels.velocities[0, left]).all()
+    (last,) = {1, 2, 3, 4} - {left, middle, right}
+    above = np.argwhere(ids == last)
     assert len(above) and above[:, 0].max() < 28 and abs(above[:, 1].mean() - 99.5) < 1
-    assert (labels.centroids[0, 2] == (0, -2.5, 20)).all()
-    assert not (ids < 0).any()
+    assert (labels.centroids[0, last] == (0, -2.5, 20)).all() and labels.moving[0, last] == 1
+
+
+def test_outside_of_boxes_that_are_not_complete_nothing_is_known() -> None:
+    labels = labels_of(clip(boxes=((car(1, (-7, 0, 10)),),), boxes_complete=False, depth=None))
+    assert labels.ids[0][LEFT] == 1 and set(np.unique(labels.ids)) == {-1, 1}
+
+
+def test_a_box_has_the_velocity_that_its_label_says() -> None:
+    box = replace(car(1, (-7, 0, 10)), velocity=np.array([0.0, 0, 8]))
+    labels = labels_of(clip(boxes=((box,),), depth=None))
+    assert labels.velocities[0, 1].tolist() == [0, 0, 8]
 
 
 def test_points_tell_what_is_of_a_box() -> None:
@@ -192,10 +205,10 @@ def test_a_box_hidden_by_what_has_no_box_is_unknown_between_points() -> None:
     moving, parked = car(1, (-7, 0, 10)), car(2, (7, 0, 10), moving=False)
     ids = labels_of(clip(boxes=((moving, parked),), depth=depth)).ids[0]
     assert (ids[depth[0] == 5] == 0).all()
-    assert ids[LEFT] == 1 and ids[RIGHT] == 0
-    assert ids[41, 31] == -1 and ids[41, 171] == 0
+    assert ids[LEFT] == 1 and ids[RIGHT] == 2
+    assert ids[41, 31] == -1 and ids[41, 171] == -1
     nothing = labels_of(clip(boxes=((moving, parked),), depth=np.zeros_like(depth))).ids[0]
-    assert nothing[LEFT] == -1 and nothing[RIGHT] == 0
+    assert nothing[LEFT] == nothing[RIGHT] == -1
 
 
 def test_who_may_hide_something_that_moves_makes_it_unknown() -> None:
@@ -204,7 +217,7 @@ def test_who_may_hide_something_that_moves_makes_it_unknown() -> None:
     depth[0, ::2, ::2] = 20
     depth[0, 36:44:2, 96:104:2] = 9
     ids = labels_of(clip(boxes=((car(1, (0, 0, 10), moving=False), car(2, (0, 0, 20))),), depth=depth)).ids[0]
-    assert (ids[36:44:2, 96:104:2] == 0).all()
+    assert (ids[36:44:2, 96:104:2] == 2).all()  # the parked one's points
     assert ids[41, 95] == -1 and ids[34, 94] == 1
 
 
@@ -230,13 +243,13 @@ def test_a_constant_velocity_is_found_from_a_moving_camera(seed: int, hidden: se
         np.testing.assert_allclose(labels.centroids[t, 1], boxes[t][0].T_camera_box[:3, 3], atol=1e-4)
 
 
-def test_what_stops_is_still_from_then_on() -> None:
+def test_what_stops_stands_from_then_on() -> None:
     z = [10, 11, 12, 13, 13, 13, 13, 13, 13]
     labels = labels_of(clip(len(z), boxes=tuple((car(1, (0, 0, each)),) for each in z), depth=None))
-    moves = (labels.ids == 1).any((1, 2))
-    assert moves.tolist() == [True] * 5 + [False] * 4  # what the two frames before tell counts too
+    assert (labels.ids == 1).any((1, 2)).all()
+    assert labels.moving[:, 1].tolist() == [1] * 5 + [0] * 4  # what the two frames before tell counts too
     np.testing.assert_allclose(labels.velocities[1, 1], (0, 0, 10), atol=1e-5)
-    assert np.isnan(labels.velocities[5:]).all()
+    assert (labels.velocities[5:, 1] == 0).all()
 
 
 def test_boxes_of_a_street_say_what_its_object_ids_do() -> None:

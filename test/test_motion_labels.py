@@ -10,7 +10,7 @@ import torch
 from support.dataset_samples import laser_street
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.training import motion_labels, real_data
+from pixel4d_ros.training import frame_bank, motion_labels
 from pixel4d_ros.training.augmentation import Crop
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion
 from pixel4d_ros.training.real_data import RealData
@@ -105,7 +105,7 @@ def blank_clip(name: str = "drive") -> Clip:
 
 
 def test_crops_and_mirrors_keep_labels_where_and_how_things_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(real_data, "label_motion", two_patches)
+    monkeypatch.setattr(frame_bank, "label_motion", two_patches)
     data = RealData([blank_clip()], np.random.default_rng(3), torch.device("cpu"))
     batch = data.batch(40, 2, SIZE)
     assert batch.motions.shape == (40, 3, 4, 3)

@@ -123,6 +123,30 @@ def test_a_batch_of_real_views_agrees_with_its_cameras(monkeypatch: pytest.Monke
             torch.testing.assert_close(found, batch.images[b, 0, :, 20, 40], atol=0.012, rtol=0)
 
 
+def test_a_sample_of_a_drive_has_an_earlier_reference_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixel4d_ros.training.real_data.change_colors", lambda images, rng: images)
+    data = RealData([drive()], np.random.default_rng(1), torch.device("cpu"))
+    batch = data.batch(30, 2, SIZE)
+    known = torch.isfinite(batch.reference_time)
+    assert known.any() and not known.all()  # the first frame has none
+    assert ((batch.reference_time[known] < 0) & (batch.reference_time[known] > -0.6)).all()
+    assert (batch.reference[~known] == 0).all() and (batch.reference[known].amax((1, 2, 3)) > 0).all()
+    speed = batch.T_source_camera[:, 1, 2, 3] / batch.times[:, 1]  # the drive is even
+    torch.testing.assert_close(
+        batch.T_source_reference[known, 2, 3], (speed * batch.reference_time)[known], atol=1e-3, rtol=0
+    )
+
+
+def test_photographs_without_metres_are_a_tenth_of_a_second_apart_and_of_unknown_scale() -> None:
+    stills = replace(drive(), name="outdoor_x", times=np.arange(len(drive())) * 1.0, metric=False)
+    batch = RealData([stills], np.random.default_rng(2), torch.device("cpu")).batch(20, 3, SIZE)
+    assert not batch.metric.any() and torch.isnan(batch.speed).all()
+    torch.testing.assert_close(batch.times[:, 1], torch.full((20,), 0.1))
+    known = torch.isfinite(batch.reference_time)
+    torch.testing.assert_close(batch.reference_time[known], torch.full_like(batch.reference_time[known], -0.1))
+    assert (batch.object_ids == 0).all()
+
+
 def test_the_measured_flow_of_a_shifted_image_is_its_shift() -> None:
     world = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (80, 220, 3), np.uint8), (0, 0), 2)
     first, second = world[:, 10:210], world[:, 6:206]  # everything is 4 pixels further right

@@ -128,7 +128,7 @@ def test_a_sources_weight_reaches_its_clips(
     assert data.roads.shares == pytest.approx([1 / 4, 3 / 4])
     assert data.rooms.shares == pytest.approx([1])
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["roads  25 %  a", "roads  75 %  b", "rooms 100 %  indoor_c"]
+    assert printed == ["wide  25 %  a", "wide  75 %  b", "tall 100 %  indoor_c"]
     widths = [data.batch(step).images.shape[-1] for step in range(6)]
     assert widths == [64, 48, 64, 48, 64, 48]
 
@@ -145,17 +145,16 @@ def test_labels_of_a_source_may_be_left_unread(tmp_path: Path, monkeypatch: pyte
     assert read(labels=False).object_ids is None and read(labels=False).boxes is None
 
 
-def test_a_source_may_be_a_folder_of_logs_but_must_be_metric(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_source_may_be_a_folder_of_logs_and_counts_by_its_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a", "b"):
         write_street_log(tmp_path / f"{name}.mcap", frames=2, size=(96, 48), progress=False)
     config = TrainingConfig(sources=(Source(tmp_path, 2.0),))
-    assert [(c.clip.name, c.weight) for c in sources.read_sources(config)] == [("a", 2.0), ("b", 2.0)]
-    monkeypatch.setattr(sources, "open_clips", lambda path: [replace(still("a", 2), metric=False)])
-    with pytest.raises(ValueError, match="training needs metres"):
-        sources.read_sources(config)
-    monkeypatch.undo()
+    assert [(c.clip.name, c.weight) for c in sources.read_sources(config)] == [
+        ("a", pytest.approx(2**0.5)),
+        ("b", pytest.approx(2**0.5)),
+    ]
     assert cli.main(["train", str(tmp_path / "absent.mcap")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("pixel4d train: ") and "absent.mcap" in error

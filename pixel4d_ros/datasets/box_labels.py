@@ -3,7 +3,7 @@
 `frames` is a list with, per image, `stamp` (s) and `boxes`, each with id (of the track), class, center (m, optical
 frame of the camera at that stamp), size [length, width, height] (m), rotation (3x3, box to camera; box axes x forward,
 y left, z up), velocity (m/s over ground in the camera's axes, null where unknown) and occluded (0 visible, 1 partly, 2
-largely, 3 or -1 unknown).
+largely, 3 or -1 unknown). `complete` (true or false) says whether all that can move in view has a box.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def with_box_labels(clip: Clip, path: Path) -> Clip:
     )
     if not any(boxes):
         raise DatasetError(f"{path}: no label has the stamp of an image of {clip.name}: are they of another log?")
-    return replace(clip, boxes=boxes)
+    return replace(clip, boxes=boxes, boxes_complete=is_complete(path))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether all that can move in view has a box: as `complete` says, else unless `source` says "not official"."""
+    about = json.loads(path.read_text())
+    return bool(about.get("complete", "not official" not in str(about.get("source", "")).lower()))
 
 
 def read_box_labels(path: Path) -> dict[float, tuple[Box, ...]]:

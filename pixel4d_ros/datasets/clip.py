@@ -36,6 +36,7 @@ class Clip:
     object_centroids: NDArray[np.float32] | None = None  # (T, M + 1, 3) metres, in frame t's optical frame
     stereo: Clip | None = None  # the other camera of a stereo pair: same times, its own K and poses
     boxes: tuple[tuple[Box, ...], ...] | None = None  # per frame, the labelled things in view
+    boxes_complete: bool = True  # False: things without a box may move too
     metric: bool = True  # False: positions are in units of unknown length
 
     def __post_init__(self) -> None:

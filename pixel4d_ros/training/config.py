@@ -38,13 +38,16 @@ class TrainingConfig:
     weights: Path | None = _option(None, "weights to go on from")
     backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")
     stereo: Path | None = _option(None, "one more source: a folder of stereo pairs (left/, right/, disparity/)")
+    flow_teacher: Path | None = _option(
+        None, "GMFlow's published weights, which then label real clips with depth and flow (docs/training.md)"
+    )
     validate: Path | None = _option(None, "a log to judge the EMA weights by; never trained on")
     steps: int = _option(20_000, "optimiser steps")
     minutes: float = _option(0.0, "stop after this time though steps remain (0: no limit)")
     batch: int = _option(8, "real samples per step")
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced as training goes on")
-    room_share: float = _option(0.25, "share of the steps that train on rooms, if there are any")
+    room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders")
     encoder_rate: float = _option(0.1, "the encoder's, as a share of that")

@@ -1,4 +1,4 @@
-"""GMFlow (Xu et al., GMFlow: Learning Optical Flow via Global Matching, CVPR 2022), two scales, both directions at once.
+"""GMFlow (H. Xu et al., Learning Optical Flow via Global Matching, CVPR 2022), two scales, both directions at once.
 
 Parameter names are those of the published weights. Features are computed in half precision under autocast; matching
 stays in float32, for half precision holds positions to half a pixel only.
@@ -40,7 +40,8 @@ class FlowNetwork(nn.Module):
         images = torch.cat((first, second))
         mean, std = (images.new_tensor(v)[:, None, None] for v in (MEAN, STD))
         fine, coarse = self.backbone((images - mean) / std)
-        a, b = self._attended(*coarse.chunk(2), SPLITS[0])
+        a, b = coarse.chunk(2)
+        a, b = self._attended(a, b, SPLITS[0])
         flow = _global_flow(a.float(), b.float())
         flow = self.feature_flow_attn.everywhere(torch.cat((a, b)), flow)
         flow = F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True) * 2
@@ -126,7 +127,9 @@ class _Attention(nn.Module):
         self.norm1 = nn.LayerNorm(CHANNELS)
         if feed_forward:
             self.mlp = nn.Sequential(
-                nn.Linear(2 * CHANNELS, 8 * CHANNELS, bias=False), nn.GELU(), nn.Linear(8 * CHANNELS, CHANNELS, bias=False)
+                nn.Linear(2 * CHANNELS, 8 * CHANNELS, bias=False),
+                nn.GELU(),
+                nn.Linear(8 * CHANNELS, CHANNELS, bias=False),
             )
             self.norm2 = nn.LayerNorm(CHANNELS)
 
@@ -140,7 +143,9 @@ class _Attention(nn.Module):
             x = x.unflatten(2, (splits, width)).unflatten(1, (splits, height))
             return x.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)  # (B, windows, L, C)
 
-        query, key, value = (windows(p(x)) for p, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target)))
+        query, key, value = (
+            windows(p(x)) for p, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target))
+        )
         bias = None if mask is None else mask.to(query.dtype)
         message = F.scaled_dot_product_attention(query, key, value, bias)
         message = message.unflatten(2, (height, width)).unflatten(1, (splits, splits)).permute(0, 1, 3, 2, 4, 5)

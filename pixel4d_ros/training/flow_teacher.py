@@ -106,8 +106,6 @@ class FlowTeacher:
                     if clip.stereo is None:
                         found[t].append(_depth(clip, t, clip, t + gap, there[i], back[i]))
                         found[t + gap].append(_depth(clip, t + gap, clip, t, back[i], there[i]))
-            if clip.stereo is None:
-                found = [[best_of(estimates)] if estimates else [] for estimates in found]
         if clip.stereo is not None:
             for first in range(0, len(clip), BATCH):
                 ts = range(first, min(first + BATCH, len(clip)))
@@ -116,8 +114,9 @@ class FlowTeacher:
                     found[t].append(_depth(clip, t, clip.stereo, t, there[i], back[i]))
         for t, estimates in enumerate(found):
             if estimates:
-                whole = F.interpolate(best_of(estimates)[0][None, None], depth.shape[1:], mode="nearest-exact")
-                depth[t] = whole[0, 0].clamp(max=6e4).cpu().numpy().astype(np.float16)
+                best = best_of([(z.float(), parallax.float()) for z, parallax in estimates])[0]
+                whole = F.interpolate(best[None, None], depth.shape[1:], mode="nearest-exact")
+                depth[t] = whole[0, 0].cpu().numpy().astype(np.float16)
         return TaughtLabels(flow, depth)
 
     def _flows(
@@ -148,7 +147,9 @@ def _depth(clip: Clip, t: int, other: Clip, s: int, there: Tensor, back: Tensor)
     height, width = there.shape[1:]
     scales = width / clip.images.shape[2], height / clip.images.shape[1]
     T = rigid_inverse(other.poses[s]) @ clip.poses[t]
-    return triangulated(there, is_there_and_back(there, back), _scaled(clip.K, scales), _scaled(other.K, scales), T)
+    known = is_there_and_back(there, back)
+    depth, parallax = triangulated(there, known, _scaled(clip.K, scales), _scaled(other.K, scales), T)
+    return depth.clamp(max=6e4).half(), parallax.half()  # of a long clip they take gigabytes
 
 
 def _scaled(K: FloatArray, scales: tuple[float, float]) -> FloatArray:

@@ -14,7 +14,7 @@ from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.evaluation.windows import resized
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
-from pixel4d_ros.training.motion_labels import MotionLabels, points_of
+from pixel4d_ros.training.motion_labels import MotionLabels, label_motion, points_of
 from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.rigid_flow import Map
 
@@ -30,11 +30,12 @@ STANDS = 0.3  # m/s: at less, a box that moves at other times stands
 
 @dataclass(frozen=True)
 class _Things:
-    """What moves in a frame; of what is not in the dictionaries nobody knows how and where."""
+    """What can move in a frame; of what is not in the dictionaries nobody knows how and where."""
 
     numbers: NDArray[np.int32]  # (h, w) at flow_size: 0 still, 1.. a thing by its number in the clip, -1 unknown
     velocities: dict[int, FloatArray]  # (3,) m/s in the frame's camera; NaN where unknown
     centroids: dict[int, FloatArray]  # (3,) metres in the frame's camera
+    standing: set[int]  # things that stand in this frame
 
 
 def given_labels(clip: Clip) -> MotionLabels | None:
@@ -44,18 +45,23 @@ def given_labels(clip: Clip) -> MotionLabels | None:
     frame those that cover the least are unknown.
 
     By object_ids: the rim around an object is unknown, and so are holes in depth, for data sets leave out the depth of
-    what moves but has no id. By boxes: all that moves within the laser's reach has one, and all else is still.
+    what moves but has no id. By boxes: all that can move within the laser's reach has one, parked vehicles too, and all
+    else is still. Where the boxes are not complete, all else is what label_motion finds still in it, or unknown.
     """
     if clip.object_ids is None and clip.boxes is None:
         return None
     small = resized(replace(clip, depth=None, stereo=None), flow_size(*clip.images.shape[2:0:-1]))
     paths = _paths(clip)
     labels = MotionLabels.uniform(clip, 0)
+    around = None if clip.boxes_complete or clip.object_ids is not None else label_motion(replace(clip, boxes=None)).ids
     for t in range(len(clip)):
         depth = _nearest_depth(clip, small, t)
         things = _by_boxes(small, t, depth, paths) if small.object_ids is None else _by_ids(small, t, depth)
+        if around is not None:
+            things.numbers[(things.numbers == 0) & (around[t] != 0)] = -1
         labels.ids[t], kept = _renumbered(things.numbers)
         for i, number in enumerate(kept, 1):
+            labels.moving[t, i] = number not in things.standing
             if number in things.centroids:
                 labels.velocities[t, i] = things.velocities[number]
                 labels.centroids[t, i] = things.centroids[number]
@@ -92,7 +98,7 @@ def _by_ids(clip: Clip, t: int, depth: Map | None) -> _Things:
         # Closing leaves a hole its shape, and fills what the window does not fit into.
         unknown |= cv2.morphologyEx((depth > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones(HOLE[::-1], np.uint8)) == 0
     numbers[unknown & (numbers == 0)] = -1
-    things = _Things(numbers, {}, {})
+    things = _Things(numbers, {}, {}, set())
     for number in map(int, np.unique(numbers[numbers > 0])):
         centroid = _centroid(clip, t, depth, number)
         if centroid is not None:
@@ -116,18 +122,21 @@ def _centroid(clip: Clip, t: int, depth: Map | None, number: int) -> FloatArray 
 def _by_boxes(clip: Clip, t: int, depth: Map | None, paths: dict[int, dict[int, FloatArray]]) -> _Things:
     """What moves in frame t by the boxes of a clip at flow_size, depth (h, w) being that of the same size."""
     assert clip.boxes is not None
-    things = _Things(np.zeros(clip.images.shape[1:3], np.int32), {}, {})
+    things = _Things(np.zeros(clip.images.shape[1:3], np.int32), {}, {}, set())
     numbers = things.numbers
     # The farthest first: nearer ones hide it, also those that stand.
     for box in sorted(clip.boxes[t], key=lambda box: -np.linalg.norm(box.T_camera_box[:3, 3])):
         things.centroids[box.track] = box.T_camera_box[:3, 3]
-        velocity = clip.poses[t, :3, :3].T @ _velocity(paths[box.track], clip.times, t)
-        things.velocities[box.track] = velocity
-        moves = box.moving and not np.linalg.norm(velocity) < STANDS  # so that it does where the velocity is unknown
+        velocity = box.velocity
+        if velocity is None:
+            velocity = clip.poses[t, :3, :3].T @ _velocity(paths[box.track], clip.times, t)
+        stands = not box.moving or bool(np.linalg.norm(velocity) < STANDS)  # it moves where the velocity is unknown
+        if stands:
+            things.standing.add(box.track)
+        things.velocities[box.track] = np.zeros(3) if stands else velocity
         own, doubtful = _covered(box, clip.K, depth, numbers.shape)
-        # Whether something that stands is there matters only where it would hide what moves.
-        numbers[doubtful if moves else doubtful & (numbers > 0)] = -1
-        numbers[own] = box.track if moves else 0
+        numbers[doubtful] = -1
+        numbers[own] = box.track
     return things
 
 

@@ -39,28 +39,45 @@ PART = 96  # frames labelled at once, for the memory that their flows take
 
 @dataclass(frozen=True)
 class MotionLabels:
-    """Of T frames, at the size at which flow is measured; patches are numbered 1..M in each frame for itself."""
+    """Of T frames, at the size at which flow is measured; patches are numbered 1..M in each frame for itself.
 
-    ids: NDArray[np.int8]  # (T, h, w): 0 still, 1..M a moving patch, -1 unknown
+    A patch is something that moves, or, where boxes tell what could move, something that stands.
+    """
+
+    ids: NDArray[np.int8]  # (T, h, w): 0 still, 1..M a patch, -1 unknown
     velocities: NDArray[np.float32]  # (T, M + 1, 3) m/s in the frame's camera; NaN where unknown
     centroids: NDArray[np.float32]  # (T, M + 1, 3) metres in the frame's camera; 0 where there is no patch
+    moving: NDArray[np.float32]  # (T, M + 1) 1 the patch moves, 0 it stands; NaN where unknown
 
     @staticmethod
     def uniform(clip: Clip, label: int) -> MotionLabels:
         """The same label (0 still, -1 unknown) all over a clip."""
         width, height = flow_size(clip.images.shape[2], clip.images.shape[1])
         none = np.zeros((len(clip), MAX_OBJECTS + 1, 3), np.float32)
-        return MotionLabels(np.full((len(clip), height, width), label, np.int8), none + np.float32(np.nan), none)
+        ids, unknown = np.full((len(clip), height, width), label, np.int8), none + np.float32(np.nan)
+        return MotionLabels(ids, unknown, none, _all_moving(len(clip)))
 
     @staticmethod
     def join(labels: list[MotionLabels]) -> MotionLabels:
         """Labels of one frame after another."""
-        names = ("ids", "velocities", "centroids")
-        return MotionLabels(*(np.concatenate([getattr(part, name) for part in labels]) for name in names))
+        return MotionLabels(
+            np.concatenate([part.ids for part in labels]),
+            np.concatenate([part.velocities for part in labels]),
+            np.concatenate([part.centroids for part in labels]),
+            np.concatenate([part.moving for part in labels]),
+        )
 
     def part(self, start: int, stop: int) -> MotionLabels:
         """Frames start..stop (exclusive)."""
-        return MotionLabels(self.ids[start:stop], self.velocities[start:stop], self.centroids[start:stop])
+        frames = slice(start, stop)
+        return MotionLabels(self.ids[frames], self.velocities[frames], self.centroids[frames], self.moving[frames])
+
+
+def _all_moving(frames: int) -> NDArray[np.float32]:
+    """`moving` of patches that all move, and of the background, which does not."""
+    moving = np.ones((frames, MAX_OBJECTS + 1), np.float32)
+    moving[:, 0] = 0
+    return moving
 
 
 def label_motion(clip: Clip) -> MotionLabels:
@@ -91,7 +108,8 @@ def _label(clip: Clip) -> MotionLabels:
         moving = moving_masks(pairs, pool.map)
         sharp = [_sharp_depth(pairs.depth(t)) for t in range(len(clip))]
         frames = list(pool.map(lambda t: _label_frame(pairs, sharp, moving, t), range(len(clip))))
-    return MotionLabels(*(np.stack(values) for values in zip(*frames)))
+    ids, velocities, centroids = (np.stack(values) for values in zip(*frames))
+    return MotionLabels(ids, velocities, centroids, _all_moving(len(clip)))
 
 
 def _label_frame(

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.random import Generator
 from tqdm import tqdm
 
+from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import Source, TrainingConfig
-from pixel4d_ros.training.real_data import RealData, is_room
+from pixel4d_ros.training.flow_teacher import FlowTeacher
+from pixel4d_ros.training.frame_bank import is_wide
+from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import make_batches, varied
 
 Size = tuple[int, int]  # width, height
@@ -34,7 +39,9 @@ class WeightedClip:
 
 
 class TrainingData:
-    """Batches of one process: roads with synthetic samples, and every so often rooms, in crops of two shapes.
+    """Batches of one process, in crops of two shapes: wide ones of streets, and every so often tall ones of the rest.
+
+    Tall are rooms, places outdoors and whatever camera has a squarer format; synthetic samples are streets, then rooms.
 
     Every step has random numbers of its own, so that a run that is resumed draws what it would have drawn.
     """
@@ -44,8 +51,9 @@ class TrainingData:
         self.views = config.targets + 1
         self.rng = np.random.default_rng(self.seed)
         clips = read_sources(config, quiet=rank > 0)
-        self.roads = self._real([c for c in clips if not is_room(c.clip)], device)
-        self.rooms = self._real([c for c in clips if is_room(c.clip)], device)
+        teacher = self._teacher(rank, device)
+        self.roads = self._real([c for c in clips if is_wide(c.clip)], device, teacher)
+        self.rooms = self._real([c for c in clips if not is_wide(c.clip)], device, teacher)
 
         def pool(size: Size, kind: str, number: int) -> SyntheticPool:
             def make(rng: Generator) -> list[Batch]:
@@ -76,11 +84,15 @@ class TrainingData:
             return 0
         return step if self.roads is None else int(step * self.config.room_share)
 
-    def _real(self, clips: list[WeightedClip], device: torch.device) -> RealData | None:
+    def _real(self, clips: list[WeightedClip], device: torch.device, teacher: FlowTeacher | None) -> RealData | None:
         if not clips:
             return None
         match = self.config.matched_weight > 0
-        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips], match)
+        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips], match, teacher)
+
+    def _teacher(self, rank: int, device: torch.device) -> FlowTeacher | None:
+        path, world = self.config.flow_teacher, dist.get_world_size() if dist.is_initialized() else 1
+        return FlowTeacher(path, self.config.out.parent / "labels", device, rank, world) if path else None
 
 
 class SyntheticPool:
@@ -116,34 +128,47 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
     sources = [*config.sources, *([Source(config.stereo)] if config.stereo else [])]
     clips = []
     for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
-        clips += [WeightedClip(clip, source.weight, source.path) for clip in _read_clips(source)]
+        found = _read_clips(source)
+        if not found:
+            raise ValueError(f"{source.path} holds nothing to train on: all of it is held out for evaluation")
+        # A source is drawn by the square root of its frames, however many clips they are in.
+        roots = sum(len(clip) ** 0.5 for clip in found)
+        weight = source.weight * sum(len(clip) for clip in found) ** 0.5 / roots
+        clips += [WeightedClip(clip, weight, source.path) for clip in found]
     if not quiet:
         print("\n".join(_shares(clips)), end="\n" if clips else "")
     return clips
 
 
 def _read_clips(source: Source) -> list[Clip]:
-    """All clips of a log, a folder of logs, a data set's folder, or a folder of stereo pairs."""
+    """All clips of a data set at a path, a log, or a folder of logs, stereo pairs or images with depth."""
     path = source.path
     check_trainable(path)
-    clips = read_stereo_folder(path, "train") if is_stereo_folder(path) else list(open_clips(path))
-    clips = [clip for clip in clips if clip.name not in HELD_OUT_LOGS]  # of a folder of logs
-    for clip in clips:
-        if not clip.metric:
-            raise ValueError(f"{path} says only up to scale how far {clip.name} moved: training needs metres")
+    if is_stereo_folder(path):
+        clips = read_stereo_folder(path, "train")
+    elif is_depth_folder(path):
+        clips = read_depth_folder(path, "train")
+    else:
+        clips = [_with_boxes(clip, path) for clip in open_clips(path) if clip.name not in HELD_OUT_LOGS]
     return clips if source.labels else [_unlabelled(clip) for clip in clips]
 
 
+def _with_boxes(clip: Clip, path: Path) -> Clip:
+    """The clip with the boxes that lie beside its log, unless it has its own."""
+    file = None if clip.boxes is not None else box_file(path, clip.name)
+    return clip if file is None else with_box_labels(clip, file)
+
+
 def _unlabelled(clip: Clip) -> Clip:
-    return replace(clip, object_ids=None, object_motions=None, object_centroids=None, boxes=None)
+    return replace(clip, object_ids=None, object_motions=None, object_centroids=None, boxes=None, boxes_complete=True)
 
 
 def _shares(clips: list[WeightedClip]) -> list[str]:
-    """A line for each source: its share of the samples, of roads and of rooms by themselves."""
+    """A line for each source: its share of the samples, of wide and of tall crops by themselves."""
     sums: dict[tuple[bool, Path], float] = {}
     for c in clips:
-        key = (is_room(c.clip), c.source)
+        key = (not is_wide(c.clip), c.source)
         sums[key] = sums.get(key, 0.0) + c.weight * len(c.clip) ** 0.5
     totals = {kind: sum(v for (k, _), v in sums.items() if k == kind) for kind in (False, True)}
-    names = {False: "roads", True: "rooms"}
+    names = {False: "wide", True: "tall"}
     return [f"{names[kind]} {100 * v / totals[kind]:3.0f} %  {path}" for (kind, path), v in sums.items()]
