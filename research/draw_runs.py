@@ -3,8 +3,8 @@
     python research/draw_runs.py docs/lab/training_runs.csv docs/lab/training_runs.png      # needs matplotlib
 
 The CSV holds a row per weights file: its name, the series it belongs to, and what `pixel4d evaluate
-../shared/logs/val/kitti_0002.mcap` said: PSNR of frame 0, gain over repeating the image, AbsRel. docs/lab/training_log.md
-tells of the runs.
+../shared/logs/val/kitti_0002.mcap` printed: PSNR of frame 0, gain over repeating the image, AbsRel.
+docs/lab/training_log.md describes the runs.
 """
 
 from __future__ import annotations
