@@ -71,7 +71,7 @@ def motion(name: str, factor: float = 1.0) -> Value:
     return interval(lambda e: None if e.motion is None else getattr(e.motion, name), factor)
 
 
-def found(evaluation: Evaluation) -> float | None:
+def found_share(evaluation: Evaluation) -> float | None:
     """Moving objects that were found, %."""
     m = evaluation.motion
     return None if m is None or not m.objects else 100 * m.found / m.objects
@@ -85,7 +85,7 @@ def brier(evaluation: Evaluation) -> float | None:
 def movers(found_target: str, error_target: str, gain_target: str = "") -> tuple[Measure, ...]:
     """Rows about moving objects."""
     return (
-        Measure("moving objects found, %", found, 0, found_target),
+        Measure("moving objects found, %", found_share, 0, found_target),
         Measure("velocity error, median of all, %", motion("velocity_error", 100), 0, error_target),
         Measure("inside: gain over motion off, dB", interval(lambda e: e.inside_gain), 2, gain_target),
         Measure("false objects per image", motion("false_objects"), 2),
@@ -227,8 +227,10 @@ def compare(weights: Sequence[Path | None], cases: Sequence[Case], data: Data, d
         column: list[float | None] = []
         for case in cases:
             began = time.perf_counter()
-            column += values(case, case.run(data, forecaster))
-            print(f"{label(path)}: {case.name}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+            new = list(values(case, case.run(data, forecaster)))
+            column += new
+            found = ", ".join("" if v is None else f"{v:.4g}" for v in new)
+            print(f"{label(path)}: {case.name}, {time.perf_counter() - began:.0f} s: {found}", file=sys.stderr)
         columns.append(column)
     return columns
 

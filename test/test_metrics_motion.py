@@ -151,7 +151,7 @@ def test_boxes_hold_what_is_in_them() -> None:
     assert np.isnan(share.sensor)
     (behind,) = box_shares(wall(block(slice(0))), with_boxes(boxed(20.0, (0, 0, 0))), things)
     assert behind.gaussians == share.gaussians
-    assert share_inside(np.array([[0, 0, 9.1], [0, 0, 8.9], [1.9, 0, 11], [2.1, 0, 11]]), boxed(11.0, (0, 0, 0))) == 0.5
+    assert share_inside(np.array([[0, 0, 8.8], [0, 0, 8.6], [2.2, 0, 11], [2.4, 0, 11]]), boxed(11.0, (0, 0, 0))) == 0.5
 
 
 def test_a_box_too_long_or_above_the_ground_is_impossible() -> None:

@@ -13,6 +13,8 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 LEAST_SHARE = 0.001  # of the image's pixels: objects and masks smaller than this are not scored
+SLACK = 0.3  # metres: labels are that exact, so that points this far outside a box count as inside
+PEOPLE = frozenset({"Pedestrian", "Person", "Person_sitting", "Cyclist"})  # their outlines are mostly background
 LARGELY_OCCLUDED = 2  # by the labels: such objects are not scored
 
 
@@ -79,9 +81,9 @@ def _velocity(window: Clip, box: Box) -> FloatArray | None:
 
 
 def share_inside(points: FloatArray, box: Box) -> float:
-    """Share of points (N, 3), metres in the camera's frame, that lie inside a box; NaN without any."""
+    """Share of points (N, 3), metres in the camera's frame, that lie inside a box or up to SLACK outside; NaN without."""
     if not len(points):
         return float("nan")
     T = rigid_inverse(box.T_camera_box)
     own = points @ T[:3, :3].T + T[:3, 3]
-    return float((np.abs(own) <= box.size / 2).all(1).mean())
+    return float((np.abs(own) <= box.size / 2 + SLACK).all(1).mean())

@@ -72,7 +72,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of what lies in the outlines of labelled objects, the shares inside their 3D boxes, means over objects."""
+    """Of what lies in the outlines of labelled vehicles, the shares inside their 3D boxes, means over vehicles."""
 
     objects: int
     gaussians: Interval

@@ -15,7 +15,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import image_scale, scaled_translation, source_poses
 from pixel4d_ros.evaluation.baselines import on_flat_ground, without_motion
 from pixel4d_ros.evaluation.depth_metrics import Boundaries, DepthErrors, boundaries, depth_errors
-from pixel4d_ros.evaluation.labelled_objects import LEAST_SHARE, LabelledObject, labelled_objects, share_inside
+from pixel4d_ros.evaluation.labelled_objects import LEAST_SHARE, PEOPLE, LabelledObject, labelled_objects, share_inside
 from pixel4d_ros.evaluation.metrics import psnr, ssim
 from pixel4d_ros.evaluation.motion_metrics import MotionScore, score_motion
 from pixel4d_ros.evaluation.pose_search import find_poses
@@ -82,7 +82,7 @@ class SourceScore:
     depth: DepthErrors | None  # frame 0 against the sensor, in metres; None without sensor depth
     scaled_depth: DepthErrors | None  # the same after the usual median scaling
     boundaries: Boundaries | None  # of frame 0; None without dense depth
-    box_shares: tuple[BoxShare, ...]  # of the labelled boxes
+    box_shares: tuple[BoxShare, ...]  # of the labelled vehicles
     motion: MotionScore | None  # None where nobody knows what moves
     scale: float  # what the camera path's translation was multiplied with
     milliseconds: float  # wall time of the forecast
@@ -153,14 +153,14 @@ def score_window(forecaster: Forecaster, window: Clip, protocol: Protocol, setti
 
 
 def box_shares(scene: DynamicGaussians, window: Clip, labelled: Sequence[LabelledObject]) -> tuple[BoxShare, ...]:
-    """Per labelled box the shares inside it of the Gaussians, and of the sensor's points, in its outline."""
+    """Per labelled vehicle the shares inside its box of the Gaussians, and of the sensor's points, in its outline."""
     height, width = window.images.shape[1:3]
     pixels = scene.pixels(Camera(window.K, width, height)).cpu().numpy()
     means = scene.means.detach().cpu().double().numpy()[pixels >= 0]
     pixels = pixels[pixels >= 0]
     shares = []
     for thing in labelled:
-        if thing.box is not None:
+        if thing.box is not None and thing.box.label not in PEOPLE:
             points = np.empty((0, 3))
             if window.depth is not None:
                 v, u = np.nonzero(thing.mask & (window.depth[0] > 0))

@@ -132,7 +132,7 @@ def measures_table(evaluation: Evaluation) -> Table:
         _add(rows, "boundary precision", d.boundary_precision, 3)
         _add(rows, "boundary recall", d.boundary_recall, 3)
     if e.shape is not None:
-        _add(rows, f"Gaussians of {e.shape.objects} labelled objects inside their boxes, %", e.shape.gaussians, 1, 100)
+        _add(rows, f"Gaussians of {e.shape.objects} labelled vehicles inside their boxes, %", e.shape.gaussians, 1, 100)
         _add(rows, "the sensor's points inside these boxes, %", e.shape.sensor, 1, 100)
     return ["mean over source images", "value", "95 % interval"], rows
 
