@@ -81,7 +81,7 @@ def _velocity(window: Clip, box: Box) -> FloatArray | None:
 
 
 def share_inside(points: FloatArray, box: Box) -> float:
-    """Share of points (N, 3), metres in the camera's frame, that lie inside a box or up to SLACK outside; NaN without."""
+    """Share of points (N, 3), metres in the camera's frame, inside a box or up to SLACK outside; NaN without points."""
     if not len(points):
         return float("nan")
     T = rigid_inverse(box.T_camera_box)
