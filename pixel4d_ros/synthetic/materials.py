@@ -18,7 +18,7 @@ class Material(IntEnum):
     PLAIN = 0  # grain frequency 1/m, contrast, vertical stretch, gloss
     FACADE = 1  # storey height m, window pitch m, window share, 0 plaster / 1 brick / 2 stone
     ROOF = 2  # tile size m
-    FOLIAGE = 3  # leaf frequency 1/m, share of holes
+    FOLIAGE = 3  # leaf frequency 1/m, share of holes, 1: twigs without leaves
     CAR_BODY = 4  # 1: has lights at its ends
     CAR_CABIN = 5  # number of side windows
     WHEEL = 6
@@ -28,6 +28,11 @@ class Material(IntEnum):
     PICTURE = 10  # frequency 1/m
     BOOKS = 11  # shelf height m, book width m
     SIGN = 12
+    FENCE = 13  # pitch of the bars m, solid share, 0 bars / 1 mesh / 2 rails, metres between posts
+    BICYCLE = 14
+    CABLES = 15  # radius m, number
+    SHOP = 16  # width of a window m, height of the sill m
+    PRINT = 17  # pitch m, 0 poster / 1 graffiti
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,6 @@ class Surface:
 Shade = tuple[Tensor, Tensor]  # colour (N, 3) linear and gloss (N,)
 
 
-def leaf_hole(unit: Tensor, half: Tensor, seed: Tensor, params: Tensor) -> Tensor:
-    """Which points (N,) of a crown's ball are holes between leaves."""
-    p = unit * half * params[:, :1]
-    coarse = noise(p * 0.45, seed)
-    return 0.55 * coarse + 0.45 * noise(p * 1.3, seed + 7) < params[:, 1]
-
-
 def _grain(s: Surface, frequency: float | Tensor, octaves: int = 3) -> Tensor:
     return fractal(s.p, s.seed, s.footprint, frequency, octaves)
 
@@ -78,6 +76,11 @@ def _plain(s: Surface) -> Shade:
     stretch = s.p / torch.stack((torch.ones_like(s.footprint),) * 2 + (s.params[:, 2].clamp(min=0.1),), -1)
     wave = fractal(stretch, s.seed, s.footprint, s.params[:, 0], 4)
     return mix(s.color, s.color2, (0.5 + s.params[:, 1] * wave).clamp(0, 1)), s.params[:, 3]
+
+
+def _painted(s: Surface) -> Shade:
+    """Bars, tubes and cables, whose params say where they are."""
+    return mix(s.color, s.color2, (0.5 + 0.8 * _grain(s, 2.0, 2)).clamp(0, 1)), _matt(s)
 
 
 def _facade(s: Surface) -> Shade:
@@ -269,6 +272,43 @@ def _sign(s: Surface) -> Shade:
     return torch.where((s.normal[:, 2] > 0.5)[:, None], face, torch.full_like(face, 0.2)), 0.1 * _grain(s, 1.0).abs()
 
 
+def _shop(s: Surface) -> Shade:
+    """A shop window: dark glass with displays behind it, frames, a sill."""
+    along, up = s.wall_coordinates()
+    width, sill = s.params[:, 0], s.params[:, 1]
+    top = 2 * s.half[:, 2]
+    soft = s.footprint.clamp(min=0.01)
+    pane = (along / width).floor()
+    x = (along / width - pane - 0.5) * width
+    glass = band(x, 0.5 * width - 0.06, soft) * ((up - sill) / soft + 0.5).clamp(0, 1)
+    glass = glass * ((top - 0.12 - up) / soft + 0.5).clamp(0, 1)
+    cell = torch.stack((pane, torch.zeros_like(pane)), -1).long()
+    lit = cell_hash(cell, s.seed + 3)
+    shapes = fractal(s.p * s.p.new_tensor([1.0, 1.0, 1.7]), s.seed, s.footprint, 1.6, 4)
+    goods = torch.stack([noise(s.p * 2.2, s.seed + 13 * k) for k in range(3)], -1) ** 2
+    goods = goods * (0.1 + 0.9 * (shapes > 0.05))[:, None] * ((1.6 + sill - up) / 0.3).clamp(0, 1)[:, None]
+    inside = goods * (0.15 + 0.8 * lit * lit)[:, None] + 0.02 + 0.12 * (lit > 0.8)[:, None]
+    frame = mix(s.color, s.color2, band(up, 0.25, soft))
+    return mix(frame, inside, glass), 0.95 * glass
+
+
+def _print(s: Surface) -> Shade:
+    """A poster: blocks of colour with lines of letters; or graffiti: strokes of a few colours on a wall."""
+    along, up = s.wall_coordinates()
+    pitch, graffiti = s.params[:, 0], s.params[:, 1] > 0.5
+    flat = torch.stack((along, up, torch.zeros_like(up)), -1) / pitch[:, None]
+    cell = torch.stack(((along / pitch).floor(), (up / pitch).floor()), -1).long()
+    hues = torch.stack([cell_hash(cell, s.seed + 5 * k) for k in range(3)], -1)
+    row = (up / pitch * 5) % 1
+    letters = (noise(flat * 9, s.seed + 9) > 0.5).float() * band(row - 0.5, 0.3, 0.1) * fade(s.footprint, 4 / pitch)
+    picture = noise(flat * 1.7, s.seed + 2)
+    poster = mix(mix(hues * hues, s.color, 0.4 * picture + 0.2), s.color2, 0.85 * letters * (hues[:, 0] > 0.4))
+    stroke = (noise(flat * 1.5, s.seed) - 0.5).abs()
+    outline, body = band(stroke - 0.09, 0.035, 0.02), band(stroke, 0.09, 0.02)
+    tag = mix(mix(s.color, s.color2, body), 0.02 * torch.ones_like(s.color), outline)
+    return torch.where(graffiti[:, None], tag, poster), 0.05 * torch.ones_like(up)
+
+
 SHADERS: dict[Material, Callable[[Surface], Shade]] = {
     Material.PLAIN: _plain,
     Material.FACADE: _facade,
@@ -283,4 +323,9 @@ SHADERS: dict[Material, Callable[[Surface], Shade]] = {
     Material.PICTURE: _picture,
     Material.BOOKS: _books,
     Material.SIGN: _sign,
+    Material.FENCE: _painted,
+    Material.BICYCLE: _painted,
+    Material.CABLES: _painted,
+    Material.SHOP: _shop,
+    Material.PRINT: _print,
 }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from pixel4d_ros.synthetic.furniture import add_details
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, Plan, clear, make_plan
@@ -42,6 +43,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
+    add_details(out, np.random.default_rng([seed, 6]), plan)
     camera = _camera(rng, plan, speed, horizon)
     ego = camera.car
     assert isinstance(ego, RoadActor)

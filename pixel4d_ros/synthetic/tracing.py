@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pixel4d_ros.synthetic.cutouts import has_holes, is_hole
 from pixel4d_ros.synthetic.primitives import Primitives, Shape, intersect
 
 TILE = 16  # pixels a side
@@ -19,6 +20,7 @@ NEAR = 0.05  # metres
 _CORNERS = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=torch.float32)
 _EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
 _CONTACT_REACH = 0.7  # metres
+_KINDS = ((Shape.BOX, False), (Shape.BALL, False), (Shape.CYLINDER, False), (Shape.BOX, True), (Shape.BALL, True))
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,19 @@ def screen_boxes(placed: Placed, T_camera_world: Tensor, K: Tensor) -> tuple[Ten
 
 
 def find_pairs(
-    tile_low: Tensor, tile_high: Tensor, low: Tensor, high: Tensor, shape: Tensor, limit: int
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Pairs whose rectangles overlap, shape by shape: (shape, view, tile, primitive), indices of at most `limit` pairs.
+    tile_low: Tensor, tile_high: Tensor, low: Tensor, high: Tensor, shape: Tensor, perforated: Tensor, limit: int
+) -> Iterator[tuple[int, bool, Tensor, Tensor, Tensor]]:
+    """Pairs whose rectangles overlap: (shape, perforated, view, tile, primitive), indices of at most `limit` pairs.
 
-    tile_low, tile_high (N or 1, T, 2); low, high (N, P, 2); shape (N, P).
+    tile_low, tile_high (N or 1, T, 2); low, high (N, P, 2); shape and perforated (N, P).
     """
-    touching = ((low[:, None] <= tile_high[:, :, None]) & (high[:, None] >= tile_low[:, :, None])).all(-1)
-    for kind in (Shape.BOX, Shape.BALL, Shape.CYLINDER):
-        n, t, p = (touching & (shape == kind)[:, None]).nonzero(as_tuple=True)
+    touching = (low[:, None, :, 0] <= tile_high[:, :, None, 0]) & (high[:, None, :, 0] >= tile_low[:, :, None, 0])
+    touching &= (low[:, None, :, 1] <= tile_high[:, :, None, 1]) & (high[:, None, :, 1] >= tile_low[:, :, None, 1])
+    for kind, holes in _KINDS:
+        n, t, p = (touching & ((shape == kind) & (perforated == holes))[:, None]).nonzero(as_tuple=True)
         for start in range(0, len(n), limit):
             part = slice(start, start + limit)
-            yield int(kind), n[part], t[part], p[part]
+            yield int(kind), holes, n[part], t[part], p[part]
 
 
 def chunk_size(device: torch.device) -> int:
@@ -128,14 +131,14 @@ def first_hits(
     miss = torch.iinfo(torch.int64).max
     best = torch.full((N * T * R,), miss, dtype=torch.int64, device=rays.device)
     lane = torch.arange(R, device=rays.device)
-    shape = placed.primitives.shape
-    for kind, n, t, p in find_pairs(*tiles, *boxes, shape, chunk_size(rays.device)):
+    shape, perforated = placed.primitives.shape, has_holes(placed.primitives.material)
+    for kind, holes, n, t, p in find_pairs(*tiles, *boxes, shape, perforated, chunk_size(rays.device)):
         d = rays[n, t] @ placed.to_unit[n, p].transpose(-1, -2)
         o = unit_origins[n, p][:, None]
         enter, leave = intersect(kind, o, d, placed.primitives.taper[n, p])
         hit = (enter < leave) & (enter > NEAR)
-        if kind == Shape.BALL:
-            enter, hit = _leafy(placed, n, p, o, d, enter, leave, hit)
+        if holes:
+            enter, hit = _through_holes(placed, n, p, o, d, enter, leave, hit)
         if ignored is not None:
             background = (placed.primitives.object[n, p] == 0)[:, None]
             hit = hit & background & (placed.primitives.group[n, p][:, None] != ignored[n, t])
@@ -149,14 +152,11 @@ def first_hits(
     return depth.view(N, T, R), torch.where(found, best & 0xFFFFFFFF, 0).view(N, T, R)
 
 
-def _leafy(
+def _through_holes(
     placed: Placed, n: Tensor, p: Tensor, o: Tensor, d: Tensor, enter: Tensor, leave: Tensor, hit: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Holes in tree crowns: where the front of the ball is a hole the ray goes on to its back, or through."""
-    from pixel4d_ros.synthetic.materials import Material, leaf_hole
-
-    crown = (placed.primitives.material[n, p] == Material.FOLIAGE)[:, None]
-    k, r = ((enter < leave) & (leave > NEAR) & crown).nonzero(as_tuple=True)
+    """Where the front of a solid is a hole the ray goes on to its back, or through: entries and hits, corrected."""
+    k, r = ((enter < leave) & (leave > NEAR)).nonzero(as_tuple=True)
     if len(k) == 0:
         return enter, hit
     nk, pk = n[k], p[k]
@@ -165,8 +165,11 @@ def _leafy(
     front, back = enter[k, r], leave[k, r]
     primitives = placed.primitives
     args = (primitives.half[nk, pk], primitives.seed[nk, pk].long(), primitives.params[nk, pk])
-    front_open = (front <= NEAR) | leaf_hole(ok + dk * front[:, None], *args)
-    back_open = leaf_hole(ok + dk * back[:, None], *args)
+    material = primitives.material[nk, pk]
+    front_open = (front <= NEAR) | is_hole(material, ok + dk * front[:, None], *args)
+    back_open = torch.zeros_like(front_open)
+    i = front_open.nonzero()[:, 0]
+    back_open[i] = is_hole(material[i], (ok + dk * back[:, None])[i], *(value[i] for value in args))
     enter, hit = enter.clone(), hit.clone()
     enter[k, r] = torch.where(front_open, back, front)
     hit[k, r] = ~(front_open & back_open)
@@ -188,13 +191,14 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
     boxes = _box_of(placed.corners() @ plane[:, None])
     unit_sun = (placed.to_unit @ sun[:, None, :, None])[..., 0]
     lane = torch.arange(R, device=points.device)
-    for kind, n, t, p in find_pairs(*tiles, *boxes, placed.primitives.shape, chunk_size(points.device)):
+    shape, perforated = placed.primitives.shape, has_holes(placed.primitives.material)
+    for kind, holes, n, t, p in find_pairs(*tiles, *boxes, shape, perforated, chunk_size(points.device)):
         o = (points[n, t] - placed.centers[n, p][:, None]) @ placed.to_unit[n, p].transpose(-1, -2)
         d = unit_sun[n, p][:, None]
         enter, leave = intersect(kind, o, d, placed.primitives.taper[n, p])
         hit = (enter < leave) & (leave > 0.02)
-        if kind == Shape.BALL:
-            enter, hit = _leafy(placed, n, p, o, d, enter, leave, hit)
+        if holes:
+            enter, hit = _through_holes(placed, n, p, o, d, enter, leave, hit)
         hit = hit & lit[n, t]
         shade[((n * T + t)[:, None] * R + lane)[hit]] = True
     return shade.view(N, T, R)
@@ -213,7 +217,8 @@ def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tens
     primitives = placed.primitives
     shape = torch.where((primitives.contact > 0) & (primitives.shape > 0), float(Shape.BOX), 0.0)
     lane = torch.arange(R, device=points.device)
-    for _, n, t, p in find_pairs(*tiles, low - _CONTACT_REACH, high + _CONTACT_REACH, shape, chunk_size(points.device)):
+    low, high, solids = low - _CONTACT_REACH, high + _CONTACT_REACH, torch.zeros_like(shape, dtype=torch.bool)
+    for _, _, n, t, p in find_pairs(*tiles, low, high, shape, solids, chunk_size(points.device)):
         half = primitives.half[n, p][:, None]
         local = ((points[n, t] - placed.centers[n, p][:, None]) @ placed.to_unit[n, p].transpose(-1, -2)) * half
         distance = (local.abs() - half).clamp(min=0).norm(dim=-1)
