@@ -13,6 +13,7 @@ from torch import Tensor
 from pixel4d_ros.cli import main
 from pixel4d_ros.geometry.rotations import axis_angle_to_quaternion, quaternion_rotate
 from pixel4d_ros.synthetic import RenderedViews, sample_views, street_clip, write_street_log
+from pixel4d_ros.synthetic.camera_effects import apply_camera
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL, ArcActor, RoadActor, RoadTable, expand, true_pose_changes
 from pixel4d_ros.synthetic.primitives import Shape, intersect, unit_normals
@@ -294,3 +295,33 @@ def test_cuda_agrees_with_the_processor() -> None:
     cpu, cuda = (sample_views([3, 8], times, SIZE, device=device, kind="mixed") for device in ("cpu", "cuda"))
     assert (cpu.rgb - cuda.rgb.cpu()).abs().mean() < 1e-3
     assert (cpu.object_ids != cuda.object_ids.cpu()).float().mean() < 1e-3
+
+
+def test_a_camera_blurs_edges_adds_noise_and_depends_on_its_seed_alone() -> None:
+    images = torch.zeros(3, 2, 24, 40, 3)
+    images[..., 20:, :] = 0.8
+    recorded, again = apply_camera(images, [4, 5, 6]), apply_camera(images[1:], [5, 6])
+    assert recorded.shape == images.shape and recorded.min() >= 0 and recorded.max() <= 1
+    torch.testing.assert_close(recorded[1:], again)
+    step = [(v[..., 1:, :] - v[..., :-1, :]).abs().amax((1, 2, 3, 4)) for v in (images, recorded)]
+    assert (step[1] < step[0]).all()  # the edge is softer
+    assert recorded[..., 2:18, :].flatten(1).std(1).max() > 1e-3  # flat grey is not flat
+    assert (recorded[0] - recorded[1]).abs().max() > 0.01
+
+
+def test_rays_pass_between_the_bars_of_a_fence_and_meet_them_at_their_depth() -> None:
+    out = Builder()
+    out.add(
+        Shape.BOX, Material.FENCE, center=(8, 0, 1.5), half=(1.5, 0.01, 1.5), yaw=np.pi / 2, params=(0.5, 0.3, 0, 9)
+    )
+    out.add(Shape.BOX, Material.PLAIN, center=(20, 0, 1.5), half=(0.5, 9, 9))
+    camera = np.eye(4)
+    camera[:3, :3], camera[:3, 3] = BODY_OPTICAL, (0, 0, 1.5)
+    K = torch.tensor([[[160.0, 0, 31.5], [0, 160, 15.5], [0, 0, 1]]])
+    index, poses = torch.zeros(1, dtype=torch.int64), torch.eye(4).expand(1, 2, 4, 4)
+    view = torch.as_tensor(camera[None], dtype=torch.float32)
+    layout = replace(make_street(3), rows=out.rows())
+    row = render(Worlds.of([layout], "cpu"), index, poses, view, K, (64, 32)).depth[0, 16, 8:56]
+    bars = row < 10
+    assert row[bars].sub(8).abs().max() < 0.02 and row[~bars].sub(19.5).abs().max() < 0.02
+    assert 0.2 < bars.float().mean() < 0.45 and bars.diff().sum() > 6

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.synthetic.camera_effects import apply_camera
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
 from pixel4d_ros.synthetic.plan import TOWN
 from pixel4d_ros.synthetic.renderer import Rendered, render
@@ -56,12 +57,13 @@ def sample_views(
     kind: str = "street",
     samples: int = 1,
     hidden: bool = False,
+    camera: bool = False,
 ) -> RenderedViews:
     """Render one world per seed at times (B, V), seconds; size is (width, height), kind one of KINDS.
 
     Objects move exactly as their motion at view 0 says (design.md section 3), so labels have no error at any time.
-    Times are taken relative to the first. With `hidden`, hidden_depth is traced, too. The same seed gives the same
-    world, camera and motion whatever the batch.
+    Times are taken relative to the first. With `hidden`, hidden_depth is traced, too; with `camera` images are as
+    a camera records them (camera_effects). The same seed gives the same world, camera and motion whatever the batch.
     Raises ValueError on an unknown kind or times of the wrong shape.
     """
     moments = np.asarray(torch.as_tensor(times).detach().cpu().numpy(), np.float64)
@@ -97,8 +99,9 @@ def sample_views(
     motions = [kinematics(e, T[:3, :3], MAX_INSTANCES) for e, T in zip(expansions, world_to_source)]
     everything = [np.concatenate((e.centroids, layout.standing)) for e, layout in zip(expansions, layouts)]
     centroids = [_centroids(places, T, MAX_INSTANCES) for places, T in zip(everything, world_to_source)]
+    rgb = out.rgb.unflatten(0, (B, V))
     return RenderedViews(
-        out.rgb.unflatten(0, (B, V)),
+        apply_camera(rgb, seeds) if camera else rgb,
         out.depth.unflatten(0, (B, V)),
         out.object_ids.unflatten(0, (B, V)),
         K,

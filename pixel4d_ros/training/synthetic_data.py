@@ -37,7 +37,7 @@ def make_batches(
     ago = rng.integers(2, LONGEST_REFERENCE + 1, total)
     steps[:, views] = -torch.from_numpy(np.where(rng.random(total) < 0.6, 1, ago))
     seeds = [int(s) for s in rng.integers(FIRST_TRAINING_SEED, 1 << 31, total)]
-    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True)
+    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True, camera=True)
     assert scenes.hidden_depth is not None
     T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
     images = scenes.rgb.permute(0, 1, 4, 2, 3)
