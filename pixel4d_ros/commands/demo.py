@@ -123,7 +123,7 @@ class Job:
 
 def read_job(log_path: Path, camera: str | None) -> Job:
     """Look into a log. Raises LogError when the node could not work with it."""
-    from pixel4d_ros.logs.calibration import read_image_camera
+    from pixel4d_ros.logs.calibration import camera_frame, read_image_camera
     from pixel4d_ros.logs.reader import LogError, LogReader
     from pixel4d_ros.logs.streams import pick_streams
     from pixel4d_ros.logs.transforms import read_frames
@@ -133,7 +133,8 @@ def read_job(log_path: Path, camera: str | None) -> Job:
         image = next(log.messages([streams.image.name])).message
         read_image_camera(log, streams.image, streams.camera_info, image)
         try:
-            track, mounting = read_frames(log, streams).camera_track(image.header.frame_id.strip("/"))
+            frame = camera_frame(log, image, streams.camera_info)
+            track, mounting = read_frames(log, streams).camera_track(frame)
         except LogError as error:
             raise LogError(f"{log.path}: {error}") from None
         return Job(log.path, (log.end_ns - log.start_ns) * 1e-9, streams, track.child, mounting)

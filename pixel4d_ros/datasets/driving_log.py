@@ -15,7 +15,7 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
-from pixel4d_ros.logs.calibration import read_image_camera
+from pixel4d_ros.logs.calibration import camera_frame, read_image_camera
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
@@ -44,7 +44,7 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
             raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
         camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first)
         try:
-            track, mount = frames.camera_track(index.frame_id)
+            track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
         except LogError as error:
             raise LogError(f"{log.path}: {error}") from None
         keep = track.covers(index.stamps, POSE_SLACK_NS)
@@ -115,7 +115,7 @@ def _read_stereo(
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None
     found = found[partner]
-    track, mount = frames.camera_track(found.frame_id)
+    track, mount = frames.camera_track(camera_frame(log, found.first, streams.right_camera_info))
     images = lazy_images(log.path, found, _image_decoder(camera_model))
     return Clip(
         f"{log.path.stem}_right", images, camera_model.camera.K, track.at(found.stamps) @ mount, seconds(left.stamps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
-from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage
-from pixel4d_ros.logs.transforms import stamp_ns
+from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_stamp_ns
 
+logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=np.generic)
 READ_ON_NS = 1_000_000_000  # a message this little ahead is reached by reading on, any other by a new search
 
@@ -28,49 +29,65 @@ class ImageIndex:
     topic: str
     stamps: NDArray[np.int64]
     logged: NDArray[np.int64]
-    first: Any  # the topic's first message
-
-    @property
-    def frame_id(self) -> str:
-        """The camera's frame."""
-        return str(self.first.header.frame_id.strip("/"))
+    first: Any  # the topic's message that was logged first
+    unstamped: bool = False  # stamps are log times, as the messages have none
 
     def __getitem__(self, keep: slice | NDArray[Any]) -> ImageIndex:
         return replace(self, stamps=self.stamps[keep], logged=self.logged[keep])
 
 
 def image_messages(log: LogReader, topic: str) -> Iterator[tuple[int, Any]]:
-    """(stamp ns, message) of an image topic, in strictly increasing order; a missing stamp is the time of logging."""
-    last = -1
-    for raw in log.raw([topic]):
-        message = log.decode(raw)
-        stamp = stamp_ns(message.header) or raw.time_ns
-        if stamp > last:
-            last = stamp
-            yield stamp, message
+    """(stamp ns, message) of an image topic in strictly increasing order of stamps, whatever order they were logged in.
+
+    See index_images for what is left out.
+    """
+    index = index_images(log, [topic]).get(topic)
+    if index is None:
+        return
+    messages = _Messages(log.path, topic, index.unstamped)
+    for stamp, logged in zip(index.stamps.tolist(), index.logged.tolist()):
+        yield stamp, messages.at(logged, stamp)
 
 
 def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]:
-    """Where the images of some topics are, by topic, in one pass over the log; topics without images are left out."""
+    """Where the images of some topics are, by topic, in one pass over the log; topics without images are left out.
+
+    Images are in the order of their stamps; where all stamps of a topic are 0, log times stand in. What was logged out
+    of order, and further images of a stamp, which are left out, is counted and reported as a warning.
+    """
     times: dict[str, list[tuple[int, int]]] = {}
-    firsts: dict[str, Any] = {}
+    firsts: dict[str, RawMessage] = {}
     for raw in log.raw(list(topics)):
-        message = log.decode(raw)
-        stamp = stamp_ns(message.header) or raw.time_ns
-        found = times.setdefault(raw.topic, [])
-        if not found or stamp > found[-1][0]:
-            found.append((stamp, raw.time_ns))
-        firsts.setdefault(raw.topic, message)
-    indices = {}
-    for topic, found in times.items():
-        stamps, logged = np.array(found, np.int64).T
-        indices[topic] = ImageIndex(topic, stamps, logged, firsts[topic])
-    return indices
+        times.setdefault(raw.topic, []).append((raw_stamp_ns(raw, log.types), raw.time_ns))
+        firsts.setdefault(raw.topic, raw)
+    return {topic: _index(log, topic, found, firsts[topic]) for topic, found in times.items()}
+
+
+def _index(log: LogReader, topic: str, found: list[tuple[int, int]], first: RawMessage) -> ImageIndex:
+    stamps, logged = np.array(found, np.int64).T
+    unstamped = not stamps.any()
+    if unstamped:
+        stamps = logged
+    late = int((stamps < np.maximum.accumulate(stamps)).sum())
+    if late:
+        logger.warning(
+            "%s: %d of %d images on %s were logged out of the order of their stamps; they are sorted",
+            *(log.path, late, len(stamps), topic),
+        )
+    order = np.argsort(stamps, kind="stable")
+    _, unique = np.unique(stamps[order], return_index=True)
+    repeated = len(stamps) - len(unique)
+    if repeated:
+        logger.warning(
+            "%s: %d of %d images on %s repeat a stamp and are left out", log.path, repeated, len(stamps), topic
+        )
+    keep = order[unique]
+    return ImageIndex(topic, stamps[keep], logged[keep], log.decode(first), unstamped)
 
 
 def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S]]) -> LazyFrames[S]:
     """The frames of an index, all as large as the topic's first. Raises LogError, also when a frame is asked for."""
-    messages = _Messages(path, index.topic)
+    messages = _Messages(path, index.topic, index.unstamped)
 
     def decoded(message: Any, i: int) -> NDArray[S]:
         try:
@@ -98,8 +115,8 @@ class _Messages:
     The log is opened on first use, by each process for itself.
     """
 
-    def __init__(self, path: Path, topic: str) -> None:
-        self.path, self.topic = path, topic
+    def __init__(self, path: Path, topic: str, unstamped: bool) -> None:
+        self.path, self.topic, self.unstamped = path, topic, unstamped
         self._lock = Lock()
         self._process: int | None = None
         self._stream: Iterator[RawMessage] = iter(())
@@ -116,9 +133,8 @@ class _Messages:
                 if raw.time_ns < logged_ns:
                     continue
                 self._position = raw.time_ns
-                message = self._log.decode(raw)
-                if (stamp_ns(message.header) or raw.time_ns) == stamp:
-                    return message
+                if (raw.time_ns if self.unstamped else raw_stamp_ns(raw, self._log.types)) == stamp:
+                    return self._log.decode(raw)
                 if raw.time_ns > logged_ns:
                     break
             self._position = logged_ns

@@ -10,6 +10,14 @@ from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Topic
 
 
+def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:
+    """The frame of an image message: its own, or that of its CameraInfo where it has none; "" without either."""
+    frame = str(message.header.frame_id).strip("/")
+    if not frame and info is not None:
+        frame = str(next(log.messages([info.name])).message.header.frame_id).strip("/")
+    return frame
+
+
 def read_image_camera(log: LogReader, image: Topic, info: Topic | None, message: Any = None) -> ImageCamera:
     """The camera of an image topic by its first CameraInfo; its images are undistorted by ImageCamera.image.
 

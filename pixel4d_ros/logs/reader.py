@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rosbags import rosbag1, rosbag2
+from rosbags import rosbag1
 from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, QosDurability
+from rosbags.typesys.store import Typestore
 
-from pixel4d_ros.logs.types import RENAMED, merged_types, ros1_types, ros2_types
+from pixel4d_ros.logs.storage import PatientReader
+from pixel4d_ros.logs.types import HEADER, RENAMED, merged_types, ros1_types, ros2_types
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+DATES_NS = 10**17  # log times beyond this are dates (1973), not those of a simulator
 TRANSIENT_LOCAL = QosDurability.TRANSIENT_LOCAL
 
 
@@ -68,7 +72,7 @@ class LogReader:
         self._reader: Any = None
 
     def __enter__(self) -> Self:
-        opener = rosbag1.Reader if self.is_ros1 else rosbag2.Reader
+        opener = rosbag1.Reader if self.is_ros1 else PatientReader
         self._reader = self._guarded(lambda: opener(self.path))
         self._guarded(self._reader.open)
         try:
@@ -82,7 +86,7 @@ class LogReader:
         self._reader.close()
 
     def _index(self) -> None:
-        self._connections: list[Connection] = list(self._reader.connections)
+        self._connections: list[Connection] = [c for c in self._reader.connections if _is_cdr(c)]
         definitions = [(c.msgtype, c.msgdef) for c in self._connections]
         if self.is_ros1:
             self._source_types = ros1_types(definitions)
@@ -99,6 +103,21 @@ class LogReader:
             raise LogError(f"{self.path} holds no messages: the recording had nothing to record; record it again")
         self.start_ns: int = self._reader.start_time
         self.end_ns: int = self._reader.end_time
+        self._retimed = False
+        if self.start_ns <= 0 and (self.end_ns > DATES_NS or self.end_ns <= 1):
+            self._retime()
+
+    def _retime(self) -> None:
+        """Messages that were logged at time 0 beside others at real times, or all of them: their stamps count."""
+        self._retimed = True
+        times = [raw.time_ns for raw in self.raw()]
+        known = [time for time in times if time > 0]
+        if not known:
+            raise LogError(
+                f"{self.path}: all messages were logged at time 0 and have no stamps, their order in time is unknown:"
+                " record it again with a recorder whose clock runs (without --use-sim-time, or with /clock published)"
+            )
+        self.start_ns, self.end_ns = min(known), max(known) + 1
 
     def messages(self, topics: Collection[str] | None = None, start_ns: int | None = None) -> Iterator[LoggedMessage]:
         """Deserialised messages of some topics (None: of all whose type is known) in the order of their log times."""
@@ -126,6 +145,21 @@ class LogReader:
             wanted = [c for c in wanted if self.knows(c.topic)]
         if not wanted:
             return
+        if self._retimed:
+            yield from self._retimed_messages(wanted, start_ns)
+            return
+        yield from self._stored(wanted, start_ns)
+
+    def _retimed_messages(self, wanted: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
+        """Those logged at time 0 at their stamp, without one at the log's start; kept in memory to sort them."""
+        earliest = getattr(self, "start_ns", 0)
+        timed = [
+            raw if raw.time_ns > 0 else replace(raw, time_ns=raw_stamp_ns(raw, self.types) or earliest)
+            for raw in self._stored(wanted, None)
+        ]
+        yield from (raw for raw in sorted(timed, key=lambda raw: raw.time_ns) if raw.time_ns >= (start_ns or 0))
+
+    def _stored(self, wanted: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
         stream = self._guarded(lambda: iter(self._reader.messages(connections=wanted, start=start_ns)))
         while (item := self._guarded(lambda: next(stream, None))) is not None:
             connection, time_ns, data = item
@@ -158,6 +192,20 @@ class LogReader:
             raise explained(self.path, error) from error
 
 
+def _is_cdr(connection: Connection) -> bool:
+    """Whether a connection holds ROS messages; MCAP files may hold JSON and protobuf as well."""
+    return isinstance(connection.ext, ConnectionExtRosbag1) or connection.ext.serialization_format in ("cdr", "")
+
+
+def raw_stamp_ns(raw: RawMessage, types: Typestore) -> int:
+    """The stamp in a message's header, ns, without deserialising the rest; 0 where its type has no header."""
+    fields = types.fielddefs.get(raw.type, ([], []))[1]
+    if not fields or fields[0][1][1] != HEADER or len(raw.data) < 12:
+        return 0
+    sec, nanosec = struct.unpack_from("<iI" if raw.data[1] & 1 else ">iI", raw.data, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
+
+
 def _is_latched(connection: Connection) -> bool:
     if isinstance(connection.ext, ConnectionExtRosbag1):
         return bool(connection.ext.latching) or connection.topic.endswith("tf_static")
@@ -170,9 +218,16 @@ def existing_log(path: Path) -> Path:
     if not path.exists():
         found = [path.with_name(path.name + suffix) for suffix in (".mcap", ".bag", ".db3")]
         found = [p for p in found if p.is_file()]
+        partial = path.with_name(f"{path.stem}.partial")
+        if not found and partial.is_dir():
+            raise LogError(f"{path} does not exist, but a recorder that was killed left {partial}: pass that folder")
         if not found:
             raise LogError(f"{path} does not exist: check the path of the log")
         path = found[0]
+    if path.suffix == ".partial" and path.is_dir():  # of LogWriter: the folder of an unfinished recording
+        path = path / path.stem / f"{path.stem}.mcap"
+        if not path.is_file():
+            raise LogError(f"{path} does not exist: the recorder was killed before it had anything to write")
     if path.is_dir():
         if not (path / "metadata.yaml").is_file():
             inside = sorted(p.name for p in path.iterdir() if p.suffix in (".mcap", ".db3", ".bag"))
@@ -190,10 +245,10 @@ def existing_log(path: Path) -> Path:
 
 
 CURES = {
-    ".mcap": "it was not closed or not copied whole; `mcap recover` saves what is there",
-    ".db3": "it was not closed or not copied whole; copy it again, or try `sqlite3 FILE .recover`",
-    ".bag": "it was not closed or not copied whole; `rosbag reindex` saves what is there",
-    "": "it was not closed or not copied whole; copy it again, or try `ros2 bag reindex`",
+    ".mcap": "it was not closed or not copied whole; copy it again, or save what is there with `mcap recover`",
+    ".db3": "it was not closed or not copied whole; copy it again, or try `sqlite3 FILE .recover | sqlite3 NEW.db3`",
+    ".bag": "it was not closed or not copied whole; copy it again, or save what is there with `rosbag reindex`",
+    "": "it was not closed or not copied whole; copy it again, or pass one of the files in it",
 }
 
 
@@ -206,8 +261,11 @@ def explained(path: Path, error: Exception) -> LogError:
         return LogError(f"{path} is not a log although it is named {path.suffix}: pass the file that was recorded")
     if "Profile is not ros2" in what:
         return LogError(
-            f"{path} is an MCAP file but not of ROS 2: convert it, e.g. `mcap convert` or `rosbags-convert`"
+            f"{path} is an MCAP file of ROS 1: pass the .bag that it was made of, or convert that with"
+            " `rosbags-convert --src LOG.bag --dst FOLDER`"
         )
+    if "holds no ROS 2 messages" in what:
+        return LogError(f"{path} {what}: record the ROS 2 topics, with message encoding cdr")
     if isinstance(error, KeyError) and not what.strip("'").isdigit():
         what = f"unknown key {what}"
     return LogError(f"{path} is truncated or damaged ({what.rstrip('.')}): {CURES.get(path.suffix, CURES[''])}")

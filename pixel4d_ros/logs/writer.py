@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pixel4d_ros.logs.types import jazzy_types
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+FLUSH_S = 1.0  # at most so much of a recording is lost when the recorder is killed
 FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -28,12 +30,16 @@ class LogWriter:
     """`with LogWriter(path) as log: log.write("/odometry", stamp_ns, message)`; the file appears when it is complete.
 
     Messages are dataclasses of `jazzy_types().types`, or CDR bytes on topics that were added with their type. An
-    existing file is replaced at the end. Chunks are compressed with zstd. Leaving with an exception other than
-    KeyboardInterrupt writes nothing.
+    existing file is replaced at the end. Chunks are compressed with zstd. Leaving with an exception writes nothing.
+
+    recording: the log holds what cannot be had again. It grows in the visible folder OUT.partial beside OUT.mcap, at
+    most FLUSH_S seconds behind, whence a recorder that was killed leaves a log that LogReader reads; an exception, such
+    as KeyboardInterrupt, closes it and moves it into place. Raises LogError where such a folder is there already.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, recording: bool = False) -> None:
         self.path = Path(path)
+        self._recording = recording
         if self.path.suffix != ".mcap":
             raise LogError(
                 f"cannot write {self.path}: logs are written as MCAP, name it {self.path.with_suffix('.mcap')}"
@@ -43,6 +49,14 @@ class LogWriter:
         self.counts: dict[str, int] = {}
         self._topics: dict[str, tuple[Connection, Typestore]] = {}
         self._folder = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._flushed = time.monotonic()
+        if recording:
+            self._folder = partial_folder(self.path)
+            if self._folder.exists():
+                raise LogError(
+                    f"{self._folder} holds the recording of a recorder that was killed: read it by that path, move its"
+                    f" .mcap file to where you want it, or remove it; or record to another name than {self.path.name}"
+                )
 
     def __enter__(self) -> Self:
         try:
@@ -59,17 +73,24 @@ class LogWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None or issubclass(kind, KeyboardInterrupt):
-                self._writer.close()
-                written = self._folder / self.path.stem / self.path.name
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
-                written.replace(self.path)
-            else:
-                self._writer.abort()
-        finally:
+        if kind is not None and not self._recording:
+            self._writer.abort()
             shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        try:
+            self._writer.close()
+            written = self._folder / self.path.stem / self.path.name
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+            written.replace(self.path)
+        except OSError as error:
+            if self._recording:
+                raise LogError(
+                    f"{self.path} cannot be written ({error.strerror}); what there is lies in {self._folder}"
+                ) from error
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise LogError(f"{self.path} cannot be written: {error.strerror}") from error
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_topic(
         self, name: str, type_name: str, definition: str | None = None, transient_local: bool | None = None
@@ -100,6 +121,19 @@ class LogWriter:
         data = message if is_bytes else types.serialize_cdr(message, connection.msgtype)
         self._writer.write(connection, time_ns, data)
         self.counts[topic] += 1
+
+    def flush(self) -> None:
+        """Write out what waits for its chunk to be full, where the last flush is FLUSH_S ago; for recordings."""
+        storage: Any = self._writer.storage
+        if time.monotonic() > self._flushed + FLUSH_S and storage.chunk.msgs:
+            storage.close_chunk()
+            storage.bio.flush()
+            self._flushed = time.monotonic()
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a recording grows: OUT.partial beside OUT.mcap, with OUT/OUT.mcap in it."""
+    return path.with_name(f"{path.stem}.partial")
 
 
 def _types_of(name: str, definition: str | None) -> Typestore:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.logs.writer import LogWriter
     from pixel4d_ros.ros.session import ros_node
 
-    with LogWriter(args.out) as log, ros_node("pixel4d_record", args.use_sim_time) as (node, stop):
+    with LogWriter(args.out, recording=True) as log, ros_node("pixel4d_record", args.use_sim_time) as (node, stop):
         recorder = Recorder(node, log, args.topics, everything=args.all)
         recorder.spin(stop, args.duration)
         counts = log.counts
@@ -80,6 +80,7 @@ class Recorder:
                 self._subscribe_to_new()
                 next_look = time.monotonic() + DISCOVERY_PERIOD_S
             executor.spin_once(timeout_sec=DISCOVERY_PERIOD_S / 2)
+            self.log.flush()
         # What has arrived already is still written.
         last = time.monotonic() + 1
         while self._spin_some(executor) and time.monotonic() < last:

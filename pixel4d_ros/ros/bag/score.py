@@ -66,7 +66,7 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
     from pixel4d_ros.ros.bag.record import Recorder
 
     folder.mkdir(parents=True, exist_ok=True)
-    with LogWriter(folder / "forecast.mcap") as log:
+    with LogWriter(folder / "forecast.mcap", recording=True) as log:
         # On the replay's clock ages and rates in the report are those of the log's time.
         simulated = [Parameter("use_sim_time", value=simulated_time)]
         node = rclpy.create_node("pixel4d_score", parameter_overrides=simulated, start_parameter_services=False)
