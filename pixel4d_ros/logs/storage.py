@@ -242,4 +242,4 @@ class PatientDirectoryReader(DirectoryReader):
 class PatientReader(Reader):
     """rosbags' Reader of rosbag2 folders and files, on the storages of this module."""
 
-    STORAGE_PLUGINS = {"dir": PatientDirectoryReader, ".mcap": PatientMcapReader, ".db3": Sqlite3Reader}  # type: ignore[dict-item]  # noqa: RUF012 (as in the base class)
+    STORAGE_PLUGINS = {"dir": PatientDirectoryReader, ".mcap": PatientMcapReader, ".db3": Sqlite3Reader}  # noqa: RUF012 (as in the base class)
