@@ -13,7 +13,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.training.flow_network import FlowNetwork
 from pixel4d_ros.training.flow_teacher import FlowTeacher, working_size
-from pixel4d_ros.training.matched_points import best_of, is_there_and_back, triangulated
+from pixel4d_ros.training.matched_points import best_of, is_textured, is_there_and_back, triangulated
 
 K = np.array([[60.0, 0, 47.5], [0, 60, 31.5], [0, 0, 1]])
 HEIGHT, WIDTH = 64, 96
@@ -59,6 +59,13 @@ def test_flow_is_trusted_where_the_way_back_leads_home() -> None:
     trusted = is_there_and_back(there, back)
     assert trusted[:, :44].all() and not trusted[:, 46:54].any() and trusted[:, 56:90].all()
     assert not trusted[:, 92:].any()  # leaves the image
+
+
+def test_what_has_no_texture_is_told_from_what_has() -> None:
+    image = torch.full((3, HEIGHT, WIDTH), 250.0)
+    image[:, :, 48:] = torch.randint(0, 255, (HEIGHT, WIDTH - 48)).float()
+    textured = is_textured(image)
+    assert not textured[:, :40].any() and textured[:, 50:].all()
 
 
 def test_the_estimate_with_most_parallax_counts_unless_another_contradicts_it() -> None:

@@ -23,7 +23,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.training.flow import frame_gaps, no_flow
 from pixel4d_ros.training.flow_network import MULTIPLE, FlowNetwork
-from pixel4d_ros.training.matched_points import best_of, is_there_and_back, triangulated
+from pixel4d_ros.training.matched_points import best_of, is_textured, is_there_and_back, triangulated
 
 PIXELS = 832 * 256  # of the images between which flow is measured: smaller ones are enlarged, larger ones shrunk
 LARGEST_SCALE = 2.1
@@ -144,10 +144,12 @@ def working_size(width: int, height: int) -> tuple[int, int]:
 
 def _depth(clip: Clip, t: int, other: Clip, s: int, there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     """Depth (h, w) of frame t by its matches in frame s of other, 0 where unclear, and their parallax in pixels."""
+    image = torch.from_numpy(np.ascontiguousarray(clip.images[t])).to(there.device).permute(2, 0, 1)
+    image = F.interpolate(image[None].float(), there.shape[1:], mode="bilinear", antialias=True)[0]
     height, width = there.shape[1:]
     scales = width / clip.images.shape[2], height / clip.images.shape[1]
     T = rigid_inverse(other.poses[s]) @ clip.poses[t]
-    known = is_there_and_back(there, back)
+    known = is_there_and_back(there, back) & is_textured(image)
     depth, parallax = triangulated(there, known, _scaled(clip.K, scales), _scaled(other.K, scales), T)
     return depth.clamp(max=6e4).half(), parallax.half()  # of a long clip they take gigabytes
 

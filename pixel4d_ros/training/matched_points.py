@@ -12,6 +12,8 @@ CONSISTENT = 1.0  # pixels between a point and where the way there and back lead
 CONSISTENT_SHARE = 0.02  # of the flow's length, beside that
 EPIPOLAR = 1.0  # pixels between a match and the closest point of its epipolar line
 LEAST_PARALLAX = 3.0  # pixels: below, a third of a pixel of error is a tenth of the depth
+TEXTURE = 1.0  # grey levels a pixel: with less, as in the sky, flow continues that of the neighbours
+TEXTURE_WINDOW = 9  # pixels
 AGREEMENT = 0.12  # largest difference of log depth between two estimates of one pixel
 
 
@@ -25,6 +27,14 @@ def is_there_and_back(there: Tensor, back: Tensor) -> Tensor:
     inside = ((places >= 0) & (places <= size)).all(0)
     slack = CONSISTENT + CONSISTENT_SHARE * there.norm(dim=0)
     return inside & ((there + returned).norm(dim=0) < slack)
+
+
+def is_textured(image: Tensor) -> Tensor:
+    """Pixels (h, w) around which an image (3, h, w; 0..255) changes along rows or columns."""
+    grey = image.mean(0)[None, None]
+    x, y = ((grey[..., 2:, :] - grey[..., :-2, :])[..., 1:-1], (grey[..., 2:] - grey[..., :-2])[..., 1:-1, :])
+    change = F.pad((x.abs() + y.abs()) / 4, (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(change, TEXTURE_WINDOW, 1, TEXTURE_WINDOW // 2, count_include_pad=False)[0, 0] > TEXTURE
 
 
 def triangulated(
