@@ -12,7 +12,7 @@ CONSISTENT = 1.0  # pixels between a point and where the way there and back lead
 CONSISTENT_SHARE = 0.02  # of the flow's length, beside that
 EPIPOLAR = 1.0  # pixels between a match and the closest point of its epipolar line
 LEAST_PARALLAX = 3.0  # pixels: below, a third of a pixel of error is a tenth of the depth
-TEXTURE = 1.0  # grey levels a pixel: with less, as in the sky, flow continues that of the neighbours
+TEXTURE = 0.6  # grey levels a pixel: with less, as in the sky, flow continues that of the neighbours
 TEXTURE_WINDOW = 9  # pixels
 AGREEMENT = 0.12  # largest difference of log depth between two estimates of one pixel
 
