@@ -17,8 +17,8 @@ demo: setup  ## forecast a replayed driving log: out/demo/report.html (LOG=path 
 test: setup  ## all tests (ARGS="-k camera" for some)
 	@source ./env.sh && python -m pytest $(ARGS)
 
-lint: setup  ## ruff and mypy
-	@source ./env.sh && ruff check . && ruff format --check . && mypy
+lint: setup  ## ruff, mypy, spelling, Markdown and SPDX lines
+	@source ./env.sh && ruff check . && ruff format --check . && codespell && python tools/check_markdown.py && python tools/spdx.py && mypy
 
 clean:  ## remove all that setup, tests and demo made
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -59,6 +59,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
     return LaunchDescription([*arguments(), OpaqueFunction(function=_actions)])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 # The messages (pixel4d_ros.msg) lie in the colcon installation, these modules perhaps in the source tree.
 __path__ = extend_path(__path__, __name__)
 

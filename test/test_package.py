@@ -56,8 +56,13 @@ def test_message_survives_serialisation():
 
 
 def test_versions_agree(setup_config):
+    import pixel4d_ros
+
     version = ET.parse(ROOT / "package.xml").findtext("version")
-    assert setup_config["metadata"]["version"] == version
+    assert pixel4d_ros.__version__ == version
+    assert setup_config["metadata"]["version"] == "attr: pixel4d_ros.__version__"
+    changes = (ROOT / "CHANGELOG.rst").read_text()
+    assert f"\n{version} (" in changes or "\nForthcoming\n" in changes
     assert setup_config["metadata"]["name"] == ET.parse(ROOT / "package.xml").findtext("name")
 
 
@@ -81,13 +86,18 @@ def test_executables_are_runnable_and_import_what_exists(name):
         assert {alias.name for alias in node.names} <= defined
 
 
-def test_setup_and_pip_install_the_same(setup_config):
-    runtime = requirements((ROOT / "requirements" / "runtime.txt").read_text())
-    pip = requirements(setup_config["options"]["install_requires"])
-    pip |= requirements(setup_config["options.extras_require"]["cpu"])
-    assert {name for name in pip if not name.startswith("torch")} == runtime
-    gpu = requirements((ROOT / "requirements" / "gpu.txt").read_text())
-    assert gpu == requirements(setup_config["options.extras_require"]["gpu"])
+def test_setup_installs_the_one_list_of_packages(setup_config, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from setup_environment import packages
+
+    plain = requirements(setup_config["options"]["install_requires"])
+    assert set(packages()) == {name for name in plain if not name.startswith("torch")}
+    assert set(packages("gpu")) - set(packages()) == {"gsplat>=1.5,<1.6"}
+    assert {path.name for path in (ROOT / "requirements").iterdir()} == {"distribution.txt", "ros.txt", "torch.txt"}
+
+
+def test_forecasts_without_a_gpu_are_compiled_after_a_plain_install(setup_config):
+    assert any(line.startswith("numba") for line in requirements(setup_config["options"]["install_requires"]))
 
 
 def test_package_imports_without_ros():

@@ -7,6 +7,7 @@ within a second. Everything made lies in .venv/, build/, install/ and log/.
 from __future__ import annotations
 
 import argparse
+import configparser
 import fcntl
 import hashlib
 import json
@@ -43,6 +44,15 @@ class Step:
 
 def texts(*paths: Path) -> str:
     return "\n".join(path.read_text() for path in paths)
+
+
+def packages(*extras: str) -> list[str]:
+    """The requirements in setup.cfg without torch, which has a step of its own: plain ones and those of the extras."""
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    texts = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    lines = (line.partition("#")[0].strip() for text in texts for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("torch>")]
 
 
 def pip_install(progress: Progress, *arguments: str | Path) -> None:
@@ -84,7 +94,6 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     own_torch = not torch and state.get("own_torch", None)
     if own_torch is None:
         own_torch = has_cuda_torch(sys.executable)
-    package_lists = [REQUIREMENTS / "runtime.txt", REQUIREMENTS / "dev.txt"]
     constraint = ["-c", str(REQUIREMENTS / "distribution.txt")] if ros_prefix else []
     site_packages = VENV / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
 
@@ -103,8 +112,7 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     def install_packages(progress: Progress) -> None:
         if ros_prefix and not shutil.which("colcon"):
             pip_install(progress, *constraint, "colcon-common-extensions")
-        lists = package_lists + ([REQUIREMENTS / "gpu.txt"] if has_cuda_torch(PYTHON) else [])
-        pip_install(progress, *constraint, *(word for path in lists for word in ("-r", path)))
+        pip_install(progress, *constraint, *packages("test", "lint", *(["gpu"] if has_cuda_torch(PYTHON) else [])))
 
     interpreter = f"{REPOSITORY} {sys.executable} {sys.version} {ros_prefix}"
     steps = [Step("virtual environment", interpreter, PYTHON, environment)]
@@ -117,7 +125,7 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
     steps.append(
         Step(
             "Python packages",
-            texts(*package_lists, REQUIREMENTS / "gpu.txt"),
+            "\n".join(packages("test", "lint", "gpu")),
             site_packages / "rosbags",
             install_packages,
         )

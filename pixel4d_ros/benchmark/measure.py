@@ -165,7 +165,7 @@ def _floors(forecaster: Forecaster, tasks: list[Task], plan: Plan) -> list[Floor
 
 
 def _frames(forecaster: Forecaster, task: Task) -> Frames:
-    """(S, T, H, W, 3)"""
+    """The frames (S, T, H, W, 3) of the task."""
     return whole_forecast(forecaster, task).frames
 
 

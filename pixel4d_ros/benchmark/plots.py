@@ -83,7 +83,7 @@ def sample_points(size: SizeTimes) -> Points:
 
 
 def candidate_points(size: SizeTimes) -> Points:
-    """(trajectories, ms)"""
+    """Pairs of number of trajectories and median milliseconds."""
     return sorted((c.candidates, c.total.p50) for c in size.candidates)
 
 

@@ -60,6 +60,7 @@ def candidate_table(size: SizeTimes) -> Table:
 
 
 def size_name(size: SizeTimes) -> str:
+    """The size as WIDTHxHEIGHT."""
     return f"{size.size[0]}x{size.size[1]}"
 
 

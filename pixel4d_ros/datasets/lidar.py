@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,9 @@ from pixel4d_ros.geometry.rotations import FloatArray
 NEAREST = 0.5  # metres: nearer returns come from the vehicle itself
 
 
-def project_depth(points: NDArray, T_camera_points: FloatArray, K: FloatArray, size: tuple[int, int]) -> NDArray:
+def project_depth(
+    points: NDArray[Any], T_camera_points: FloatArray, K: FloatArray, size: tuple[int, int]
+) -> NDArray[np.float32]:
     """Depth (H, W) float32 in metres along z, 0 where no point falls, of points (N, 3); the nearest wins a pixel.
 
     size is (width, height).
@@ -30,6 +34,6 @@ def project_depth(points: NDArray, T_camera_points: FloatArray, K: FloatArray, s
     return depth
 
 
-def _row(points: NDArray, p: NDArray) -> NDArray:
+def _row(points: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
     """One row of a projection (4,) times points (N, 3)."""
     return points[:, 0] * p[0] + points[:, 1] * p[1] + points[:, 2] * p[2] + p[3]

@@ -6,8 +6,7 @@ from typing import Any
 
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic, read_camera_info
 from pixel4d_ros.logs.images import decode_image
-from pixel4d_ros.logs.reader import LogError, LogReader
-from pixel4d_ros.logs.streams import Topic
+from pixel4d_ros.logs.reader import LogError, LogReader, Topic
 
 
 def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:

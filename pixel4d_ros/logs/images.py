@@ -167,7 +167,7 @@ def decode_depth(message: Any) -> NDArray[np.float32]:
     return _metres(pixels)
 
 
-def _metres(depth: NDArray) -> NDArray[np.float32]:
+def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
     if depth.dtype == np.uint16:
         return depth.astype(np.float32) * np.float32(0.001)
     depth = depth.astype(np.float32)

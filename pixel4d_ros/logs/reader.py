@@ -60,7 +60,9 @@ class RawMessage:
 
 
 class LogReader:
-    """A log opened for reading: `with LogReader(path) as log: for m in log.messages(["/odometry"]): ...`
+    """A log opened for reading.
+
+    `with LogReader(path) as log: for m in log.messages(["/odometry"]): ...`
 
     Opening reads only the index. Raises LogError, also while reading, when the file is damaged. `latched` are the
     topics whose last messages late subscribers get (transient local; latching in ROS 1).

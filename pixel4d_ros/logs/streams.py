@@ -95,7 +95,7 @@ def _most_plausible(log: LogReader, pictures: list[Topic]) -> Topic:
         )
     infos = _of_type(log.topics.values(), CAMERA_INFO)
 
-    def badness(topic: Topic) -> tuple:
+    def badness(topic: Topic) -> tuple[object, ...]:
         name = topic.name.lower()
         return (
             _camera_info(topic, infos) is None,
@@ -156,7 +156,7 @@ def _to_the_right(name: str) -> str:
 def _preferred(topics: list[Topic], words: tuple[str, ...]) -> Topic | None:
     """The topic whose name holds the first of the words, then the one with the most messages."""
 
-    def rank(topic: Topic) -> tuple:
+    def rank(topic: Topic) -> tuple[object, ...]:
         held = [i for i, word in enumerate(words) if word in topic.name.lower()]
         return (held[0] if held else len(words), -topic.count, topic.name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
@@ -38,7 +39,7 @@ def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typest
     return store
 
 
-def parse_definition(name: str, definition: MessageDefinition) -> dict:
+def parse_definition(name: str, definition: MessageDefinition) -> dict[str, Any]:
     """The parsed fields of a type and of those it contains; empty without a text. Raises TypesysError."""
     if definition.format == MessageDefinitionFormat.MSG:
         return get_types_from_msg(definition.data, name)

@@ -103,7 +103,7 @@ def _projection(
     K: Tensor,
     size: tuple[int, int],
 ) -> _Splats:
-    from gsplat.cuda._wrapper import fully_fused_projection
+    from gsplat import fully_fused_projection
 
     radii, means2d, depths, conics, _ = fully_fused_projection(
         means, None, quaternions, scales, T, K, size[0], size[1], eps2d=EPS2D, near_plane=NEAR, opacities=opacities
@@ -144,7 +144,7 @@ def _blend(
     splats: _Splats, channels: Tensor, views: GaussianViews, tiles: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Blended channels (V, H, W, at least C) and alpha (V, H, W); undefined where tiles (V, h, w) are false."""
-    from gsplat.cuda._wrapper import isect_offset_encode, isect_tiles, rasterize_to_pixels
+    from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
 
     v, (width, height), (columns, rows) = len(splats.depths), views.size, tile_grid(views.size)
     _, intersections, flat = isect_tiles(splats.means, splats.radii, splats.depths, TILE, columns, rows)

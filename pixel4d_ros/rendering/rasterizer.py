@@ -60,7 +60,7 @@ def _compiled(views: GaussianViews) -> bool:
 
 
 def numba_available() -> bool:
-    """Whether the compiled CPU kernel can be used (the extra `cpu`)."""
+    """Whether the compiled CPU kernel can be used (numba)."""
     from importlib.util import find_spec
 
     return find_spec("numba") is not None

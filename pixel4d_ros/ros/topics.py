@@ -29,7 +29,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def overridable() -> QoSOverridingOptions:
-    """History, depth and reliability can be set by parameters qos_overrides.<topic>.<publisher|subscription>.*"""
+    """History, depth and reliability can be set by parameters qos_overrides.<topic>.<publisher|subscription>.*."""
     return QoSOverridingOptions.with_default_policies()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.lifting import decode_depth
+from pixel4d_ros.predictor.heads import decode_depth
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import inside_view, predict_views

@@ -86,5 +86,6 @@ def length(flow: Flow) -> NDArray[np.float32]:
 
 
 def is_consistent(there: Flow, back: Flow, slack: float) -> Mask:
+    """Pixels whose flow there and back ends within slack pixels of where it began."""
     home: Mask = length(there + sample(back, there, outside=1e3)) < slack + ASTRAY_SHARE * length(there)
     return home

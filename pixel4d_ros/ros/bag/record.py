@@ -8,7 +8,7 @@ import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
@@ -147,7 +147,7 @@ class Recorder:
         return subscription
 
 
-def matching_qos(publishers: list) -> QoSProfile:
+def matching_qos(publishers: list[Any]) -> QoSProfile:
     """A subscription's quality of service that matches all publishers of a topic and loses least."""
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 

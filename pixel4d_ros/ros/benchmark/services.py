@@ -86,8 +86,7 @@ def measure_service(node: Node, feed: Feed, stamp_ns: int, watch: Watch) -> tupl
     found = []
     for count in feed.candidates:
         paths = candidate_messages(count, feed.frames, stamp_ns)
-        for with_images in (False, True):
-            found.append(_measure(planner, kind.Request(trajectories=paths, with_images=with_images), feed))
+        found += [_measure(planner, kind.Request(trajectories=paths, with_images=w), feed) for w in (False, True)]
     return tuple(found)
 
 
