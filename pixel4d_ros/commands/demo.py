@@ -242,7 +242,7 @@ def ros_environment() -> dict[str, str]:
 
 def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float) -> None:
     """A few numbers, and where the files are."""
-    from pixel4d_ros.evaluation.report_text import summary
+    from pixel4d_ros.evaluation.report import summary
 
     files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html", "scores.jsonl")
     say(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")

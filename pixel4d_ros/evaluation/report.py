@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +14,25 @@ import numpy as np
 from tqdm import tqdm
 
 from pixel4d_ros.evaluation.compare import Comparison, compare
-from pixel4d_ros.evaluation.environment import Environment, environment
+from pixel4d_ros.evaluation.environment import environment
 from pixel4d_ros.evaluation.intervals import Interval, bootstrap
 from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
 from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
+from pixel4d_ros.evaluation.report_page import page
+from pixel4d_ros.evaluation.report_results import HorizonStep, Report, Strip, summary, without_nan
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.calibration import read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 
+__all__ = ["summary", "write_report"]
+
 MAX_SCORED = 100  # forecasts that are scored, evenly spread over a long recording
 MAX_PLAYED = 20  # forecasts that the video plays
 STRIPS = 4  # forecasts whose pictures the page shows
 STRIP_TIMES = (0.5, 1.3)  # s after the source image
 SCORES = ("psnr", "ssim", "repeat_psnr", "repeat_ssim", "confidence")
-
-
-@dataclass(frozen=True)
-class HorizonStep:
-    """Means over all forecasts for one time after the source image; NaN becomes None in JSON."""
-
-    time: float  # s
-    count: int  # forecasts for which the log shows this time
-    psnr: float
-    repeat_psnr: float
-    ssim: float
-    repeat_ssim: float
-    confidence: float  # mean share of the frame that the source image showed
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Pictures of one forecast as JPEG: the source image, then (time, forecast, truth) for some times."""
-
-    seconds: float  # of the source image, since the log's first
-    source: bytes
-    pairs: tuple[tuple[float, bytes, bytes], ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """All numbers of a replay. Means are over the frames after frame 0, of sample 0."""
-
-    log: str
-    recording: str
-    forecasts: int  # source images
-    scored: int
-    samples: int
-    size: tuple[int, int]  # (width, height) pixels of the forecast
-    frame0_psnr: Interval | None
-    psnr: Interval | None
-    repeat_psnr: Interval | None
-    gain: Interval | None
-    ssim: Interval | None
-    repeat_ssim: Interval | None
-    steps: tuple[HorizonStep, ...]
-    node: NodeRecord
-    environment: Environment
-    strips: tuple[Strip, ...] = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: no pictures, None for what is unknown."""
-        values = asdict(self)
-        del values["strips"], values["node"]["ages"]
-        return _without_nan(values)
 
 
 @dataclass
@@ -105,8 +59,6 @@ def write_report(
     stamp in ns, and lists over its frames of time (s), psnr and ssim, those of repeating the source image, and
     confidence; null where the log shows nothing of that time.
     """
-    from pixel4d_ros.evaluation.report_page import page
-
     out.mkdir(parents=True, exist_ok=True)
     with LogReader(log) as source, LogReader(recorded) as record:
         streams = pick_streams(source, camera)
@@ -175,7 +127,7 @@ def _lines(found: _Findings) -> Iterator[dict[str, Any]]:
     """What scores.jsonl says, by forecast."""
     for stamp, scores in zip(found.stamps, found.scores, strict=True):
         lists = dict(zip(SCORES, scores.tolist(), strict=True))
-        yield _without_nan({"stamp": stamp, "time": found.times.tolist(), **lists})
+        yield without_nan({"stamp": stamp, "time": found.times.tolist(), **lists})
 
 
 def _strip(comparison: Comparison, seconds: float) -> Strip:
@@ -240,11 +192,3 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     known = np.isfinite(values)
     total = np.where(known, values, 0).sum(axis)
     return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

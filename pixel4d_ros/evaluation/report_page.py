@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pixel4d_ros.evaluation.intervals import Interval
+from pixel4d_ros.evaluation.node_record import NodeRecord
+from pixel4d_ros.evaluation.pages import data_uri, render
 from pixel4d_ros.evaluation.plots import Series, histogram, line_chart
-from pixel4d_ros.evaluation.report_style import STYLE
-
-if TYPE_CHECKING:
-    from pixel4d_ros.evaluation.report import Report, Strip
+from pixel4d_ros.evaluation.report_results import HorizonStep, Report
 
 MAX_EMBEDDED_VIDEO = 12_000_000  # bytes; a larger video is linked, not embedded
+QUALITY = ["time, s", "forecasts", "PSNR, dB", "last image, dB", "gain, dB", "SSIM", "last image", "seen before, %"]
 
 
 def page(report: Report, video: Path) -> str:
     """The whole page; video is embedded when it is there and small enough, else linked by its name."""
-    title = f"{report.log}: forecast report"
-    sections = [
-        f"<header><h1>{escape(report.log)}</h1><p class='dim'>{_introduction(report)}</p></header>",
-        _cards(report),
-        _section("Forecast beside what really happened", _video(video)),
-        _section("Quality over the horizon", _quality(report)),
-        _section("Pictures", "".join(map(_strip, report.strips))) if report.strips else "",
-        _section("The node", _node(report)),
-        _section("Environment", _environment(report)),
-    ]
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    later, node, e = report.steps[1:], report.node, report.environment
+    times, x_label = [s.time for s in later], "seconds after the source image"
+    psnr = [Series("forecast", [s.psnr for s in later]), Series("last image", [s.repeat_psnr for s in later])]
+    ssim = [Series("forecast", [s.ssim for s in later]), Series("last image", [s.repeat_ssim for s in later])]
+    return render(
+        "report.html",
+        report=report,
+        cards=_cards(report),
+        video=_video(video),
+        charts=[line_chart(times, psnr, "PSNR, dB", x_label), line_chart(times, ssim, "SSIM", x_label)],
+        quality=(QUALITY, [_quality_row(i, step) for i, step in enumerate(report.steps)]),
+        facts=_node_facts(node),
+        ages=histogram(node.ages, "s", "age of a forecast when it reached the recorder") if node.ages else "",
+        topics=[[t.name, t.type, str(t.count), "" if t.hz is None else f"{t.hz:.2f}"] for t in node.topics],
+        surroundings=[
+            ["pixel4d_ros", e.package],
+            ["Python, PyTorch", f"{e.python}, {e.torch}"],
+            ["ROS", e.ros_distro or "not sourced"],
+            ["system", e.system],
+            ["processor", f"{e.processor}, {e.cores} cores"],
+            ["GPU", e.gpu or "none"],
+            ["recording", report.recording],
+        ],
     )
 
 
-def _introduction(report: Report) -> str:
-    scored = f"{report.scored} of them scored" if report.scored < report.forecasts else "all of them scored"
-    futures = f" Of {report.samples} sampled futures the most likely one is shown." if report.samples > 1 else ""
-    horizon = report.steps[-1].time
-    return (
-        f"pixel4d_ros {escape(report.environment.package)} made {report.forecasts} forecasts of "
-        f"{len(report.steps)} frames ({horizon:.1f} s), {report.size[0]}x{report.size[1]} pixels, {scored} against "
-        f"the images that the camera took later.{futures}"
-    )
-
-
-def _cards(report: Report) -> str:
+def _cards(report: Report) -> list[tuple[str, str, str, str]]:
+    """Name, value, unit and small print of the numbers at the top."""
     node = report.node
     latency = node.latency_ms.get("p50")
     cards = [
@@ -64,71 +58,31 @@ def _cards(report: Report) -> str:
     if node.forecast_hz is not None:
         dropped = "" if node.dropped is None else f"{node.dropped} of {node.received} images dropped"
         cards.append(("forecasts", f"{node.forecast_hz:.1f}", "per second", dropped))
-    inner = "".join(
-        f"<div class='card'><div class='dim'>{name}</div><div class='big'>{value}<small> {unit}</small></div>"
-        f"<div class='dim'>{below or '&nbsp;'}</div></div>"
-        for name, value, unit, below in cards
-    )
-    return f"<div class='cards'>{inner}</div>"
+    return cards
 
 
-def _video(path: Path) -> str:
+def _video(path: Path) -> str | None:
+    """The video's address; None without one."""
     if not path.is_file():
-        return "<p>No video: the log shows nothing of what happened after any of the source images.</p>"
-    large = path.stat().st_size > MAX_EMBEDDED_VIDEO
-    source = escape(path.name) if large else _data_uri("video/mp4", path.read_bytes())
-    return f"<video controls loop muted playsinline src='{source}'></video>"
+        return None
+    return path.name if path.stat().st_size > MAX_EMBEDDED_VIDEO else data_uri(path.read_bytes(), "video/mp4")
 
 
-def _strip(strip: Strip) -> str:
-    """One forecast: its source image, then forecast and truth side by side for each time."""
-    source = _picture(strip.source, f"the image it was made from, t = {strip.seconds:.2f} s", "")
-    pairs = "".join(
-        _picture(forecast, f"forecast, +{t:.1f} s", "c0") + _picture(truth, f"what really happened, +{t:.1f} s", "c1")
-        for t, forecast, truth in strip.pairs
-    )
-    return f"<div class='strip'><div class='source'>{source}</div>{pairs}</div>"
-
-
-def _picture(jpeg: bytes, caption: str, css: str) -> str:
-    text = escape(caption)
-    image = f"<img alt='{text}' src='{_data_uri('image/jpeg', jpeg)}'>"
-    return f"<figure><figcaption class='{css}'>{text}</figcaption>{image}</figure>"
-
-
-def _quality(report: Report) -> str:
-    later = report.steps[1:]
-    times = [s.time for s in later]
-    psnr = [Series("forecast", [s.psnr for s in later]), Series("last image", [s.repeat_psnr for s in later])]
-    ssim = [Series("forecast", [s.ssim for s in later]), Series("last image", [s.repeat_ssim for s in later])]
-    x_label = "seconds after the source image"
-    charts = line_chart(times, psnr, "PSNR, dB", x_label) + line_chart(times, ssim, "SSIM", x_label)
-    rows = [
-        [
-            f"+{s.time:.2f}",
-            str(s.count),
-            _number(s.psnr, 2),
-            "" if i == 0 else _number(s.repeat_psnr, 2),
-            "" if i == 0 else _number(s.psnr - s.repeat_psnr, 2, "+"),
-            _number(s.ssim, 3),
-            "" if i == 0 else _number(s.repeat_ssim, 3),
-            _number(100 * s.confidence, 0),
-        ]
-        for i, s in enumerate(report.steps)
+def _quality_row(i: int, s: HorizonStep) -> list[str]:
+    """Frame 0 has no baseline: the repeated image is its truth."""
+    return [
+        f"+{s.time:.2f}",
+        str(s.count),
+        _number(s.psnr, 2),
+        _number(s.repeat_psnr, 2) if i else "",
+        _number(s.psnr - s.repeat_psnr, 2, "+") if i else "",
+        _number(s.ssim, 3),
+        _number(s.repeat_ssim, 3) if i else "",
+        _number(100 * s.confidence, 0),
     ]
-    header = ["time, s", "forecasts", "PSNR, dB", "last image, dB", "gain, dB", "SSIM", "last image", "seen before, %"]
-    note = (
-        "Each forecast frame is compared with the logged image nearest to its time; so is the last image that the "
-        "camera took, repeated without any forecast. Seen before: share of the frame that the source image showed. "
-        "Brackets are 95 % bootstrap intervals over the forecasts, which overlap in time and are therefore not quite "
-        "independent."
-    )
-    table = f"<details><summary>Table</summary>{_table(header, rows)}</details>"
-    return f"<div class='charts'>{charts}</div>{table}<p class='dim'>{note}</p>"
 
 
-def _node(report: Report) -> str:
-    node = report.node
+def _node_facts(node: NodeRecord) -> list[list[str]]:
     facts = [[f"latency {k}, ms", f"{v:.1f}"] for k, v in node.latency_ms.items()]
     if node.age_s is not None:
         a = node.age_s
@@ -140,52 +94,7 @@ def _node(report: Report) -> str:
             facts.append([f"images {name}", str(value)])
     if node.states:
         facts.append(["diagnostics", ", ".join(f"{n} x {level}" for level, n in node.states.items())])
-    topics = [[t.name, t.type, str(t.count), "" if t.hz is None else f"{t.hz:.2f}"] for t in node.topics]
-    parts = ["<div class='charts'><div>", _table(["node", ""], facts), "</div>"]
-    if node.ages:
-        parts.append(histogram(node.ages, "s", "age of a forecast when it reached the recorder"))
-    parts += ["</div>", _table(["topic", "type", "messages", "Hz"], topics)]
-    if node.messages:
-        said = "".join(f"<li>{escape(m)}</li>" for m in node.messages)
-        parts.append(f"<details><summary>What the diagnostics said</summary><ul>{said}</ul></details>")
-    if node.diagnostics:
-        values = [[k, v] for k, v in node.diagnostics.items()]
-        parts.append(f"<details><summary>Last diagnostics</summary>{_table(['key', 'value'], values)}</details>")
-    return "".join(parts)
-
-
-def _environment(report: Report) -> str:
-    e = report.environment
-    rows = [
-        ["pixel4d_ros", e.package],
-        ["Python, PyTorch", f"{e.python}, {e.torch}"],
-        ["ROS", e.ros_distro or "not sourced"],
-        ["system", e.system],
-        ["processor", f"{e.processor}, {e.cores} cores"],
-        ["GPU", e.gpu or "none"],
-        ["recording", report.recording],
-    ]
-    return _table(["what", ""], rows)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are escaped; cells that are numbers are aligned right."""
-
-    def cell(text: str) -> str:
-        number = text.lstrip("+-").replace(".", "", 1).isdecimal()
-        return f"<td class='n'>{escape(text)}</td>" if number else f"<td>{escape(text)}</td>"
-
-    head = "".join(f"<th>{escape(h)}</th>" for h in header)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return facts
 
 
 def _number(value: float, digits: int, sign: str = "") -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pixel4d_ros.evaluation.calibration import ReliabilityBin
 from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
+from pixel4d_ros.evaluation.report_results import without_nan
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,4 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: None for what is unknown."""
-        return dict(_plain(asdict(self)))
-
-
-def _plain(value: Any) -> Any:
-    """Without NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return dict(without_nan(asdict(self)))

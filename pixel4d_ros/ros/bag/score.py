@@ -84,8 +84,7 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
 
 def report(log: Path, camera: str | None, folder: Path) -> None:
     """Score FOLDER/forecast.mcap. Raises LogError when it holds no forecast of the log's images."""
-    from pixel4d_ros.evaluation.report import write_report
-    from pixel4d_ros.evaluation.report_text import summary
+    from pixel4d_ros.evaluation.report import summary, write_report
 
     numbers = write_report(log, folder / "forecast.mcap", folder, camera, most_scored=None)
     print(f"{summary(numbers)}\n{folder / 'scores.jsonl'}\n{folder / 'report.html'}")

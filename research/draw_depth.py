@@ -1,0 +1,98 @@
+"""Draw what the network takes for the depth of held-out images: image, predicted depth, measured depth, as one PNG.
+
+    python research/draw_depth.py docs/depth.webp                                    # the shipped weights
+    python research/draw_depth.py out/depth.png --weights out/ema.safetensors --device cuda
+
+Log depth in turbo's colours, each row in the range of its measured depth; one scale per image. Data: ../shared
+(--shared) and synthetic streets with held-out seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.depth_images import read_depth_folder
+from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.datasets.stereo_pairs import read_stereo_folder
+from pixel4d_ros.errors import DeviceError
+from pixel4d_ros.evaluation.depth_metrics import depth_ratio, is_dense
+from pixel4d_ros.evaluation.depth_picture import Picture, depth_picture, depth_range, filled
+from pixel4d_ros.evaluation.synthetic_worlds import HELD_OUT, make_clip
+from pixel4d_ros.evaluation.video import BACKGROUND, CAPTION, GREY, MARGIN, paste, write_text
+from pixel4d_ros.forecaster import Forecaster
+
+WIDTH = 480  # pixels of a panel
+LOGS = {"kitti_0002": 20, "kitti_0052": 40}  # log -> image
+STEREO, PAIRS = (0, 4, 8), (2, 9)  # which of the held-out images
+POINT = 5  # pixels: sparse depth is drawn as squares of this size
+
+
+def images(shared: Path) -> Iterator[Clip]:
+    """Held-out images with depth, clips of one frame."""
+    stereo, pairs = (
+        read_stereo_folder(shared / "stereo2015", "held_out"),
+        read_depth_folder(shared / "pairs", "held_out"),
+    )
+    yield from (stereo[i] for i in STEREO)
+    for name, frame in LOGS.items():
+        (path,) = (shared / "logs").glob(f"*/{name}.mcap")
+        yield read_clip(path).part(frame, frame + 1)
+    yield make_clip(HELD_OUT, "street", 1, 0.1, (832, 256))
+    yield from (pairs[i] for i in PAIRS)
+
+
+def row(forecaster: Forecaster, clip: Clip) -> Picture:
+    """Image, predicted depth and measured depth of a clip's first frame."""
+    image, K = np.asarray(clip.images[0]), clip.K
+    height, width = image.shape[:2]
+    view = forecaster.views(forecaster.predict(image, K), np.eye(4)[None], np.zeros(1), K, (width, height))
+    assert clip.depth is not None
+    truth = np.asarray(clip.depth[0])
+    predicted = view.depth[0] / depth_ratio(view.depth[0], truth)
+    limits = depth_range(truth)
+    measured = truth if is_dense(truth) and (truth > 0).mean() > 0.5 else filled(truth, POINT)
+    size = WIDTH, round(WIDTH * height / width)
+    canvas = np.full((CAPTION + size[1] + MARGIN, 3 * WIDTH + 4 * MARGIN, 3), BACKGROUND, np.uint8)
+    panels = ((clip.name, image), ("predicted depth", depth_picture(predicted, limits)),
+              (f"measured depth, {limits[0]:.1f} to {limits[1]:.0f} m", depth_picture(measured, limits)))  # fmt: skip
+    for k, (caption, picture) in enumerate(panels):
+        corner = MARGIN + k * (WIDTH + MARGIN), CAPTION
+        write_text(canvas, caption, corner, GREY)
+        paste(canvas, picture, corner, size)
+    return canvas
+
+
+def sheet(forecaster: Forecaster, clips: Iterator[Clip] | Sequence[Clip]) -> Picture:
+    """One row per clip."""
+    return np.concatenate([row(forecaster, replace(clip, stereo=None)) for clip in clips])
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Draw and write; returns the exit status."""
+    p = argparse.ArgumentParser(description="Image, predicted depth and measured depth of held-out images.")
+    p.add_argument("out", type=Path, help="picture to write: .png, .jpg or .webp")
+    p.add_argument("--weights", type=Path, help="weights file (default: the shipped one)")
+    p.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of logs/, pairs/ and stereo2015/")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    args = p.parse_args(given)
+    try:
+        picture = sheet(Forecaster.load(args.weights, args.device), images(args.shared))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(args.out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise ValueError(f"{args.out} could not be written")
+    except (ValueError, OSError, DeviceError, cv2.error) as error:
+        print(f"research/draw_depth.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
