@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from pixel4d_ros.datasets.boxes import Box
+from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.calibration import Event, brier_score, reliability
 from pixel4d_ros.evaluation.id_metrics import TrackedFrame, score_ids
 from pixel4d_ros.evaluation.plots import reliability_diagram
+from pixel4d_ros.evaluation.track_objects import describe_ids, track_clip
+from pixel4d_ros.geometry.rotations import rigid
+from pixel4d_ros.scene import DynamicGaussians
 
 
 def frame(true: dict[int, float], predicted: dict[int, float]) -> TrackedFrame:
@@ -54,3 +60,51 @@ def test_a_pair_stays_together_while_another_comes_nearer() -> None:
     assert score_ids([first, crossing, first]).switches == 0
     far = frame({1: 0.0}, {7: 50.0})
     assert score_ids([first, far]).matched == 1
+
+
+def test_a_clip_without_boxes_has_no_ids_to_compare() -> None:
+    images, K = np.zeros((2, 48, 64, 3), np.uint8), np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    clip = Clip("bare", images, K, np.tile(np.eye(4), (2, 1, 1)), np.array([0, 0.1]))
+    with pytest.raises(ValueError, match="no labelled boxes"):
+        track_clip(Passing(), clip, two_images=False)  # type: ignore[arg-type]
+
+
+class Passing:
+    """A forecaster whose scenes hold one object, 10 m ahead, that is elsewhere in every image by 1 m."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def predict(self, *_: object) -> DynamicGaussians:
+        self.images += 1
+        n = 60
+        means = torch.rand(n, 3, generator=torch.manual_seed(0)) + torch.tensor([self.images - 3.0, 0.0, 9.5])
+        zeros = torch.zeros(n, 3)
+        return DynamicGaussians(
+            means,
+            torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+            torch.full((n, 3), 0.1),
+            torch.full((n,), 0.9),
+            torch.full((n, 3), 0.5),
+            torch.tensor([[10.0, 0, 0]]).repeat(n, 1),
+            zeros,
+            zeros,
+            zeros,
+            torch.ones(n, dtype=torch.int64),
+            torch.stack((torch.zeros(3), means.mean(0))),
+        )
+
+
+def test_a_predicted_object_that_moves_as_labelled_keeps_its_id() -> None:
+    camera = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1.0]])  # world: x ahead, z up
+    images, K = np.zeros((5, 48, 64, 3), np.uint8), np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+
+    def box(t: int) -> tuple[Box, ...]:
+        pose = rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]], [t - 1.5, 0.5, 10])
+        return (Box(4, "Car", pose, np.ones(3) * 2, True, np.array([10.0, 0, 0]), 0),)
+
+    boxes = tuple(box(t) for t in range(5))
+    clip = Clip("passing", images, K, np.tile(camera, (5, 1, 1)), 0.1 * np.arange(5), boxes=boxes)
+    score = track_clip(Passing(), clip, two_images=False)  # type: ignore[arg-type]
+    assert (score.objects, score.lasting, score.switches, score.missed) == (1, 1, 0, 0)
+    assert describe_ids("passing", score).startswith("passing: 0 identity switches, 1 of 1 objects kept one id")

@@ -39,7 +39,7 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What to measure."""
 
     sizes: tuple[tuple[int, int], ...]
@@ -70,7 +70,7 @@ class _Fast:
     frames: Frames
 
 
-def run_benchmark(plan: Plan) -> Benchmark:
+def run_benchmark(plan: BenchmarkPlan) -> Benchmark:
     """Measure everything in the plan. Raises ValueError, WeightsError, DeviceError."""
     forecaster = Forecaster.load(plan.weights, plan.device)
     device, weights = forecaster.device, forecaster.weights_hash
@@ -88,7 +88,7 @@ def run_benchmark(plan: Plan) -> Benchmark:
     return Benchmark(machine(device), path, weights, tuple(found), notes=notes)
 
 
-def _measure_node(plan: Plan, source: SourceImage) -> NodeTimes:
+def _measure_node(plan: BenchmarkPlan, source: SourceImage) -> NodeTimes:
     from pixel4d_ros.ros.benchmark.node import measure_node
 
     assert plan.node_seconds is not None
@@ -108,7 +108,7 @@ def _measure_node(plan: Plan, source: SourceImage) -> NodeTimes:
     )
 
 
-def measure_size(plan: Plan, source: SourceImage) -> tuple[SizeTimes, str]:
+def measure_size(plan: BenchmarkPlan, source: SourceImage) -> tuple[SizeTimes, str]:
     """All at one image size, and the path taken.
 
     Forecasters are made anew, one after another, so that the memory of one size or path does not count for another.
@@ -144,7 +144,9 @@ def _measure(forecaster: Forecaster, task: Task, effort: Effort) -> _Fast:
     return _Fast(total, stages, memory, _frames(forecaster, task))
 
 
-def _measure_candidates(forecaster: Forecaster, scene: DynamicGaussians, count: int, plan: Plan) -> CandidateTimes:
+def _measure_candidates(
+    forecaster: Forecaster, scene: DynamicGaussians, count: int, plan: BenchmarkPlan
+) -> CandidateTimes:
     times = forecast_times(plan.frames[0])
     poses = candidate_poses(count, times)
     with peak_memory(forecaster.device) as peak:
@@ -154,7 +156,7 @@ def _measure_candidates(forecaster: Forecaster, scene: DynamicGaussians, count: 
         return CandidateTimes(count, len(times), total, peak())
 
 
-def _floors(forecaster: Forecaster, tasks: list[Task], plan: Plan) -> list[Floors | None]:
+def _floors(forecaster: Forecaster, tasks: list[Task], plan: BenchmarkPlan) -> list[Floors | None]:
     """One per task; None without CUDA."""
     if forecaster.device.type != "cuda":
         return [None] * len(tasks)

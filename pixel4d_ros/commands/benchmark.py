@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixel4d_ros.benchmark.measure import Plan
+    from pixel4d_ros.benchmark.measure import BenchmarkPlan
 
 GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
 NODE_SIZE = (832, 256)  # of --node on CUDA
@@ -129,11 +129,11 @@ def _check_outputs(args: argparse.Namespace) -> None:
         raise ValueError("--node needs ROS 2: source its setup script, or env.sh after `make setup`")
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def _plan(args: argparse.Namespace) -> BenchmarkPlan:
     """What the arguments ask for; what they leave open depends on whether a GPU computes."""
     import torch
 
-    from pixel4d_ros.benchmark.measure import Plan
+    from pixel4d_ros.benchmark.measure import BenchmarkPlan
     from pixel4d_ros.benchmark.stopwatch import Effort
 
     cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
@@ -144,7 +144,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         sizes, candidates = (NODE_SIZE,) if cuda else CPU_SIZES, NODE_CANDIDATES
         if cuda:
             runs, warm_up = NODE_RUNS, NODE_WARM_UP
-    return Plan(
+    return BenchmarkPlan(
         sizes=tuple(args.sizes or sizes),
         frames=tuple(args.frames),
         samples=tuple(args.samples),

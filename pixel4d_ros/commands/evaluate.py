@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights.add_argument("--flip", action="store_true", help="FLIP of some frames (slow; pip install flip-evaluator)")
     weights.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt")
+    outputs = parser.add_argument_group("outputs for planners, scored instead of forecasts")
+    outputs.add_argument(
+        "--ids",
+        action="store_true",
+        help="track predicted objects through every image: do their ids last? Needs labelled boxes "
+        "(--motion-from-flow: from two images)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
@@ -113,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
+    if args.ids:
+        return _score_ids(args, forecaster)
     options = _options(args, forecaster)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
@@ -133,6 +142,21 @@ def run(args: argparse.Namespace) -> int:
         (args.out / "evaluation.json").write_text(text + "\n")
         (args.out / "evaluation.md").write_text(_text(found, True, False, notes) + "\n")
         print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
+    return 0
+
+
+def _score_ids(args: argparse.Namespace, forecaster: Forecaster) -> int:
+    """Print how ids last in each clip; with --json the numbers."""
+    from pixel4d_ros.evaluation.track_objects import describe_ids, track_clip
+
+    scores = {}
+    for data in args.data:
+        for clip in _clips(data, args):
+            scores[clip.name] = track_clip(forecaster, clip, args.motion_from_flow, args.seed)
+            print(describe_ids(clip.name, scores[clip.name]), file=sys.stderr if args.json == "-" else sys.stdout)
+    if args.json is not None:
+        text = json.dumps({name: asdict(score) for name, score in scores.items()}, indent=2)
+        print(text) if args.json == "-" else Path(args.json).write_text(text + "\n")
     return 0
 
 
