@@ -18,7 +18,7 @@ from pixel4d_ros.synthetic import RenderedViews, sample_views
 from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.flow import FLOW_STEP, clip_flow
+from pixel4d_ros.training.flow import clip_flow, frame_gaps, is_stills
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import exact_flow, make_batches, varied
 from pixel4d_ros.two_view.flow import measured_flow
@@ -107,7 +107,7 @@ def test_a_batch_of_real_views_agrees_with_its_cameras(monkeypatch: pytest.Monke
     data = RealData([drive()], np.random.default_rng(1), torch.device("cpu"))
     batch = data.batch(6, 3, SIZE)
     assert batch.images.shape == (6, 3, 3, 32, 64) and batch.flow.shape == (6, 2, 32, 64)
-    torch.testing.assert_close(batch.times[:, 1], torch.full((6,), 0.1 * FLOW_STEP))
+    torch.testing.assert_close(batch.times[:, 1], torch.full((6,), 0.2))
     assert (batch.object_ids <= 0).all() and (batch.times[:, 0] == 0).all()  # the wall stands
     for b in range(6):
         for v in range(3):
@@ -162,7 +162,16 @@ def test_flow_leads_to_the_frame_two_steps_on_and_the_last_frames_have_none() ->
     clip = drive(5)
     flow = clip_flow(clip)
     assert flow.shape == (5, *NATIVE_SIZE[::-1], 2)
-    assert np.isnan(flow[-FLOW_STEP:]).all() and np.isfinite(flow[:-FLOW_STEP]).any()
+    assert np.isnan(flow[-2:]).all() and np.isfinite(flow[:-2]).any()
+
+
+def test_the_frames_that_flow_connects_depend_on_the_time_between_them() -> None:
+    def every(period: float) -> Clip:
+        return replace(drive(), times=np.arange(len(drive())) * period)
+
+    assert frame_gaps(every(0.1)) == (2, 5) and frame_gaps(every(1 / 30)) == (6, 15)
+    assert frame_gaps(every(0.5)) == (1, 2) and not is_stills(every(0.5))
+    assert frame_gaps(every(1.0)) == (1, 2) and is_stills(every(1.0))
 
 
 def test_the_exact_flow_of_a_synthetic_world_carries_its_colours_along() -> None:

@@ -11,19 +11,28 @@ from numpy.typing import NDArray
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.two_view.flow import flow_size, measured_flow
 
-FLOW_STEP = 2  # frames from a source to view 1
-DEPTH_STEP = 5  # frames between which far things show a parallax
-STILLS = 0.5  # seconds between frames, from which on a clip is a series of stills, whose times are nominal
+FLOW_SECONDS = 0.2  # from a source to view 1
+DEPTH_SECONDS = 0.5  # between frames in which far things show a parallax
+STILLS = 0.75  # seconds between frames, from which on a clip is a series of photographs, whose times are nominal
+
+
+def frame_period(clip: Clip) -> float:
+    """The usual time between frames, s; of a single frame 0.1."""
+    return float(np.median(np.diff(clip.times))) if len(clip) > 1 else 0.1
 
 
 def is_stills(clip: Clip) -> bool:
     """Whether the frames are single photographs far apart."""
-    return len(clip) > 1 and float(np.median(np.diff(clip.times))) >= STILLS
+    return len(clip) > 1 and frame_period(clip) >= STILLS
 
 
 def frame_gaps(clip: Clip) -> tuple[int, int]:
     """Frames between which flow is measured: first those from a source to view 1, then more for depth."""
-    return (1, 2) if is_stills(clip) else (FLOW_STEP, DEPTH_STEP)
+    if is_stills(clip):
+        return 1, 2
+    period = frame_period(clip)
+    soon = max(1, round(FLOW_SECONDS / period))
+    return soon, max(soon + 1, round(DEPTH_SECONDS / period))
 
 
 def no_flow(clip: Clip) -> NDArray[np.float16]:

@@ -17,12 +17,12 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.flow import frame_gaps, is_stills
+from pixel4d_ros.training.flow import frame_gaps, frame_period, is_stills
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import Bank, Entry, fill_banks
 
-LONGEST_STEP, LONGEST_ROOM_STEP = 13, 20  # frames between a source and its targets; hand-held cameras are slower
-LONGEST_STILL_STEP = 3  # photographs are farther apart
+LONGEST, LONGEST_STATIC = 1.3, 2.0  # seconds between a source and its targets; hand-held cameras are slower
+LONGEST_STILL_STEP = 3  # frames: photographs are farther apart
 STILL_TIME = 0.1  # seconds between photographs, as the network is told: their own times are nominal
 USUAL_REFERENCE, OLDEST_REFERENCE = 0.1, 0.55  # seconds before the source
 USUAL_SHARE = 0.6  # of the samples, whose reference is about USUAL_REFERENCE old
@@ -88,7 +88,8 @@ class RealData:
     def _targets(self, entry: Entry, source: int, step: int, views: int) -> list[int]:
         """The source, the frame `step` later, whose flow is known, and others."""
         clip = entry.clip
-        longest = LONGEST_STILL_STEP if is_stills(clip) else LONGEST_ROOM_STEP if entry.static else LONGEST_STEP
+        seconds = LONGEST_STATIC if entry.static else LONGEST
+        longest = LONGEST_STILL_STEP if is_stills(clip) else max(step, round(seconds / frame_period(clip)))
         ahead = [i for i in range(source + 1, min(len(clip), source + longest + 1)) if i != source + step]
         soon = [source + step] if source + step < len(clip) else []
         count = max(0, views - 2)
