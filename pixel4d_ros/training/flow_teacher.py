@@ -29,7 +29,7 @@ PIXELS = 832 * 256  # of the images between which flow is measured: smaller ones
 LARGEST_SCALE = 2.1
 BATCH = 8  # pairs at once
 PATIENCE = 900  # seconds that a process waits for the labels of a clip that another one makes
-VERSION = 1  # of the labels: raise it when their making changes
+VERSION = 2  # of the labels: raise it when their making changes
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FlowTeacher:
                 there, back = self._flows(clip, list(ts), clip, [t + gap for t in ts], size)
                 for i, t in enumerate(ts):
                     if gap == gaps[0]:
-                        flow[t] = _as_shares(there[i], flow.shape[1:3])
+                        flow[t] = _as_shares(there[i], back[i], flow.shape[1:3])
                     if clip.stereo is None:
                         found[t].append(_depth(clip, t, clip, t + gap, there[i], back[i]))
                         found[t + gap].append(_depth(clip, t + gap, clip, t, back[i], there[i]))
@@ -160,8 +160,10 @@ def _scaled(K: FloatArray, scales: tuple[float, float]) -> FloatArray:
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]]) @ K
 
 
-def _as_shares(flow: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:
-    """Flow (2, h, w) in pixels as shares (*size, 2) of width and height."""
-    shares = flow / flow.new_tensor([flow.shape[2], flow.shape[1]])[:, None, None]
+def _as_shares(there: Tensor, back: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:
+    """Flow (2, h, w) in pixels as shares (*size, 2) of width and height; NaN where the way back does not lead home."""
+    shares = there / there.new_tensor([there.shape[2], there.shape[1]])[:, None, None]
     small = F.interpolate(shares[None], size, mode="bilinear", antialias=True)[0]
+    known = is_there_and_back(there, back)[None, None].float()
+    small = torch.where(F.interpolate(known, size, mode="nearest-exact")[0] > 0, small, torch.nan)
     return small.permute(1, 2, 0).cpu().numpy().astype(np.float16)
