@@ -89,13 +89,13 @@ class Forecaster:
         seed: int = 0,
         depth: ArrayLike | None = None,
         speed: float | None = None,
-        earlier: ReferenceView | None = None,
+        reference: ReferenceView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB and K (3, 3) -> scene in the camera's optical frame, with num_samples futures.
 
         Three measurements help where there are any: depth (h, w) along the optical axis in metres, registered to the
         image, of any size, 0 or not finite where unknown; the camera's own forward speed in m/s, which says much
-        about the traffic around it; and an earlier view, which tells what moves and how. Raises ValueError for bad
+        about the traffic around it; and a reference image, which shows what moves and how. Raises ValueError for bad
         input, DeviceError when the device's memory does not suffice.
         """
         pixels = check_image(image)
@@ -108,9 +108,9 @@ class Forecaster:
         with _memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
             scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
-            if earlier is not None:
+            if reference is not None:
                 with torch.inference_mode():
-                    scene = with_measured_motion(scene, pixels, earlier)
+                    scene = with_measured_motion(scene, pixels, reference)
         return scene
 
     def render(
@@ -153,14 +153,14 @@ class Forecaster:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         depth: ArrayLike | None = None,
-        earlier: ReferenceView | None = None,
+        reference: ReferenceView | None = None,
     ) -> Forecast:
         """Forecast what the camera will see along the path at times (T,) seconds after the image.
 
-        size (width, height) of the frames; None: the image's. depth, earlier and errors as predict has them; the speed
-        is that of the path at its start.
+        size (width, height) of the frames; None: the image's. depth, reference and errors as predict has them; the
+        speed is that of the path at its start.
         """
-        scene = self.predict(image, K, num_samples, seed, depth, path.speed(), earlier)
+        scene = self.predict(image, K, num_samples, seed, depth, path.speed(), reference)
         poses, times = path.at(times), np.atleast_1d(np.asarray(times, np.float64))
         camera = _view_camera(scene, None, size)
         frames, depths, confidence, uncertainty = self._collect(

@@ -53,8 +53,8 @@ def test_the_fast_path_forecasts_what_the_slow_one_does(photo: Photo, with_depth
 def test_an_earlier_view_tells_a_gpu_what_it_tells_the_cpu(photo: Photo) -> None:
     before = photo.image.copy()
     before[20:50, 30:80] = photo.image[20:50, 34:84]  # what is there came from 4 pixels further left
-    earlier = ReferenceView(before, np.eye(4), 0.2)
-    one, other = (Forecaster.load(device=name).predict(photo.image, photo.K, earlier=earlier) for name in DEVICES)
+    reference = ReferenceView(before, photo.K, np.eye(4), -0.2)
+    one, other = (Forecaster.load(device=name).predict(photo.image, photo.K, reference=reference) for name in DEVICES)
     assert one.means.is_cuda and (other.object_ids > 0).any()
     alike = (one.object_ids.cpu() > 0) == (other.object_ids > 0)
     assert alike.float().mean() > 0.99

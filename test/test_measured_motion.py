@@ -92,8 +92,9 @@ def test_without_flow_nothing_is_measured() -> None:
 
 
 def seen_before(clip: Clip, t: int, frames: int = 2) -> ReferenceView:
-    T = rigid_inverse(clip.poses[t - frames]) @ clip.poses[t]
-    return ReferenceView(np.asarray(clip.images[t - frames]), T, float(clip.times[t] - clip.times[t - frames]))
+    T = rigid_inverse(clip.poses[t]) @ clip.poses[t - frames]
+    seconds = float(clip.times[t] - clip.times[t - frames])
+    return ReferenceView(np.asarray(clip.images[t - frames]), clip.K, T, -seconds)
 
 
 def predicted(forecaster: Forecaster, clip: Clip, t: int, samples: int = 1) -> DynamicGaussians:
@@ -120,7 +121,7 @@ def test_a_scene_keeps_all_that_stands_and_futures_differ_as_before(forecaster: 
 def test_one_image_over_and_over_from_a_camera_that_stands_moves_nothing(forecaster: Forecaster, street: Clip) -> None:
     image = np.asarray(street.images[0])
     scene = predicted(forecaster, street, 0)
-    found = with_measured_motion(scene, image, ReferenceView(image, np.eye(4), 0.2))
+    found = with_measured_motion(scene, image, ReferenceView(image, street.K, np.eye(4), -0.2))
     assert torch.equal(found.object_ids, scene.object_ids)
 
 
@@ -129,8 +130,8 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
     small = rng.integers(0, 256, (128, 420, 3), np.uint8)
     large = np.repeat(np.repeat(small, 2, 0), 2, 1)
     camera = np.array([[480.0, 0, 419.5], [0, 480, 127.5], [0, 0, 1]])
-    views = [ReferenceView(image, np.eye(4), 0.2) for image in (small, large)]
-    one, other = (forecaster.predict(large, camera, earlier=view) for view in views)
+    views = [ReferenceView(image, camera, np.eye(4), -0.2) for image in (small, large)]
+    one, other = (forecaster.predict(large, camera, reference=view) for view in views)
     assert torch.equal(one.object_ids, other.object_ids)
 
 
@@ -149,7 +150,7 @@ def test_real_traffic_is_forecast_better() -> None:
     forecaster, part = Forecaster.load(device="cpu"), clip.part(14, 32)
     path = CameraPath(part.times[2:] - part.times[2], rigid_inverse(part.poses[2]) @ part.poses[2:])
     window = cut(part, np.arange(2, 16))
-    scene = forecaster.predict(window.images[0], window.K, speed=path.speed(), earlier=earlier_view(part, window))
+    scene = forecaster.predict(window.images[0], window.K, speed=path.speed(), reference=earlier_view(part, window))
     lorry, pickup = (40, 110, 680, 790), (120, 190, 150, 290)  # rows, then columns
     assert moving_share(scene, lorry) > 0.7 and moving_share(scene, pickup) < 0.1
     speeds = scene.velocities[scene.object_ids > 0][:, 2]
@@ -193,20 +194,23 @@ PICTURE = np.zeros((64, 96, 3), np.uint8)
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((PICTURE[..., 0], np.eye(4), 0.2), r"must be \(h, w, 3\) uint8 RGB"),
-        ((PICTURE / 255, np.eye(4), 0.2), r"must be \(h, w, 3\) uint8 RGB"),
-        ((PICTURE, np.eye(3), 0.2), "4, 4"),
-        ((PICTURE, np.full((4, 4), np.nan), 0.2), "NaN or Inf"),
-        ((PICTURE, np.eye(4), 0.0), "lies above 0 seconds before the image"),
-        ((PICTURE, np.eye(4), np.nan), "lies above 0 seconds before the image"),
+        ((PICTURE[..., 0], K, np.eye(4), -0.2), r"must be \(h, w, 3\) uint8 RGB"),
+        ((PICTURE / 255, K, np.eye(4), -0.2), r"must be \(h, w, 3\) uint8 RGB"),
+        ((PICTURE, np.zeros((3, 3)), np.eye(4), -0.2), "focal lengths above 0"),
+        ((PICTURE, K, np.eye(3), -0.2), "4, 4"),
+        ((PICTURE, K, np.full((4, 4), np.nan), -0.2), "NaN or Inf"),
+        ((PICTURE, K, np.eye(4), 0.0), "before the image"),
+        ((PICTURE, K, np.eye(4), np.nan), "before the image"),
     ],
 )
-def test_an_earlier_view_that_cannot_be_is_refused(given: tuple[np.ndarray, np.ndarray, float], words: str) -> None:
+def test_an_earlier_view_that_cannot_be_is_refused(
+    given: tuple[np.ndarray, np.ndarray, np.ndarray, float], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         ReferenceView(*given)
 
 
 def test_images_of_two_shapes_are_refused(forecaster: Forecaster) -> None:
-    other = ReferenceView(np.zeros((32, 96, 3), np.uint8), np.eye(4), 0.2)
+    other = ReferenceView(np.zeros((32, 96, 3), np.uint8), K, np.eye(4), -0.2)
     with pytest.raises(ValueError, match="must be of one size"):
-        forecaster.predict(PICTURE, K, earlier=other)
+        forecaster.predict(PICTURE, K, reference=other)

@@ -54,7 +54,7 @@ def triangulated(image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatA
     """Depth of an image that K belongs to."""
     height, width = image.shape[:2]
     camera = Camera(K, width, height).resized(*flow_size(width, height))
-    return triangulated_depth(image, ReferenceView(earlier, T, 0.2), camera)
+    return triangulated_depth(image, ReferenceView(earlier, K, rigid_inverse(T), -0.2), camera)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,13 +122,17 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
 def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
     raw = triangulated(street.images[5], street.images[3], T, street.K)
-    found = depth_from_motion(forecaster, street.images[5], street.K, ReferenceView(street.images[3], T, 0.2))
+    found = depth_from_motion(
+        forecaster, street.images[5], street.K, ReferenceView(street.images[3], street.K, rigid_inverse(T), -0.2)
+    )
     assert 0.8 < ((found > 0) & (raw > 0)).sum() / (raw > 0).sum() <= 1
     np.testing.assert_array_equal(found[found > 0], raw[found > 0])
     # Told that it drove four times as far, everything would lie four times as far.
     T[:3, 3] *= 4
     raw = triangulated(street.images[5], street.images[3], T, street.K)
-    found = depth_from_motion(forecaster, street.images[5], street.K, ReferenceView(street.images[3], T, 0.2))
+    found = depth_from_motion(
+        forecaster, street.images[5], street.K, ReferenceView(street.images[3], street.K, rigid_inverse(T), -0.2)
+    )
     assert (raw > 0).mean() > 0.1 and (found > 0).sum() < 0.1 * (raw > 0).sum()
 
 

@@ -45,7 +45,7 @@ def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
     """Host image in, host frames out: what a robot waits for."""
     source = task.source
     return forecaster.forecast(
-        source.pixels, source.camera.K, task.path, task.times, task.samples, earlier=source.earlier
+        source.pixels, source.camera.K, task.path, task.times, task.samples, reference=source.earlier
     )
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.two_view.reference_view import AGO, ReferenceView
 
 HELD_OUT = 900_001  # training draws its seeds from 2^20 on, so that smaller ones are never trained on
@@ -90,7 +89,8 @@ def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> ReferenceView:
 
     views = sample_views([seed], torch.tensor([[0.0, -AGO]], dtype=torch.float64), size, kind=kind)
     earlier = _as_images(views.rgb[0, 1:])[0]
-    return ReferenceView(earlier, rigid_inverse(views.T_source_camera[0, 1].double().numpy()), AGO)
+    K, T_source_reference = views.K[0].double().numpy(), views.T_source_camera[0, 1].double().numpy()
+    return ReferenceView(earlier, K, T_source_reference, -AGO)
 
 
 def _as_images(rgb: Tensor) -> NDArray[np.uint8]:

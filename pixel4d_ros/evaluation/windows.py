@@ -97,7 +97,7 @@ def _looking_back(
     if chosen is None:
         return None
     image = _seen_alike(clip.images[before[chosen]], window)
-    return ReferenceView(image, T_frame_source[chosen], float(ages[chosen]))
+    return ReferenceView(image, window.K, rigid_inverse(T_frame_source[chosen]), -float(ages[chosen]))
 
 
 def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:

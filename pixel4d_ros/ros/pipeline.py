@@ -57,7 +57,7 @@ class Measurements(TypedDict, total=False):
     """What a Forecaster is told beside an image."""
 
     depth: Depth | None
-    earlier: ReferenceView | None
+    reference: ReferenceView | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class ForecastPipeline:
         share = 0.0 if depth is None else (depth > 0).mean()
         statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{how}"
         statistics.objects = FROM_ONE_IMAGE if earlier is None else f"and by the flow of {earlier.seconds:.2f} s"
-        return Measurements(depth=depth, earlier=earlier)
+        return Measurements(depth=depth, reference=earlier)
 
     def _sensor_depth(self, frame: Frame, source: Source, p: Parameters) -> Depth | None:
         """The depth that came with the image; None, and where something is wrong a fault, when there is none to use."""

@@ -72,7 +72,8 @@ class ReferenceCandidates:
     def _earlier(self, chosen: int | None) -> ReferenceView | None:
         if chosen is None:
             return None
-        return ReferenceView(self.views[chosen].image, self._motions[chosen], float(self._ages[chosen]))
+        view, T_source_reference = self.views[chosen], rigid_inverse(self._motions[chosen])
+        return ReferenceView(view.image, view.camera.K, T_source_reference, -float(self._ages[chosen]))
 
 
 class EarlierViews:

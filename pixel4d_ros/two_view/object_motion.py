@@ -75,7 +75,7 @@ class TwoImages:
         here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in earlier.beside(image))
         flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
         depth = np.minimum(depth, np.float32(FARTHEST))
-        T = refined_pose(earlier.T_earlier_camera, flow, depth, camera.K)
+        T = refined_pose(earlier.T_reference_source, flow, depth, camera.K)
         photometric_evidence = residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence
         return TwoImages(camera, depth, flow, T, earlier.seconds, moving_patches(photometric_evidence))
 

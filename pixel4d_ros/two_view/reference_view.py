@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import check_poses
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.two_view.flow import check_pair, shrunk
 
 AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
@@ -16,23 +16,38 @@ AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """An earlier image of the same camera, for a Forecaster's `earlier` or for depth_from_motion.
+    """An earlier image of the scene, for a Forecaster's `reference` or for depth_from_motion.
 
     Raises ValueError for what cannot be.
     """
 
-    image: NDArray[np.uint8]  # (h, w, 3) RGB, of the image's size or as optical_flow.shrunk makes it
-    T_earlier_camera: FloatArray  # (4, 4) maps points of the image's frame to that of the earlier camera
-    seconds: float  # from the earlier image to the image
+    image: NDArray[np.uint8]  # (h, w, 3) RGB
+    K: FloatArray  # (3, 3) of this image
+    T_source_reference: FloatArray  # (4, 4) pose of the earlier camera in the frame of the source image's camera
+    time: float  # seconds relative to the source image, below 0
 
     def __post_init__(self) -> None:
-        image = np.asarray(self.image)
+        image, K = np.asarray(self.image), np.asarray(self.K, np.float64)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an earlier image must be (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        if not (np.isfinite(self.seconds) and self.seconds > 0):
-            raise ValueError(f"an earlier view lies above 0 seconds before the image, got {self.seconds}")
+            raise ValueError(f"a reference image must be (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
+        if K.shape != (3, 3) or not np.isfinite(K).all() or not (K[0, 0] > 0 and K[1, 1] > 0):
+            raise ValueError(f"K of a reference image must be 3x3 with focal lengths above 0, got {K.tolist()}")
+        if not (np.isfinite(self.time) and self.time < 0):
+            raise ValueError(f"a reference image is taken before the image, at a time below 0, got {self.time}")
         object.__setattr__(self, "image", image)
-        object.__setattr__(self, "T_earlier_camera", check_poses(np.asarray(self.T_earlier_camera)[None])[0])
+        object.__setattr__(self, "K", K)
+        T = check_poses(np.asarray(self.T_source_reference)[None])[0]
+        object.__setattr__(self, "T_source_reference", T)
+
+    @property
+    def T_reference_source(self) -> FloatArray:
+        """(4, 4) maps points of the source image's frame to that of the earlier camera."""
+        return rigid_inverse(self.T_source_reference)
+
+    @property
+    def seconds(self) -> float:
+        """From the earlier image to the source image."""
+        return -self.time
 
     def beside(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """An image (H, W, 3) RGB and the earlier one, (h, w, 3) each, at the size at which flow is measured.

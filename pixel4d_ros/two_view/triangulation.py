@@ -52,7 +52,7 @@ def triangulated_depth(image: NDArray[np.uint8], earlier: ReferenceView, camera:
     wrong. Raises ValueError for images of different sizes, or too small for flow.
     """
     flow = measured_flow(*earlier.beside(image)) * np.array((camera.width, camera.height), np.float32)
-    return _triangulated(flow, earlier.T_earlier_camera, camera.K)
+    return _triangulated(flow, earlier.T_reference_source, camera.K)
 
 
 def view_for_depth(T_earlier_camera: FloatArray) -> int | None:

@@ -41,8 +41,8 @@ class Recording:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
-    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None, earlier=None):
-        self.given.append({"rgb": rgb, "K": K, "depth": depth, "earlier": earlier})
+    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None, reference=None):
+        self.given.append({"rgb": rgb, "K": K, "depth": depth, "reference": reference})
         return self.real.predict(rgb, K, num_samples, seed)
 
 
@@ -169,17 +169,17 @@ def test_where_it_is_wanted_an_earlier_image_is_given_with_the_way_since(world, 
     try:
         for seconds in (moment, moment + 0.2):
             client.send_odometry(seconds, 8.0)
-        assert given(world, moment, None, rgb=clip.images[0])["earlier"] is None  # nothing to compare with yet
+        assert given(world, moment, None, rgb=clip.images[0])["reference"] is None  # nothing to compare with yet
         found = given(world, moment + 0.2, None, rgb=clip.images[2])
-        earlier = found["earlier"]
+        earlier = found["reference"]
         assert found["depth"] is None and np.array_equal(earlier.image, clip.images[0])
         assert earlier.seconds == pytest.approx(0.2, abs=1e-6)
-        assert earlier.T_earlier_camera[2, 3] == pytest.approx(8.0 * 0.2, abs=1e-3)
+        assert earlier.T_source_reference[2, 3] == pytest.approx(-8.0 * 0.2, abs=1e-3)
         client.until(lambda: client.values()["moving objects"] == "and by the flow of 0.20 s")
     finally:
         wanted.bool_value = False
         assert set_parameter(client, "motion.from_flow", wanted).successful
-    assert given(world, moment + 0.4, None, rgb=clip.images[2])["earlier"] is None
+    assert given(world, moment + 0.4, None, rgb=clip.images[2])["reference"] is None
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_motion_comes_from_the_image_a_fifth_of_a_second_before(street: Clip) ->
     seen = [past.for_motion() for past in pasts if past is not None]
     assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.2, 0.2] and seen[0] is None
     assert seen[3] is not None
-    np.testing.assert_allclose(seen[3].T_earlier_camera[:3, 3], (0, 0, SPEED * 0.2), atol=1e-6)
+    np.testing.assert_allclose(seen[3].T_source_reference[:3, 3], (0, 0, -SPEED * 0.2), atol=1e-6)
     np.testing.assert_array_equal(seen[3].image, street.images[1])
 
 
