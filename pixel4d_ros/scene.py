@@ -66,11 +66,12 @@ class DynamicGaussians:
     accelerations: Tensor  # (N, 3)
     angular_velocities: Tensor  # (N, 3)
     angular_accelerations: Tensor  # (N, 3)
-    object_ids: Tensor  # (N,) int64: 0 = static background, 1..M = moving objects
+    object_ids: Tensor  # (N,) int64: 0 = static background, 1..M = objects that can move
     centroids: Tensor  # (M + 1, 3) rotation centres, metres
     futures: tuple[Motion, ...] = ()
     observed: Tensor | None = None  # (N,) float 0..1: seen in the source image (1) or guessed (0); None = all seen
     camera: Camera | None = None  # the source image's
+    moving_probability: Tensor | None = None  # (M + 1,) 0..1 that each object moves at all; None = not known
 
     def __post_init__(self) -> None:
         n = len(self.means)
@@ -80,6 +81,9 @@ class DynamicGaussians:
             shape = tuple(getattr(self, name).shape)
             if shape != ((n, width) if width else (n,)):
                 raise ValueError(f"{name} must have shape {(n, width) if width else (n,)}, got {shape}")
+        probability = self.moving_probability
+        if probability is not None and probability.shape != self.centroids.shape[:1]:
+            raise ValueError(f"moving_probability must have shape (M + 1,), got {tuple(probability.shape)}")
         if self.centroids.ndim != 2 or self.centroids.shape[1] != 3:
             raise ValueError(f"centroids must have shape (M + 1, 3), got {tuple(self.centroids.shape)}")
 
