@@ -1,5 +1,6 @@
 """Starts the forecast node, or one per camera, and if asked a driving log to feed it and RViz to look at it.
 
+ros2 launch pixel4d_ros forecast.launch.py bag:=drive.mcap
 ros2 launch pixel4d_ros forecast.launch.py image_topic:=/camera/image_raw camera_info_topic:=/camera/camera_info
 ros2 launch pixel4d_ros forecast.launch.py cameras:=front,left odometry_topic:=/odom trajectory_topic:=/plan
 ros2 launch pixel4d_ros forecast.launch.py --show-args
@@ -24,37 +25,18 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 
+from pixel4d_ros.ros.launch_arguments import ARGUMENTS, TOPICS, completed, node_parameters
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 NODE = "forecast_node"
-SWITCH = ["true", "false"]
 ACTIVE = b"]: active: "  # what the node says then
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """The launch arguments. Those that set a parameter of the node leave the value of the YAML file when empty."""
-    parameters = str(Path(get_package_share_directory("pixel4d_ros")) / "config" / "forecast.yaml")
-    declare = DeclareLaunchArgument
+    """The launch arguments, as ros/launch_arguments.py lists them."""
     return [
-        declare("namespace", default_value="", description="Namespace of the node and its topics."),
-        declare(
-            "cameras", default_value="", description="Names, as front,left: a node each, in namespaces of these names."
-        ),
-        declare("params_file", default_value=parameters, description="YAML file with the node's parameters."),
-        declare("use_sim_time", default_value="false", choices=SWITCH, description="Take the time from /clock."),
-        declare("log_level", default_value="info", description="debug, info, warn, error, or logger:=level."),
-        declare("autostart", default_value="true", choices=SWITCH, description="Configure and activate at the start."),
-        declare("image_topic", default_value="image", description="Camera images."),
-        declare("camera_info_topic", default_value="camera_info", description="Calibration of the camera."),
-        declare("trajectory_topic", default_value="trajectory", description="The planned path."),
-        declare("odometry_topic", default_value="odometry", description="Pose and speed of the vehicle."),
-        declare("depth_topic", default_value="depth", description="Depth registered to the images (optional)."),
-        declare("image_transport", default_value="", choices=["", "raw", "compressed"], description="Type of images."),
-        declare("weights", default_value="", description="Weights file (.safetensors)."),
-        declare("device", default_value="", description="auto, cpu, cuda or cuda:N."),
-        declare("rviz", default_value="false", choices=SWITCH, description="Open RViz with config/forecast.rviz."),
-        declare("bag", default_value="", description="A log to play, with /clock, as soon as the node is active."),
-        declare("bag_rate", default_value="1.0", description="Speed of the log: 1.0 is real time."),
+        DeclareLaunchArgument(a.name, default_value=a.default, description=a.description, choices=a.choices or None)
+        for a in ARGUMENTS
     ]
 
 
@@ -64,25 +46,31 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(context: LaunchContext) -> list[Action]:
-    """What is started, once the arguments have their values."""
+    """What is started, once the arguments have their values. Raises ValueError for arguments that cannot work."""
     set_fastdds_profile()  # for the player of a log too
-    values = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
+    given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
+    values, lines = completed(given)
     sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
+    rviz = _rviz(values, sim_time) if values["rviz"] == "true" else []  # refused before anything is started
     cameras = [values | {"namespace": namespace} for namespace in _namespaces(values)]
     nodes = [_forecast_node(of_camera, sim_time) for of_camera in cameras]
-    actions: list[Action] = list(nodes)
+    actions: list[Action] = [*(LogInfo(msg=line) for line in lines), *nodes, *rviz]
     if values["bag"]:
         actions = [*_player(cameras[0], nodes[0]), *actions]
-    if values["rviz"] == "true":
-        config = str(_rviz_config(cameras[0]))
-        if not _rviz_shows(values["image_topic"]):
-            actions.append(
-                LogInfo(msg="RViz does without the source image: it needs compressed_image_transport for that")
-            )
-        actions.append(
-            Node(package="rviz2", executable="rviz2", arguments=["-d", config], parameters=[{"use_sim_time": sim_time}])
-        )
     return actions
+
+
+def _rviz(values: dict[str, str], sim_time: bool) -> list[Action]:
+    """RViz on the topics of the first camera. Raises ValueError where rviz2 is not installed."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        raise ValueError("rviz:=true needs rviz2: sudo apt install ros-jazzy-rviz2, or leave rviz out") from None
+    first = values | {"namespace": _namespaces(values)[0]}
+    missing = "RViz does without the source image: it needs compressed_image_transport for that"
+    notes: list[Action] = [] if _rviz_shows(values["image_topic"]) else [LogInfo(msg=missing)]
+    options = {"arguments": ["-d", str(_rviz_config(first))], "parameters": [{"use_sim_time": sim_time}]}
+    return [*notes, Node(package="rviz2", executable="rviz2", **options)]
 
 
 def _namespaces(values: dict[str, str]) -> list[str]:
@@ -95,17 +83,18 @@ def _namespaces(values: dict[str, str]) -> list[str]:
 
 
 def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
-    overrides: dict[str, Any] = {"use_sim_time": sim_time, "autostart": values["autostart"] == "true"}
-    overrides |= {name: values[name] for name in ("image_transport", "weights", "device") if values[name]}
-    topics = ("image", "camera_info", "trajectory", "odometry", "depth")
+    overrides = {"use_sim_time": sim_time, "autostart": values["autostart"] == "true", **node_parameters(values)}
+    default = Path(get_package_share_directory("pixel4d_ros")) / "config" / "forecast.yaml"
     return LifecycleNode(
         package="pixel4d_ros",
         executable=NODE,
         name=NODE,
         namespace=values["namespace"],
-        parameters=[values["params_file"], overrides],
-        remappings=[(topic, values[f"{topic}_topic"]) for topic in topics],
+        parameters=[values["params_file"] or str(default), overrides],
+        remappings=[(topic, values[f"{topic}_topic"]) for topic in TOPICS],
         arguments=["--ros-args", "--log-level", values["log_level"]],
+        respawn=values["respawn"] == "true",
+        respawn_delay=2.0,
         output="screen",
         emulate_tty=True,
     )

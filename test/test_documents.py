@@ -15,16 +15,12 @@ from support.documents import Command, commands, first_cells, pages, python_exam
 from support.paths import REPOSITORY
 
 from pixel4d_ros.cli import COMMANDS
+from pixel4d_ros.ros import launch_arguments
 from pixel4d_ros.ros.parameter_documents import to_markdown
 from pixel4d_ros.ros.parameters import Parameters, parameter_name
 
 TOPICS = {"image", "camera_info", "trajectory", "odometry", "depth"}
 NOT_RUN = first_cells(section("docs/commands.md", "not run"))
-
-
-def launch_arguments() -> list[str]:
-    # Read as text: the launch system is not on PyPI, and this table must be right without it too.
-    return re.findall(r'declare\(\s*"(\w+)"', (REPOSITORY / "launch/forecast.launch.py").read_text())
 
 
 def check_pixel4d(words: list[str]) -> None:
@@ -50,7 +46,7 @@ def check_python(words: list[str]) -> None:
 def check_launch(words: list[str]) -> None:
     assert words[:2] == ["pixel4d_ros", "forecast.launch.py"]
     names = {word.split(":=")[0] for word in words[2:] if not word.startswith("--")}
-    assert names <= set(launch_arguments())
+    assert names <= {argument.name for argument in launch_arguments.ARGUMENTS}
 
 
 def check_node(words: list[str]) -> None:
@@ -108,15 +104,7 @@ def test_parameters_are_those_of_the_node():
 
 
 def test_launch_arguments_are_those_of_the_launch_file():
-    assert (
-        first_cells(
-            "\n".join(
-                row.split("|")[0] + "|" + row.split("|")[1] + "|"
-                for row in section("docs/ros.md", "launch").splitlines()
-            )
-        )
-        == launch_arguments()
-    )
+    assert section("docs/ros.md", "launch") == launch_arguments.to_markdown()
 
 
 def test_cloud_fields_are_those_published():

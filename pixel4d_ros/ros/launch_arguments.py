@@ -1,0 +1,156 @@
+"""Arguments of launch/forecast.launch.py, and what a bag alone says about them; needs neither launch nor rclpy.
+
+`python -m pixel4d_ros.ros.launch_arguments` prints the table of docs/ros.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.streams import Streams, pick_streams
+
+SWITCH = ("true", "false")
+OPTIONAL_SWITCH = ("", "true", "false")
+TRANSPORT = ("", "raw", "compressed")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument. parameter: the node's parameter that it sets, where it is not empty."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    parameter: str = ""
+
+
+ARGUMENTS = (
+    Argument("bag", "", "A log to play, with /clock, once the node is active. Fills the arguments left empty."),
+    Argument("bag_rate", "1.0", "Speed of the log. 1.0 is real time."),
+    Argument("camera", "", "Camera of the bag: an image topic or its namespace. Empty: the most plausible."),
+    Argument("image_topic", "", "Camera images; with compressed ones the full name. Empty: image, or the bag's."),
+    Argument("camera_info_topic", "", "Calibration of the camera. Empty: camera_info, or the bag's."),
+    Argument("trajectory_topic", "", "The planned path. Empty: trajectory, or the bag's."),
+    Argument("odometry_topic", "", "Pose and velocity of the vehicle. Empty: odometry, or the bag's."),
+    Argument("depth_topic", "", "Depth registered to the images (optional). Empty: depth, or the bag's."),
+    Argument("image_transport", "", "Type of the images.", TRANSPORT, "image_transport"),
+    Argument("depth_transport", "", "Type of the depth images.", TRANSPORT, "depth.transport"),
+    Argument("trajectory_type", "", "Message type of the trajectory, as nav_msgs/Path.", (), "trajectory_type"),
+    Argument("rectify", "", "false: the images are rectified.", OPTIONAL_SWITCH, "rectify"),
+    Argument("base_frame", "", "Frame whose poses the trajectory gives.", (), "base_frame"),
+    Argument("mounting_translation", "", "Camera in base_frame, as [x, y, z] in metres.", (), "mounting.translation"),
+    Argument("mounting_rotation", "", "Optical frame in base_frame, as [x, y, z, w].", (), "mounting.rotation"),
+    Argument("motion_from_flow", "", "Object motion from a second image.", OPTIONAL_SWITCH, "motion.from_flow"),
+    Argument("depth_from_motion", "", "Depth from a second image.", OPTIONAL_SWITCH, "depth.from_motion"),
+    Argument("weights", "", "Weights file (.safetensors).", (), "weights"),
+    Argument("device", "", "auto, cpu, cuda or cuda:N.", (), "device"),
+    Argument("namespace", "", "Namespace of the node and its topics."),
+    Argument("cameras", "", "Names, as front,left: one node each, in namespaces of these names."),
+    Argument("params_file", "", "YAML file with the node's parameters. Empty: config/forecast.yaml."),
+    Argument("use_sim_time", "false", "Take the time from /clock. Always true with a bag.", SWITCH),
+    Argument("autostart", "true", "Configure and activate at the start.", SWITCH),
+    Argument("respawn", "false", "Start the node again when it dies.", SWITCH),
+    Argument("log_level", "info", "debug, info, warn, error, or logger:=level."),
+    Argument("rviz", "false", "Open RViz with config/forecast.rviz.", SWITCH),
+)
+TOPICS = ("image", "camera_info", "trajectory", "odometry", "depth")
+
+
+def from_bag(path: str | Path, camera: str = "") -> dict[str, str]:
+    """Values of the arguments that a log gives: topics, transports, base frame, mounting, and whether it is rectified.
+
+    Raises LogError where the log does not exist, has no images, or cannot be read.
+    """
+    from pixel4d_ros.geometry.camera_info import is_rectified_topic
+
+    with LogReader(path) as log:
+        streams = pick_streams(log, camera or None)
+        found = {
+            "image_topic": streams.image.name,
+            "image_transport": "compressed" if streams.compressed else "raw",
+            "rectify": str(not is_rectified_topic(streams.image.name)).lower(),
+        }
+        topics = {
+            "camera_info": streams.camera_info,
+            "odometry": streams.odometry,
+            "trajectory": streams.path,
+            "depth": streams.depth,
+        }
+        found |= {f"{name}_topic": topic.name for name, topic in topics.items() if topic is not None}
+        if streams.depth is not None:
+            found["depth_transport"] = "compressed" if streams.depth.type.endswith("CompressedImage") else "raw"
+        return found | _frames(log, streams)
+
+
+def _frames(log: LogReader, streams: Streams) -> dict[str, str]:
+    """Base frame and mounting, as far as odometry or tf of the log connect them with the camera."""
+    from pixel4d_ros.geometry.rotations import xyzw_from_matrix
+    from pixel4d_ros.logs.transforms import read_frames
+
+    image = next(log.messages([streams.image.name])).message
+    try:
+        track, mounting = read_frames(log, streams).camera_track(image.header.frame_id.strip("/"))
+    except LogError:
+        return {}  # the node works without poses: its camera stands
+    return {
+        "base_frame": track.child,
+        "mounting_translation": _list(mounting[:3, 3]),
+        "mounting_rotation": _list(xyzw_from_matrix(mounting[:3, :3])),
+    }
+
+
+def _list(values: Any) -> str:
+    return json.dumps([round(float(value), 9) for value in values])
+
+
+def completed(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The values with what the bag gives, and lines that say what was taken. Explicit values are kept.
+
+    Raises ValueError (LogError among them) for a bag or params_file that cannot be used.
+    """
+    lines: list[str] = []
+    if values["params_file"] and not Path(values["params_file"]).is_file():
+        raise ValueError(f"params_file:={values['params_file']}: there is no such file")
+    if values["bag"]:
+        found = from_bag(values["bag"], values["camera"])
+        taken = {name: value for name, value in found.items() if not values[name]}
+        values = values | taken
+        lines = [f"bag {values['bag']}: taken from it are", *(f"  {name}:={value}" for name, value in taken.items())]
+        if "trajectory_topic" not in found and not values["trajectory_topic"]:
+            lines.append("  no plan: the camera moves on with the velocity of odometry")
+        if "odometry_topic" not in found and not values["odometry_topic"]:
+            lines.append("  no odometry: without a plan the camera stands")
+    topics = {f"{name}_topic": values[f"{name}_topic"] or name for name in TOPICS}
+    return values | topics, lines
+
+
+def node_parameters(values: dict[str, str]) -> dict[str, Any]:
+    """The node's parameters that the arguments set; texts such as true and [1, 2] become values."""
+    set_ones = {a.parameter: values[a.name] for a in ARGUMENTS if a.parameter and values[a.name]}
+    return {name: _value(name, text) for name, text in set_ones.items()}
+
+
+def _value(name: str, text: str) -> Any:
+    if text in SWITCH:
+        return text == "true"
+    if not text.startswith("["):
+        return text
+    try:
+        return [float(value) for value in json.loads(text)]
+    except (ValueError, TypeError):
+        raise ValueError(f"{name} must be a list of numbers as [1.0, 0.0, 0.5], got {text}") from None
+
+
+def to_markdown() -> str:
+    """The table of docs/ros.md."""
+    rows = [f"| `{a.name}` | {f'`{a.default}`' if a.default else ''} | {a.description} |" for a in ARGUMENTS]
+    return "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(to_markdown(), end="")

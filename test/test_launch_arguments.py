@@ -1,0 +1,96 @@
+"""Launch arguments: what a bag alone gives, and what is refused; without launch and rclpy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rosbags import rosbag2
+from support.log_samples import entries, write_mcap, write_rosbag1, write_rosbag2
+from support.paths import shared_path
+
+from pixel4d_ros.logs.reader import LogError
+from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, node_parameters
+from pixel4d_ros.ros.parameters import Parameters, updated
+
+DEFAULTS = {argument.name: argument.default for argument in ARGUMENTS}
+
+
+def test_without_a_bag_topics_have_the_names_of_the_node():
+    values, lines = completed(DEFAULTS)
+    assert values["image_topic"] == "image"
+    assert values["odometry_topic"] == "odometry"
+    assert lines == []
+    assert node_parameters(values) == {}
+
+
+def test_a_bag_alone_gives_topics_types_and_mounting(tmp_path):
+    log = write_mcap(tmp_path / "a.mcap", entries(compressed=True, path=True))
+    values, lines = completed(DEFAULTS | {"bag": str(log)})
+    assert values["image_topic"] == "/camera/left/image_raw/compressed"
+    assert values["camera_info_topic"] == "/camera/left/camera_info"
+    assert values["odometry_topic"] == "/odometry"
+    assert values["trajectory_topic"] == "/planned_path"
+    parameters = node_parameters(values)
+    assert parameters["image_transport"] == "compressed"
+    assert parameters["base_frame"] == "base_link"
+    assert parameters["mounting.translation"] == pytest.approx([2.0, 0.5, 1.0])
+    assert any("image_topic:=/camera/left/image_raw/compressed" in line for line in lines)
+    updated(Parameters(), parameters)  # the node takes them
+
+
+@pytest.mark.parametrize("kind", ["rosbag2", "rosbag1"])
+def test_other_bags_give_the_same_topics(tmp_path, kind):
+    if kind == "rosbag1":
+        log = write_rosbag1(tmp_path / "a.bag")
+    else:
+        log = write_rosbag2(tmp_path / "a", entries(), rosbag2.StoragePlugin.SQLITE3)
+    found = from_bag(log)
+    assert found["image_topic"] == "/camera/left/image_raw"
+    assert found["image_transport"] == "raw"
+    assert found["odometry_topic"] == "/odometry"
+
+
+def test_what_is_given_wins_over_the_bag(tmp_path):
+    log = write_mcap(tmp_path / "a.mcap", entries(compressed=True))
+    values, _ = completed(DEFAULTS | {"bag": str(log), "odometry_topic": "/odom", "base_frame": "base_footprint"})
+    assert values["odometry_topic"] == "/odom"
+    assert node_parameters(values)["base_frame"] == "base_footprint"
+
+
+def test_a_bag_without_a_plan_says_what_the_camera_does_instead(tmp_path):
+    log = write_mcap(tmp_path / "a.mcap", entries())
+    _, lines = completed(DEFAULTS | {"bag": str(log)})
+    assert "no plan: the camera moves on with the velocity of odometry" in lines[-1]
+
+
+def test_a_bag_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(LogError, match="does not exist"):
+        completed(DEFAULTS | {"bag": str(tmp_path / "none.mcap")})
+
+
+def test_a_params_file_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"params_file:=.*there is no such file"):
+        completed(DEFAULTS | {"params_file": str(tmp_path / "none.yaml")})
+
+
+def test_a_list_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"mounting.translation must be a list of numbers"):
+        node_parameters(DEFAULTS | {"mounting_translation": "[1, two]"})
+
+
+def test_every_parameter_is_one_of_the_node():
+    texts = {"mounting_translation": json.dumps([1, 2, 3]), "mounting_rotation": json.dumps([0, 0, 0, 1])}
+    switches = {a.name: "true" for a in ARGUMENTS if a.choices[1:] == ("true", "false")}
+    others = {"image_transport": "raw", "depth_transport": "raw", "device": "cpu", "base_frame": "base"}
+    updated(Parameters(), node_parameters(DEFAULTS | texts | switches | others))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_shared_log_is_understood(split):
+    logs = sorted(Path(shared_path(f"logs/{split}")).glob("*.mcap"))
+    assert logs
+    for log in logs:
+        found = from_bag(log)
+        assert {"image_topic", "camera_info_topic", "odometry_topic", "base_frame", "mounting_rotation"} <= set(found)
