@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from importlib import import_module
 
@@ -22,6 +23,9 @@ COMMANDS = {
 }
 
 
+ROS_MODULES = ("rclpy", "rosidl_parser", "rosidl_runtime_py", "ament_index_python", "launch", "launch_ros", "tf2_ros")
+
+
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
@@ -33,19 +37,37 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (_, text) in COMMANDS.items():
         subparsers.add_parser(name, help=text, description=text, add_help=False)
     chosen, _ = parser.parse_known_args(arguments)
-    module = import_module(COMMANDS[chosen.command][0])
-    # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
-    own = argparse.ArgumentParser(prog=f"pixel4d {chosen.command}", description=_sentence(COMMANDS[chosen.command][1]))
-    module.add_arguments(own)
     given = sys.argv[1:] if arguments is None else arguments
-    args = own.parse_args(given[given.index(chosen.command) + 1 :])
     try:
-        return int(module.run(args))
+        return _run(chosen.command, given[given.index(chosen.command) + 1 :])
     except KeyboardInterrupt:
         return 130
+    except ImportError as error:
+        print(f"pixel4d {chosen.command}: {_explained(error)}", file=sys.stderr)
     except (ValueError, OSError, DeviceError) as error:
         print(f"pixel4d {chosen.command}: {error}", file=sys.stderr)
-        return 1
+    return 1
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
+    module = import_module(COMMANDS[command][0])
+    own = argparse.ArgumentParser(prog=f"pixel4d {command}", description=_sentence(COMMANDS[command][1]))
+    module.add_arguments(own)
+    args = own.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    return int(module.run(args))
+
+
+def _explained(error: ImportError) -> str:
+    """What to do about a module that is missing."""
+    name = (error.name or "").partition(".")[0]
+    if name in ROS_MODULES or name.endswith(("_msgs", "_interfaces")):
+        return (
+            f"{error}: this command needs ROS 2. `source /opt/ros/jazzy/setup.bash`, or run `make setup` and"
+            " `source env.sh`"
+        )
+    return f"{error}: the installation lacks a package; run `make setup`, or `pip install .` in the repository"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from support.dataset_samples import drive
 
 from pixel4d_ros.commands import evaluate as command
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.open import good_clips
 from pixel4d_ros.evaluation.intervals import bootstrap
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.protocol import Protocol
@@ -115,14 +116,14 @@ def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
 ) -> None:
     short = replace(drive(2), name="short", times=np.array([0.0, 5.0]))
     clips = [replace(drive(15), name="a"), short, replace(drive(20), name="b")]
-    opener = SimpleNamespace(open_clips=lambda *_, **__: iter(clips))
+    opener = SimpleNamespace(open_clips=lambda *_, **__: iter(clips), good_clips=good_clips)
     forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
     monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.open", opener)
     monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     torch.jit.script(Means()).save(str(tmp_path / "i3d.pt"))
-    assert command.run(parser.parse_args([str(tmp_path), "--json", "--fvd", str(tmp_path / "i3d.pt")])) == 0
+    assert command.run(parser.parse_args([str(tmp_path), "--json", "--fvd", str(tmp_path / "i3d.pt")])) == 1
     out = capsys.readouterr()
     numbers = json.loads(out.out)
     assert [e["sources"] for e in numbers["clips"]] == [2, 7]
@@ -264,7 +265,7 @@ def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
 def test_the_command_prints_a_table_and_writes_all_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    opener = SimpleNamespace(open_clips=lambda *_, **__: iter([drive(6)]))
+    opener = SimpleNamespace(open_clips=lambda *_, **__: iter([drive(6)]), good_clips=good_clips)
     forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: Repeater()))
     monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.open", opener)
     monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixel4d_ros.datasets.clip import Clip
+
+
+OTHER_SUFFIXES = (".bag", ".db3", ".mp4", ".zip", ".tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,35 +29,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale", type=float, metavar="METRES", help="length of the unit of RealEstate10K and DL3DV (default: 1)"
     )
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--force", action="store_true", help="replace logs that are there already")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the log or logs; raises ValueError for what cannot be read or written."""
-    from pixel4d_ros.datasets.clip_log import write_clip
-    from pixel4d_ros.datasets.open import open_clips
-    from pixel4d_ros.logs.writer import LogWriter
+    """Write the log or logs, of several all that can be written (then 1). Raises ValueError where there is none."""
+    from pixel4d_ros.datasets.open import good_clips, open_clips
+    from pixel4d_ros.files import check_folder
 
     if args.frames is not None and args.frames < 1:
         raise ValueError(f"--frames must be at least 1, got {args.frames}")
     if args.scale is not None and not args.scale > 0:
         raise ValueError(f"--scale must be a positive length in metres, got {args.scale:g}")
     clips = open_clips(args.source, args.kind, args.camera, args.split, args.part)
-    for path, clip in _targets(args.out, clips):
-        if args.frames is not None:
-            clip = clip.part(0, args.frames)
-        clip = _scaled(clip, args.scale)
-        with LogWriter(path) as log:
-            write_clip(log, clip)
-        print(f"{path}: {len(clip)} frames of {clip.images.shape[2]}x{clip.images.shape[1]} pixels")
-    return 0
+    if args.out.suffix == ".mcap":
+        check_replaceable(args.out, args.force)
+        _write(args.out, _only_clip(clips, args.out), args)
+        return 0
+    if args.out.suffix in OTHER_SUFFIXES:
+        raise ValueError(f"cannot write {args.out}: logs are written as MCAP; name a .mcap file, or a folder")
+    check_folder(args.out)
+    failures: list[str] = []
+    for clip in good_clips(clips, failures):
+        path = args.out / f"{clip.name}.mcap"
+        try:
+            check_replaceable(path, args.force)
+            _write(path, clip, args)
+        except ValueError as error:
+            failures.append(str(error))
+    for failure in failures:
+        print(f"left out: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _targets(out: Path, clips: Iterator[Clip]) -> Iterator[tuple[Path, Clip]]:
-    """Each clip's log: `out` for the only one, else a file in the folder `out`."""
-    if out.suffix != ".mcap":
-        for clip in clips:
-            yield out / f"{clip.name}.mcap", clip
-        return
+def check_replaceable(path: Path, force: bool) -> None:
+    """Raise ValueError where a log is there that may not be replaced."""
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists: choose another name, or pass --force to replace it")
+
+
+def _only_clip(clips: Iterator[Clip], out: Path) -> Clip:
     first = next(clips, None)
     if first is None:
         raise ValueError("the source holds no clips")
@@ -63,7 +78,17 @@ def _targets(out: Path, clips: Iterator[Clip]) -> Iterator[tuple[Path, Clip]]:
             f"the source holds several clips ({first.name}, {second.name} ...): name one of them as SRC, or a folder as"
             f" OUT instead of {out}"
         )
-    yield out, first
+    return first
+
+
+def _write(path: Path, clip: Clip, args: argparse.Namespace) -> None:
+    from pixel4d_ros.datasets.clip_log import write_clip
+    from pixel4d_ros.logs.writer import LogWriter
+
+    clip = _scaled(clip if args.frames is None else clip.part(0, args.frames), args.scale)
+    with LogWriter(path) as log:
+        write_clip(log, clip)
+    print(f"{path}: {len(clip)} frames of {clip.images.shape[2]}x{clip.images.shape[1]} pixels")
 
 
 def _scaled(clip: Clip, scale: float | None) -> Clip:

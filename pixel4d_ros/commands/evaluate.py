@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
+from pixel4d_ros.files import check_folder, check_target, write_text
 
 if TYPE_CHECKING:
     from pixel4d_ros.datasets.clip import Clip
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
 
 MOST_IN_FULL = 4  # clips of which all tables are printed
+LEFT_OUT = "was left out: "  # in the notes of clips that could not be evaluated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,13 +112,17 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; returns the exit status."""
+    """Evaluate and print; the exit status is 1 where clips were left out."""
     from pixel4d_ros.evaluation.evaluation_page import write_page
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.forecaster import Forecaster
 
     protocol = _protocol(args)
+    if args.json not in (None, "-"):
+        check_target(Path(args.json))
+    if args.out is not None:
+        check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
@@ -137,12 +143,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json == "-":
         print(text)
     elif args.json:
-        Path(args.json).write_text(text + "\n")
+        write_text(Path(args.json), text + "\n")
     if gallery is not None:
-        (args.out / "evaluation.json").write_text(text + "\n")
-        (args.out / "evaluation.md").write_text(_text(found, True, False, notes) + "\n")
+        write_text(args.out / "evaluation.json", text + "\n")
+        write_text(args.out / "evaluation.md", _text(found, True, False, notes) + "\n")
         print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
-    return 0
+    return 1 if any(LEFT_OUT in note for note in notes) else 0
 
 
 def _score_ids(args: argparse.Namespace, forecaster: Forecaster) -> int:
@@ -194,15 +200,15 @@ def _evaluations(
             with audience.watch(options, name) as watched:
                 yield evaluate_images(forecaster, images, protocol, name, watched)
             continue
-        several = Path(data).is_dir()
-        for clip in _clips(data, args):
+        several = len(args.data) > 1 or Path(data).is_dir()
+        for clip in _clips(data, args, notes if several else None):
             try:
                 with audience.watch(options, clip.name) as watched:
                     evaluation = evaluate_clip(forecaster, clip, protocol, clip.name, watched)
             except ValueError as error:
                 if not several:
                     raise
-                notes.append(f"{clip.name} was left out: {error}")
+                notes.append(f"{clip.name} {LEFT_OUT}{error}")
                 continue
             yield evaluation
 
@@ -239,12 +245,20 @@ def _held_out_images(path: Path) -> list[Clip]:
     return read_depth_folder(path, "held_out") if path.is_dir() and is_depth_folder(path) else []
 
 
-def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
+def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iterator[Clip]:
+    """The clips at a path. notes: gets those that cannot be opened (None: the first such one raises ValueError)."""
     from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
-    from pixel4d_ros.datasets.open import open_clips
+    from pixel4d_ros.datasets.open import good_clips, open_clips
     from pixel4d_ros.datasets.residual_motion import with_residual_masks
 
-    for clip in open_clips(data, args.kind, args.camera, args.split):
+    failures: list[str] = []
+    try:
+        clips = open_clips(data, args.kind, args.camera, args.split)
+    except ValueError as error:
+        if notes is None:
+            raise
+        clips, failures = iter(()), [str(error)]
+    for clip in clips if notes is None else good_clips(clips, failures):
         labels = box_file(Path(data), clip.name)
         if labels is not None:
             clip = with_box_labels(clip, labels)
@@ -252,6 +266,8 @@ def _clips(data: str, args: argparse.Namespace) -> Iterator[Clip]:
             stop = len(clip) if args.count is None else args.start + args.count
             clip = clip.part(args.start, stop)
         yield with_residual_masks(clip) if args.moving == "residual" else clip
+    if notes is not None:
+        notes.extend(f"a clip {LEFT_OUT}{failure}" for failure in failures)
 
 
 def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:

@@ -23,9 +23,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the files."""
     from tqdm import tqdm
 
+    from pixel4d_ros.files import check_folder, replacing
     from pixel4d_ros.outputs.spz import check_spz, save_spz
     from pixel4d_ros.scene import DynamicGaussians
 
+    if args.steps < 1 or not 0 <= args.step < float("inf"):
+        raise ValueError(f"--steps must be at least 1 and --step not negative, got {args.steps} and {args.step:g}")
     if not args.scene.is_file():
         raise ValueError(
             f"scene {args.scene} does not exist: write one with `pixel4d forecast IMAGE --scene {args.scene}`"
@@ -37,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     scene = scene.select(scene.opacities >= args.min_opacity)
     if args.format == "spz":
         check_spz()
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_folder(args.out)
     for i in tqdm(range(args.steps), unit="file"):
         path = args.out / f"scene_{i:03d}_{i * args.step:.2f}s.{args.format}"
         moved = scene.at(i * args.step)
-        save_spz(moved, path) if args.format == "spz" else moved.save_ply(path)
+        with replacing(path) as part:
+            save_spz(moved, part) if args.format == "spz" else moved.save_ply(part)
     print(f"{args.steps} files of {len(scene)} Gaussians: {args.out}")
     return 0

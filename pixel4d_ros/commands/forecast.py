@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pixel4d_ros.camera import CameraPath, check_intrinsics
-from pixel4d_ros.geometry.rotations import FloatArray, rigid
+from pixel4d_ros.camera_path_file import read_camera_path
+from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
+from pixel4d_ros.geometry.rotations import FloatArray
+
+if TYPE_CHECKING:
+    from pixel4d_ros.scene import DynamicGaussians
 
 DEFAULT_FOV = 80.0  # degrees across the image, when nobody says
 
@@ -51,36 +56,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forecast and write what was asked for."""
+    import cv2
+
     from pixel4d_ros.datasets.image_files import read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
 
-    if args.steps < 1 or args.step <= 0:
+    if args.steps < 1 or not 0 < args.step < np.inf:
         raise ValueError(f"--steps must be at least 1 and --step above 0, got {args.steps} and {args.step:g}")
+    check_target(args.output, VIDEO_SUFFIXES)
+    for path, suffix in ((args.ply, ".ply"), (args.scene, ".safetensors")):
+        if path is not None:
+            check_target(path, (suffix,))
     image = read_rgb(args.image, upright=args.intrinsics is None)
     times = np.arange(args.steps) * args.step
+    camera_path = _camera_path(args, float(times[-1]))
+    K = _intrinsics(args.intrinsics, image.shape[1], image.shape[0])
     forecaster = Forecaster.load(args.weights, args.device)
-    forecast = forecaster.forecast(
-        image,
-        _intrinsics(args.intrinsics, image.shape[1], image.shape[0]),
-        _camera_path(args, float(times[-1])),
-        times,
-        args.samples,
-        args.seed,
-    )
-    with VideoWriter(args.output, 1 / args.step) as video:
-        for frame in forecast.frames.swapaxes(0, 1):
-            video.add(np.concatenate(list(frame)))
+    forecast = forecaster.forecast(image, K, camera_path, times, args.samples, args.seed)
+    with replacing(args.output) as part:
+        with VideoWriter(part, 1 / args.step) as video:
+            for frame in forecast.frames.swapaxes(0, 1):
+                video.add(np.concatenate(list(frame)))
+        if not cv2.VideoCapture(str(part)).isOpened():
+            raise OSError(f"{args.output} could not be written: is the disk full?")
     written = [args.output]
     if args.ply:
-        forecast.scene.save_ply(args.ply)
+        with replacing(args.ply) as part:
+            forecast.scene.save_ply(part)
         written.append(args.ply)
     if args.scene:
-        forecast.scene.save(args.scene)
+        with replacing(args.scene) as part:
+            _save_scene(forecast.scene, part, args.scene)
         written.append(args.scene)
     objects = len(forecast.scene.centroids) - 1
     print(f"{len(forecast.scene)} Gaussians, {objects} moving objects: {', '.join(map(str, written))}")
     return 0
+
+
+def _save_scene(scene: DynamicGaussians, part: Path, name: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        scene.save(part)
+    except SafetensorError as error:
+        raise OSError(f"{name} could not be written: {error}") from error
 
 
 def _intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
@@ -94,32 +114,4 @@ def _intrinsics(given: list[float] | None, width: int, height: int) -> FloatArra
 def _camera_path(args: argparse.Namespace, horizon: float) -> CameraPath:
     if args.path is None:
         return CameraPath.constant_twist([0, 0, args.speed], [0, args.yaw_rate, 0], max(horizon, args.step))
-    return read_path(args.path)
-
-
-def read_path(file: Path) -> CameraPath:
-    """A camera path from text lines `t x y z qx qy qz qw` (spaces or commas; # starts a comment), or JSON of such rows.
-
-    Poses are T_source_camera: metres in the optical frame of the source camera, ROS order of quaternions. Raises
-    ValueError.
-    """
-    try:
-        text = file.read_text()
-        rows = json.loads(text) if text.lstrip().startswith("[") else _rows(text)
-        table = np.array(rows, np.float64)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(
-            f"camera path {file} cannot be read ({error}): expected lines of t x y z qx qy qz qw"
-        ) from error
-    if table.ndim != 2 or table.shape[1] != 8:
-        raise ValueError(f"camera path {file} has shape {table.shape}: expected lines of t x y z qx qy qz qw")
-    norms = np.linalg.norm(table[:, 4:], axis=1)
-    if not np.isfinite(table).all() or (norms < 1e-6).any():
-        raise ValueError(f"camera path {file} contains NaN, Inf or a zero quaternion")
-    quaternions = table[:, [7, 4, 5, 6]] / norms[:, None]
-    return CameraPath(table[:, 0], np.stack([rigid(q, p) for q, p in zip(quaternions, table[:, 1:4])]))
-
-
-def _rows(text: str) -> list[list[float]]:
-    lines = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
-    return [[float(value) for value in line] for line in lines if line]
+    return read_camera_path(args.path, horizon)

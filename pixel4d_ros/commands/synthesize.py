@@ -83,15 +83,17 @@ def _preview(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
+    from pixel4d_ros.files import check_target, replacing
     from pixel4d_ros.synthetic.views import sample_views
 
+    check_target(args.preview, (".png", ".jpg"))
     width, height = args.size
     rows = []
     for row in range(6):
         seeds = [args.seed + 2 * row, args.seed + 2 * row + 1]
         views = sample_views(seeds, torch.zeros(2, 1), args.size, kind=args.kind, samples=args.samples)
         rows.append(views.rgb[:, 0].permute(1, 0, 2, 3).reshape(height, 2 * width, 3).numpy())
-    if not cv2.imwrite(str(args.preview), (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8)):
-        raise ValueError(f"cannot write {args.preview}: choose a .png in a folder that can be written")
+    with replacing(args.preview) as part:
+        cv2.imwrite(str(part), (np.concatenate(rows)[..., ::-1] * 255).round().astype(np.uint8))
     print(args.preview)
     return 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
-from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.image_files import DatasetError, natural_key
 from pixel4d_ros.datasets.posed_video import is_posed_video, read_posed_videos
 
 LOG_SUFFIXES = (".mcap", ".bag", ".db3")
@@ -32,7 +33,7 @@ def open_clips(
 
     kind: one of KINDS (None: see recognise). camera: an image topic of logs, 0..3 of KITTI, FRONT, SIDE_LEFT ... of
     Waymo. split and part choose drives of KITTI, see kitti_splits.py. Raises DatasetError or LogError, both ValueError:
-    at once for what is no data set, later for a damaged part.
+    at once for what is no data set, later for a damaged part, after which the next clip may be asked for (good_clips).
     """
     path = Path(path)
     kind = kind or recognise(path)
@@ -53,6 +54,19 @@ def open_clips(
     if kind == "depth":
         return iter(read_depth_folder(path))
     return _re10k(path) if kind == "re10k" else _dl3dv(path)
+
+
+def good_clips(clips: Iterator[Clip], failures: list[str]) -> Iterator[Clip]:
+    """The clips that can be opened; failures gets the reasons of those that cannot."""
+    while True:
+        try:
+            clip = next(clips)
+        except StopIteration:
+            return
+        except ValueError as error:
+            failures.append(str(error))
+            continue
+        yield clip
 
 
 def recognise(path: Path) -> str:
@@ -88,7 +102,9 @@ def _has(path: Path, pattern: str) -> bool:
 
 def _log_files(path: Path) -> list[Path]:
     """The logs in a folder, if that is no rosbag2 itself."""
-    return sorted(p for p in path.glob("*") if p.suffix in LOG_SUFFIXES or (p / "metadata.yaml").is_file())
+    return sorted(
+        (p for p in path.glob("*") if p.suffix in LOG_SUFFIXES or (p / "metadata.yaml").is_file()), key=natural_key
+    )
 
 
 def _logs(path: Path, camera: str | None) -> Iterator[Clip]:
@@ -96,7 +112,7 @@ def _logs(path: Path, camera: str | None) -> Iterator[Clip]:
 
     folder = path.is_dir() and not (path / "metadata.yaml").is_file()
     logs = _log_files(path) if folder else [path]
-    return (read_clip(log, camera) for log in logs or [path])
+    return map(partial(read_clip, camera=camera), logs or [path])
 
 
 def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iterator[Clip]:
@@ -105,7 +121,7 @@ def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iter
     if camera not in (None, "0", "1", "2", "3"):
         raise DatasetError(f"KITTI raw has no camera {camera}: choose 0, 1 (grey), 2 or 3 (colour)")
     drives = kitti_drives(path, split, part)
-    return (read_kitti_raw(drive, int(camera or 2)) for drive in drives)
+    return map(partial(read_kitti_raw, camera=int(camera or 2)), drives)
 
 
 def _waymo(path: Path, camera: str | None) -> Iterator[Clip]:
@@ -119,13 +135,12 @@ def _waymo(path: Path, camera: str | None) -> Iterator[Clip]:
 
 
 def _re10k(path: Path) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.re10k import camera_files, read_re10k_folder
+    from pixel4d_ros.datasets.re10k import read_re10k_folder
 
-    camera_files(path)  # tells at once when there are none
     return read_re10k_folder(path)
 
 
 def _dl3dv(path: Path) -> Iterator[Clip]:
     from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
 
-    return (read_dl3dv(scene) for scene in dl3dv_scenes(path))
+    return map(read_dl3dv, dl3dv_scenes(path))

@@ -78,12 +78,11 @@ def read_re10k_folder(path: Path) -> Iterator[Clip]:
     """All camera files at path whose frames are there. Raises DatasetError when there are none at all."""
     files = camera_files(path)
     if len(files) == 1:
-        yield read_re10k(files[0])
-        return
+        return map(read_re10k, files)
     present = [f for f in files if frame_folder(f) is not None]
     if not present:
         raise DatasetError(f"{path} holds {len(files)} camera files but no frames: {files[0].stem}/ was expected")
-    yield from (read_re10k(f) for f in present)
+    return map(read_re10k, present)
 
 
 def _read_cameras(path: Path) -> tuple[list[int], FloatArray, FloatArray]:

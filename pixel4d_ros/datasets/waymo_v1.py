@@ -10,7 +10,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def waymo_v1_segments(path: Path) -> list[Path]:
 
 def read_waymo_v1_folder(path: Path, camera: str = "FRONT") -> Iterator[Clip]:
     """All segments at path as clips, see read_waymo_v1."""
-    return (read_waymo_v1(segment, camera) for segment in waymo_v1_segments(path))
+    return map(partial(read_waymo_v1, camera=camera), waymo_v1_segments(path))
 
 
 def read_waymo_v1(path: str | Path, camera: str = "FRONT") -> Clip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -48,7 +49,7 @@ def waymo_v2_segments(path: Path) -> list[Path]:
 
 def read_waymo_v2_folder(path: Path, camera: str = "FRONT") -> Iterator[Clip]:
     """All segments at path as clips, see read_waymo_v2."""
-    return (read_waymo_v2(segment, camera) for segment in waymo_v2_segments(path))
+    return map(partial(read_waymo_v2, camera=camera), waymo_v2_segments(path))
 
 
 def read_waymo_v2(path: str | Path, camera: str = "FRONT") -> Clip:

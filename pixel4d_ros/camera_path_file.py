@@ -1,0 +1,128 @@
+"""Camera paths from text files, with the mistakes that such files usually hold recognised."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
+
+COLUMNS = ("t", "x", "y", "z", "qx", "qy", "qz", "qw")
+OTHER_NAMES = {
+    "time": "t",
+    "time_s": "t",
+    "timestamp": "t",
+    "stamp": "t",
+    "#timestamp": "t",
+    "tx": "x",
+    "ty": "y",
+    "tz": "z",
+}
+EXPECTED = f"expected lines of {' '.join(COLUMNS)}"
+EPOCH_S = 1e8  # times beyond this many seconds are dates
+LONGEST_STEP_S = 10.0  # between two poses: more means another unit than seconds
+FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
+
+
+def read_camera_path(file: Path, horizon: float) -> CameraPath:
+    """A camera path from lines `t x y z qx qy qz qw` (spaces, commas or semicolons; # starts a comment), or JSON rows.
+
+    Times are seconds, from the source image on or dates, which count from the first. Poses are T_source_camera: metres
+    in the optical frame of the source camera, quaternions in the order of ROS. A header may name the columns in any
+    order. horizon: the last time, s, that the path must reach. Raises ValueError with cause and cure.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"camera path {file} cannot be read ({error}): {EXPECTED}") from error
+    try:
+        table = _table(text)
+        return _path(table, horizon)
+    except ValueError as error:
+        raise ValueError(f"camera path {file}: {error}") from error
+
+
+def _table(text: str) -> FloatArray:
+    """Rows (T, 8) in the order of COLUMNS."""
+    if text.lstrip().startswith("["):
+        try:
+            table = np.array(json.loads(text), np.float64)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{error}; {EXPECTED}, or JSON of such rows") from error
+    else:
+        table = _rows(text)
+    if table.ndim != 2 or table.shape[1] != len(COLUMNS):
+        raise ValueError(f"has shape {table.shape}: {EXPECTED}")
+    if not np.isfinite(table).all():
+        raise ValueError(f"contains NaN or Inf: {EXPECTED}")
+    return table
+
+
+def _rows(text: str) -> FloatArray:
+    names: list[str] | None = None
+    rows: list[list[float]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.split("#")[0].strip()
+        if not content:
+            continue
+        if ";" in content and "," in content:
+            raise ValueError(f"line {number} holds semicolons and commas: write decimal points, as in 0.5, not 0,5")
+        words = [word for word in re.split(r"[\s,;]+", content) if word]
+        if not rows and names is None and not _is_number(words[0]):
+            names = [OTHER_NAMES.get(word.lower(), word.lower()) for word in words]
+            if sorted(names) != sorted(COLUMNS):
+                raise ValueError(
+                    f"line {number} names the columns {' '.join(words)}: {' '.join(COLUMNS)} were expected"
+                )
+            continue
+        try:
+            rows.append([float(word) for word in words])
+        except ValueError:
+            raise ValueError(f"line {number} is {content[:60]!r}: {EXPECTED}") from None
+        if len(words) != len(COLUMNS):
+            raise ValueError(f"line {number} has {len(words)} numbers, {len(COLUMNS)} were expected: {EXPECTED}")
+    table = np.array(rows, np.float64).reshape(-1, len(COLUMNS))
+    if not rows:
+        raise ValueError(f"is empty: {EXPECTED}")
+    return table if names is None else table[:, [names.index(name) for name in COLUMNS]]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _path(table: FloatArray, horizon: float) -> CameraPath:
+    times = table[:, 0]
+    steps = np.diff(times)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 2
+        raise ValueError(f"the times must increase, but pose {row} is at {times[row - 1]:g} after {times[row - 2]:g}")
+    if len(steps) and np.median(steps) > LONGEST_STEP_S:
+        raise ValueError(
+            f"{np.median(steps):g} s lie between two poses: times must be seconds; divide milliseconds by 1000,"
+            " nanoseconds by 1e9"
+        )
+    if times[0] > EPOCH_S:
+        times = times - times[0]
+    path = CameraPath(times, rigid_from_xyzw(table[:, 4:], table[:, 1:4]))
+    if horizon > 0 and times[-1] < horizon - 1e-6:
+        raise ValueError(
+            f"ends at {times[-1]:g} s, but the forecast goes on to {horizon:g} s: add poses, or lower --steps or --step"
+        )
+    if times[0] > (steps[0] if len(steps) else 0) + 1e-6:
+        raise ValueError(f"begins at {times[0]:g} s, but the source image is at 0 s: add the pose at that time")
+    start = path.at(0.0)[0, :3, 3]
+    if np.linalg.norm(start) > FARTHEST_START_M:
+        raise ValueError(
+            f"the camera is at {np.round(start, 2).tolist()} m at 0 s, but the frame is the source camera's own: give"
+            " poses relative to that of the source image, in its optical frame"
+        )
+    return path

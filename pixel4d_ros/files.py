@@ -1,0 +1,76 @@
+"""Files that commands write: checked before the work begins, written beside their place and moved there when whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+LEAST_SPACE = 1 << 20  # bytes that must be free where something is to be written
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+
+
+def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -> None:
+    """Raise ValueError where a file could not be written to path: before hours of work, not after.
+
+    suffixes: those that are possible (none: all); force: whether an existing file may be replaced.
+    """
+    folder = path.parent
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"cannot write {path}: name it with one of the suffixes {', '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder; name a file in it")
+    if not folder.is_dir():
+        raise ValueError(f"cannot write {path}: the folder {folder} does not exist; create it, or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {path}: no permission to write in {folder}; choose another folder")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists: choose another name, or pass --force to replace it")
+    check_space(folder)
+
+
+def check_folder(path: Path) -> None:
+    """Create a folder for results where there is none. Raises ValueError where nothing could be written in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"cannot write into {path}: it is a file; name a folder") from None
+    except OSError as error:
+        raise ValueError(f"cannot create {path}: {error.strerror}; choose another folder") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write into {path}: no permission; choose another folder")
+    check_space(path)
+
+
+def check_space(folder: Path) -> None:
+    """Raise ValueError where the disk of a folder is full."""
+    if shutil.disk_usage(folder).free < LEAST_SPACE:
+        raise ValueError(f"no space left where {folder} is: remove something, or choose another folder")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; the file moves into place at the end.
+
+    An exception, a full disk or Ctrl-C leaves an older file as it was. Raises OSError where nothing was written.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        if not part.is_file():
+            raise OSError(f"{path} was not written: is the disk full, or the format unknown?")
+        part.replace(path)
+    except OSError as error:
+        if error.filename == str(part):  # people know nothing of the file beside
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `replacing` does."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Camera paths from files: what people write is read, and what would send the camera astray is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixel4d_ros.camera_path_file import read_camera_path
+
+ROWS = [[0.1 * i, 0.0, 0.0, 0.8 * i, 0.0, 0.0, 0.0, 1.0] for i in range(21)]
+NAMES = ["t", "x", "y", "z", "qx", "qy", "qz", "qw"]
+
+
+def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "path.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def lines(rows: list[list[float]], separator: str = " ", header: str = "") -> str:
+    return header + "\n".join(separator.join(f"{value:.17g}" for value in row) for row in rows) + "\n"
+
+
+def with_times(times: list[float]) -> list[list[float]]:
+    return [[time, *row[1:]] for time, row in zip(times, ROWS)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(ROWS),
+        lines(ROWS, ", "),
+        lines(ROWS, ";"),
+        lines(ROWS, ",", "t,x,y,z,qx,qy,qz,qw\n"),
+        lines(ROWS, ",", "# a comment\ntime,tx,ty,tz,qx,qy,qz,qw\n"),
+        lines([[row[7], *row[:7]] for row in ROWS], ";", "qw;t;x;y;z;qx;qy;qz\n"),
+        str(ROWS),
+    ],
+    ids=["spaces", "commas", "semicolons", "header", "names of TUM", "columns in another order", "JSON"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_what_people_write_is_read(tmp_path: Path, text: str, encoding: str) -> None:
+    path = read_camera_path(written(tmp_path, text, encoding), 1.3)
+    np.testing.assert_allclose(path.times, np.arange(21) * 0.1)
+    np.testing.assert_allclose(path.poses[:, 2, 3], np.arange(21) * 0.8)
+
+
+def test_stamps_that_are_dates_count_from_the_first(tmp_path: Path) -> None:
+    path = read_camera_path(written(tmp_path, lines(with_times([1.7e9 + 0.1 * i for i in range(21)]))), 1.3)
+    np.testing.assert_allclose(path.times, np.arange(21) * 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (ROWS[:5], "ends at 0.4 s, but the forecast goes on to 1.3 s: add poses, or lower --steps"),
+        (ROWS[:1], "ends at 0 s, but the forecast"),
+        (ROWS[5:], "begins at 0.5 s, but the source image is at 0 s"),
+        (with_times([100.0 * i for i in range(21)]), "100 s lie between two poses: .* divide milliseconds by 1000"),
+        (with_times([1.7e12 + 100.0 * i for i in range(21)]), "divide milliseconds by 1000"),
+        (with_times([1.7e18 + 1e8 * i for i in range(21)]), "nanoseconds by 1e9"),
+        (
+            with_times([0.0, 0.2, 0.1, *np.arange(3, 21) * 0.1]),
+            "the times must increase, but pose 3 is at 0.1 after 0.2",
+        ),
+        (
+            [[*row[:3], row[3] + 452, *row[4:]] for row in ROWS],
+            r"the camera is at .*452\.0\] m at 0 s, but the frame is",
+        ),
+        ([[*row[:4], 0, 0, 0, 0] for row in ROWS], "quaternion of length 0"),
+        ([[*row[:4], 1, 1, 0, 1] for row in ROWS], "quaternion of length 1.73: it must be a unit quaternion"),
+        ([[*row[:4], float("nan"), 0, 0, 1] for row in ROWS], "contains NaN or Inf"),
+    ],
+)
+def test_paths_that_would_lead_astray_are_refused(tmp_path: Path, rows: list[list[float]], words: str) -> None:
+    with pytest.raises(ValueError, match=rf"camera path .*path\.csv: .*{words}"):
+        read_camera_path(written(tmp_path, lines(rows)), 1.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (lines(ROWS, ";").replace(".", ","), "line 2 holds semicolons and commas: write decimal points"),
+        (lines([row[:7] for row in ROWS]), "line 1 has 7 numbers, 8 were expected"),
+        ("t,x,y,z,roll,pitch,yaw\n" + lines(ROWS, ","), "line 1 names the columns t x y z roll pitch yaw"),
+        (lines(ROWS) + "the end\n", "line 22 is 'the end': expected lines of t x y z"),
+        ("", "is empty: expected lines of t x y z"),
+        ("[[0, 1, 2]]", r"has shape \(1, 3\)"),
+        ("[[0, 1", "or JSON of such rows"),
+    ],
+)
+def test_files_of_another_form_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_camera_path(written(tmp_path, text), 1.3)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nothing\.csv cannot be read"):
+        read_camera_path(tmp_path / "nothing.csv", 1.3)
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ValueError, match=r"binary\.csv cannot be read"):
+        read_camera_path(binary, 1.3)

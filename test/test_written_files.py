@@ -1,0 +1,174 @@
+"""What commands write: checked before the work, whole or not at all; one line and exit code 1 where it cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from support.kitti_sample import write_kitti
+from support.log_samples import entries, write_mcap
+from test_scene import random_scene
+
+from pixel4d_ros import cli
+from pixel4d_ros.cli import main
+from pixel4d_ros.files import check_target, replacing, write_text
+from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.logs.reader import LogReader
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("older")
+
+    def fail(reason: BaseException) -> None:
+        with replacing(path) as part:
+            part.write_text("half of a new o")
+            raise reason
+
+    for reason in (KeyboardInterrupt(), OSError(28, "No space left on device")):
+        with pytest.raises(type(reason)):
+            fail(reason)
+        assert path.read_text() == "older"
+    with pytest.raises(OSError, match="was not written: is the disk full"), replacing(path):
+        pass
+    write_text(path, "newer")
+    assert path.read_text() == "newer"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "old.mp4").write_bytes(b"")
+    for name, words in {
+        "folder.mp4": "it is a folder",
+        "nowhere/a.mp4": "nowhere does not exist; create it",
+        "a.xyz": r"name it with one of the suffixes \.mp4",
+        "old.mp4": "exists: choose another name, or pass --force",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            check_target(tmp_path / name, (".mp4",), force=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(ValueError, match="no space left where"):
+        check_target(tmp_path / "a.mp4", (".mp4",))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "nowhere/a.mp4"], "the folder nowhere does not exist"),
+        (["-o", "a.xyz"], "name it with one of the suffixes .mp4"),
+        (["-o", "."], "name it with one of the suffixes .mp4"),
+        (["-o", "a.mp4", "--scene", "nowhere/a.safetensors"], "the folder nowhere does not exist"),
+        (["-o", "a.mp4", "--ply", "a.obj"], "name it with one of the suffixes .ply"),
+        (["-o", "a.mp4", "--path", "nothing.csv"], "camera path nothing.csv cannot be read"),
+    ],
+)
+def test_forecast_refuses_before_the_work(
+    tmp_path: Path,
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    def load(*_: object) -> Forecaster:
+        raise AssertionError("the weights were loaded all the same")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Forecaster, "load", load)
+    assert main(["forecast", str(picture), *options]) == 1
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_forecast_refuses_a_truncated_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "torn.jpg").write_bytes(data[: len(data) // 2])
+    monkeypatch.chdir(tmp_path)
+    assert main(["forecast", "torn.jpg"]) == 1
+    assert "torn.jpg is no whole image" in capsys.readouterr().err
+
+
+def test_export_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = tmp_path / "scene.safetensors"
+    random_scene(1).save(scene)
+    assert main(["export", str(scene), str(scene)]) == 1
+    assert "it is a file; name a folder" in capsys.readouterr().err
+
+
+def test_convert_replaces_a_log_only_when_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drive, out = write_kitti(tmp_path), tmp_path / "out.mcap"
+    out.write_bytes(b"older")
+    assert main(["convert", "kitti", str(drive), str(out)]) == 1
+    assert "exists: choose another name, or pass --force" in capsys.readouterr().err
+    assert out.read_bytes() == b"older"
+    assert main(["convert", "kitti", str(drive), str(out), "--force"]) == 0
+    with LogReader(out) as log:
+        assert log.topics
+    assert main(["convert", "kitti", str(drive), str(tmp_path / "out.bag")]) == 1
+    assert "logs are written as MCAP" in capsys.readouterr().err
+
+
+def test_one_bad_clip_of_many_is_named_and_the_others_are_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drives = [write_kitti(tmp_path, f"2011_09_2{i}") for i in (6, 8, 9)]
+    (drives[1] / "oxts" / "data" / "0000000001.txt").unlink()  # found when the clip is opened
+    (drives[2] / "image_02" / "data" / "0000000003.png").write_bytes(b"torn")  # found when the image is read
+    out = tmp_path / "logs"
+    assert main(["convert", "kitti", str(tmp_path), str(out)]) == 1
+    assert [p.name for p in out.iterdir()] == [f"{drives[0].name}.mcap"]
+    said = capsys.readouterr().err
+    assert (
+        said.count("left out: ") == 2
+        and "2011_09_28_drive_0001_sync" in said
+        and "0000000003.png is no whole image" in said
+    )
+
+
+def test_an_interrupted_conversion_leaves_the_older_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive, out = write_kitti(tmp_path), tmp_path / "out.mcap"
+    out.write_bytes(b"older")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixel4d_ros.datasets.clip_log._write_camera", interrupt)
+    assert main(["convert", "kitti", str(drive), str(out), "--force"]) == 130
+    assert out.read_bytes() == b"older"
+    assert not list(tmp_path.glob(".out.mcap*"))
+
+
+def test_a_missing_rclpy_is_one_line(tmp_path: Path) -> None:
+    log = write_mcap(tmp_path / "a.mcap", entries())
+    script = f"""
+import sys
+sys.modules["rclpy"] = None
+from pixel4d_ros.cli import main
+raise SystemExit(main(["replay", {str(log)!r}]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "this command needs ROS 2" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_during_imports_is_a_clean_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupt)
+    assert main(["forecast", "a.png"]) == 130
