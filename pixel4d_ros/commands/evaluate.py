@@ -157,7 +157,7 @@ def _score_ids(args: argparse.Namespace, forecaster: Forecaster) -> int:
 
     scores = {}
     for data in args.data:
-        for clip in _clips(data, args):
+        for clip in _clips(data, args, None):
             scores[clip.name] = track_clip(forecaster, clip, args.motion_from_flow, args.seed)
             print(describe_ids(clip.name, scores[clip.name]), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json is not None:
