@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How close a vehicle's footprint comes to anything along candidate paths: static or moving, seen or guessed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.outputs.ground import Ground, estimate_ground, to_frame
+from pixel4d_ros.outputs.obstacles import Obstacles, find_obstacles
+from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
+
+SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
+SUBSTEPS = 3  # poses between two times at which contact is looked for
+PAIRS = 1 << 21  # distances computed at once: bounds memory
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The vehicle's outline in its base frame: a simple polygon, or a circle around the origin."""
+
+    corners: FloatArray | None = None  # (n, 2) metres, in order
+    radius: float = 0.0  # metres, used without corners
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise ValueError(f"the footprint's radius must be a number of metres of at least 0, got {self.radius}")
+        if self.corners is not None:
+            corners = np.asarray(self.corners, np.float64)
+            if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+                raise ValueError(f"a footprint needs at least three corners of x and y, got shape {corners.shape}")
+            if not np.isfinite(corners).all():
+                raise ValueError("the footprint contains NaN or Inf")
+            object.__setattr__(self, "corners", corners)
+
+    def distances(self, points: Tensor) -> Tensor:
+        """Distances (...) in metres of points (..., 2) of the base frame from the outline, 0 inside."""
+        if self.corners is None:
+            return (points.norm(dim=-1) - self.radius).clamp(min=0)
+        corners = torch.as_tensor(self.corners).to(points)
+        nearest = torch.full(points.shape[:-1], math.inf, dtype=points.dtype, device=points.device)
+        inside = torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)
+        x, y = points.unbind(-1)
+        for a, b in zip(corners, corners.roll(-1, 0)):
+            edge, (ox, oy) = b - a, (x - a[0], y - a[1])
+            along = ((ox * edge[0] + oy * edge[1]) / (edge @ edge).clamp(min=1e-12)).clamp(0, 1)
+            nearest = torch.minimum(nearest, (ox - along * edge[0]).square() + (oy - along * edge[1]).square())
+            # Even-odd rule: the edges that a ray along x crosses.
+            if bool(edge[1] != 0):
+                crosses = (a[1] > y) != (b[1] > y)
+                inside ^= crosses & (ox < edge[0] / edge[1] * oy)
+        return torch.where(inside, torch.zeros_like(nearest), nearest.sqrt())
+
+
+@dataclass(frozen=True)
+class ClosestPoints:
+    """The closest thing of one kind to P paths at T times."""
+
+    distances: FloatArray  # (P, T) metres from the footprint, 0: contact, inf: there is nothing
+    points: FloatArray  # (P, T, 3) of the scene's frame, at that time; NaN where there is nothing
+    object_ids: NDArray[np.int64]  # (P, T) as in the scene; 0: static or nothing
+    observed: NDArray[np.bool_]  # (P, T) seen in the image, not guessed
+    contact: FloatArray  # (P,) seconds of the first contact, inf: none
+
+
+@dataclass(frozen=True)
+class Clearance:
+    """The closest static and the closest moving things along paths."""
+
+    static: ClosestPoints
+    moving: ClosestPoints
+
+
+@torch.inference_mode()
+def clearance(
+    scene: DynamicGaussians,
+    T_scene_base: FloatArray,
+    times: ArrayLike,
+    footprint: Footprint,
+    T_base_scene: FloatArray,
+    heights: tuple[float, float],
+) -> Clearance:
+    """Distances along the paths T_scene_base (P, T, 4, 4) of the base at times (T,) s after the image.
+
+    T_base_scene (4, 4): the mounting, which also says where the base is now. What is higher than heights[0] and lower
+    than heights[1] metres above the ground (estimated from the scene) counts, but for flying pixels (find_obstacles) and
+    for what is inside the footprint now: the vehicle itself. All is measured along the ground.
+    """
+    ground = estimate_ground(scene, T_base_scene) or Ground.flat()
+    T_ground_scene = ground.T_ground_base @ T_base_scene
+    found = find_obstacles(scene, ground, T_base_scene, heights)
+    now = _flat_poses(ground.T_ground_base[None, None])
+    outside = footprint.distances(_seen_from(now, found.points[None, None, :, :2]))[0, 0] > 0
+    poses = _flat_poses(T_ground_scene @ np.asarray(T_scene_base, np.float64))
+    instants = np.asarray(times, np.float64)
+    fine_poses, fine_times = _refined(poses, instants)
+    parts = []
+    for kind in (found.object_ids == 0, found.object_ids > 0):
+        some = _thinned(found, torch.nonzero(kind & outside)[:, 0])
+        places = _places(scene, found.index[some], fine_times, T_ground_scene)
+        distances, which = _closest(footprint, fine_poses, places)
+        parts.append(_closest_points(scene, found, some, distances, which, instants, fine_times))
+    return Clearance(*parts)
+
+
+def _flat_poses(T_ground_base: FloatArray) -> FloatArray:
+    """x, y and yaw (P, T, 3) of poses (P, T, 4, 4)."""
+    yaw = np.arctan2(T_ground_base[..., 1, 0], T_ground_base[..., 0, 0])
+    return np.concatenate((T_ground_base[..., :2, 3], yaw[..., None]), -1)
+
+
+def _refined(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Poses (P, F, 3) and times (F,) with SUBSTEPS intervals between any two."""
+    poses = poses.copy()
+    poses[..., 2] = np.unwrap(poses[..., 2], axis=1)
+    at = np.linspace(0, len(times) - 1, (len(times) - 1) * SUBSTEPS + 1)
+    low = np.minimum(at.astype(int), max(0, len(times) - 2))
+    high, share = np.minimum(low + 1, len(times) - 1), at - low
+    fine = poses[:, low] * (1 - share)[:, None] + poses[:, high] * share[:, None]
+    return fine, times[low] * (1 - share) + times[high] * share
+
+
+def _thinned(found: Obstacles, which: Tensor) -> Tensor:
+    """Of the obstacles `which` (n,), one per square of SPACING, object and kind."""
+    if len(which) == 0:
+        return which
+    cells = (found.points[which, :2] / SPACING).floor().long()
+    cells = cells - cells.min(0).values
+    wide, high = (cells.max(0).values + 1).tolist()
+    kind = found.object_ids[which] * 2 + found.observed[which]
+    key = (kind * high + cells[:, 1]) * wide + cells[:, 0]
+    unique, inverse = torch.unique(key, return_inverse=True)
+    order = torch.arange(len(which), device=which.device)
+    first = torch.full_like(unique, len(which)).scatter_reduce(0, inverse, order, "amin")
+    return which[first]
+
+
+def _places(scene: DynamicGaussians, index: Tensor, times: FloatArray, T_ground_scene: FloatArray) -> Tensor:
+    """Where Gaussians are at times (F,), in the ground's plane: (F, n, 2), or (1, n, 2) where none of them moves."""
+    own = scene.select(index)
+    if not bool((own.object_ids > 0).any()):
+        return to_frame(own.means, T_ground_scene)[None, :, :2]
+    t = torch.as_tensor(times, dtype=own.means.dtype, device=own.means.device)[:, None, None]
+    moved, _ = moved_gaussians(own.means, own.quaternions, own.centroids[own.object_ids], own.motion, t)
+    return to_frame(moved, T_ground_scene)[..., :2]
+
+
+def _seen_from(poses: FloatArray, places: Tensor) -> Tensor:
+    """Places (P or 1, F or 1, n, 2) as seen from poses (P, F, 3), in float32."""
+    pose = torch.as_tensor(poses, device=places.device)[:, :, None]
+    offset, cos, sin = places - pose[..., :2], pose[..., 2].cos(), pose[..., 2].sin()
+    x, y = offset.unbind(-1)
+    return torch.stack((cos * x + sin * y, cos * y - sin * x), -1).float()
+
+
+def _closest(footprint: Footprint, poses: FloatArray, places: Tensor) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Distances (P, F) of the closest of the places (F or 1, n, 2), and which one it is."""
+    paths, count = poses.shape[:2]
+    if places.shape[1] == 0:
+        return np.full((paths, count), np.inf), np.zeros((paths, count), np.int64)
+    distances, which = [], []
+    at_once = max(1, PAIRS // (count * places.shape[1]))
+    for start in range(0, paths, at_once):
+        apart = footprint.distances(_seen_from(poses[start : start + at_once], places[None]))
+        nearest = apart.min(-1)
+        distances.append(nearest.values)
+        which.append(nearest.indices)
+    return torch.cat(distances).double().cpu().numpy(), torch.cat(which).cpu().numpy()
+
+
+def _closest_points(
+    scene: DynamicGaussians,
+    found: Obstacles,
+    some: Tensor,
+    fine: FloatArray,
+    which: NDArray[np.int64],
+    times: FloatArray,
+    fine_times: FloatArray,
+) -> ClosestPoints:
+    """What the closest of the obstacles `some` (n,) are; fine (P, F) and which (P, F) as _closest found them."""
+    touches = fine <= 0
+    contact = np.where(touches.any(1), fine_times[touches.argmax(1)], np.inf)
+    distances, chosen = fine[:, ::SUBSTEPS], which[:, ::SUBSTEPS]
+    shape = distances.shape
+    if len(some) == 0:
+        nothing = np.zeros(shape, np.int64)
+        return ClosestPoints(distances, np.full((*shape, 3), np.nan), nothing, nothing.astype(bool), contact)
+    picked = some[torch.as_tensor(chosen.ravel(), device=some.device)]
+    own = scene.select(found.index[picked])
+    t = torch.as_tensor(np.tile(times, shape[0]), dtype=own.means.dtype, device=own.means.device)[:, None]
+    moved, _ = moved_gaussians(own.means, own.quaternions, own.centroids[own.object_ids], own.motion, t)
+    return ClosestPoints(
+        distances,
+        moved.double().cpu().numpy().reshape(*shape, 3),
+        own.object_ids.cpu().numpy().reshape(shape),
+        found.observed[picked].cpu().numpy().reshape(shape),
+        contact,
+    )
+
+
+def parse_footprint(text: str, radius: float) -> Footprint:
+    """The footprint of the parameters, as Nav2 writes them: "[[x1, y1], [x2, y2], ...]", or empty for a circle.
+
+    Raises ValueError that says what is wrong.
+    """
+    if not text.strip() or text.strip() == "[]":
+        return Footprint(radius=radius)
+    numbers = text.replace("[", " ").replace("]", " ").replace(",", " ").split()
+    try:
+        values = [float(n) for n in numbers]
+    except ValueError:
+        raise ValueError(f"footprint must look like [[x1, y1], [x2, y2], [x3, y3]], got {text!r}") from None
+    if len(values) < 6 or len(values) % 2:
+        raise ValueError(f"footprint needs x and y of at least three corners, got {text!r}")
+    return Footprint(np.reshape(values, (-1, 2)))
+
+
+def footprint_of_corners(corners: Sequence[tuple[float, float]], radius: float, otherwise: Footprint) -> Footprint:
+    """The footprint of a request: its corners, else a circle of its radius, else the node's."""
+    if len(corners):
+        return Footprint(np.asarray(corners, np.float64))
+    return Footprint(radius=radius) if radius else otherwise

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a scene can be hit: Gaussians above the ground, without the flying pixels at outlines.
+
+At an outline the predicted depth passes from the near thing to the far one over a few pixels. These flying pixels lie
+along their rays, far apart. What they have not is area across the rays: a metre of a wall shows a pixel-filling surface
+to the camera, a metre of such a tail almost none. So each Gaussian counts with the area that it turns to the camera,
+summed over cells of the ground, and cells with little area hold no obstacle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixel4d_ros.geometry.rotations import FloatArray, quaternion_to_matrix
+from pixel4d_ros.outputs.ground import Ground, to_frame
+from pixel4d_ros.scene import DynamicGaussians
+
+OBSERVED = 0.5  # Gaussians that the image showed less than this are guesses
+MIN_OPACITY = 0.2
+CELL = 0.25  # metres of the cells in which the area is summed
+# m^2 that an obstacle turns to the camera in a cell of CELL, at the reference range. Farther away less is asked for,
+# as the predicted depth spreads things along their rays in proportion to the distance.
+MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.02, 8.0, 1.5
+
+
+@dataclass(frozen=True)
+class Obstacles:
+    """Gaussians that can be hit, in the ground's frame (x ahead, y left, z up, metres)."""
+
+    points: Tensor  # (K, 3) means at t = 0, float64; z is the height above the ground
+    evidence: Tensor  # (K,) area that each turns to the camera, as a share of least_area; 1 in a cell is an obstacle
+    index: Tensor  # (K,) of the Gaussians in the scene
+    object_ids: Tensor  # (K,) 0: static
+    observed: Tensor  # (K,) bool: seen in the image, not guessed
+
+
+def frontal_area(scene: DynamicGaussians) -> Tensor:
+    """Area (N,) in m^2 that each Gaussian turns to the camera at the scene's origin, times its opacity.
+
+    A flat Gaussian with standard deviations s1, s2 weighs 2 pi s1 s2.
+    """
+    long, mid, thin = scene.scales.sort(1, descending=True).values.unbind(1)
+    axes = quaternion_to_matrix(scene.quaternions)
+    normal = axes.gather(2, scene.scales.argmin(1)[:, None, None].expand(-1, 3, 1))[..., 0]
+    ray = torch.nn.functional.normalize(scene.means, dim=1)
+    facing = (normal * ray).sum(1).abs()
+    # Seen from the side, a Gaussian still shows its thickness.
+    return 2 * torch.pi * scene.opacities * (long * mid * facing + mid * thin * (1 - facing))
+
+
+def find_obstacles(
+    scene: DynamicGaussians, ground: Ground, T_base_scene: FloatArray, heights: tuple[float, float]
+) -> Obstacles:
+    """The Gaussians at t = 0 whose height above the ground is in heights (low, high), without flying pixels."""
+    points = to_frame(scene.means, ground.T_ground_base @ T_base_scene)
+    height = ground.heights(points)
+    band = (height >= heights[0]) & (height <= heights[1]) & (scene.opacities >= MIN_OPACITY)
+    index = torch.nonzero(band)[:, 0]
+    chosen = scene.select(index)
+    area, ids = frontal_area(chosen), chosen.object_ids
+    observed = torch.ones_like(area, dtype=torch.bool) if chosen.observed is None else chosen.observed >= OBSERVED
+    points = torch.cat((points[index, :2], height[index, None]), 1)
+    evidence = area / least_area(chosen.means.norm(dim=1))
+    keep = torch.nonzero(_supported(points, evidence, observed))[:, 0]
+    return Obstacles(points[keep], evidence[keep], index[keep], ids[keep], observed[keep])
+
+
+def least_area(reach: Tensor) -> Tensor:
+    """Area (K,) in m^2 that makes a cell at these distances (K,) from the camera an obstacle."""
+    return MIN_AREA * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** FALLOFF
+
+
+def _supported(points: Tensor, evidence: Tensor, observed: Tensor) -> Tensor:
+    """Which points (K,) are in a cell with evidence of at least 1, from those of the same kind: seen or guessed."""
+    if len(points) == 0:
+        return torch.zeros(0, dtype=torch.bool, device=points.device)
+    cells = (points[:, :2] / CELL).floor().long()
+    low = cells.min(0).values
+    columns, rows = (cells.max(0).values - low + 1).tolist()
+    flat = (observed.long() * rows + cells[:, 1] - low[1]) * columns + cells[:, 0] - low[0]
+    total = torch.zeros(2 * rows * columns, device=points.device).index_add(0, flat, evidence.float())
+    return total[flat] >= 1
