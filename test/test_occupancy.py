@@ -1,41 +1,25 @@
-"""Occupancy maps of scenes: what stands above the ground, where, in whatever frame."""
+# SPDX-License-Identifier: Apache-2.0
+"""Occupancy grids of scenes as a camera sees them: obstacles, free space that rays crossed, the rest unknown."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.seen_scene import T_BASE_SCENE, at_mounting, seen_scene
 
+from pixel4d_ros.evaluation.occupancy import compare_with_lidar, road_heights, total
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.outputs.occupancy import MapExtent, OccupancyMap, occupancy_map
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.outputs.ground import estimate_ground
+from pixel4d_ros.outputs.occupancy import MapExtent, OccupancyMap, occupancy_map, occupancy_maps
 
-# A camera 1.5 m above the base's origin, looking ahead: base x is the scene's z.
-T_BASE_SCENE = rigid([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0, 0, 1.5])
-EXTENT = MapExtent((20.0, 10.0), 0.5, (0.3, 2.0))
-
-
-def scene(points: FloatArray, opacity: float = 0.9, scale: float = 0.01) -> DynamicGaussians:
-    """Small static Gaussians at points (n, 3) of the base's frame."""
-    means = (points - T_BASE_SCENE[:3, 3]) @ T_BASE_SCENE[:3, :3]
-    n = len(means)
-    zero = torch.zeros(n, 3)
-    return DynamicGaussians(
-        means=torch.tensor(means, dtype=torch.float32),
-        quaternions=torch.tensor([1.0, 0, 0, 0]).expand(n, 4),
-        scales=torch.full((n, 3), scale),
-        opacities=torch.full((n,), opacity),
-        colors=torch.full((n, 3), 0.5),
-        velocities=zero,
-        accelerations=zero,
-        angular_velocities=zero,
-        angular_accelerations=zero,
-        object_ids=torch.zeros(n, dtype=torch.long),
-        centroids=torch.zeros(1, 3),
-    )
+EXTENT = MapExtent((40.0, 20.0), 0.25, (0.3, 2.0), 15.0)
+CAR = ((10.0, 1.0, 0.75), (4.0, 1.8, 1.5))  # its rear at x = 8
+BRIDGE = ((15.0, 0.0, 5.0), (4.0, 30.0, 1.0))
 
 
 def cell(made: OccupancyMap, x: float, y: float) -> int:
@@ -44,62 +28,105 @@ def cell(made: OccupancyMap, x: float, y: float) -> int:
     return int(made.cells[row, column])
 
 
-def test_obstacles_ground_and_the_unseen() -> None:
-    ground, post, bridge = [4.2, 1.2, 0.0], [6.2, -2.3, 1.0], [8.2, 0.2, 4.0]
-    made = occupancy_map(scene(np.array([ground, post, bridge])), np.eye(4), T_BASE_SCENE, EXTENT)
-    assert made.cells.shape == (20, 40) and made.cells.dtype == np.int8
-    np.testing.assert_allclose(made.origin, [-10.0, -5.0])
-    assert cell(made, 4.2, 1.2) == 0 and cell(made, 6.2, -2.3) == 90 and cell(made, 8.2, 0.2) == -1
-    assert (made.cells == -1).sum() == 20 * 40 - 2
+def occupied(made: OccupancyMap) -> FloatArray:
+    """Centres (n, 2) of the occupied cells in the fixed frame."""
+    row, column = np.nonzero(made.cells >= 65)
+    return (np.stack((column, row), 1) + 0.5) * made.resolution + made.origin
 
 
-def test_gaussians_of_a_cell_add_up_as_in_rendering_and_large_gaussians_reach_far() -> None:
-    faint, dense = scene(np.array([[3.2, 0.2, 1.0]]), 0.2), scene(np.array([[3.3, 0.3, 0.5]]), 0.7)
-    both = replace(faint, **{n: torch.cat((getattr(faint, n), getattr(dense, n))) for n in PER_GAUSSIAN})
-    assert cell(occupancy_map(both, np.eye(4), T_BASE_SCENE, EXTENT), 3.2, 0.2) == 76  # 1 - 0.8 * 0.3
-    large = occupancy_map(scene(np.array([[3.2, 0.2, 1.0]]), scale=0.6), np.eye(4), T_BASE_SCENE, EXTENT)
-    assert [cell(large, 3.2 + dx, 0.2) for dx in (-1.1, -0.6, 0, 0.6, 1.1)] == [-1, 90, 90, 90, -1]
+def test_obstacles_are_occupied_what_rays_crossed_is_free_and_what_they_hide_is_unknown() -> None:
+    made = occupancy_map(seen_scene(CAR, BRIDGE), np.eye(4), T_BASE_SCENE, EXTENT)
+    assert made.cells.shape == (80, 160) and made.cells.dtype == np.int8
+    np.testing.assert_allclose(made.origin, [-5.0, -10.0])
+    assert cell(made, 8.1, 1.0) == 100
+    assert cell(made, 6.0, 1.0) == 0 and cell(made, 10.0, -2.0) == 0 and cell(made, 15.0, -2.0) == 0  # under the bridge
+    assert cell(made, 12.5, 1.3) == -1 and cell(made, -2.0, 0.0) == -1 and cell(made, 3.0, 8.0) == -1
+    places = occupied(made)
+    assert (np.abs(places - [10, 1]) <= [2.2, 1.2]).all()
+    assert (made.cells >= 0).mean() > 0.3
 
 
-PER_GAUSSIAN = (
-    *("means", "quaternions", "scales", "opacities", "colors", "velocities", "accelerations", "angular_velocities"),
-    *("angular_accelerations", "object_ids"),
-)
+@pytest.mark.parametrize("blur", [1, 2])
+def test_flying_pixels_behind_an_outline_occupy_nothing(blur: int) -> None:
+    scene = seen_scene(CAR, blur=blur)
+    made = occupancy_map(scene, np.eye(4), T_BASE_SCENE, EXTENT)
+    heights = estimate_ground(scene, T_BASE_SCENE)
+    assert heights is not None
+    means = scene.means.double().numpy() @ T_BASE_SCENE[:3, :3].T + T_BASE_SCENE[:3, 3]
+    behind = (means[:, 0] > 13) & (means[:, 0] < 24) & (means[:, 2] > 0.3) & (means[:, 2] < 2.0)
+    assert behind.sum() > 20  # there are such pixels
+    places = occupied(made)
+    assert len(places) and (places[:, 0] < 13).all() and cell(made, 8.1, 1.0) == 100
+
+
+@pytest.mark.parametrize(("height", "yaw"), [(1.5, 0.0), (0.6, 0.0), (0.0, 0.4)])
+def test_heights_count_from_the_ground_that_the_scene_shows_not_from_the_base(height: float, yaw: float) -> None:
+    ground = estimate_ground(seen_scene(CAR), at_mounting(height, yaw))
+    assert ground is not None
+    np.testing.assert_allclose(ground.T_ground_base[2], [0, 0, 1, 1.5 - height], atol=0.02)
+    assert ground.field.abs().max() < 0.05
+    expected = occupancy_map(seen_scene(CAR), np.eye(4), T_BASE_SCENE, EXTENT)
+    made = occupancy_map(seen_scene(CAR), rigid(rotation_matrix([0, 0, yaw]), [0, 0, 1.5 - height]),
+                         at_mounting(height, yaw), replace(EXTENT, ahead=0.0, size=(60.0, 60.0)))  # fmt: skip
+    for x, y in ((8.1, 1.0), (6.0, 1.0), (12.5, 1.3)):
+        assert cell(made, x, y) == cell(expected, x, y)
+
+
+def test_the_ground_between_cars_of_a_queue_is_found() -> None:
+    """Most of the image shows cars; the road is where nothing lies below."""
+    queue = [((8.0 + 8 * k, y, 0.75), (4.5, 1.9, 1.5)) for k in range(4) for y in (-3.2, 0.0, 3.2)]
+    ground = estimate_ground(seen_scene(*queue), T_BASE_SCENE)
+    assert ground is not None
+    np.testing.assert_allclose(ground.T_ground_base[2], [0, 0, 1, 0.0], atol=0.08)
 
 
 def test_guesses_leave_cells_unknown_and_an_empty_scene_all() -> None:
-    guessed = replace(scene(np.array([[3.2, 0.2, 1.0], [5.2, 0.2, 1.0]])), observed=torch.tensor([0.0, 1.0]))
-    made = occupancy_map(guessed, np.eye(4), T_BASE_SCENE, EXTENT)
-    assert cell(made, 3.2, 0.2) == -1 and cell(made, 5.2, 0.2) == 90
-    assert (occupancy_map(scene(np.zeros((0, 3))), np.eye(4), T_BASE_SCENE, EXTENT).cells == -1).all()
+    guessed = replace(seen_scene(CAR), observed=torch.zeros(len(seen_scene(CAR))))
+    for scene in (guessed, guessed.select(torch.zeros(0, dtype=torch.long))):
+        assert (occupancy_map(scene, np.eye(4), T_BASE_SCENE, EXTENT).cells == -1).all()
+
+
+def test_what_moves_is_elsewhere_later_and_leaves_unknown_cells() -> None:
+    scene = seen_scene(CAR, ((16.1, -3.0, 1.0), (2.0, 2.0, 2.0)), velocities=((5.0, 0.0, 0.0),))
+    now, later = occupancy_maps(scene, [0.0, 1.0], np.eye(4), T_BASE_SCENE, EXTENT)
+    assert (cell(now, 8.1, 1.0), cell(later, 8.1, 1.0), cell(later, 13.1, 1.0)) == (100, -1, 100)
+    assert cell(now, 15.2, -3.0) == cell(later, 15.2, -3.0) == 100
+    assert (now.cells == occupancy_map(scene, np.eye(4), T_BASE_SCENE, EXTENT).cells).all()
 
 
 def test_objects_without_gaussians_occupy_nothing() -> None:
-    """One of sixteen objects is there, and drives 2 m ahead in a second."""
-    still = scene(np.array([[3.2, 0.2, 1.0], [5.2, -1.3, 1.0]]))
-    ids, ahead = torch.tensor([0, 7]), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    centroids = torch.full((17, 3), torch.nan)  # nobody may look at those of empty slots
-    centroids[0], centroids[7] = 0.0, still.means[1]
-    moving = replace(still, object_ids=ids, velocities=ahead, centroids=centroids)
-    now, later = (occupancy_map(moving.at(t), np.eye(4), T_BASE_SCENE, EXTENT) for t in (0.0, 1.0))
-    assert (now.cells == occupancy_map(still, np.eye(4), T_BASE_SCENE, EXTENT).cells).all()
-    assert (cell(later, 3.2, 0.2), cell(later, 7.2, -1.3), cell(later, 5.2, -1.3)) == (90, 90, -1)
-    assert (later.cells >= 0).sum() == 2
+    scene = seen_scene(CAR, velocities=((2.0, 0.0, 0.0),))
+    ids, centroids = scene.object_ids * 7, torch.full((17, 3), torch.nan)  # nobody may look at those of empty slots
+    centroids[0], centroids[7] = scene.centroids[0], scene.centroids[1]
+    slotted = replace(scene, object_ids=ids, centroids=centroids)
+    for t in (0.0, 1.0):
+        a, b = (occupancy_maps(s, [t], np.eye(4), T_BASE_SCENE, EXTENT)[0] for s in (scene, slotted))
+        assert (a.cells == b.cells).all()
 
 
-turns = st.floats(-3, 3)
+@settings(max_examples=8, deadline=None)
+@given(st.floats(-3, 3), st.floats(-1e5, 1e5), st.floats(-1e5, 1e5))
+def test_everything_lies_where_the_fixed_frame_has_it(yaw: float, x: float, y: float) -> None:
+    T = rigid(rotation_matrix([0, 0, yaw]), [x, y, 7.0])
+    made = occupancy_map(seen_scene(CAR), T, T_BASE_SCENE, MapExtent((60.0, 60.0), 0.25, (0.3, 2.0), 20.0))
+    places = (occupied(made) - [x, y]) @ T[:2, :2]  # in the base's frame
+    assert len(places) > 5 and (np.abs(places - [10, 1]) <= [2.3, 1.3]).all()
+    # Cells lie on multiples of the resolution wherever the base is; the middle of the map is 20 m ahead of it.
+    assert np.allclose(made.origin / 0.25, np.round(made.origin / 0.25))
+    center = made.origin + 30.0
+    assert np.abs(center - (T @ [20, 0, 0, 1])[:2]).max() <= 0.13
 
 
-@settings(max_examples=40, deadline=None)
-@given(turns, st.floats(-1e5, 1e5), st.floats(-1e5, 1e5), st.integers(0, 2**31))
-def test_everything_lies_where_the_fixed_frame_has_it(yaw: float, x: float, y: float, seed: int) -> None:
-    T_fixed_base = rigid(rotation_matrix([0, 0, yaw]), [x, y, 7.0])
-    points = np.random.default_rng(seed).uniform([-3, -3, 0.5], [3, 3, 1.8], (20, 3))
-    made = occupancy_map(scene(points, scale=1e-6), T_fixed_base, T_BASE_SCENE, EXTENT)
-    assert (made.cells >= 0).sum() <= 20
-    for px, py, _ in points @ T_fixed_base[:3, :3].T + T_fixed_base[:3, 3]:
-        near = [cell(made, px + dx, py + dy) for dx in (-1e-4, 1e-4) for dy in (-1e-4, 1e-4)]
-        assert max(near) >= 90
-    # Cells lie on multiples of the resolution wherever the base is, which is near the middle.
-    assert np.allclose(made.origin / 0.5, np.round(made.origin / 0.5))
-    assert np.abs(made.origin + np.array([10 - x, 5 - y])).max() <= 0.25 + 1e-6
+def test_maps_are_compared_with_lidar() -> None:
+    made = occupancy_map(seen_scene(CAR), np.eye(4), T_BASE_SCENE, EXTENT)
+    random = np.random.default_rng(0)
+    road = np.column_stack((random.uniform(4, 7.7, 300), random.uniform(-1, 2, 300), random.normal(0, 0.02, 300)))
+    rear = np.column_stack((np.full(50, 8.0), random.uniform(0.2, 1.8, 50), random.uniform(0.4, 1.4, 50)))
+    lamp = np.column_stack((np.full(9, 6.0), np.full(9, -0.5), np.linspace(0.4, 1.9, 9)))  # the scene has none
+    points = np.concatenate((road, rear, lamp))
+    heights = road_heights(points, 0.2)
+    np.testing.assert_allclose(heights[300:], points[300:, 2], atol=0.1)
+    counts = compare_with_lidar(made, points, heights, np.array([0, 0, 1.5]), EXTENT)
+    assert counts.false_occupied[0] == 0 and counts.called_free[0] > 0.95 * counts.free[0] > 0
+    assert counts.obstacles[0] == counts.found[0] + 1 and 0.8 < counts.recall < 1
+    assert total([counts, counts]).free[0] == 2 * counts.free[0]

@@ -16,7 +16,7 @@ from pixel4d_ros.outputs.occupancy import OCCUPIED, MapExtent, OccupancyMap
 
 RANGES = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0))  # metres from the camera
 GROUND_BAND = 0.2  # metres: LiDAR points within this of the road's plane are on the ground
-LOCAL, RISE = 3.0, 0.6  # metres: the ground is looked for so far around a point, and up to so high above the plane
+LOCAL, RISE = 2.5, 0.5  # metres: the ground is looked for so far around a point, and up to so high above the plane
 TOLERANCE = (0.5, 0.05)  # metres, and share of the distance, within which an obstacle counts as found
 
 
@@ -64,11 +64,11 @@ def road_heights(points: FloatArray, lowest: float = -1.2) -> FloatArray:
         near = np.abs(points[:, 2] - A @ plane) < band
         plane = np.linalg.lstsq(A[near], points[near, 2], rcond=None)[0]
     heights: FloatArray = points[:, 2] - A @ plane
-    cells = np.floor(points[:, :2] / (LOCAL / 3)).astype(int)
+    cells = np.floor(points[:, :2] / (LOCAL / 2.5)).astype(int)
     cells -= cells.min(0)
     lowest_there = np.full(cells.max(0) + 1, RISE)
     np.minimum.at(lowest_there, tuple(cells.T), heights)
-    local = minimum_filter(lowest_there, 3).clip(-RISE, RISE)
+    local = minimum_filter(lowest_there, 5).clip(-RISE, RISE)
     local = np.where(local >= RISE, 0.0, local)
     return heights - np.asarray(local)[tuple(cells.T)]
 

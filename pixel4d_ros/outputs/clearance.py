@@ -90,8 +90,8 @@ def clearance(
     """Distances along the paths T_scene_base (P, T, 4, 4) of the base at times (T,) s after the image.
 
     T_base_scene (4, 4): the mounting, which also says where the base is now. What is higher than heights[0] and lower
-    than heights[1] metres above the ground (estimated from the scene) counts, but for flying pixels (find_obstacles) and
-    for what is inside the footprint now: the vehicle itself. All is measured along the ground.
+    than heights[1] metres above the ground (estimated from the scene) counts. Flying pixels do not, nor
+    does what is inside the footprint now: the vehicle itself. All is measured along the ground.
     """
     ground = estimate_ground(scene, T_base_scene) or Ground.flat()
     T_ground_scene = ground.T_ground_base @ T_base_scene

@@ -2,9 +2,9 @@
 """What of a scene can be hit: Gaussians above the ground, without the flying pixels at outlines.
 
 At an outline the predicted depth passes from the near thing to the far one over a few pixels. These flying pixels lie
-along their rays, far apart. What they have not is area across the rays: a metre of a wall shows a pixel-filling surface
-to the camera, a metre of such a tail almost none. So each Gaussian counts with the area that it turns to the camera,
-summed over cells of the ground, and cells with little area hold no obstacle.
+along their rays, far apart: as a surface they are seen almost edge-on, and a metre of such a tail turns little area
+to the camera. So each Gaussian counts with the area that it turns to the camera, less where it is seen edge-on. The
+areas are summed over cells of the ground, and cells with little area hold no obstacle.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from pixel4d_ros.scene import DynamicGaussians
 
 OBSERVED = 0.5  # Gaussians that the image showed less than this are guesses
 MIN_OPACITY = 0.2
+EDGE_ON = (
+    0.06,
+    0.12,
+)  # cosine of ray and normal: a surface below the first is a tail, above the second it counts fully
 CELL = 0.25  # metres of the cells in which the area is summed
 # m^2 that an obstacle turns to the camera in a cell of CELL, at the reference range. Farther away less is asked for,
 # as the predicted depth spreads things along their rays in proportion to the distance.
-MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.02, 8.0, 1.5
+MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.02, 8.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Obstacles:
 
 
 def frontal_area(scene: DynamicGaussians) -> Tensor:
-    """Area (N,) in m^2 that each Gaussian turns to the camera at the scene's origin, times its opacity.
+    """Area (N,) in m^2 that each Gaussian turns to the camera at the scene's origin, times its opacity; 0 edge-on.
 
     A flat Gaussian with standard deviations s1, s2 weighs 2 pi s1 s2.
     """
@@ -47,8 +51,11 @@ def frontal_area(scene: DynamicGaussians) -> Tensor:
     normal = axes.gather(2, scene.scales.argmin(1)[:, None, None].expand(-1, 3, 1))[..., 0]
     ray = torch.nn.functional.normalize(scene.means, dim=1)
     facing = (normal * ray).sum(1).abs()
-    # Seen from the side, a Gaussian still shows its thickness.
-    return 2 * torch.pi * scene.opacities * (long * mid * facing + mid * thin * (1 - facing))
+    # Balls and needles have no side from which they are thin.
+    flat = thin < 0.5 * mid
+    surface = ((facing - EDGE_ON[0]) / (EDGE_ON[1] - EDGE_ON[0])).clamp(0, 1)
+    area = torch.where(flat, long * mid * facing * surface, long * mid)
+    return 2 * torch.pi * scene.opacities * area
 
 
 def find_obstacles(

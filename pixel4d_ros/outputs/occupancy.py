@@ -66,7 +66,7 @@ def occupancy_maps(
     """Maps of the scene at times (s), all of the same cells of a fixed frame (z up), given the base's pose at t = 0.
 
     Obstacles are what find_obstacles finds between extent.heights above the ground, which is estimated from the scene
-    (else it is the base's x-y plane). A cell's value is 1 - exp(-e) in percent, e being the evidence of the obstacles in
+    (else it is the base's x-y plane). A cell's value is 1 - exp(-e) in percent, with the evidence e of the obstacles in
     it (see Obstacles), and 100 from OCCUPIED on. Free are cells that rays crossed on their way to
     ground farther away. Guesses make cells neither free nor occupied. Cells lie on multiples of the resolution, so that
     the maps of a moving base match.
@@ -151,7 +151,7 @@ def _crossed(
     nearest = torch.full_like(farthest, math.inf).scatter_reduce(0, sector, reach, "amin")
     sector, reach = _polar(found.points[found.observed][:, :2] - eye, count)
     blocked = torch.full_like(farthest, math.inf).scatter_reduce(0, sector, reach, "amin")
-    end = torch.minimum(farthest, blocked)
+    end = torch.minimum(farthest + grid.resolution / 2, blocked)
     # The cells' centres, at the ground's height, as the camera sees them.
     y, x = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.columns), indexing="ij")
     places = torch.stack((x, y), -1).double().view(-1, 2).to(eye.device) + 0.5
@@ -160,7 +160,7 @@ def _crossed(
     height = float(rigid_inverse(T_ground_fixed)[2, 3])
     centers = to_frame(torch.nn.functional.pad(places, (0, 1), value=height), T_ground_fixed)[:, :2]
     sector, reach = _polar(centers - eye, count)
-    return (reach >= nearest[sector] - grid.resolution / 2) & (reach <= end[sector] + grid.resolution / 2)
+    return (reach >= nearest[sector] - grid.resolution / 2) & (reach <= end[sector])
 
 
 def _polar(offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ PARAMETERS = {
     "num_samples": 2,
     "diagnostics_period": 0.2,
     "occupancy.steps": "[0, 3]",
-    "occupancy.heights": "[-1.0, 1.0]",
+    "occupancy.heights": "[0.3, 2.0]",
     "occupancy.size": "[40.0, 20.0]",
 }
 
