@@ -1,0 +1,119 @@
+"""A console warning within five seconds when inputs are missing: which, why, and what the graph offers instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pixel4d_ros.logs.streams import COMPRESSED_IMAGE, IMAGE, NOT_PICTURES, base_name
+
+PERIOD_S = 4.0  # so that the first warning comes within five seconds
+REPEATED_S = 20.0  # from one warning to the next
+SHOWN = 5  # candidates that a line names at most
+
+Graph = Mapping[str, Sequence[str]]  # topic: its message types, as pkg/msg/Name
+
+
+@dataclass(frozen=True)
+class WatchedInput:
+    """An input of the node: its name, the topic after remapping, the message type, and whether it must be there."""
+
+    name: str
+    topic: str
+    type: str
+    required: bool = False
+
+
+def missing_inputs(inputs: Sequence[WatchedInput], seen: set[str], graph: Graph) -> list[str]:
+    """A line for each required input that was not seen, and for optional ones where the graph offers some.
+
+    graph: topics that somebody publishes. Each line names the cause and what to set.
+    """
+    lines = []
+    for wanted in inputs:
+        if wanted.name in seen:
+            continue
+        types = graph.get(wanted.topic, ())
+        if wanted.type in types:
+            line = f"{wanted.topic} has a publisher, but no message came: is it paused, or its QoS incompatible?"
+        elif types:
+            line = f"{wanted.topic} carries {', '.join(types)}, not {wanted.type}{_cure(wanted, types)}"
+        else:
+            offered = candidates(wanted, graph)
+            if not (wanted.required or offered):
+                continue
+            line = f"nobody publishes {wanted.topic} ({wanted.type}){_offer(wanted, offered)}"
+        lines.append(f"no {wanted.name} yet: {line}")
+    return lines
+
+
+def candidates(wanted: WatchedInput, graph: Graph) -> list[str]:
+    """Topics of the graph that this input could be remapped to, the likeliest first."""
+    kinds = {IMAGE, COMPRESSED_IMAGE} if wanted.type in (IMAGE, COMPRESSED_IMAGE) else {wanted.type}
+
+    def fits(topic: str) -> bool:
+        if not kinds & set(graph[topic]):
+            return False
+        if wanted.name == "depth":
+            return "depth" in topic.lower()
+        return wanted.name != "image" or not any(word in topic.lower() for word in NOT_PICTURES)
+
+    return sorted(filter(fits, graph), key=lambda topic: (wanted.type not in graph[topic], topic))
+
+
+def _offer(wanted: WatchedInput, offered: list[str]) -> str:
+    if not offered:
+        return f"; no topic of that type is there (is ROS_DOMAIN_ID right?): remap {wanted.name} when there is one"
+    more = f" and {len(offered) - SHOWN} more" if len(offered) > SHOWN else ""
+    compressed = any(base_name(topic) != topic for topic in offered[:1])
+    transport = " and set image_transport to compressed" if compressed and wanted.name == "image" else ""
+    return f": remap {wanted.name} to {', '.join(offered[:SHOWN])}{more}{transport}"
+
+
+def _cure(wanted: WatchedInput, types: Sequence[str]) -> str:
+    parameter = {"image": "image_transport", "depth": "depth.transport", "trajectory": "trajectory_type"}.get(
+        wanted.name
+    )
+    if parameter is None:
+        return ": remap it to another topic"
+    value = types[0].replace("/msg/", "/")
+    if parameter != "trajectory_type":
+        value = "compressed" if COMPRESSED_IMAGE in types else "raw"
+    return f": set {parameter} to {value}"
+
+
+class InputWatch:
+    """Looks at the graph some seconds after activation, and warns until every required input was seen."""
+
+    def __init__(self, node: Any, inputs: Sequence[WatchedInput], seen: Callable[[], set[str]]) -> None:
+        """seen: names of the inputs from which messages came."""
+        from rclpy.clock import Clock, ClockType
+
+        self._node, self._inputs, self._seen = node, inputs, seen
+        self._warned: list[str] = []
+        self._ticks = 0
+        # Steady: simulated time stands until a log is played.
+        self._timer = node.create_timer(PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _look(self) -> None:
+        seen = self._seen()
+        if all(wanted.name in seen for wanted in self._inputs if wanted.required):
+            self.stop()
+        lines = missing_inputs(self._inputs, seen, published(self._node))
+        self._ticks += 1
+        if lines and (lines != self._warned or self._ticks * PERIOD_S % REPEATED_S < PERIOD_S):
+            self._node.get_logger().warning("\n  ".join(["inputs are missing:", *lines]))
+        self._warned = lines
+
+    def stop(self) -> None:
+        """No more warnings."""
+        self._timer.cancel()
+        self._node.destroy_timer(self._timer)
+
+
+def published(node: Any) -> dict[str, list[str]]:
+    """Topics that somebody else than this node publishes, with their types."""
+    own = node.get_fully_qualified_name() + "/"
+    topics = node.get_topic_names_and_types()
+    return {name: types for name, types in topics if not name.startswith(own) and node.count_publishers(name)}
