@@ -116,10 +116,13 @@ def ground_colors(road: Road, p: Tensor, footprint: Tensor, kerb: Tensor) -> Ten
     fine = fractal(flat, seed, footprint, 9.0, 3)
     broad = fractal(flat, seed + 5, footprint, 0.35, 3)
     color = _asphalt(road, flat, across, off, soft, fine, broad)
-    beyond = _verge(road, flat, footprint, fine, broad)
-    paving = _paving(road, flat, across, soft, broad, fine)
-    color = torch.where((off > 0)[:, None], paving, color)
-    color = mix(color, beyond, ((off - road.pavement) / soft + 0.5).clamp(0, 1))
+    # Each kind of ground is made where it shows.
+    off_road, grown = off > 0, ((off - road.pavement) / soft + 0.5).clamp(0, 1)
+    i = off_road.nonzero()[:, 0]
+    color[i] = _paving(Road(road.values[i]), flat[i], across[i], soft[i], broad[i], fine[i])
+    i = (grown > 0).nonzero()[:, 0]
+    verge = _verge(Road(road.values[i]), flat[i], footprint[i], fine[i], broad[i])
+    color[i] = mix(color[i], verge, grown[i])
     stone = ((kerb | (off > 0)) & (off < 0.16) & (road.kerb > 0.03)).float()
     kerb_color = (0.3 + 0.07 * fine + 0.05 * broad) * (
         1 - 0.35 * (1 - band((x % 1.0) - 0.5, 0.48, soft)) * fade(soft, 1.0)

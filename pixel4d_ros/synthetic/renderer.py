@@ -156,7 +156,11 @@ def _hidden_depth(
     n = torch.arange(len(asked), device=K.device)[:, None, None]
     groups = torch.where(primitive >= 0, placed.primitives.group[n, primitive.clamp(min=0)], -1.0)
     origins = T_world_camera[:, :3, 3]
-    depth, _ = first_hits(placed, origins, rays, *_screen(placed, T_world_camera, K, size), groups)
+    boxes, (low, high) = _screen(placed, T_world_camera, K, size)
+    # Tiles that show ground and sky alone need not be traced.
+    asked_for = (primitive >= 0).any(-1)[..., None]
+    tiles = torch.where(asked_for, low, torch.inf), torch.where(asked_for, high, -torch.inf)
+    depth, _ = first_hits(placed, origins, rays, boxes, tiles, groups)
     ground, _ = intersect_ground(Road(worlds.road.values[world[asked]]), origins, rays.flatten(1, 2))
     depth = torch.minimum(depth, ground.view(depth.shape))
     return torch.where((primitive >= 0) & torch.isfinite(depth) & (depth > front), depth, 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.synthetic.clutter import add_clutter
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
@@ -31,6 +32,9 @@ def make_room(seed: int) -> WorldLayout:
     taken = _furniture(out, rng, half)
     camera = _camera(rng, half, taken)
     actors = _moving(out, rng, half, camera)
+    times = np.linspace(-0.5, 3, 8)
+    paths = [camera(times)[:, :2, 3], *(actor.at(times)[0][:, :2] for actor in actors)]
+    add_clutter(out, np.random.default_rng([seed, 9]), half, np.concatenate(paths))
     warm = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.0)])
     lamp = np.array([*(rng.uniform(-0.6, 0.6, 2) * half[:2]), 2 * half[2] - 0.15])
     ambient = rng.uniform(0.35, 0.8) * np.array([1.0, 0.98, 0.95])

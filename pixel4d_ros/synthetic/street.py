@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from pixel4d_ros.synthetic.furniture import add_details
+from pixel4d_ros.synthetic.facades import add_fronts
+from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, Plan, clear, make_plan
@@ -39,7 +40,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     scenario = draw_scenario(more) if given is None else Scenario.NONE
     plan, speed = prepare(more, plan, scenario, speed)
     out = Builder()
-    _houses(out, rng, plan)
+    _houses(out, rng, plan, np.random.default_rng([seed, 9]))
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
@@ -57,7 +58,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)
 
 
-def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
+def _houses(out: Builder, rng: Generator, plan: Plan, more: Generator) -> None:
     if plan.style == COUNTRY and rng.uniform() < 0.6:
         return
     for side in (-1, 1):
@@ -80,6 +81,9 @@ def _houses(out: Builder, rng: Generator, plan: Plan) -> None:
         gabled = rng.uniform(size=n) < (0.75 if town else 0.95)
         half = np.column_stack((half_x, half_y, half_z))
         add_houses(out, rng, point[keep], heading[keep], half[keep], gabled[keep])
+        seen = keep & (s > -8) & (s < NEARBY)
+        shops = float(more.choice([0.0, 0.3, 0.8])) if town else 0.05
+        add_fronts(out, more, point[seen], heading[seen], half[seen], side, shops)
         if (plan.style == SUBURB and rng.uniform() < 0.6) or (town and setback.min() > plan.pavement + 3):
             _fence(out, rng, plan, side)
 

@@ -58,7 +58,7 @@ class Placed:
 
 
 def _box_of(points: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Least and greatest coordinates (..., 2) of points (..., C, 2)."""
+    """Least and greatest coordinates (..., D) of points (..., C, D)."""
     if valid is None:
         return points.amin(-2), points.amax(-2)
     far = torch.inf
@@ -90,10 +90,12 @@ def find_pairs(
 ) -> Iterator[tuple[int, bool, Tensor, Tensor, Tensor]]:
     """Pairs whose rectangles overlap: (shape, perforated, view, tile, primitive), indices of at most `limit` pairs.
 
-    tile_low, tile_high (N or 1, T, 2); low, high (N, P, 2); shape and perforated (N, P).
+    tile_low, tile_high (N or 1, T, D); low, high (N, P, D); shape and perforated (N, P).
     """
-    touching = (low[:, None, :, 0] <= tile_high[:, :, None, 0]) & (high[:, None, :, 0] >= tile_low[:, :, None, 0])
-    touching &= (low[:, None, :, 1] <= tile_high[:, :, None, 1]) & (high[:, None, :, 1] >= tile_low[:, :, None, 1])
+    touching = torch.ones((), dtype=torch.bool, device=low.device)
+    for axis in range(low.shape[-1]):
+        touching = touching & (low[:, None, :, axis] <= tile_high[:, :, None, axis])
+        touching &= high[:, None, :, axis] >= tile_low[:, :, None, axis]
     for kind, holes in _KINDS:
         n, t, p = (touching & ((shape == kind) & (perforated == holes))[:, None]).nonzero(as_tuple=True)
         for start in range(0, len(n), limit):
@@ -186,9 +188,10 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
     across = torch.nn.functional.normalize(
         torch.stack((-sun[:, 1], sun[:, 0], torch.zeros_like(sun[:, 0])), -1), dim=-1
     )
-    plane = torch.stack((across, torch.linalg.cross(sun, across, dim=-1)), -1)  # (N, 3, 2)
-    tiles = _box_of(points @ plane[:, None], lit)
-    boxes = _box_of(placed.corners() @ plane[:, None])
+    axes = torch.stack((across, torch.linalg.cross(sun, across, dim=-1), sun), -1)  # (N, 3, 3)
+    tiles, boxes = _box_of(points @ axes[:, None], lit), _box_of(placed.corners() @ axes[:, None])
+    # What lies nearer to the sun than the whole tile, however far, may shade it.
+    tiles[1][..., 2] = torch.inf
     unit_sun = (placed.to_unit @ sun[:, None, :, None])[..., 0]
     lane = torch.arange(R, device=points.device)
     shape, perforated = placed.primitives.shape, has_holes(placed.primitives.material)
