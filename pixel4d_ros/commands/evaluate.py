@@ -247,7 +247,7 @@ def _held_out_images(path: Path) -> list[Clip]:
 
 def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iterator[Clip]:
     """The clips at a path. notes: gets those that cannot be opened (None: the first such one raises ValueError)."""
-    from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
+    from pixel4d_ros.datasets.box_labels import labelled
     from pixel4d_ros.datasets.open import good_clips, open_clips
     from pixel4d_ros.datasets.residual_motion import with_residual_masks
 
@@ -259,9 +259,7 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
             raise
         clips, failures = iter(()), [str(error)]
     for clip in clips if notes is None else good_clips(clips, failures):
-        labels = box_file(Path(data), clip.name)
-        if labels is not None:
-            clip = with_box_labels(clip, labels)
+        clip = labelled(clip, Path(data))
         if args.start or args.count is not None:
             stop = len(clip) if args.count is None else args.start + args.count
             clip = clip.part(args.start, stop)

@@ -18,10 +18,12 @@ import numpy as np
 
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.detection_topic import read_detections
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.geometry.rotations import FloatArray, rigid
 
 SUFFIX = ".boxes.json"
+LOG_SUFFIXES = (".mcap", ".db3", ".bag")
 MOVES = 0.5  # m/s over ground from which on a labelled thing counts as moving
 SAME_STAMP = 0.02  # s: labels belong to the image whose stamp is that near
 
@@ -30,6 +32,20 @@ def box_file(log: Path, name: str) -> Path | None:
     """The labels beside a log, or beside the log of that name in a folder; None where there are none."""
     path = (log if log.is_dir() else log.parent) / f"{name}{SUFFIX}"
     return path if path.is_file() else None
+
+
+def labelled(clip: Clip, path: Path) -> Clip:
+    """A clip of the log, folder of logs or other data set at path, with boxes if any are known.
+
+    Those of the clip itself, else of the file beside its log, else of the log's detections. Raises DatasetError.
+    """
+    file = box_file(path, clip.name)
+    if clip.boxes is not None or file is not None:
+        return clip if clip.boxes is not None or file is None else with_box_labels(clip, file)
+    logs = (path, *(path / f"{clip.name}{suffix}" for suffix in LOG_SUFFIXES))
+    log = next((p for p in logs if p.suffix in LOG_SUFFIXES and p.is_file()), None)
+    boxes = None if log is None else read_detections(log, clip.times, clip.poses, SAME_STAMP)
+    return clip if boxes is None else replace(clip, boxes=boxes)
 
 
 def with_box_labels(clip: Clip, path: Path) -> Clip:

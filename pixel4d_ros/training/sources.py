@@ -12,7 +12,7 @@ import torch.distributed as dist
 from numpy.random import Generator
 from tqdm import tqdm
 
-from pixel4d_ros.datasets.box_labels import box_file, with_box_labels
+from pixel4d_ros.datasets.box_labels import labelled
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.open import open_clips
@@ -149,14 +149,8 @@ def _read_clips(source: Source) -> list[Clip]:
     elif is_depth_folder(path):
         clips = read_depth_folder(path, "train")
     else:
-        clips = [_with_boxes(clip, path) for clip in open_clips(path) if clip.name not in HELD_OUT_LOGS]
+        clips = [labelled(clip, path) for clip in open_clips(path) if clip.name not in HELD_OUT_LOGS]
     return clips if source.labels else [_unlabelled(clip) for clip in clips]
-
-
-def _with_boxes(clip: Clip, path: Path) -> Clip:
-    """The clip with the boxes that lie beside its log, unless it has its own."""
-    file = None if clip.boxes is not None else box_file(path, clip.name)
-    return clip if file is None else with_box_labels(clip, file)
 
 
 def _unlabelled(clip: Clip) -> Clip:
