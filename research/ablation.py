@@ -36,7 +36,7 @@ COMMAND = "python research/ablation.py"
 ROAD = "kitti_0002"
 ROOMS = ("indoor_desk", "indoor_room5", "indoor_livingroom")
 LABELS = {part: f"without {part}" for part in PARTS} | {"hidden": "without the second layer"}
-TRAINED = {  # what a --trained folder may hold: name -> row, part that the weights themselves say they lack
+TRAINED = {  # what a --trained folder may hold: name -> row, part missing by the metadata of the weights
     "baseline": (BASELINE, ""),
     "baseline_again": (f"{BASELINE}, another seed", ""),
     **{f"without_{part}": (label, part) for part, label in LABELS.items()},
@@ -108,7 +108,7 @@ def steps_of(path: Path, part: str) -> str:
     lacks = metadata.get("without", "")
     if lacks != part:
         raise WeightsError(
-            f"{path} was trained without {lacks or 'nothing'}, its name says {part or 'nothing'}: rename it"
+            f"{path} was trained without {lacks or 'nothing'}, its name claims {part or 'nothing'}: rename it"
         )
     return metadata.get("steps", "?")
 

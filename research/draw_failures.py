@@ -3,7 +3,7 @@
     python research/draw_failures.py docs/failures.jpg
 
 The worlds are synthetic ones of held-out seeds, on which `pixel4d evaluate synthetic-street:8` and
-`synthetic-room:8` measure, too. The model card tells of these failures.
+`synthetic-room:8` measure, too. The model card describes these failures.
 """
 
 from __future__ import annotations

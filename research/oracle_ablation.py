@@ -3,7 +3,7 @@
     python research/oracle_ablation.py [COUNT]      # of synthetic streets (default: 8); prints a Markdown table
 
 The streets are those of `pixel4d evaluate synthetic-street:COUNT`, whose masks, motion and depth are known exactly.
-Much further than the last row no network can come: what is then still wrong, one image hardly shows.
+The last row bounds any network: one image does not show the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pixel4d_ros.scene import DynamicGaussians, Motion
 
 SAMPLES = 8
 FARTHER = 3.0  # times farther or nearer than the object in its pixel, and a Gaussian is not part of that
-ROWS: dict[str, tuple[str, ...] | None] = {  # what is told besides the motion of objects; None: nothing at all
+ROWS: dict[str, tuple[str, ...] | None] = {  # true parts besides the motion of objects; None: none at all
     "as predicted": None,
     "true motion of the objects found": (),
     "and their depth, by one factor each": ("distance",),
@@ -64,8 +64,8 @@ class Truth:
         return Truth(torch.where(there, ids.long(), 0), torch.where(there, factors, 1.0), motions, seen)
 
 
-class Told(Forecaster):
-    """A forecaster that is told parts of the truth about a clip's first frame, see ROWS."""
+class OracleForecaster(Forecaster):
+    """A forecaster with parts of a clip's first frame replaced by the truth, see ROWS."""
 
     def __init__(self, forecaster: Forecaster, clip: Clip, parts: Collection[str] | None) -> None:
         super().__init__(forecaster.predictor)
@@ -74,10 +74,10 @@ class Told(Forecaster):
     def predict(self, *args: Any, **options: Any) -> DynamicGaussians:
         """The predicted scene with those parts as they are."""
         scene = super().predict(*args, **options)
-        return scene if self.parts is None else told(scene, Truth.of(scene, self.clip), self.parts)
+        return scene if self.parts is None else with_truth(scene, Truth.of(scene, self.clip), self.parts)
 
 
-def told(scene: DynamicGaussians, truth: Truth, parts: Collection[str]) -> DynamicGaussians:
+def with_truth(scene: DynamicGaussians, truth: Truth, parts: Collection[str]) -> DynamicGaussians:
     """A scene whose objects move as they really do, with more parts replaced by the truth; without other futures."""
     ids = truth.ids if "masks" in parts else scene.object_ids
     scene = replace(scene, object_ids=ids, futures=())
@@ -103,11 +103,13 @@ def _owner(truth: Truth, members: Tensor) -> int:
 
 
 def measure(forecaster: Forecaster, seed: int) -> list[Evaluation]:
-    """One street for each of ROWS; with several futures where nothing is told."""
+    """One street for each of ROWS; with several futures where nothing is replaced."""
     worlds, protocol = WorldSet("street", 1, seed), Protocol()
     clip = make_clip(seed, worlds.kind, protocol.frames, protocol.step, worlds.size)
     return [
-        evaluate_worlds(Told(forecaster, clip, parts), worlds, Protocol(samples=SAMPLES if parts is None else 1))
+        evaluate_worlds(
+            OracleForecaster(forecaster, clip, parts), worlds, Protocol(samples=SAMPLES if parts is None else 1)
+        )
         for parts in ROWS.values()
     ]
 

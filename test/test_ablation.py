@@ -91,7 +91,7 @@ def test_networks_are_compared_image_by_image() -> None:
 def test_a_folder_of_trained_networks_is_checked_before_it_is_evaluated(weights: Path, tmp_path: Path) -> None:
     assert list(ablation.find_trained(weights)) == ["baseline", "without_motion"]
     assert ablation.steps_of(weights / "without_motion.safetensors", "motion") == "8"
-    with pytest.raises(WeightsError, match="was trained without motion, its name says nothing"):
+    with pytest.raises(WeightsError, match="was trained without motion, its name claims nothing"):
         ablation.steps_of(weights / "without_motion.safetensors", "")
     (tmp_path / "baseline.safetensors").write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="damaged"):

@@ -169,7 +169,7 @@ def test_json_of_a_run(written: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="floors are there on CUDA")
 def test_floors_are_left_out_without_cuda_and_it_is_said(measured: Benchmark) -> None:
     assert all(f.floors is None and f.ratio is None and f.memory is None for f in measured.sizes[0].forecasts)
-    assert "floors are measured on CUDA only" in describe(measured)
+    assert "lower bounds are measured on CUDA only" in describe(measured)
 
 
 def test_json_is_read_as_it_was_written(measured: Benchmark, written: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_ratio_to_the_floors(measured: Benchmark) -> None:
     times = replace(measured.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), floors=floors)
     assert times.ratio == 1.6
     text = describe(with_forecast(measured, times))
-    assert "floor: encoder alone" in text and "1.60" in text
+    assert "lower bound: encoder alone" in text and "1.60" in text
 
 
 def test_frames_that_differ_from_eager_ones_are_an_error(

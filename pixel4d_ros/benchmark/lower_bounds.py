@@ -1,7 +1,4 @@
-"""What no forecast on this machine could be faster than: its encoder alone, and the rasterizer alone.
-
-Both are measured in the same run, as machines and their moods differ.
-"""
+"""Lower bounds of a forecast's time on this machine: its encoder alone, and the rasterizer alone, in the same run."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from pixel4d_ros.scene import DynamicGaussians
 
 
 @torch.inference_mode()
-def encoder_floor(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
+def encoder_bound(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
     """The predictor's encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
     network = Network()
     load_weights(network, weights or shipped_weights())
@@ -38,11 +35,11 @@ def encoder_floor(weights: Path | None, task: Task, device: torch.device, effort
         recorded.graph.replay()
         watch.lap("encoder")
 
-    return measure_laps(run, device, effort, "floor: encoder")["encoder"]
+    return measure_laps(run, device, effort, "lower bound: encoder")["encoder"]
 
 
 @torch.inference_mode()
-def rasterizer_floor(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
+def rasterizer_bound(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
     """The rasterizer on as many views as the task has, its inputs made beforehand, all of the scene as it stands."""
     views = still_views(task, scene)
 
@@ -50,7 +47,7 @@ def rasterizer_floor(task: Task, scene: DynamicGaussians, effort: Effort) -> Spr
         rasterize(views)
         watch.lap("rasterizer")
 
-    return measure_laps(run, scene.means.device, effort, "floor: rasterizer")["rasterizer"]
+    return measure_laps(run, scene.means.device, effort, "lower bound: rasterizer")["rasterizer"]
 
 
 def still_views(task: Task, scene: DynamicGaussians) -> GaussianViews:

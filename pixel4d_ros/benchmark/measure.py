@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pixel4d_ros.benchmark.lower_bounds import encoder_floor, rasterizer_floor
+from pixel4d_ros.benchmark.lower_bounds import encoder_bound, rasterizer_bound
 from pixel4d_ros.benchmark.node_times import Feed, NodeTimes
 from pixel4d_ros.benchmark.results import (
     Agreement,
@@ -33,7 +33,7 @@ from pixel4d_ros.evaluation.tables import counted
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.scene import DynamicGaussians
 
-NO_FLOORS = "floors are measured on CUDA only: the encoder as a CUDA graph, and gsplat"
+NO_LOWER_BOUNDS = "lower bounds are measured on CUDA only: the encoder as a CUDA graph, and gsplat"
 
 Frames = NDArray[np.uint8]
 
@@ -61,8 +61,8 @@ class BenchmarkPlan:
 
 
 @dataclass(frozen=True)
-class _Fast:
-    """What the fast path gave for one case."""
+class _FastPath:
+    """Measurements of the fast path for one case."""
 
     total: Spread
     stages: dict[str, Spread]
@@ -84,7 +84,7 @@ def run_benchmark(plan: BenchmarkPlan) -> Benchmark:
     for source in tqdm(sources, "benchmark", unit="size", leave=False):
         times, path = measure_size(plan, source)
         found.append(times)
-    notes = () if device.type == "cuda" else (NO_FLOORS,)
+    notes = () if device.type == "cuda" else (NO_LOWER_BOUNDS,)
     return Benchmark(machine(device), path, weights, tuple(found), notes=notes)
 
 
@@ -135,13 +135,13 @@ def measure_size(plan: BenchmarkPlan, source: SourceImage) -> tuple[SizeTimes, s
     return SizeTimes(size, source.origin, gaussians, forecasts, candidates), path
 
 
-def _measure(forecaster: Forecaster, task: Task, effort: Effort) -> _Fast:
+def _measure(forecaster: Forecaster, task: Task, effort: Effort) -> _FastPath:
     device, name = forecaster.device, _name(task)
     with peak_memory(device) as peak:
         total = measure_wall(lambda: whole_forecast(forecaster, task), device, effort, f"{name}: whole")
         memory = peak()
     stages = measure_laps(lambda watch: staged_forecast(forecaster, task, watch), device, effort, f"{name}: stages")
-    return _Fast(total, stages, memory, _frames(forecaster, task))
+    return _FastPath(total, stages, memory, _frames(forecaster, task))
 
 
 def _measure_candidates(
@@ -161,9 +161,9 @@ def _floors(forecaster: Forecaster, tasks: list[Task], plan: BenchmarkPlan) -> l
     if forecaster.device.type != "cuda":
         return [None] * len(tasks)
     source = tasks[0].source
-    encoder = encoder_floor(plan.weights, tasks[0], forecaster.device, plan.effort)
+    encoder = encoder_bound(plan.weights, tasks[0], forecaster.device, plan.effort)
     scene = forecaster.predict(source.pixels, source.camera.K)
-    return [Floors(encoder, rasterizer_floor(task, scene, plan.effort)) for task in tasks]
+    return [Floors(encoder, rasterizer_bound(task, scene, plan.effort)) for task in tasks]
 
 
 def _frames(forecaster: Forecaster, task: Task) -> Frames:
@@ -186,7 +186,7 @@ def _name(task: Task) -> str:
 
 
 def _tidy() -> None:
-    """Give back what nobody holds any more, CUDA graphs and their memory too."""
+    """Free unreferenced memory, that of CUDA graphs too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

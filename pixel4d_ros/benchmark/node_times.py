@@ -1,4 +1,4 @@
-"""What `pixel4d benchmark --node` asks for and finds. Times are milliseconds; nothing here needs ROS."""
+"""Inputs and results of `pixel4d benchmark --node`. Times are milliseconds; nothing here needs ROS."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class NodeTimes:
     dropped: int  # images that a newer one replaced while the node worked
     published: int  # forecasts, as the node counts them
     arrived: int  # forecasts that arrived here whole, with all their samples
-    to_published: Spread | None  # stamp to the node's call of publish; None: the middleware does not tell
+    to_published: Spread | None  # stamp to the node's call of publish; None: the middleware does not report it
     to_arrived: Spread  # stamp to this process's callback
     course: tuple[float, ...]  # medians of to_published, or else to_arrived, in equal parts of the run
     node: dict[str, str]  # the node's own figures, from /diagnostics
@@ -105,7 +105,7 @@ class NodeTimes:
 
 def describe_node(times: NodeTimes, markdown: bool = False) -> str:
     """Tables for people."""
-    p, course = times.publishing, ", ".join(f"{median:.1f}" for median in times.course) or "too short to tell"
+    p, course = times.publishing, ", ".join(f"{median:.1f}" for median in times.course) or "too short"
     head = (
         f"{'### ' if markdown else ''}node: {times.size[0]}x{times.size[1]}, {counted(times.frames, 'frame')}, "
         f"{counted(times.samples, 'sample')}, {times.seconds:g} s of images at {times.rate:g} Hz over DDS"
@@ -131,7 +131,7 @@ def describe_node(times: NodeTimes, markdown: bool = False) -> str:
         f"{times.lost_forecasts} lost on the way\n"
         f"medians of equal parts of the run, image stamp to {end}, ms: {course}\n"
         f"publishing alone: {p.arrived} of {p.sent} messages of {p.megabytes:.1f} MB arrived\n"
-        f"the node says: {', '.join(f'{name} {value}' for name, value in times.node.items())}"
+        f"/diagnostics: {', '.join(f'{name} {value}' for name, value in times.node.items())}"
     )
     if times.services:
         counts += (

@@ -104,7 +104,9 @@ def _draw_stages(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
         left = [a + b for a, b in zip(left, lengths)]
     floors = [(i, f.floors.total) for i, (_, f) in enumerate(bars) if f.floors is not None]
     if floors:
-        axes.scatter([ms for _, ms in floors], [i for i, _ in floors], marker="|", s=250, c="black", label="floors")
+        axes.scatter(
+            [ms for _, ms in floors], [i for i, _ in floors], marker="|", s=250, c="black", label="lower bounds"
+        )
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
     axes.set_xlabel("ms")
@@ -129,7 +131,7 @@ def _draw_resolution(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
         **{stage: [f.stages[stage].p50 for f in first] for stage in ("predict", "render")},
     }
     if all(f.floors is not None for f in first):
-        lines["floors"] = [f.floors.total for f in first if f.floors is not None]
+        lines["lower bounds"] = [f.floors.total for f in first if f.floors is not None]
     for name, values in lines.items():
         axes.plot(megapixels, values, "o-", label=name)
     _finish(axes, "megapixels")

@@ -34,9 +34,9 @@ def headline(benchmark: Benchmark) -> str:
 
 
 def forecast_table(size: SizeTimes) -> Table:
-    """Whole forecasts, their stages, floors and memory."""
+    """Whole forecasts, their stages, lower bounds and memory."""
     rows = [row for times in size.forecasts for row in _forecast_rows(times)]
-    return ("forecast", *SPREAD, "runs", "GPU MiB", "of floors", "PSNR, worst frame"), rows
+    return ("forecast", *SPREAD, "runs", "GPU MiB", "of lower bounds", "PSNR, worst frame"), rows
 
 
 def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
@@ -46,7 +46,10 @@ def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
     rows = [[name, *_cells(times.total), _memory(times.memory), ratio, closeness]]
     parts = [*times.stages.items(), ("render, per frame", times.render_per_frame)]
     if times.floors is not None:
-        parts += [("floor: encoder alone", times.floors.encoder), ("floor: rasterizer alone", times.floors.rasterizer)]
+        parts += [
+            ("lower bound: encoder alone", times.floors.encoder),
+            ("lower bound: rasterizer alone", times.floors.rasterizer),
+        ]
     return rows + [[f"  {part}", *_cells(spread), "", "", ""] for part, spread in parts]
 
 

@@ -74,7 +74,7 @@ class ForecastTimes:
 
     @property
     def ratio(self) -> float | None:
-        """Median total over the sum of the floors."""
+        """Median total over the sum of the lower bounds."""
         return None if self.floors is None else self.total.p50 / self.floors.total
 
 

@@ -53,7 +53,7 @@ def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
 def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDArray[np.uint8]:
     """The same frames (S, T, H, W, 3) step by step, with a lap for each of STAGES.
 
-    Checks, and the uncertainty that the samples tell together, are left to the whole.
+    Checks and the uncertainty over the samples are part of the whole forecast only.
     """
     path, times, camera = task.path, task.times, task.source.camera
     poses, speed = path.at(times), path.speed()

@@ -111,7 +111,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], Memory | None]]:
-    """Watch a GPU's memory; what it yields tells the peak since then, None on the CPU."""
+    """Watch a GPU's memory; the yielded function returns the peak since then, None on the CPU."""
     if device.type != "cuda":
         yield lambda: None
         return

@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an image, or a log whose first one is taken (default: a synthetic street)",
     )
     what.add_argument(
-        "--motion-from-flow", action="store_true", help="forecasts have an earlier image too, which tells what moves"
+        "--motion-from-flow",
+        action="store_true",
+        help="time forecasts with a reference image, from which object motion is estimated",
     )
     what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

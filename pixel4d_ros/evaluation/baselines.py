@@ -1,4 +1,4 @@
-"""What a forecast has to beat: the image repeated, the image on a flat ground, the same scene without motion."""
+"""Baselines of a forecast: the image repeated, the image on a flat ground, the same scene without motion."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def without_motion(scene: DynamicGaussians) -> DynamicGaussians:
 
 
 def known_height(name: str) -> float | None:
-    """Height of the camera above the ground, metres, of a data set that a clip's name tells; None for others."""
+    """Height of the camera above the ground in metres, for data sets recognised by a clip's name; None for others."""
     return next((height for word, height in KNOWN_HEIGHTS.items() if word in name.lower()), None)
 
 
 def on_flat_ground(image: NDArray[np.uint8], K: FloatArray, poses: FloatArray, height: float) -> NDArray[np.uint8]:
     """The image (H, W, 3) seen from poses (T, 4, 4) T_source_camera, as if all of it lay on the ground or far away.
 
-    The ground is a plane `height` metres below the source camera, level across, and parallel to the way driven: the
-    homography that a plane induces (R. Hartley and A. Zisserman, "Multiple View Geometry", section 13.1) below its
-    horizon, the one of the plane at infinity above. Pixels outside the image take its border's colour.
+    The ground is a plane `height` metres below the source camera, level across, and parallel to the direction of
+    travel: the homography that a plane induces (R. Hartley and A. Zisserman, "Multiple View Geometry", section 13.1)
+    below its horizon, the one of the plane at infinity above. Pixels outside the image take its border's colour.
     """
     rows, columns = image.shape[:2]
     u, v = np.meshgrid(np.arange(columns, dtype=np.float64), np.arange(rows, dtype=np.float64))

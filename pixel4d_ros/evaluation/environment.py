@@ -1,4 +1,4 @@
-"""On what a measurement was made: versions, processor, device."""
+"""The environment of a measurement: versions, processor, device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Environment:
-    """What a reader needs to judge timings."""
+    """Versions and hardware, which timings depend on."""
 
     package: str
     python: str

@@ -67,7 +67,7 @@ def _by_boxes(window: Clip) -> list[LabelledObject]:
 
 
 def _velocity(window: Clip, box: Box) -> FloatArray | None:
-    """By the label, else by where its track is in the next frame; None where neither tells."""
+    """By the label, else by where its track is in the next frame; None where neither is known."""
     if box.velocity is not None:
         return box.velocity
     if window.boxes is None or len(window) < 2:

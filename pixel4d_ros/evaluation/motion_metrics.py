@@ -1,4 +1,4 @@
-"""How well a predicted scene tells what moves, and how fast, in the source image."""
+"""Motion metrics of a predicted scene at its source image: which pixels and objects move, and how fast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UP = np.array([0.0, -1.0, 0.0])  # in the optical frame of a level camera
 class MotionScore:
     """One scene against the truth at its source image."""
 
-    mask_iou: float | None  # of predicted moving pixels against true ones; None where hardly anything moves
+    mask_iou: float | None  # of predicted moving pixels against true ones; None where less than LEAST_SHARE moves
     false_moving: float  # share of the truly static pixels that are predicted to move
     objects: int  # moving objects large enough to be scored; 0 where true motion is unknown
     found: int  # of these, how many have most of their pixels on a predicted moving object
@@ -107,7 +107,7 @@ def moving_ids(scene: DynamicGaussians) -> set[int]:
 def moving_probabilities(scene: DynamicGaussians) -> FloatArray:
     """Probability (M + 1,) that each object moves; 0 for the background.
 
-    What the scene says, or else the share of its sampled futures in which the object moves faster than MOVES.
+    The scene's own, or else the share of its sampled futures in which the object moves faster than MOVES.
     """
     given = getattr(scene, "moving_probability", None)
     if given is not None:

@@ -1,4 +1,4 @@
-"""How the node did, read from what it published: rates, ages, and its own diagnostics."""
+"""The node's performance in a recording: rates, ages, and its own diagnostics."""
 
 from __future__ import annotations
 
@@ -53,13 +53,15 @@ class NodeRecord:
     topics: tuple[TopicRate, ...]
     forecast_hz: float | None  # source images forecast per second
     age_s: Spread | None  # from the source image's stamp to the recorder; None: different clocks
-    latency_ms: dict[str, float]  # p50, p99, ...: from the image's arrival to the published forecast, as the node says
+    latency_ms: dict[
+        str, float
+    ]  # p50, p99, ...: from the image's arrival to the published forecast, by the node's own count
     received: int | None  # images, as the node counts them
     published: int | None
     dropped: int | None
     states: dict[str, int]  # how many of the node's diagnostics had which level
     diagnostics: dict[str, str]  # the node's last values
-    messages: tuple[str, ...]  # what the diagnostics said, each once
+    messages: tuple[str, ...]  # of the diagnostics, each once
     ages: tuple[float, ...] = field(repr=False, default=())
 
 

@@ -38,7 +38,7 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def line_chart(times: Sequence[float], series: Sequence[Series], unit: str, x_label: str) -> str:
-    """Lines over time with a dot per value; each dot tells its value when the pointer is on it."""
+    """Lines over time with a dot per value; each dot shows its value under the pointer."""
     values = np.array([s.values for s in series], np.float64)
     finite = values[np.isfinite(values)]
     if not len(times) or not finite.size:
@@ -64,7 +64,7 @@ def line_chart(times: Sequence[float], series: Sequence[Series], unit: str, x_la
 
 
 def histogram(values: ArrayLike, unit: str, x_label: str, bins: int = 20) -> str:
-    """How often values fall into equal bins."""
+    """Counts of values in equal bins."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
     if not known.size:
@@ -87,7 +87,7 @@ def histogram(values: ArrayLike, unit: str, x_label: str, bins: int = 20) -> str
 
 
 def reliability_diagram(bins: Sequence[ReliabilityBin]) -> str:
-    """How often objects move that are said to move with some probability; a calibrated predictor is on the diagonal."""
+    """Observed frequency of moving over predicted probability; a calibrated predictor is on the diagonal."""
     axes = _Axes((0, 1), (0, 1))
     ticks = [0.2 * i for i in range(6)]
     parts = [axes.grid(ticks, ticks, "predicted probability of moving", "share that moves")]

@@ -1,6 +1,6 @@
-"""Camera poses found from the frames: to compare with published videos, whose camera paths nobody published.
+"""Camera poses found from the frames: to compare with videos published without camera paths.
 
-The true later frames are looked at for it, so scores with such poses say how good the scene is, not how good a forecast
+The search uses the true later frames, so scores with such poses measure the scene, not a forecast
 along a known path would be.
 """
 

@@ -1,4 +1,4 @@
-"""How forecasts are judged: which frames, which pixels, which camera path."""
+"""Evaluation protocols: which frames, which pixels, which camera path."""
 
 from __future__ import annotations
 

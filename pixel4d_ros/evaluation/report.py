@@ -124,7 +124,7 @@ def _add_scores(found: _Findings, comparison: Comparison) -> None:
 
 
 def _lines(found: _Findings) -> Iterator[dict[str, Any]]:
-    """What scores.jsonl says, by forecast."""
+    """The lines of scores.jsonl, one per forecast."""
     for stamp, scores in zip(found.stamps, found.scores, strict=True):
         lists = dict(zip(SCORES, scores.tolist(), strict=True))
         yield without_nan({"stamp": stamp, "time": found.times.tolist(), **lists})

@@ -1,4 +1,4 @@
-"""What a replay's report says, in numbers and pictures."""
+"""The contents of a replay's report: numbers and pictures."""
 
 from __future__ import annotations
 

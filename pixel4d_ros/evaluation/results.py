@@ -1,4 +1,4 @@
-"""What an evaluation found, in numbers."""
+"""The numbers of an evaluation."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Motion:
-    """How well the scenes tell what moves."""
+    """Motion metrics over the source images."""
 
     sources: int  # source images in which something moves
     mask_iou: Interval | None
     false_moving: Interval  # share of static pixels predicted to move
-    objects: int  # of known motion, large enough to be judged
+    objects: int  # of known motion, large enough to be scored
     found: int
     velocity_error: Interval | None  # median over objects of |v - v_true| / |v_true|; standing still where not found
     found_velocity_error: Interval | None  # the same over the objects that were found
@@ -118,7 +118,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All numbers of one clip. Means are over +1..+(T-1), of sample 0 unless said."""
+    """All numbers of one clip. Means are over +1..+(T-1), of sample 0 unless noted."""
 
     subject: Subject
     protocol: Protocol

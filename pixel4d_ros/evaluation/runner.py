@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What an evaluation may be given beside its protocol."""
+    """Options of an evaluation beside its protocol."""
 
     camera_height: float | None = None  # metres above flat ground; None: known for some data sets
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos
     notes: tuple[str, ...] = ()
-    motion_depth: bool = False  # the network is given depth from motion beside each source image
+    motion_depth: bool = False  # the network gets depth from motion with each source image
     earlier_view: bool = False  # what moved since an earlier image is measured
     watch: Callable[[ScoredWindow], None] = field(default=lambda scored: None)  # is called with every scored window
 
@@ -56,7 +56,7 @@ def evaluate_clip(
         )
     if (options.motion_depth or options.earlier_view) and not clip.metric:
         option = "--depth-from-motion" if options.motion_depth else "--motion-from-flow"
-        raise ValueError(f"{name} says only up to scale how far the camera moved: {option} needs metres")
+        raise ValueError(f"{name} has poses without a metric scale: {option} needs metres")
     align = protocol.align or ("given" if clip.metric else "clip-scale")
     height = options.camera_height or known_height(name)
     if height is None:
@@ -138,13 +138,13 @@ def _scores(scored: Iterator[ScoredWindow], options: Options) -> list[SourceScor
 
 
 def _same(seen: ReferenceView, _: Clip) -> ReferenceView:
-    """What a world's only source image has before it."""
+    """The reference view of a world's only source image."""
     return seen
 
 
 def _missing(clip: Clip) -> Iterator[str]:
     if clip.moving_mask(0) is None:
-        yield "nothing tells what moves: no figures inside moving objects (--moving residual finds it in the frames)"
+        yield "no labels of motion: no figures inside moving objects (--moving residual finds them in the frames)"
     if clip.depth is None:
         yield "no depth to compare with"
 

@@ -1,4 +1,4 @@
-"""Forecast source frames of a clip along the true camera path and compare with what really happened."""
+"""Forecast source frames of a clip along the true camera path and compare with the true frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Video = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 @dataclass(frozen=True)
 class Setting:
-    """What an evaluation needs to know beside the protocol, found once per clip."""
+    """Settings of an evaluation beside the protocol, determined once per clip."""
 
     align: str = "given"  # one of protocol.ALIGNMENTS
     scale: float = 1.0  # of the camera paths, with clip-scale
@@ -52,7 +52,7 @@ class VideoScore:
     psnr: FloatArray  # (T,) dB
     ssim: FloatArray  # (T,)
     inside: FloatArray | None = (
-        None  # (T,) dB; NaN in frames where hardly anything moves; None: nobody knows what moves
+        None  # (T,) dB; NaN in frames where less than LEAST_SHARE moves; None: no labels of motion
     )
     outside: FloatArray | None = None  # (T,) dB
     lpips: FloatArray | None = None  # (T,)
@@ -83,7 +83,7 @@ class SourceScore:
     scaled_depth: DepthErrors | None  # the same after the usual median scaling
     boundaries: Boundaries | None  # of frame 0; None without dense depth
     box_shares: tuple[BoxShare, ...]  # of the labelled vehicles
-    motion: MotionScore | None  # None where nobody knows what moves
+    motion: MotionScore | None  # None without labels of motion
     scale: float  # what the camera path's translation was multiplied with
     milliseconds: float  # wall time of the forecast
 

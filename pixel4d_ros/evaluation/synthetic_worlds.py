@@ -24,7 +24,7 @@ class WorldSet:
     kind: str  # street or room
     count: int
     first: int = HELD_OUT
-    size: tuple[int, int] = (400, 120)  # (width, height) pixels, where the protocol has no wish
+    size: tuple[int, int] = (400, 120)  # (width, height) pixels, unless the protocol sets one
 
     @staticmethod
     def parse(text: str) -> WorldSet | None:
@@ -84,7 +84,7 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
 
 
 def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> ReferenceView:
-    """What was to be seen in a world AGO seconds before the clip that make_clip makes of it."""
+    """The view of a world AGO seconds before the clip that make_clip makes of it."""
     from pixel4d_ros.synthetic import sample_views
 
     views = sample_views([seed], torch.tensor([[0.0, -AGO]], dtype=torch.float64), size, kind=kind)

@@ -70,7 +70,7 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np.float32] | None:
     """Depth from motion (h, w) of a window's source and an earlier frame of its clip, whose poses are metric.
 
-    None where the camera has hardly moved since.
+    None where the camera has not moved enough since.
     """
     earlier = _looking_back(clip, window, lambda T, _: view_for_depth(T))
     return None if earlier is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, earlier)
@@ -106,7 +106,7 @@ def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:
 
 
 def moving_masks(clip: Clip) -> NDArray[np.bool_] | None:
-    """Pixels (T, H, W) of moving objects in every frame of a window; None where the clip does not know."""
+    """Pixels (T, H, W) of moving objects in every frame of a window; None where the clip has no labels."""
     masks = [clip.moving_mask(t) for t in range(len(clip))]
     known = [mask for mask in masks if mask is not None]
     return np.stack(known) if len(known) == len(masks) else None
