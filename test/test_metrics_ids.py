@@ -11,7 +11,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.calibration import Event, brier_score, reliability
 from pixel4d_ros.evaluation.id_metrics import TrackedFrame, score_ids
 from pixel4d_ros.evaluation.plots import reliability_diagram
-from pixel4d_ros.evaluation.track_objects import describe_ids, track_clip
+from pixel4d_ros.evaluation.track_objects import ids_table, track_clip
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -66,7 +66,7 @@ def test_a_clip_without_boxes_has_no_ids_to_compare() -> None:
     images, K = np.zeros((2, 48, 64, 3), np.uint8), np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
     clip = Clip("bare", images, K, np.tile(np.eye(4), (2, 1, 1)), np.array([0, 0.1]))
     with pytest.raises(ValueError, match="no labelled boxes"):
-        track_clip(Passing(), clip, two_images=False)  # type: ignore[arg-type]
+        track_clip(Passing().predict, clip)
 
 
 class Passing:
@@ -105,6 +105,6 @@ def test_a_predicted_object_that_moves_as_labelled_keeps_its_id() -> None:
 
     boxes = tuple(box(t) for t in range(5))
     clip = Clip("passing", images, K, np.tile(camera, (5, 1, 1)), 0.1 * np.arange(5), boxes=boxes)
-    score = track_clip(Passing(), clip, two_images=False)  # type: ignore[arg-type]
-    assert (score.objects, score.lasting, score.switches, score.missed) == (1, 1, 0, 0)
-    assert describe_ids("passing", score).startswith("passing: 0 identity switches, 1 of 1 objects kept one id")
+    score = track_clip(Passing().predict, clip)
+    assert (score.objects, score.lasting, score.switches, score.missed, score.matched) == (1, 1, 0, 0, 4)
+    assert ["of these, kept one id, %", "100"] in ids_table("passing", score)[1]

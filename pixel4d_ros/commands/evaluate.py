@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="track predicted objects through every image: do their ids last? Needs labelled boxes "
         "(--motion-from-flow: from two images)",
     )
+    outputs.add_argument(
+        "--occupancy", action="store_true", help="the occupancy grid at the image's time against the log's LiDAR depth"
+    )
+    outputs.add_argument(
+        "--clearance", action="store_true", help="distances along probe paths against LiDAR and labelled moving boxes"
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write all numbers; - or nothing: to stdout"
@@ -126,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
     forecaster = Forecaster.load(args.weights, args.device)
-    if args.ids:
-        return _score_ids(args, forecaster)
+    if args.ids or args.occupancy or args.clearance:
+        return _score_outputs(args, forecaster, protocol)
     options = _options(args, forecaster)
     gallery = None if args.out is None else Gallery(args.out)
     notes: list[str] = []
@@ -136,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
     notes += pool.describe()
-    # With JSON on stdout the tables must not break it for whoever parses it.
+    # JSON on stdout must stay parseable, so the tables go to stderr.
     print(_text(found, args.markdown, args.brief, notes), file=sys.stderr if args.json == "-" else sys.stdout)
     numbers = [evaluation.as_dict() for evaluation in found]
     text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers, "notes": notes}, indent=2)
@@ -151,18 +157,35 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(LEFT_OUT in note for note in notes) else 0
 
 
-def _score_ids(args: argparse.Namespace, forecaster: Forecaster) -> int:
-    """Print how ids last in each clip; with --json the numbers."""
-    from pixel4d_ros.evaluation.track_objects import describe_ids, track_clip
+def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: Protocol) -> int:
+    """Print how ids last, and how grids and distances agree with LiDAR, in each clip; with --json the numbers."""
+    from pixel4d_ros.evaluation import scene_outputs as outputs
+    from pixel4d_ros.evaluation.tables import table
+    from pixel4d_ros.evaluation.track_objects import ids_table, track_clip
 
-    scores = {}
+    numbers: dict[str, dict[str, object]] = {}
     for data in args.data:
         for clip in _clips(data, args, None):
-            scores[clip.name] = track_clip(forecaster, clip, args.motion_from_flow, args.seed)
-            print(describe_ids(clip.name, scores[clip.name]), file=sys.stderr if args.json == "-" else sys.stdout)
+            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow)
+            tables = []
+            found = numbers.setdefault(clip.name, {})
+            if args.ids:
+                ids = track_clip(predict, clip)
+                found["ids"] = asdict(ids)
+                tables.append(ids_table(clip.name, ids))
+            if args.occupancy:
+                counts = outputs.score_occupancy(predict, clip, protocol)
+                found["occupancy"] = {name: values.tolist() for name, values in asdict(counts).items()}
+                tables.append(outputs.occupancy_table(clip.name, counts))
+            if args.clearance:
+                clearance = outputs.score_clearance(predict, clip, protocol)
+                found["clearance"] = asdict(clearance)
+                tables.append(outputs.clearance_table(clip.name, clearance))
+            text = "\n\n".join(table(*content, args.markdown) for content in tables)
+            print(text, file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json is not None:
-        text = json.dumps({name: asdict(score) for name, score in scores.items()}, indent=2)
-        print(text) if args.json == "-" else Path(args.json).write_text(text + "\n")
+        text = json.dumps(numbers, indent=2)
+        print(text) if args.json == "-" else write_text(Path(args.json), text + "\n")
     return 0
 
 
