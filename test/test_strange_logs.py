@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from support.log_samples import START, Entry, entries, write_mcap, write_rosbag2
+from support.log_samples import START, Entry, entries, tf_message, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.types import jazzy_types
 
+T = jazzy_types().types
 IMAGE = "/camera/left/image_raw"
 MAGIC = b"\x89MCAP0\r\n"
 
@@ -193,3 +195,38 @@ def test_messages_logged_at_time_zero_are_at_their_stamps(tmp_path: Path) -> Non
     ]
     with pytest.raises(LogError, match="all messages were logged at time 0 and have no stamps"):
         stamps(write_mcap(tmp_path / "nothing.mcap", unstamped))
+
+
+MOUNTING = ("base_link", "camera", (2.0, 0.5, 1.0), (0.5, -0.5, 0.5, -0.5))  # as in log_samples
+
+
+def test_a_mounting_that_is_repeated_on_tf_counts_as_static(tmp_path: Path) -> None:
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    items = [e for e in entries() if e.topic != "/tf_static"]
+    items += [
+        Entry("/tf", START + i * 100_000_000, tf_message(T, [MOUNTING], START + i * 100_000_000)) for i in range(6)
+    ]
+    items.sort(key=lambda e: e.time_ns)
+    clip = read_clip(write_mcap(tmp_path / "repeated.mcap", items))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-9)
+
+
+def test_images_without_a_frame_have_that_of_their_camera_info(tmp_path: Path) -> None:
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    items = []
+    for e in entries():
+        if e.topic == IMAGE:
+            e = replace(e, message=replace(e.message, header=replace(e.message.header, frame_id="")))
+        items.append(e)
+    clip = read_clip(write_mcap(tmp_path / "unnamed.mcap", items))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-9)
+
+
+def test_odometry_out_of_order_is_sorted(tmp_path: Path) -> None:
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    items = list(entries())
+    late = [i for i, e in enumerate(items) if e.topic == "/odometry"][2]
+    items[late] = replace(items[late], time_ns=items[late].time_ns + 150_000_000)
+    items.sort(key=lambda e: e.time_ns)
+    clip = read_clip(write_mcap(tmp_path / "late.mcap", items))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-9)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse
+from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
+from pixel4d_ros.geometry.rotations import FloatArray, rigid
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams
 
@@ -38,115 +38,134 @@ def pose_matrix(position: Any, orientation: Any) -> FloatArray:
     return rigid(np.asarray(q) / np.linalg.norm(q), xyz)
 
 
+TimedPose = tuple[int, int, FloatArray]  # stamp and log time in ns, T_parent_child
+WORLD_FRAMES = ("odom", "map", "world", "earth")
+
+
 @dataclass
 class PoseTrack:
-    """Poses T_parent_child over time; a static transform is a track of one pose."""
+    """Poses T_parent_child over a whole log."""
 
     parent: str
     child: str
-    stamps: list[int] = field(default_factory=list)  # ns
-    poses: list[FloatArray] = field(default_factory=list)
+    poses: PoseBuffer = field(default_factory=lambda: PoseBuffer(history_s=None))
 
     def add(self, stamp: int, pose: FloatArray) -> None:
-        """Append a pose; one that is not later than the last is ignored (repeated tf, a looping bag)."""
-        if not self.stamps or stamp > self.stamps[-1]:
-            self.stamps.append(stamp)
-            self.poses.append(pose)
+        """Insert a pose in the order of stamps; of two with the same stamp the first counts (repeated tf)."""
+        self.poses.add(stamp, pose)
 
-    def at(self, stamps: np.ndarray) -> FloatArray:
+    def at(self, stamps: NDArray[np.int64]) -> FloatArray:
         """Poses (n, 4, 4) at stamps (n,) ns, by slerp and linear translation; held or continued beyond the ends."""
-        start = self.stamps[0]
-        path = CameraPath(seconds(np.asarray(self.stamps, np.int64) - start), np.stack(self.poses))
-        return path.at(seconds(np.asarray(stamps, np.int64) - start))
+        return self.poses.at_stamps(stamps)
 
-    def covers(self, stamps: np.ndarray, slack_ns: int) -> np.ndarray:
+    def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
         """Which stamps (n,) lie within the track, or at most slack_ns beyond its ends."""
-        return (stamps >= self.stamps[0] - slack_ns) & (stamps <= self.stamps[-1] + slack_ns)
+        return self.poses.covers(stamps, slack_ns)
 
 
 @dataclass
 class Frames:
-    """The transforms of a log: tf edges by child frame, and the track of the base that odometry or a Path tells."""
+    """The transforms of a log, and the track of the base by odometry or by a Path."""
 
-    static: dict[str, PoseTrack] = field(default_factory=dict)
-    dynamic: dict[str, PoseTrack] = field(default_factory=dict)
+    tree: TransformTree = field(default_factory=lambda: TransformTree(history_s=None))
+    standing: dict[str, PoseTrack] = field(default_factory=dict)  # edges of /tf that never change, by child frame
     odometry: PoseTrack | None = None
     path: PoseTrack | None = None
 
     def camera_track(self, camera_frame: str) -> tuple[PoseTrack, FloatArray]:
         """The moving part of the camera's pose, T_world_base over time, and the fixed rest T_base_camera.
 
-        Odometry goes before tf, tf before the first poses of Path messages. Raises LogError when there is none.
+        Odometry goes before tf, tf before the first poses of Path messages. An edge of /tf that never changes is part
+        of the mounting, as one of /tf_static. Raises LogError when there is none.
         """
-        mounts = self._ancestors(camera_frame)
+        mounts = self.tree.chain(camera_frame, None)
         top = next(reversed(mounts))
         track = self.odometry
-        if track is None and top in self.dynamic:
-            return self.dynamic[top], mounts[top]
+        if track is None and (moving := self.tree.track(top)) is not None:
+            return PoseTrack(moving[0], top, moving[1]), mounts[top]
         track = track or self.path
         if track is None:
-            raise LogError("the log has no odometry, no tf of the camera and no Path: the camera's poses are unknown")
-        base = track.child or top  # a Path does not say whose poses it holds
+            at_rest = next((frame for frame in reversed(mounts) if frame in self.standing), None)
+            if at_rest is None:
+                raise LogError(
+                    "the log has no odometry, no tf of the camera and no Path: the camera's poses are unknown"
+                )
+            return self.standing[at_rest], mounts[at_rest]
+        base = track.child or self._base(mounts)  # a Path does not name the frame whose poses it holds
         track = replace(track, child=base)
-        above_base = self._ancestors(base)
-        common = next((frame for frame in above_base if frame in mounts), None)
-        if common is not None:
-            return track, rigid_inverse(above_base[common]) @ mounts[common]
+        mounting = self.tree.lookup_static(base, camera_frame)
+        if mounting is not None:
+            return track, mounting
         warnings.warn(
             f"no tf_static from {base} to {camera_frame or 'the camera'}: it is taken to look forward from there",
             stacklevel=2,
         )
         return track, FORWARD_OPTICAL
 
-    def _ancestors(self, frame: str) -> dict[str, FloatArray]:
-        """T_ancestor_frame of the frame itself and those it hangs on by static transforms, nearest first."""
-        chain = {frame: np.eye(4)}
-        while frame in self.static and self.static[frame].parent not in chain:  # a broken tree may be a circle
-            pose = self.static[frame].poses[0] @ chain[frame]
-            frame = self.static[frame].parent
-            chain[frame] = pose
-        return chain
+    def _base(self, mounts: dict[str, FloatArray]) -> str:
+        """The highest frame that the camera is fixed to, below those that stand still in the world."""
+        known = [frame for frame in mounts if frame not in WORLD_FRAMES]
+        return known[-1] if known else next(reversed(mounts))
 
 
 def read_frames(log: LogReader, streams: Streams) -> Frames:
-    """All transforms of a log, read in one pass over its small messages. Raises LogError on invalid poses."""
+    """All transforms of a log, read in one pass over its small messages; invalid poses are left out with a warning."""
     chosen = (streams.odometry, streams.path, streams.tf, streams.tf_static)
     names = [topic.name for topic in chosen if topic is not None]
-    moving: dict[str, PoseTrack] = {}
-    frames = Frames(dynamic=moving)
+    found: dict[tuple[str, str, str], list[TimedPose]] = defaultdict(list)  # by topic, parent and child
     counts: dict[str, int] = defaultdict(int)
     for logged in log.messages(names):
-        message = logged.message
         try:
-            if streams.odometry and logged.topic == streams.odometry.name:
-                parent, child = message.header.frame_id.strip("/"), message.child_frame_id.strip("/")
-                frames.odometry = frames.odometry or PoseTrack(parent, child)
-                stamp = stamp_ns(message.header) or logged.time_ns
-                frames.odometry.add(stamp, pose_matrix(message.pose.pose.position, message.pose.pose.orientation))
-            elif streams.path and logged.topic == streams.path.name:
-                _add_plan(frames, message)
-            else:
-                tracks = frames.static if streams.tf_static and logged.topic == streams.tf_static.name else moving
-                _add_transforms(tracks, message.transforms)
+            for parent, child, stamp, pose in _poses_in(logged.message):
+                found[logged.topic, parent, child].append((stamp, logged.time_ns, pose))
         except ValueError as error:
             counts[f"{logged.topic}: {error}"] += 1
     for what, count in counts.items():
         warnings.warn(f"{log.path}: {count} messages left out, {what}", stacklevel=2)
+    frames = Frames()
+    for (topic, parent, child), poses in found.items():
+        if streams.tf_static and topic == streams.tf_static.name:
+            frames.tree.add_static(parent, child, poses[-1][2])
+        elif streams.tf and topic == streams.tf.name:
+            _add_edge(frames, parent, child, poses)
+        elif streams.odometry and topic == streams.odometry.name:
+            frames.odometry = frames.odometry or _track(parent, child, poses)
+        else:
+            frames.path = frames.path or _track(parent, child, poses)
     return frames
 
 
-def _add_plan(frames: Frames, path: Any) -> None:
-    """The first pose of a plan is where the base is now."""
-    if not path.poses:
+def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:
+    """Parent, child, stamp (ns) and pose of each transform in a TFMessage, Odometry or Path. Raises ValueError."""
+    if hasattr(message, "transforms"):
+        for t in message.transforms:
+            pose = pose_matrix(t.transform.translation, t.transform.rotation)
+            yield t.header.frame_id.strip("/"), t.child_frame_id.strip("/"), stamp_ns(t.header), pose
+    elif hasattr(message, "poses"):
+        for first in message.poses[:1]:  # the first pose of a plan is where the base is now
+            stamp = stamp_ns(first.header) or stamp_ns(message.header)
+            pose = pose_matrix(first.pose.position, first.pose.orientation)
+            yield message.header.frame_id.strip("/"), "", stamp, pose
+    else:
+        pose = pose_matrix(message.pose.pose.position, message.pose.pose.orientation)
+        yield message.header.frame_id.strip("/"), message.child_frame_id.strip("/"), stamp_ns(message.header), pose
+
+
+def _track(parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
+    """Poses by stamp, whatever their order; by log time where no message has a stamp (simulators begin at 0)."""
+    stamped = any(stamp for stamp, _, _ in poses)
+    track = PoseTrack(parent, child)
+    for stamp, logged, pose in sorted(poses, key=lambda entry: entry[0] if stamped else entry[1]):
+        track.add(stamp if stamped else logged, pose)
+    return track
+
+
+def _add_edge(frames: Frames, parent: str, child: str, poses: list[TimedPose]) -> None:
+    """An edge of /tf; one that never changes is a mounting that is repeated there."""
+    track = _track(parent, child, poses)
+    if all(np.allclose(pose, poses[0][2], atol=1e-6) for _, _, pose in poses):
+        frames.standing[child] = track
+        if frames.tree.lookup_static(parent, child) is None:
+            frames.tree.add_static(parent, child, poses[0][2])
         return
-    first = path.poses[0]
-    frames.path = frames.path or PoseTrack(path.header.frame_id.strip("/"), "")
-    stamp = stamp_ns(first.header) or stamp_ns(path.header)
-    frames.path.add(stamp, pose_matrix(first.pose.position, first.pose.orientation))
-
-
-def _add_transforms(tracks: dict[str, PoseTrack], transforms: Iterable[Any]) -> None:
-    for t in transforms:
-        child, parent = t.child_frame_id.strip("/"), t.header.frame_id.strip("/")
-        pose = pose_matrix(t.transform.translation, t.transform.rotation)
-        tracks.setdefault(child, PoseTrack(parent, child)).add(stamp_ns(t.header), pose)
+    frames.tree.add_track(parent, child, track.poses)

@@ -1,0 +1,188 @@
+"""Poses of a moving frame over time, and a tree of frames. Stamps are integer nanoseconds. No ROS."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.geometry.interpolation import poses_along
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+
+HISTORY_S = 10.0  # how long a live buffer keeps poses
+RESTART_S = 0.5  # a live source whose stamps go back by that much has begun anew
+BASELINE_S = 0.05  # extrapolation and differences use poses at least so far apart: nearer ones are mostly noise
+
+
+class PoseBuffer:
+    """Poses T_parent_child (4, 4) by stamp, in order of stamps. One thread adds, others may read."""
+
+    def __init__(self, history_s: float | None = HISTORY_S, restart_s: float | None = None) -> None:
+        """Poses history_s older than the newest are dropped; None keeps all, as a log needs.
+
+        A pose restart_s or more before the newest clears the buffer first, as when a log is played again; with None it
+        is inserted in its place.
+        """
+        self._lock = Lock()
+        self._history_s, self._restart_s = history_s, restart_s
+        self._stamps: list[int] = []
+        self._poses: list[FloatArray] = []
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def add(self, stamp_ns: int, pose: FloatArray) -> bool:
+        """Insert a pose in the order of stamps; of two with the same stamp the first counts. True: it began anew."""
+        with self._lock:
+            newest = self._stamps[-1] if self._stamps else stamp_ns
+            restarted = self._restart_s is not None and stamp_ns <= newest - round(self._restart_s * 1e9)
+            if restarted:
+                self._stamps.clear()
+                self._poses.clear()
+            place = bisect_left(self._stamps, stamp_ns)
+            if place < len(self._stamps) and self._stamps[place] == stamp_ns:
+                return restarted
+            self._stamps.insert(place, stamp_ns)
+            self._poses.insert(place, pose)
+            if self._history_s is not None:
+                old = bisect_left(self._stamps, self._stamps[-1] - round(self._history_s * 1e9))
+                del self._stamps[:old], self._poses[:old]
+        return restarted
+
+    def clear(self) -> None:
+        """Forget all poses."""
+        with self._lock:
+            self._stamps.clear()
+            self._poses.clear()
+
+    @property
+    def newest(self) -> tuple[int, FloatArray] | None:
+        """Stamp and pose of the latest; None of an empty buffer."""
+        with self._lock:
+            return (self._stamps[-1], self._poses[-1]) if self._stamps else None
+
+    @property
+    def oldest(self) -> tuple[int, FloatArray] | None:
+        """Stamp and pose of the earliest; None of an empty buffer."""
+        with self._lock:
+            return (self._stamps[0], self._poses[0]) if self._stamps else None
+
+    def at(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
+        """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that.
+
+        A single pose does not show how fast it changes, so it holds for BASELINE_S around it only.
+        """
+        times, poses = self._around(stamp_ns)
+        tolerance_s = tolerance_s if len(times) > 1 else min(tolerance_s, BASELINE_S)
+        if not times or not -tolerance_s <= times[-1] or not times[0] <= tolerance_s:
+            return None
+        return np.asarray(poses_along([(np.array(times), np.stack(poses))], np.zeros((1, 1)))[0, 0])
+
+    def at_stamps(self, stamps: NDArray[np.int64]) -> FloatArray:
+        """Poses (n, 4, 4) at stamps (n,): slerp and linear translation, constant twist beyond the ends.
+
+        A buffer of one pose gives that pose at all times; an empty one raises ValueError.
+        """
+        with self._lock:
+            own, poses = np.asarray(self._stamps, np.int64), list(self._poses)
+        if not poses:
+            raise ValueError("no poses are known")
+        places = (np.asarray(stamps, np.int64) - own[0]) * 1e-9
+        return np.asarray(poses_along([((own - own[0]) * 1e-9, np.stack(poses))], places[None])[0])
+
+    def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
+        """Which of the stamps (n,) lie between the first and the last pose, or at most slack_ns beyond."""
+        first, last = self.oldest, self.newest
+        if first is None or last is None:
+            return np.zeros(len(stamps), bool)
+        covered: NDArray[np.bool_] = (stamps >= first[0] - slack_ns) & (stamps <= last[0] + slack_ns)
+        return covered
+
+    def _around(self, stamp_ns: int) -> tuple[list[float], list[FloatArray]]:
+        """The two poses to inter- or extrapolate with; times are seconds relative to stamp_ns."""
+        with self._lock:
+            stamps, poses = list(self._stamps), list(self._poses)
+        if not poses:
+            return [], []
+        later = bisect_left(stamps, stamp_ns)
+        if later == len(stamps):  # after the newest
+            older = [i for i in range(later - 1) if stamps[-1] - stamps[i] >= BASELINE_S * 1e9]
+            chosen = [*older[-1:], later - 1]
+        elif later == 0:  # at or before the oldest
+            newer = [i for i in range(1, len(stamps)) if stamps[i] - stamps[0] >= BASELINE_S * 1e9]
+            chosen = [0, *newer[:1]]
+        else:
+            chosen = [later - 1, later]
+        return [(stamps[i] - stamp_ns) * 1e-9 for i in chosen], [poses[i] for i in chosen]
+
+
+class TransformTree:
+    """A small tf: frames, each with its parent and its poses in it; static transforms hold at all times."""
+
+    tolerance_s = 0.5
+
+    def __init__(self, history_s: float | None = HISTORY_S, restart_s: float | None = None) -> None:
+        self._history_s, self._restart_s = history_s, restart_s
+        self._static: dict[str, tuple[str, FloatArray]] = {}
+        self._moving: dict[str, tuple[str, PoseBuffer]] = {}
+
+    def add_static(self, parent: str, child: str, pose: FloatArray) -> None:
+        """Take one T_parent_child that holds at all times."""
+        self._static[child] = (parent, pose)
+
+    def add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> bool:
+        """Take one T_parent_child of a moving child, as PoseBuffer.add does."""
+        return self.moving(parent, child).add(stamp_ns, pose)
+
+    def add_track(self, parent: str, child: str, poses: PoseBuffer) -> None:
+        """Take all poses of a moving child at once; those known before are replaced."""
+        self._moving[child] = (parent, poses)
+
+    def moving(self, parent: str, child: str) -> PoseBuffer:
+        """The poses of a moving child; a child that has changed its parent begins anew."""
+        known = self._moving.get(child)
+        if known is None or known[0] != parent:
+            known = self._moving[child] = (parent, PoseBuffer(self._history_s, self._restart_s))
+        return known[1]
+
+    def track(self, child: str) -> tuple[str, PoseBuffer] | None:
+        """The parent of a moving child and its poses there; None of a child that is not known to move."""
+        return self._moving.get(child)
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
+        """T_target_source (4, 4) at a time; None where the tree does not connect the two then."""
+        return _between(self.chain(target, stamp_ns), self.chain(source, stamp_ns))
+
+    def lookup_static(self, target: str, source: str) -> FloatArray | None:
+        """T_target_source (4, 4) by static transforms alone."""
+        return _between(self.chain(target, None), self.chain(source, None))
+
+    def chain(self, frame: str, stamp_ns: int | None) -> dict[str, FloatArray]:
+        """T_ancestor_frame of the frame itself and of its ancestors known at a time (None: the static ones)."""
+        chain, pose = {frame: np.eye(4)}, np.eye(4)
+        while (step := self._step(frame, stamp_ns)) is not None and step[0] not in chain:  # a broken tree may loop
+            frame, pose = step[0], step[1] @ pose
+            chain[frame] = pose
+        return chain
+
+    def clear(self) -> None:
+        """Forget all but static transforms."""
+        self._moving.clear()
+
+    def _step(self, frame: str, stamp_ns: int | None) -> tuple[str, FloatArray] | None:
+        """Parent of a frame and T_parent_frame; None where it has none, or not then."""
+        if frame in self._static:
+            return self._static[frame]
+        if stamp_ns is None or frame not in self._moving:
+            return None
+        parent, buffer = self._moving[frame]
+        pose = buffer.at(stamp_ns, self.tolerance_s)
+        return None if pose is None else (parent, pose)
+
+
+def _between(target: dict[str, FloatArray], source: dict[str, FloatArray]) -> FloatArray | None:
+    """T_target_source of two chains that meet in a common ancestor."""
+    common = next((frame for frame in target if frame in source), None)
+    return None if common is None else rigid_inverse(target[common]) @ source[common]
