@@ -119,7 +119,7 @@ def check_pinhole(K: FloatArray, width: int, height: int, name: str = "K") -> No
     if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[1, 0]) > 1e-6:
         raise ValueError(
             f"CameraInfo's {name} is no camera matrix fx 0 cx, 0 fy cy, 0 0 1 (row by row): it is"
-            f" {np.array2string(K.ravel(), precision=4, separator=', ')}; {cure}"
+            f" {', '.join(f'{value:g}' for value in K.ravel())}; {cure}"
         )
     for focal in (K[0, 0], K[1, 1]):
         if not SMALLEST_FOCAL_LENGTH * side <= focal <= LARGEST_FOCAL_LENGTH * side:
