@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from log_samples import HEIGHT, WIDTH, camera_info, entries, image_message, write_mcap
+from support.log_samples import HEIGHT, WIDTH, camera_info, entries, image_message, write_mcap
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.geometry.camera_info import is_rectified_topic, read_camera_info
