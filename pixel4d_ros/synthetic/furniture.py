@@ -9,7 +9,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan, clear
+from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan, clear
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.vegetation import add_branch, add_branched_trees, add_conifers
 from pixel4d_ros.synthetic.world import Builder
@@ -17,7 +17,7 @@ from pixel4d_ros.synthetic.world import Builder
 NEARBY = 48.0  # metres along the road: farther off details hardly show
 
 
-def add_details(out: Builder, rng: Generator, plan: Plan) -> None:
+def add_details(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     """Everything of this file, each with some chance, near the start of the street."""
     for side in (-1, 1):
         if rng.uniform() < 0.45:
@@ -46,13 +46,15 @@ def _steel(rng: Generator) -> FloatArray:
     return np.asarray(choices[int(rng.integers(len(choices)))] * rng.uniform(0.7, 1.2))
 
 
-def _at(plan: Plan, s: FloatArray, across: FloatArray | float, z: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+def _at(
+    plan: StreetPlan, s: FloatArray, across: FloatArray | float, z: FloatArray | float
+) -> tuple[FloatArray, FloatArray]:
     """Points (n, 3) and headings (n,)."""
     point, heading = plan.table.place(s, np.broadcast_to(across, np.shape(s)))
     return np.column_stack((point, np.broadcast_to(z, np.shape(s)))), heading
 
 
-def _railing(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _railing(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     """A fence or a railing, at the kerb or behind the pavement, through which one sees."""
     at_kerb = plan.style != COUNTRY and rng.uniform() < 0.4
     across = side * (plan.half_width + (0.25 if at_kerb else plan.pavement + rng.uniform(0.3, 1.2)))
@@ -81,7 +83,7 @@ def _railing(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
     )
 
 
-def _bollards(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _bollards(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     s = np.arange(rng.uniform(0, 8), rng.uniform(15, NEARBY), rng.uniform(1.4, 2.6))
     s = s[clear(plan, s, 1.0)]
     tall, color, n = rng.uniform(0.4, 0.55), _steel(rng), len(s)
@@ -96,7 +98,7 @@ def _bollards(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
         out.add(Shape.BALL, Material.PLAIN, n, center=center, half=(radius * 1.3,) * 3, group=group, **look)
 
 
-def _bicycles(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _bicycles(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     """Parked bicycles, alone or in a row, seen from any side; each is an object that stands."""
     s, row = rng.uniform(3, 22), int(rng.integers(1, 5))
     turn = rng.choice([0.0, np.pi / 2 + rng.normal(0, 0.3)])
@@ -115,7 +117,7 @@ def _bicycles(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
         s += rng.uniform(0.5, 0.9) if turn else rng.uniform(1.9, 3)
 
 
-def _cables(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _cables(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     """Poles with cables between them, or cables across the street."""
     tall = rng.uniform(5.5, 8.5)
     wood = rng.uniform() < 0.5
@@ -152,7 +154,7 @@ def _cables(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
     )
 
 
-def _signs(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _signs(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     """Rectangular signs, posters on stands, and letters on walls of the pavement's edge."""
     for _ in range(int(rng.integers(0, 4))):
         s, across = rng.uniform(4, NEARBY), side * (plan.half_width + rng.uniform(0.3, 0.5 + plan.pavement))
@@ -179,7 +181,7 @@ def _signs(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
         )
 
 
-def _trees(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _trees(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     count = int(rng.integers(0, 5))
     s = rng.uniform(4, NEARBY, count)
     s = s[clear(plan, s, 2.0)]
@@ -192,7 +194,7 @@ def _trees(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
         add_branched_trees(out, rng, point, size, bare=bool(rng.uniform() < 0.15))
 
 
-def _traffic_lights(out: Builder, rng: Generator, plan: Plan) -> None:
+def _traffic_lights(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     tall = rng.uniform(2.8, 5.5)
     for side in (-1, 1):
         foot = np.array([[plan.cross[0] - plan.cross[1] - 0.8, side * (plan.half_width + 0.5), 0.0]])
@@ -216,7 +218,7 @@ def _traffic_lights(out: Builder, rng: Generator, plan: Plan) -> None:
             )
 
 
-def _cones_and_boxes(out: Builder, rng: Generator, plan: Plan) -> None:
+def _cones_and_boxes(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     """Cones, rubbish bags, crates and plant tubs."""
     n = int(rng.integers(0, 9))
     side = rng.choice([-1, 1], n)

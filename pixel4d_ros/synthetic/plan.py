@@ -17,7 +17,7 @@ FAR = 1e5  # where a street crosses that does not exist
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreetPlan:
     """What the parts of a street's layout need to know of each other."""
 
     style: int
@@ -30,13 +30,13 @@ class Plan:
     flow: float  # m/s at which traffic flows here
 
 
-def clear(plan: Plan, s: FloatArray, margin: FloatArray | float) -> NDArray[np.bool_]:
+def clear(plan: StreetPlan, s: FloatArray, margin: FloatArray | float) -> NDArray[np.bool_]:
     """Whether places along the road are off the cross street."""
     x = np.interp(s, plan.table.s, plan.table.x)
     return np.abs(x - plan.cross[0]) > plan.cross[1] + margin
 
 
-def make_plan(rng: Generator, style: int, drive: float) -> Plan:
+def make_plan(rng: Generator, style: int, drive: float) -> StreetPlan:
     """A street of that style for a drive of `drive` metres."""
     half_width = rng.uniform(*((3.6, 6.0), (3.0, 4.4), (2.8, 4.0))[style])
     pavement = (rng.uniform(1.2, 3.5), rng.uniform(0.8, 2.2), 0.0)[style]
@@ -68,7 +68,7 @@ def make_plan(rng: Generator, style: int, drive: float) -> Plan:
     road = np.array([numbers[name] for name in ROAD_COLUMNS])
     length = drive + 170.0
     table = RoadTable(road, -60.0, length + 60.0)
-    return Plan(style, road, table, length, half_width, pavement, cross, flow_speed(rng, style, half_width))
+    return StreetPlan(style, road, table, length, half_width, pavement, cross, flow_speed(rng, style, half_width))
 
 
 def flow_speed(rng: Generator, style: int, half_width: float) -> float:

@@ -27,7 +27,7 @@ def make_room(seed: int) -> WorldLayout:
     if rng.uniform() < 0.2:
         half[:2] = rng.uniform(5, 12), rng.uniform(0.9, 1.4)  # a corridor
     out = Builder()
-    _shell(out, rng, half)
+    _walls(out, rng, half)
     _on_walls(out, rng, half)
     taken = _furniture(out, rng, half)
     camera = _camera(rng, half, taken)
@@ -82,7 +82,7 @@ def _finish(rng: Generator, seed: int, printed: float = 0.0) -> tuple[Material, 
     return kind, {"color": color, "color2": other, "params": params[kind], "seed": seed}
 
 
-def _shell(out: Builder, rng: Generator, half: FloatArray) -> None:
+def _walls(out: Builder, rng: Generator, half: FloatArray) -> None:
     x, y, z = half
     kind, look = _finish(rng, int(rng.integers(1 << 20)))
     for side in (-1, 1):

@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadCamera
-from pixel4d_ros.synthetic.plan import Plan
+from pixel4d_ros.synthetic.plan import StreetPlan
 from pixel4d_ros.synthetic.props import add_cyclist, add_person
 from pixel4d_ros.synthetic.traffic import Traffic, walking_speed
 from pixel4d_ros.synthetic.vehicles import add_bus, add_car, add_truck
@@ -37,7 +37,7 @@ def draw_scenario(rng: Generator) -> Scenario:
     return Scenario(int(rng.choice(7, p=[0.2, 0.26, 0.14, 0.12, 0.08, 0.08, 0.12])))
 
 
-def prepare(rng: Generator, plan: Plan, scenario: Scenario, speed: float) -> tuple[Plan, float]:
+def prepare(rng: Generator, plan: StreetPlan, scenario: Scenario, speed: float) -> tuple[StreetPlan, float]:
     """The street and the ego's speed (m/s) as the scenario needs them."""
     if scenario == Scenario.JUNCTION:
         speed = float(rng.choice([0.0, rng.uniform(1, 4), speed], p=[0.5, 0.2, 0.3]))

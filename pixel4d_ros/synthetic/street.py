@@ -11,7 +11,7 @@ from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
-from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, Plan, clear, make_plan
+from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
 from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
@@ -58,7 +58,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)
 
 
-def _houses(out: Builder, rng: Generator, plan: Plan, more: Generator) -> None:
+def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator) -> None:
     if plan.style == COUNTRY and rng.uniform() < 0.6:
         return
     for side in (-1, 1):
@@ -88,7 +88,7 @@ def _houses(out: Builder, rng: Generator, plan: Plan, more: Generator) -> None:
             _fence(out, rng, plan, side)
 
 
-def _fence(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
+def _fence(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     """A hedge, wall or fence along the back of the pavement, in pieces."""
     s = np.arange(-30.0, plan.length, 6.0)
     s = s[(rng.uniform(size=len(s)) < 0.8) & clear(plan, s, 4.0)]
@@ -128,7 +128,7 @@ def _fence(out: Builder, rng: Generator, plan: Plan, side: int) -> None:
     )
 
 
-def _greenery(out: Builder, rng: Generator, plan: Plan) -> None:
+def _greenery(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     autumn = float(rng.choice([0.0, rng.uniform(0, 1)]))
     for side in (-1, 1):
         edge = plan.half_width + plan.pavement
@@ -163,7 +163,7 @@ def _greenery(out: Builder, rng: Generator, plan: Plan) -> None:
     )
 
 
-def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
+def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     """Lamp posts, bollards, traffic signs, bins."""
     for side in (-1, 1):
         s = np.arange(rng.uniform(-10, 20), plan.length, rng.uniform(18, 35))
@@ -239,7 +239,7 @@ def _furniture(out: Builder, rng: Generator, plan: Plan) -> None:
         )
 
 
-def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
+def _parked(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     if plan.style == COUNTRY:
         return
     for side in (-1, 1):
@@ -257,7 +257,7 @@ def _parked(out: Builder, rng: Generator, plan: Plan) -> None:
             add_car(out, rng, xy, yaw + rng.uniform(-0.03, 0.03) + (np.pi if flip else 0.0))
 
 
-def _camera(rng: Generator, plan: Plan, speed: float, horizon: float) -> RoadCamera:
+def _camera(rng: Generator, plan: StreetPlan, speed: float, horizon: float) -> RoadCamera:
     lane = -0.5 * (plan.half_width - (2.0 if plan.half_width > 4.6 else 0.0)) + rng.uniform(-0.3, 0.3)
     car = RoadActor(
         plan.table, 0.0, lane, speed, rng.uniform(-0.6, 0.6) * min(1.0, 4.0 / horizon), 1, rng.uniform(1.2, 2.0)

@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.synthetic.clearance import Clearance
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
-from pixel4d_ros.synthetic.plan import COUNTRY, FAR, Plan
+from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan
 from pixel4d_ros.synthetic.props import add_cyclist, add_person
 from pixel4d_ros.synthetic.vehicles import add_bus, add_car, add_truck
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
@@ -30,7 +30,7 @@ class Traffic:
     """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
 
     def __init__(
-        self, out: Builder, rng: Generator, plan: Plan, ego: RoadActor, camera_car: Actor, horizon: float
+        self, out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor, camera_car: Actor, horizon: float
     ) -> None:
         self.out, self.rng, self.plan, self.ego = out, rng, plan, ego
         self.actors: list[Actor] = []
@@ -115,7 +115,7 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
         start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
 
 
-def _queue(out: Builder, rng: Generator, plan: Plan, ego: RoadActor) -> None:
+def _queue(out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor) -> None:
     """Where the ego waits, so do the cars ahead, which then are no moving objects."""
     place = ego.start
     for _ in range(int(rng.integers(0, 5))):
