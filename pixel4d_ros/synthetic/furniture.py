@@ -189,6 +189,7 @@ def _trees(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     point, _ = plan.table.place(s, side * (edge + rng.choice([0.0, 1.0]) * rng.uniform(0, 5, len(s))))
     size = rng.uniform(4.5, 11, len(s))
     if rng.uniform() < (0.12, 0.3, 0.35)[plan.style]:
+        point, _ = plan.table.place(s, side * (edge + 2.5 + rng.uniform(0, 5, len(s))))  # their foot is wide
         add_conifers(out, rng, point, size)
     else:
         add_branched_trees(out, rng, point, size, bare=bool(rng.uniform() < 0.15))

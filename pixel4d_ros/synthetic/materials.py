@@ -299,6 +299,7 @@ def _print(s: Surface) -> Shade:
     flat = torch.stack((along, up, torch.zeros_like(up)), -1) / pitch[:, None]
     cell = torch.stack(((along / pitch).floor(), (up / pitch).floor()), -1).long()
     hues = torch.stack([cell_hash(cell, s.seed + 5 * k) for k in range(3)], -1)
+    hues = 0.45 * hues + 0.55 * hues.mean(-1, keepdim=True)  # prints are rarely pure in hue
     row = (up / pitch * 5) % 1
     letters = (noise(flat * 9, s.seed + 9) > 0.5).float() * band(row - 0.5, 0.3, 0.1) * fade(s.footprint, 4 / pitch)
     picture = noise(flat * 1.7, s.seed + 2)
