@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an image, or a log whose first one is taken (default: a synthetic street)",
     )
     what.add_argument(
+        "--reference-image",
         "--motion-from-flow",
+        dest="motion_from_flow",
         action="store_true",
         help="time forecasts with a reference image, from which object motion is estimated",
     )

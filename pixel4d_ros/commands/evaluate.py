@@ -109,9 +109,11 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         help="give the network depth from an earlier image and the way between them (the node's depth.from_motion)",
     )
     p.add_argument(
+        "--reference-image",
         "--motion-from-flow",
+        dest="motion_from_flow",
         action="store_true",
-        help="measure what moved since an earlier image, by flow and the way since (the node's motion.from_flow)",
+        help="give the forecaster an earlier image of the clip and its pose, as the node does (motion.from_flow)",
     )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
