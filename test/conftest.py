@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ros_domain import ros_domain
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -54,7 +55,7 @@ def client(request: pytest.FixtureRequest, node: Any) -> Iterator[Any]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """Of processes in a ROS domain that only this test uses."""
-    domain = 1 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 100
+    domain = ros_domain(os.getpid() * 7 + time.monotonic_ns() // 1000)
     return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from support.log_samples import START, camera_info, entries, header, image_message, picture, write_mcap
 from support.paths import REPOSITORY
+from support.ros_domain import ros_domain
 
 import pixel4d_ros.synthetic
 from pixel4d_ros.commands import demo
@@ -200,7 +201,7 @@ def test_the_middle_cloud_becomes_a_ply_file(tmp_path: Path) -> None:
 
 def run_demo(log: Path, out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pixel4d_ros.cli", "demo", "--log", str(log), "--out", str(out), "--device", "cpu"]
-    private = {"ROS_DOMAIN_ID": str(1 + time.monotonic_ns() % 100)}
+    private = {"ROS_DOMAIN_ID": str(ros_domain(time.monotonic_ns()))}
     return subprocess.run(
         command,
         cwd=REPOSITORY,

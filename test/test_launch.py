@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from support.log_samples import entries, write_mcap, write_rosbag1
+from support.ros_domain import ros_domain
 
 from pixel4d_ros.ros.launch_arguments import ARGUMENTS
 
@@ -195,7 +196,7 @@ def test_node_comes_up_and_goes_down(tmp_path):
     if ros2 is None:
         pytest.skip("needs the command ros2 (ros-jazzy-ros2launch)")
     command = [ros2, "launch", str(LAUNCH_FILE), "namespace:=car", "image_transport:=compressed", "device:=cpu"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1), "ROS_LOG_DIR": str(tmp_path / "log")}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain(os.getpid())), "ROS_LOG_DIR": str(tmp_path / "log")}
     output = tmp_path / "output"
     with output.open("w") as file:
         process = subprocess.Popen(

@@ -32,9 +32,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.conversions import fill, pose_message
+from support.ros_domain import ros_domain
 
 # One domain per test run, so that neither other runs nor robots of this network are disturbed or disturb.
-DOMAIN = 20 + os.getpid() % 80
+DOMAIN = ros_domain(os.getpid())
 os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
