@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pixel4d_ros.outputs.clearance import Footprint, parse_footprint
 from pixel4d_ros.outputs.occupancy import MapExtent
 from pixel4d_ros.ros.parameter_fields import check, parameter
 
@@ -135,10 +136,25 @@ class Parameters:
     )
     occupancy_heights: tuple[float, ...] = parameter(
         (0.3, 2.5),
-        "Metres above base_frame's origin between which something is an obstacle; what is lower is ground.",
+        "Metres above the ground between which something is an obstacle. The ground is estimated from the scene.",
         name="occupancy.heights",
         low=-10.0,
         high=100.0,
+    )
+    occupancy_ahead: float = parameter(
+        25.0,
+        "Metres from the base to the centre of ~/occupancy, along the base's x.",
+        name="occupancy.ahead",
+        low=-1000.0,
+        high=1000.0,
+    )
+    footprint: str = parameter(
+        "",
+        "Vehicle outline in base_frame for ~/forecast_trajectories, as Nav2 writes it: [[x1, y1], [x2, y2], ...]. "
+        "Empty: a circle of footprint_radius.",
+    )
+    footprint_radius: float = parameter(
+        0.0, "Radius in metres of the circle around the base that stands for the vehicle.", low=0.0, high=100.0
     )
     max_candidates: int = parameter(
         64, "Trajectories that one call of ~/forecast_trajectories may hold.", low=1, high=1000
@@ -195,6 +211,7 @@ class Parameters:
             raise ValueError(f"output_size needs width and height, or 0, 0 for auto, got {list(self.output_size)}")
         if abs(np.linalg.norm(self.mounting_rotation) - 1) > 1e-2:
             raise ValueError(f"mounting.rotation must be a unit quaternion xyzw, got {list(self.mounting_rotation)}")
+        _ = self.vehicle_footprint
         if self.occupancy_heights[0] > self.occupancy_heights[1]:
             raise ValueError(f"occupancy.heights must be low, high, got {list(self.occupancy_heights)}")
         if max(self.map_extent.shape) > MAX_CELLS:
@@ -222,7 +239,12 @@ class Parameters:
     def map_extent(self) -> MapExtent:
         """What the occupancy grids cover."""
         (x, y), (low, high) = self.occupancy_size, self.occupancy_heights
-        return MapExtent((x, y), self.occupancy_resolution, (low, high))
+        return MapExtent((x, y), self.occupancy_resolution, (low, high), self.occupancy_ahead)
+
+    @property
+    def vehicle_footprint(self) -> Footprint:
+        """The vehicle's outline. Raises ValueError where the parameter footprint is none."""
+        return parse_footprint(self.footprint, self.footprint_radius)
 
     @property
     def limits(self) -> Limits:

@@ -27,6 +27,7 @@ from pixel4d_ros.ros.inputs import (
     read_source,
     surroundings,
 )
+from pixel4d_ros.ros.messages.closest import requested_footprint
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.reference_candidates import EarlierViews
@@ -162,7 +163,10 @@ class ForecastPipeline:
             if frame is not None:
                 self._predicted = Prediction(frame, source, scene)
         mounting = near.camera_in_base(source.header.frame_id, source.stamp_ns)
-        return forecast_candidates(self._tools.forecaster, scene, source, poses, mounting, p, request.with_images)
+        footprint = requested_footprint(request, p.vehicle_footprint)
+        return forecast_candidates(
+            self._tools.forecaster, scene, source, poses, mounting, p, request.with_images, footprint
+        )
 
     def _asked_about(
         self, request: Any, inputs: Inputs, p: Parameters

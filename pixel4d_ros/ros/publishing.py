@@ -14,11 +14,14 @@ from pixel4d_ros.camera import Camera, CameraPath
 from pixel4d_ros.forecaster import Forecast
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import moving_objects
-from pixel4d_ros.outputs.occupancy import occupancy_map
+from pixel4d_ros.outputs.occupancy import occupancy_maps
+from pixel4d_ros.outputs.tracked_scene import detections_of
+from pixel4d_ros.outputs.tracking import TrackedObject, Tracker
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages import conversions as c
 from pixel4d_ros.ros.messages.markers import motion_markers
+from pixel4d_ros.ros.messages.objects import predicted_objects_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message, subsample
 from pixel4d_ros.ros.messages.splats import LEAST_OPACITY, splat_array_bytes
 from pixel4d_ros.ros.parameters import Parameters
@@ -97,7 +100,11 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
         up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
         objects = moving_objects(result.scene, up, p.times)
         out.motion.publish(motion_markers(objects, result.path.poses, result.source.header))
-    if has_subscribers(out.occupancy):
+    if has_subscribers(out.image_info, out.depth_info):
+        _publish_camera_info(result, out, p)
+    if has_subscribers(out.objects):
+        _publish_objects(result, out, p)
+    if has_subscribers(out.occupancy, out.occupancy_forecast):
         _publish_occupancy(result, out, p)
 
 
@@ -161,17 +168,47 @@ def in_odometry(scene: DynamicGaussians, near: EgoState, source: Source) -> tupl
     return scene.transformed(T_odometry_camera), Header(stamp=header.stamp, frame_id=near.odometry.frame)
 
 
+def _publish_camera_info(result: Result, out: Publishers, p: Parameters) -> None:
+    """The calibration of ~/forecast/image and ~/forecast/depth, with their stamp and frame."""
+    source = result.source
+    info = c.camera_info_message(source.camera.resized(*p.size_of(source.size)), source.header)
+    for publisher in (out.image_info, out.depth_info):
+        if has_subscribers(publisher):
+            publisher.publish(info)
+
+
+def _publish_objects(result: Result, out: Publishers, p: Parameters) -> None:
+    """Tracked objects in odometry's frame; without odometry those of this image, in the base's."""
+    near, source = result.near, result.source
+    base, frame = _base_in_odometry(near, source.stamp_ns), near.odometry.frame
+    if base is None:
+        base, frame = np.eye(4), near.base
+    tracked: Sequence[TrackedObject] = getattr(result, "tracked", ())
+    if not tracked:
+        tracked = Tracker().update(0.0, detections_of(result.scene, base @ _mounting(result)))
+    header = Header(stamp=source.header.stamp, frame_id=frame)
+    out.objects.publish(predicted_objects_message(tracked, p.times, header))
+
+
 def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
-    """A grid per frame asked for, in odometry's frame."""
+    """A grid per frame asked for and one message of all frames, in odometry's frame."""
     near, stamp_ns = result.near, result.source.stamp_ns
     base = _base_in_odometry(near, stamp_ns)
     if base is None:
         raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
     header = Header(stamp=result.source.header.stamp, frame_id=near.odometry.frame)
-    for i in p.occupancy_frames:
-        seconds = float(p.times[i])
-        made = occupancy_map(result.scene.at(seconds), base, _mounting(result), p.map_extent)
-        out.occupancy.publish(c.grid_message(made, stamp_ns + round(seconds * 1e9), header))
+    every = has_subscribers(out.occupancy_forecast)
+    steps = range(p.steps) if every else p.occupancy_frames
+    seconds = [float(p.times[i]) for i in steps]
+    made = occupancy_maps(result.scene, seconds, base, _mounting(result), p.map_extent)
+    grids = {i: c.grid_message(m, stamp_ns + round(t * 1e9), header) for i, t, m in zip(steps, seconds, made)}
+    if has_subscribers(out.occupancy):
+        for i in p.occupancy_frames:
+            out.occupancy.publish(grids[i])
+    if every:
+        durations = [c.duration_message(t) for t in seconds]
+        kind = interface("msg", "OccupancyForecast")
+        out.occupancy_forecast.publish(kind(header=header, time_from_start=durations, grids=list(grids.values())))
 
 
 def _base_in_odometry(near: EgoState, stamp_ns: int) -> FloatArray | None:

@@ -12,9 +12,11 @@ from rclpy.qos import QoSProfile
 from rclpy.service import Service
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.outputs.clearance import Footprint, clearance
 from pixel4d_ros.outputs.moving_objects import closest_objects
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
+from pixel4d_ros.ros.messages.closest import closest_messages
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
@@ -89,14 +91,19 @@ def candidate_paths(
 
 def forecast_candidates(
     forecaster: Any, scene: DynamicGaussians, source: Source, poses: FloatArray, mounting: FloatArray, p: Parameters,
-    with_images: bool,
+    with_images: bool, footprint: Footprint | None = None,
 ) -> list[Any]:  # fmt: skip
-    """One TrajectoryForecast for each of the camera paths (P, T, 4, 4); mounting is T_base_camera."""
+    """One TrajectoryForecast for each of the camera paths (P, T, 4, 4); mounting is T_base_camera.
+
+    footprint: the vehicle's outline; None: that of the parameters.
+    """
     size = p.size_of(source.size)
     drawn = size if with_images else _small(source.size)
     views = forecaster.views(scene, poses, p.times, size=drawn, with_depth=False)
     base = poses @ rigid_inverse(mounting)
     closest = closest_objects(scene, base[..., :3, 3], p.times)
+    heights = p.map_extent.heights
+    clear = clearance(scene, base, p.times, footprint or p.vehicle_footprint, mounting, heights)
     camera = source.camera.resized(*size)
     shown = [
         CameraViews(camera, p.times, path, views.confidence[k], views.frames[k] if with_images else ())
@@ -106,6 +113,10 @@ def forecast_candidates(
     return [
         kind(
             sequence=sequence,
+            closest_static=closest_messages(clear.static, k),
+            closest_moving=closest_messages(clear.moving, k),
+            static_contact=float(clear.static.contact[k]),
+            moving_contact=float(clear.moving.contact[k]),
             closest_object=closest.ids[k].tolist(),
             closest_distance=closest.distances[k].tolist(),
             unseen=(1 - views.confidence[k]).tolist(),

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from pixel4d_ros.ros.compat import interface
@@ -53,6 +53,11 @@ class Publishers:
         self.moved_cloud = self._create(PointCloud2, "~/gaussians/forecast", CLOUD)
         self.motion = self._create(MarkerArray, "~/motion")
         self.occupancy = self._create(OccupancyGrid, "~/occupancy")
+        self.occupancy_forecast = self._create(interface("msg", "OccupancyForecast"), "~/occupancy/forecast", CLOUD)
+        self.objects = self._create(interface("msg", "PredictedObjects"), "~/objects")
+        # Beside ~/forecast/image as image_transport expects it; depth_image_proc wants one beside the depth.
+        self.image_info = self._create(CameraInfo, "~/forecast/camera_info")
+        self.depth_info = self._create(CameraInfo, "~/forecast/depth/camera_info")
         splats = splat_array_type()
         self.splats = None if splats is None else self._create(splats, "~/splats", LATCHED)
 

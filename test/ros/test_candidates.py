@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
+from geometry_msgs.msg import Point32, Polygon
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from pixel4d_ros.srv import ForecastTrajectories
@@ -62,6 +63,10 @@ def test_several_paths_are_answered_from_the_newest_image(node, client):
         assert len(forecast.closest_object) == len(forecast.closest_distance) == 4
         for object_id, distance in zip(forecast.closest_object, forecast.closest_distance):
             assert (distance == np.inf) == (object_id == 0) and distance >= 0
+        for closest in (forecast.closest_static, forecast.closest_moving):
+            assert len(closest) == 4 and all(t.distance >= 0 for t in closest)
+            assert all(np.isfinite(t.point.x) == np.isfinite(t.distance) for t in closest)
+        assert not any(t.object_id for t in forecast.closest_static)
     assert answer.forecasts[0].unseen[0] < 0.2  # frame 0 is the image
     assert answer.forecasts[0].unseen[0] < answer.forecasts[1].unseen[3]  # where it has never been
 
@@ -72,6 +77,14 @@ def test_without_images_the_figures_are_about_the_same(node, client):
     assert not without.sequence.images and without.sequence.camera_info.width == WIDTH
     assert np.allclose(without.unseen, with_images.unseen, atol=0.05)
     assert without.closest_distance == with_images.closest_distance
+
+
+def test_distances_are_measured_from_the_requests_footprint(node, client):
+    center, circle = (ask(client, path(10.0), radius=r).forecasts[0].closest_static for r in (0.0, 1.5))
+    assert [t.distance for t in circle] == pytest.approx([max(0.0, t.distance - 1.5) for t in center], abs=1e-3)
+    corners = Polygon(points=[Point32(x=1.0), Point32(y=1.0)])
+    answer = ask(client, path(10.0), footprint=corners)
+    assert not answer.success and "at least three corners" in answer.message
 
 
 def test_an_image_in_the_request_is_forecast_without_any_on_the_topic(node, client):

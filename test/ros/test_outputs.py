@@ -9,8 +9,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from nav_msgs.msg import OccupancyGrid, Odometry
+from pixel4d_ros.msg import OccupancyForecast, PredictedObjects
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from support.harness import HEIGHT, WIDTH, Client, calibration, image, running_node, stamp
 from visualization_msgs.msg import Marker, MarkerArray
@@ -36,6 +37,10 @@ OUTPUTS = {
     "forecast/depth": Image,
     "forecast/image/compressed": CompressedImage,
     "forecast/image": Image,
+    "forecast/camera_info": CameraInfo,
+    "forecast/depth/camera_info": CameraInfo,
+    "occupancy/forecast": OccupancyForecast,
+    "objects": PredictedObjects,
 }
 
 
@@ -116,11 +121,23 @@ def test_every_output_of_one_street(node, listener, street):
         assert grid.header.frame_id == "odom" and grid.header.stamp == stamp(10.0)
         assert grid.info.map_load_time == stamp(t)
         assert (grid.info.width, grid.info.height, round(grid.info.resolution, 6)) == (160, 80, 0.25)
-        # base_link is at x = 50 m.
-        assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((30.0, -10.0), abs=0.13)
+        # base_link is at x = 50 m, the grid's middle 25 m ahead.
+        assert (grid.info.origin.position.x, grid.info.origin.position.y) == pytest.approx((55.0, -10.0), abs=0.13)
         cells = np.array(grid.data).reshape(80, 160)
-        assert cells.min() == -1 and cells.max() > 50 and (cells[:, 90:] >= 0).sum() > (cells[:, :70] >= 0).sum()
-    assert now.data != later.data
+        assert cells.min() == -1 and cells.max() == 100 and (cells == 0).mean() > 0.02
+
+    every = client.got["occupancy/forecast"][0]
+    assert every.header == now.header and [round(1e-8 * t.nanosec) for t in every.time_from_start] == [0, 1, 2, 3]
+    assert every.grids[0] == now and every.grids[3] == later
+
+    for topic in ("forecast/camera_info", "forecast/depth/camera_info"):
+        info = client.got[topic][0]
+        assert info.header == depth.header and (info.width, info.height) == (WIDTH, HEIGHT)
+        assert np.allclose(np.reshape(info.k, (3, 3)), street.K)
+
+    objects = client.got["objects"][0]
+    assert objects.header.frame_id == "odom" and len({o.id for o in objects.objects}) == len(objects.objects)
+    assert all(len(o.paths) == 1 and len(o.paths[0].poses) == 4 and o.size.x > 0 for o in objects.objects)
 
 
 def test_a_grid_without_odometry_degrades_and_says_why(node, listener, street):

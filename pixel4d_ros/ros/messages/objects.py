@@ -22,8 +22,18 @@ YAW_DEVIATION = 0.2  # rad, of a box's heading
 UNKNOWN_TURN = 1e3  # rad^2: the tracker has no roll and pitch, nor their rates
 # Classes of labels (KITTI's names and the like, lower case) as autoware_perception_msgs/ObjectClassification has them.
 AUTOWARE_CLASSES = {
-    "car": 1, "van": 1, "truck": 2, "bus": 3, "tram": 3, "trailer": 4,
-    "motorcycle": 5, "bicycle": 6, "cyclist": 6, "pedestrian": 7, "person": 7, "person_sitting": 7,
+    "car": 1,
+    "van": 1,
+    "truck": 2,
+    "bus": 3,
+    "tram": 3,
+    "trailer": 4,
+    "motorcycle": 5,
+    "bicycle": 6,
+    "cyclist": 6,
+    "pedestrian": 7,
+    "person": 7,
+    "person_sitting": 7,
 }
 
 
