@@ -20,12 +20,12 @@ from support.ros_domain import ros_domain
 
 import pixel4d_ros.synthetic
 from pixel4d_ros.commands import demo
-from pixel4d_ros.commands.processes import Child, ProcessError
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.logs.cloud import read_gaussians, save_middle_cloud
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
+from pixel4d_ros.processes import Child, ProcessError, ros_environment
 
 T = jazzy_types().types
 MOUNT = rigid([0.5, -0.5, 0.5, -0.5], [2.0, 0.5, 1.0])  # as in log_samples
@@ -83,12 +83,12 @@ def test_logs_the_node_could_not_use_are_refused_at_once(tmp_path: Path) -> None
 def test_ros_stays_on_this_machine_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ROS_DOMAIN_ID", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
         monkeypatch.delenv(name, raising=False)
-    private = demo.ros_environment()
+    private = ros_environment()
     assert 1 <= int(private["ROS_DOMAIN_ID"]) <= 100
     assert private["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
-    chosen = demo.ros_environment()
+    chosen = ros_environment()
     assert (chosen["ROS_DOMAIN_ID"], chosen["ROS_AUTOMATIC_DISCOVERY_RANGE"]) == ("7", "SUBNET")
 
 

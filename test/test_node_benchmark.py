@@ -171,7 +171,7 @@ def test_a_refusal_of_the_service_ends_the_measurement() -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     from rclpy.task import Future
 
-    from pixel4d_ros.commands.processes import ProcessError
+    from pixel4d_ros.processes import ProcessError
     from pixel4d_ros.ros.benchmark.services import Planner
     from pixel4d_ros.ros.session import Watch
 

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
 import signal
 import sys
 import time
@@ -142,7 +141,7 @@ def read_job(log_path: Path, camera: str | None) -> Job:
 
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     """Node, recorder and replay as three processes; their output in files beside the recording."""
-    from pixel4d_ros.commands.processes import Child, ProcessError
+    from pixel4d_ros.processes import Child, ProcessError, ros_environment
     from pixel4d_ros.ros.bag.record import TIME_BEGAN
 
     environment = ros_environment()
@@ -230,14 +229,6 @@ def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
 def cli(*arguments: str) -> list[str]:
     """A command of this package in a process of its own."""
     return [sys.executable, "-m", "pixel4d_ros.cli", *arguments]
-
-
-def ros_environment() -> dict[str, str]:
-    """The environment with a ROS domain of the demo's own on this machine only, unless the user chose one."""
-    private = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "PYTHONUNBUFFERED": "1"}
-    if "ROS_LOCALHOST_ONLY" not in os.environ:
-        private["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    return {**private, **os.environ}
 
 
 def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float) -> None:

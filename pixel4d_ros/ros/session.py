@@ -17,7 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from pixel4d_ros.commands.processes import Child, ProcessError
+from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 

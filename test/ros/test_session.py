@@ -16,7 +16,7 @@ from rclpy.executors import Executor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
-from pixel4d_ros.commands.processes import ProcessError
+from pixel4d_ros.processes import ProcessError
 from pixel4d_ros.ros.session import Watch, spinning
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

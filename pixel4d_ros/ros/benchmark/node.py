@@ -25,8 +25,7 @@ from tqdm import tqdm
 from pixel4d_ros.benchmark.node_times import Feed, NodeTimes, Publishing
 from pixel4d_ros.benchmark.source_image import SPEED, STEP
 from pixel4d_ros.benchmark.statistics import Spread, course
-from pixel4d_ros.commands.demo import ros_environment
-from pixel4d_ros.commands.processes import Child, ProcessError
+from pixel4d_ros.processes import Child, ProcessError, ros_environment
 from pixel4d_ros.ros.benchmark.publishing import CAMERA, OUTPUT_QOS, REST_S, START_S, measure_publishing
 from pixel4d_ros.ros.benchmark.services import check_candidates, measure_service, path_message
 from pixel4d_ros.ros.compat import interface

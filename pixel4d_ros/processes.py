@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -80,3 +81,11 @@ class Child:
         """Make sure that it has ended, however it takes that."""
         with suppress(ProcessError):
             self.stop(timeout=5)
+
+
+def ros_environment() -> dict[str, str]:
+    """The environment with a ROS domain of this process on this machine only, unless the user chose one."""
+    private = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "PYTHONUNBUFFERED": "1"}
+    if "ROS_LOCALHOST_ONLY" not in os.environ:
+        private["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    return {**private, **os.environ}
