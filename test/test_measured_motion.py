@@ -136,7 +136,7 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
 
 
 def test_synthetic_movers_are_forecast_better() -> None:
-    forecaster, worlds = Forecaster.load(device="cpu"), WorldSet("street", 4)
+    forecaster, worlds = Forecaster.load(device="cpu"), WorldSet("street", 2, 900_003)  # ordinary traffic
     alone, told = (
         evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(earlier_view=given)) for given in (False, True)
     )
