@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages import conversions as c
-from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, pointcloud_message, subsample
+from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
 from pixel4d_ros.scene import SH_C0, DynamicGaussians
 
 pytestmark = pytest.mark.ros
@@ -239,7 +240,7 @@ def test_point_cloud_holds_every_field_of_the_scene():
     )
     points = np.frombuffer(message.data, dtype)
     expected = "x y z rgb f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3 "
-    expected += "vx vy vz ax ay az wx wy wz alx aly alz object_id"
+    expected += "vx vy vz ax ay az wx wy wz alx aly alz object_id cx cy cz observed"
     assert dtype.names == FIELD_NAMES == tuple(expected.split())
     assert (message.width, message.height, message.row_step) == (50, 1, len(message.data))
 
@@ -250,6 +251,10 @@ def test_point_cloud_holds_every_field_of_the_scene():
     assert np.array_equal(columns("rot_0", "rot_1", "rot_2", "rot_3"), scene.quaternions.numpy())
     assert np.array_equal(columns("alx", "aly", "alz"), scene.angular_accelerations.numpy())
     assert np.array_equal(points["object_id"], scene.object_ids.numpy())
+    assert np.array_equal(columns("cx", "cy", "cz"), scene.centroids[scene.object_ids].numpy())
+    assert (points["observed"] == 1).all()
+    guessed = replace(scene, observed=torch.linspace(0, 1, 50).round())
+    assert np.array_equal(cloud_array(guessed)[:, -1], guessed.observed.numpy())
     colours = columns("f_dc_0", "f_dc_1", "f_dc_2") * SH_C0 + 0.5
     assert np.allclose(colours, scene.colors.numpy(), atol=1e-6)
     packed = points["rgb"].view(np.uint32)

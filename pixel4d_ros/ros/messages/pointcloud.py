@@ -20,6 +20,9 @@ FIELD_NAMES = (
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
     *("vx", "vy", "vz", "ax", "ay", "az", "wx", "wy", "wz", "alx", "aly", "alz"),
     "object_id",
+    # The rotation centre of the Gaussian's object (zero for the background), and whether the image showed it (1) or it
+    # is guessed (0).
+    *("cx", "cy", "cz", "observed"),
 )
 _POINT = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])
 _FIELDS = [
@@ -34,7 +37,7 @@ _FIELDS = [
 
 
 def cloud_array(scene: DynamicGaussians) -> NDArray[np.float32]:
-    """The scene's Gaussians as (N, 28) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns."""
+    """The scene's Gaussians as (N, 32) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns."""
     bytes_ = (scene.colors.clamp(0, 1) * 255).round().to(torch.int32)
     packed = (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
     columns = (
@@ -49,6 +52,8 @@ def cloud_array(scene: DynamicGaussians) -> NDArray[np.float32]:
         scene.angular_velocities,
         scene.angular_accelerations,
         scene.object_ids.to(torch.int32)[:, None].view(torch.float32),
+        scene.centroids[scene.object_ids],
+        (torch.ones_like(scene.opacities) if scene.observed is None else scene.observed)[:, None],
     )
     return torch.cat([c.detach().float() for c in columns], 1).cpu().numpy()
 
