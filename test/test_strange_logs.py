@@ -16,6 +16,7 @@ from support.log_samples import START, Entry, entries, tf_message, write_mcap, w
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.types import jazzy_types
+from pixel4d_ros.logs.writer import LogWriter
 
 T = jazzy_types().types
 IMAGE = "/camera/left/image_raw"
@@ -230,3 +231,16 @@ def test_odometry_out_of_order_is_sorted(tmp_path: Path) -> None:
     items.sort(key=lambda e: e.time_ns)
     clip = read_clip(write_mcap(tmp_path / "late.mcap", items))
     np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-9)
+
+
+def test_a_definition_that_lacks_a_field_is_named(tmp_path: Path) -> None:
+    """Found by research/fuzz_readers.py: the field was "headep"."""
+    whole = write_mcap(tmp_path / "whole.mcap", entries())
+    with LogReader(whole) as log, LogWriter(tmp_path / "odd.mcap") as odd:
+        for topic in log.topics.values():
+            text = log.definition(topic.type).replace("std_msgs/Header header", "std_msgs/Header headep")
+            odd.add_topic(topic.name, topic.type, text if topic.name == IMAGE else None)
+        for raw in log.raw():
+            odd.write(raw.topic, raw.time_ns, raw.data)
+    with pytest.raises(LogError, match="its definition of sensor_msgs/msg/Image lacks header"):
+        read_clip(tmp_path / "odd.mcap")

@@ -14,6 +14,16 @@ from rosbags.typesys.store import Typestore
 RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 IDL_SEPARATOR = "=" * 80 + "\n"
 HEADER = "std_msgs/msg/Header"
+# Types whose fields are read here: a log's own definition must have them.
+USED = (
+    HEADER,
+    "builtin_interfaces/msg/Time",
+    *(f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo", "RegionOfInterest")),
+    *(f"nav_msgs/msg/{name}" for name in ("Odometry", "Path")),
+    *(f"geometry_msgs/msg/{name}" for name in ("Point", "Pose", "PoseStamped", "PoseWithCovariance", "Quaternion")),
+    *(f"geometry_msgs/msg/{name}" for name in ("Transform", "TransformStamped", "Vector3")),
+    "tf2_msgs/msg/TFMessage",
+)
 
 
 @lru_cache(maxsize=1)
@@ -26,7 +36,7 @@ def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typest
     """A new store of (type name, definition) pairs and, for every other name, Jazzy's types.
 
     A log's own definition goes before Jazzy's, because its bytes were written with it. Definitions that cannot be
-    parsed are left out: their types stay unknown unless Jazzy has them.
+    parsed are left out: their types stay unknown unless Jazzy has them. Raises ValueError for one that lacks a field.
     """
     own = {}
     for name, definition in definitions:
@@ -34,6 +44,10 @@ def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typest
             own.update(parse_definition(name, definition))
         except TypesysError:
             continue
+    for name in set(USED) & set(own):
+        missing = {field for field, _ in jazzy_types().fielddefs[name][1]} - {field for field, _ in own[name][1]}
+        if missing:
+            raise ValueError(f"its definition of {name} lacks {', '.join(sorted(missing))}")
     store = get_typestore(Stores.EMPTY)
     store.register({**jazzy_types().fielddefs, **own})
     return store
