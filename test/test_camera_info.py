@@ -51,6 +51,11 @@ def test_binning_counts_also_where_it_does_not_divide_the_size() -> None:
         read_camera_info(info(binning_x=2), 64, 48)
 
 
+def test_a_binning_larger_than_the_sensor_is_refused() -> None:
+    with pytest.raises(ValueError, match="CameraInfo has a binning of 65x1 on 64x48 pixels"):
+        read_camera_info(info(binning_x=65), 64, 48)
+
+
 def test_a_region_of_interest_shifts_the_principal_point() -> None:
     part = info(roi=roi(10, 4, 40, 20))
     np.testing.assert_allclose(read_camera_info(part, 40, 20).camera.K[:2, 2], [21.5, 19.5])

@@ -147,6 +147,10 @@ def _window(full: Camera, info: Any, width: int, height: int) -> Camera:
                 f" within its {full.width}x{full.height} pixels: set width and height to those of the whole sensor"
             )
         camera = full.shifted(roi.x_offset, roi.y_offset, roi.width, roi.height)
+    if binning[0] > camera.width or binning[1] > camera.height:
+        raise ValueError(
+            f"CameraInfo has a binning of {binning[0]}x{binning[1]} on {camera.width}x{camera.height} pixels"
+        )
     camera = camera.binned(*binning)
     if (camera.width, camera.height) == (width, height):
         return camera
