@@ -23,8 +23,8 @@ else
 	@source ./env.sh && python -m pytest test/ros $(CI_ARGS)
 endif
 
-lint: setup  ## ruff, mypy, spelling, Markdown and SPDX lines
-	@source ./env.sh && ruff check . && ruff format --check . && codespell && python tools/check_markdown.py && python tools/spdx.py && mypy
+lint: setup  ## ruff, mypy, spelling and Markdown
+	@source ./env.sh && ruff check . && ruff format --check . && codespell && python tools/check_markdown.py && mypy
 
 clean:  ## remove all that setup, tests and demo made
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
