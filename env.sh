@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A shell that knows the package: `source env.sh`, from any folder, in bash or zsh, after `make setup`.
 # python, pixel4d and colcon are then the virtual environment's; ros2, where ROS is installed, finds pixel4d_ros too.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages for `pip install .`; setup.cfg has the rest. The weights, a folder beside the code, become package data."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the forecast node, or one per camera, and if asked a driving log to feed it and RViz to look at it.
 
 ros2 launch pixel4d_ros forecast.launch.py bag:=drive.mcap

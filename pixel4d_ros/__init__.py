@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pixel4d_ros: one camera image in, a moving 3D scene out (Pixel-to-4D, arXiv 2601.00678)."""
 
 from __future__ import annotations

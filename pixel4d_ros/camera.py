@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pinhole cameras and camera paths in time (numpy, float64)."""
 
 from __future__ import annotations

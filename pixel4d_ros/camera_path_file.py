@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera paths from text files, with the mistakes that such files usually hold recognised."""
 
 from __future__ import annotations

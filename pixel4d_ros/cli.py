@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d`: one command, its subcommands in the rooms that own them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors whose message is all that a user needs: it names the cause and the cure."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that commands write: checked before the work begins, written beside their place and moved there when whole."""
 
 from __future__ import annotations

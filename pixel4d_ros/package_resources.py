@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that come with the package, wherever it was installed from."""
 
 from __future__ import annotations

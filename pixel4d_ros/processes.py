@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs that run side by side: started, watched, stopped; one that dies is reported with its last words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DynamicGaussians: a scene of 3D Gaussians that move, the one type that everything else produces or consumes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of research/ablation.py: what networks reach, and what that is worth against the first of them."""
 
 from __future__ import annotations

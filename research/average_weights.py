@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mix weights that stem from one another: the mean may beat all of them at some things.
 
     python research/average_weights.py OUT.safetensors 0.3 OLD.safetensors 0.7 NEW.safetensors

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate several weights files on the same held-out data and print one table, a column per file.
 
     python research/compare_weights.py                                         # the shipped weights alone

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw the README's animated picture: the one image, its forecast and what happened, from a real driving log.
 
     python research/draw_animation.py ../shared/logs/val/kitti_0002.mcap docs/forecast.webp [START ...]

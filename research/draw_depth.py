@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw what the network takes for the depth of held-out images: image, predicted depth, measured depth, as one PNG.
 
     python research/draw_depth.py docs/depth.webp                                    # the shipped weights

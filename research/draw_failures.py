@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw known failures of the shipped weights: the one image, the forecast and what happened, as one picture.
 
     python research/draw_failures.py docs/failures.jpg

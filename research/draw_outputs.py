@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw what the node published for one image: boxes, forecast, depth, uncertainty and occupancy, as one PNG.
 
     python research/draw_outputs.py LOG RECORDING OUT.png [NUMBER]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw how training runs fared on the unseen street kitti_0002, beside what is asked for, as one PNG.
 
     python research/draw_runs.py docs/lab/training_runs.csv docs/lab/training_runs.png      # needs matplotlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw a grid of synthetic worlds: image, log depth in turbo colours and object ids of consecutive seeds.
 
 python research/draw_worlds.py out.png --kind street --seed 900001 --count 8 --size 416x128

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Give every reader of files and log messages mutated input: one clear error or a result, never a crash or a hang.
 
     python research/fuzz_readers.py --seconds 600 --seed 1

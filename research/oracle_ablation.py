@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the forecast of moving objects lacks: parts of the prediction replaced by the truth, one after another.
 
     python research/oracle_ablation.py [COUNT]      # of synthetic streets (default: 8); prints a Markdown table

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the commands named in a Markdown file and paste what they print below them.
 
     python research/paste_results.py docs/lab/results.md [WORD ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put an untrained dynamic branch in the place of a trained one, for `pixel4d train --only motion` to train.
 
     python research/reinit_motion_head.py OUT.safetensors IN.safetensors

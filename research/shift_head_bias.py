@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shift what a trained network answers everywhere, such as the size of Gaussians: sharpness, without more training.
 
     python research/shift_head_bias.py OUT.safetensors IN.safetensors size=-4 opacity=0.3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of all tests: a ROS context, the node and a client in it, and processes in a ROS domain of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera alignment: poses and scales that are known beforehand are found again."""
 
 from __future__ import annotations

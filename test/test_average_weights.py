@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/average_weights.py: a mean of networks is a network."""
 
 from __future__ import annotations

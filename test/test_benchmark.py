@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d benchmark`: its sums, a tiny run on the CPU, what it refuses, and on a GPU the floors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras and camera paths: intrinsics follow the image, paths stay rigid and pass through their poses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One meaning of CameraInfo: every way to describe the same camera gives the same pinhole camera and the same clip."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera paths from files: what people write is read, and what would send the camera astray is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clips: lazy frames behave as arrays do, parts stay together, boxes cover the pixels of what is in them."""
 
 from __future__ import annotations

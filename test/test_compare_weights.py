@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/compare_weights.py and research/draw_depth.py: the table and the sheet, without a network."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets as driving logs and back, and what `open_clips` takes a path for."""
 
 from __future__ import annotations

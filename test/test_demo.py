@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo: what it tells the node about a log, how it watches its processes, and the whole of it."""
 
 from __future__ import annotations

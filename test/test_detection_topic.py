@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelled boxes from vision_msgs/Detection3DArray messages of a log."""
 
 from __future__ import annotations

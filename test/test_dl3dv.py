@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DL3DV-10K: scenes in the distributed layout against the street that they show, and a real scene."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation is true: its commands exist, its examples run, its tables are those of the code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/draw_failures.py: the model card's picture of what goes wrong."""
 
 from __future__ import annotations

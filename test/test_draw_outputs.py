@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/draw_outputs.py: where boxes and cells land in the picture."""
 
 from __future__ import annotations

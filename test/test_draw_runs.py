@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/draw_runs.py: the picture of how training runs fared."""
 
 from __future__ import annotations

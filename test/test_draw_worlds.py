@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grid of synthetic worlds that research/draw_worlds.py draws."""
 
 from __future__ import annotations

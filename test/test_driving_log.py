@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logs as clips: poses, depth and stereo as they were written, and real drives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compressed images and depth: their format counts, and what is damaged or too large is refused before decoding."""
 
 from __future__ import annotations

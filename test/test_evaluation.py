@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics against scikit-image; the benchmark with forecasters whose scores are known beforehand."""
 
 from __future__ import annotations

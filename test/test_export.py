@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d export`: files per time step, as PLY and, where gsply is installed, as SPZ."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels of real clips by a trained flow network: matches become depth, and processes share the work."""
 
 from __future__ import annotations

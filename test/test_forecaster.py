@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forecaster, with the weights that ship: what goes in, what comes out, and what is refused."""
 
 from __future__ import annotations

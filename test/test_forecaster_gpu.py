@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The forecaster on a GPU: its fast path agrees with the slow one and with the CPU, and fails gracefully."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triton kernels against the torch code they stand for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A short part of research/fuzz_readers.py: mutated logs, messages and files are read or refused, nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels that clips bring along: object ids and boxes of synthetic streets and of scenes made by hand; KITTI's."""
 
 from __future__ import annotations

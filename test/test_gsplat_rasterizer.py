@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CUDA rasterizer, gsplat's kernels, against the torch reference."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node says when inputs are missing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many paths at once lead where CameraPath.at says that each of them does."""
 
 from __future__ import annotations

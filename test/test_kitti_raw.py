@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KITTI raw: drives in the distributed layout against the street that they show."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """launch/forecast.launch.py, where ROS's launch system is installed: its arguments, and what it starts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch arguments: what a bag alone gives, and what is refused; without launch and rclpy."""
 
 from __future__ import annotations

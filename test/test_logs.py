@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing logs in every format, and what is said of logs that cannot be used."""
 
 from __future__ import annotations

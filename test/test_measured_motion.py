@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motion measured between two images: exact flow tells velocities exactly, and scenes come nearer the truth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PSNR, SSIM and depth errors: against scikit-image, and where the answer is known."""
 
 from __future__ import annotations

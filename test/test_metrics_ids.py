@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Probabilities that come true, and ids that last."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What moves and how fast: scenes and clips whose motion is known beforehand."""
 
 from __future__ import annotations

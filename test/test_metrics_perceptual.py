@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LPIPS and FVD with small stand-in weights, against the same formulas written down directly."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels of real motion, against what a synthetic street knows of its own, and on their way into a batch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moving objects for planners: which is closest when, and boxes that hold whatever way the scene is turned."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/oracle_ablation.py: a predicted scene with parts of it replaced by the truth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package as it is installed: message, command, versions, dependency lists, the shell and the setup tool."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth from motion: from two images and the camera's way between them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results in docs/lab/results.md can be pasted anew."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Posed videos and single images with depth, in the layouts of docs/datasets.md."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rasterizers on the CPU: the torch reference against a plain double loop, and the fast one against the reference."""
 
 from __future__ import annotations

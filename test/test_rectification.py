@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lens distortion is undone: what the lens drew comes out where a pinhole camera sees it."""
 
 from __future__ import annotations

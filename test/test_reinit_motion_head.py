@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/reinit_motion_head.py: a network that sees as before, and has yet to learn what moves."""
 
 from __future__ import annotations

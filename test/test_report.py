@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a replay: a small log, and a recording whose forecasts are known beforehand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moving pixels found by flow and depth, against the masks that a synthetic street knows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests that run side by side do not hear each other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotations: quaternions (w, x, y, z), matrices and rotation vectors say the same thing."""
 
 from __future__ import annotations

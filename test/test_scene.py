@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DynamicGaussians: kinematics, rigid transforms, sampled futures, and the files they are kept in."""
 
 from __future__ import annotations

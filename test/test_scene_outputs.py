@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Occupancy grids and distances of predicted scenes against LiDAR: a road with a wall across it, known exactly."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tool behind `make setup`: what it changes in the ROS wheels, when it works again, what it says about errors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/shift_head_bias.py: a network that answers the same, but for what is shifted."""
 
 from __future__ import annotations

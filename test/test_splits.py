@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is held out of training."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stereo pairs: read from a folder, and matched into dense depth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logs as they come: unfinished, split, mixed with other encodings, with stamps and log times that are odd."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic worlds: labels that hold exactly, determinism, shapes, and the driving log made of them."""
 
 from __future__ import annotations

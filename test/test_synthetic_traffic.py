@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The situations of traffic on synthetic streets."""
 
 from __future__ import annotations

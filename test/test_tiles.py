@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tiles splats reach, by the torch code that stands for the kernels of a GPU."""
 
 from __future__ import annotations

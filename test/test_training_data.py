@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training data: augmented crops keep their cameras true, and all views of a sample change alike."""
 
 from __future__ import annotations

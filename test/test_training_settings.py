@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training run is told: settings from files and options, sources and their weights."""
 
 from __future__ import annotations

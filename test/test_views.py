@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Views of a moving scene: which are rendered when paths share some, where they go, and what moves in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waymo Open: segments in both distributed layouts against the street that they show."""
 
 from __future__ import annotations

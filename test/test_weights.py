@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights files: saved and loaded, and refused with the reason when they are not what they should be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What commands write: checked before the work, whole or not at all; one line and exit code 1 where it cannot be."""
 
 from __future__ import annotations

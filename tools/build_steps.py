@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of setup that concern the package itself: colcon build, and links from the virtual environment to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Markdown that is easy to read and to compare: `python tools/check_markdown.py` checks the tracked files.
 
 Lines have at most 120 columns and paragraphs at most five lines; tables, headings, code, pictures and lines of one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the CMake files inside the ROS wheels name this machine's include folders.
 
 The wheels were built in a container, and the exported targets `<package>__rosidl_generator_py` still name that

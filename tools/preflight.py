@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What setup needs of the machine, and what to do where it is missing: looked at before anything is downloaded."""
 
 from __future__ import annotations

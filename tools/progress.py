@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the commands of a setup step: everything they print goes to a log, one line of progress to the screen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sets the checkout up: virtual environment, ROS 2, packages, colcon build. `make setup` runs it; see --help.
 
 Each step leaves a stamp, a hash of all it depends on, so a second run does only what has changed and otherwise ends

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every source file begins with its SPDX line: `python tools/spdx.py` names those that do not, `--fix` adds it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start-up hook of the virtual environment: setup copies this file into .venv and imports it at every start of Python.
 
 It makes `.venv/bin/python` know the package without anything being sourced:

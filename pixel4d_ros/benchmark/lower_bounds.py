@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lower bounds of a forecast's time on this machine: its encoder alone, and the rasterizer alone, in the same run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inputs and results of `pixel4d benchmark --node`. Times are milliseconds; nothing here needs ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A benchmark as a picture: where the time goes, and how it grows with frames, samples, trajectories and pixels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a benchmark found, and its JSON form. All times are milliseconds."""
 
 from __future__ import annotations

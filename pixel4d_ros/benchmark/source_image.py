@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image that is forecast from, and where its camera goes: what times depend on, so no flat or random picture."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of Forecaster.forecast one by one, so that each can be timed: what runs is the forecaster's own code."""
 
 from __future__ import annotations

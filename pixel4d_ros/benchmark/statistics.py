@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What many measured times come to."""
 
 from __future__ import annotations

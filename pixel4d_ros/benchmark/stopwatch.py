@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times of what a device does: CUDA events on a GPU, the processor's clock elsewhere."""
 
 from __future__ import annotations

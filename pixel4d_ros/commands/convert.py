@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d convert KIND SRC OUT.mcap`: a data set's clip as a driving log that replays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d demo`: the real node on a replayed driving log, in real time over DDS, and a report of how it did."""
 
 from __future__ import annotations

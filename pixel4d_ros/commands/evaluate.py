@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d evaluate DATA`: how good the forecasts are on logs, data sets and synthetic worlds."""
 
 from __future__ import annotations

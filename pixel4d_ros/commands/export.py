@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d export`: a moving scene as 3DGS PLY or SPZ files, one per time step."""
 
 from __future__ import annotations

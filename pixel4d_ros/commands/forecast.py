@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d forecast`: a video and a moving scene from one image, without ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d synthesize OUT.mcap`: write the synthetic street as a driving log; `--benchmark` measures the renderer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d train`: train the predictor on driving logs, stereo pairs and the synthetic worlds."""
 
 from __future__ import annotations

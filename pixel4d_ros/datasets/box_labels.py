@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelled 3D boxes in a file beside a log: NAME.boxes.json with NAME.mcap.
 
 `frames` is a list with, per image, `stamp` (s) and `boxes`, each with id (of the track), class, center (m, optical

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelled 3D boxes of the things in an image, and the pixels they cover."""
 
 from __future__ import annotations

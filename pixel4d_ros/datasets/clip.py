@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clip.
 
 Posed images with whatever else a data set knows about them; every reader and the synthetic street make these.

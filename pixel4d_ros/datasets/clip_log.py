@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clips as driving logs that replay: images, calibration, depth, odometry, tf and the plan in one MCAP file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of single images with dense depth: ID.jpg, ID_depth.png (16 bits, mm) and clip.json."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelled 3D boxes of a log: from vision_msgs/Detection3DArray messages, whose definition MCAP brings along.
 
 A detection's `bbox` is centre (pose; x forward, y left, z up) and size (length, width, height) in the frame of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DL3DV-10K scenes, and any other with a nerfstudio-style transforms.json, as clips."""
 
 from __future__ import annotations

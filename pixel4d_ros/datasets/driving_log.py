@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Driving logs (MCAP, rosbag2, rosbag1) as clips: images with the camera's poses in the odometry frame, and depth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What two frames of a posed clip with depth tell of motion: flow, the refined pose, and what these do not explain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of image files as lazy frames, checked for size and freed of lens distortion."""
 
 from __future__ import annotations

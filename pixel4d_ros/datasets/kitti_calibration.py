@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibration and poses of KITTI raw recordings.
 
 Read here and not with pykitti, which does the same sums but needs matplotlib, Pillow and pandas, knows no tracklets,

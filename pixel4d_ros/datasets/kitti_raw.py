@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KITTI raw: synced and rectified drives as clips, from the layout in which they are distributed."""
 
 from __future__ import annotations

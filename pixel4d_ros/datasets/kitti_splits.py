@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which drives of KITTI raw published work trains and tests on.
 
 "tulsiani": the 28 city drives of Tulsiani et al., Layer-structured 3D Scene Inference via View Synthesis (ECCV 2018),

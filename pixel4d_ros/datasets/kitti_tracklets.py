@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KITTI's tracklet_labels.xml: 3D boxes of tracked things, in the LiDAR's frame."""
 
 from __future__ import annotations

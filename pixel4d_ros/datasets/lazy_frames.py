@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images or depth of a clip that are read when they are asked for."""
 
 from __future__ import annotations

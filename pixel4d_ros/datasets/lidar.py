@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LiDAR points as sparse depth images."""
 
 from __future__ import annotations

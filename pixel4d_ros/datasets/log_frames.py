@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and depth of a driving log, decoded when they are asked for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tracked things move on their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clips from whatever data set lies at a path."""
 
 from __future__ import annotations

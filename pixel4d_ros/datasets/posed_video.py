@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Posed videos: a folder with frames.mp4 and clip.json, as docs/datasets.md describes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A walk over the fields of a protocol buffer, without its definition.
 
 Enough for the few fields of Waymo's frames that are used; the protobuf package would need their compiled definitions,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RealEstate10K: camera files and the frames that were cut from their videos, as clips."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pixels move, where nobody has labelled them: optical flow that depth and the camera's motion do not explain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which data is held out of training, so that training and evaluation agree on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of stereo pairs with dense disparity, laid out like KITTI stereo 2015 at 832 x 256."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waymo Open segments as clips: what both distributions, v1 and v2, have in common.
 
 Waymo's vehicle and camera frames are x forward, y left, z up. The lens distortion is taken out; the rolling shutter is

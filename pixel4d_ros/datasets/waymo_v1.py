@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waymo Open v1: segments in .tfrecord files, read without TensorFlow.
 
 A record is framed by its length; inside is a protocol buffer `Frame`, of which only the fields needed here are walked

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waymo Open v2: segments in parquet components, read with pyarrow (the extra `waymo`)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the evaluation takes the camera's path from, when the clip's own poses will not do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Baselines of a forecast: the image repeated, the image on a flat ground, the same scene without motion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether predicted probabilities come true: Brier score and reliability."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distances along candidate paths, as the what-if service answers them, against LiDAR and labelled boxes."""
 
 from __future__ import annotations

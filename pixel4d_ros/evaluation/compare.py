@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One recorded forecast beside what really happened, frame by frame."""
 
 from __future__ import annotations

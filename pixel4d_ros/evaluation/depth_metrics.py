@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth metrics on numpy arrays: errors, also beside depth edges, and boundaries. Depth is along z, 0 = unknown."""
 
 from __future__ import annotations

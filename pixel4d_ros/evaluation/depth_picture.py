@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth maps as pictures: log depth in turbo's colours, near red and far blue, black where nothing is known."""
 
 from __future__ import annotations

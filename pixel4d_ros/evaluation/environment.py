@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment of a measurement: versions, processor, device."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """evaluation.html: tables, charts, pictures and videos of an evaluation, on one page."""
 
 from __future__ import annotations

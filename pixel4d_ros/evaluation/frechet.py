@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Frechet distance between two sets of features, of which FVD is one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures and videos of an evaluation: forecast, truth, repeated image, error and depth side by side."""
 
 from __future__ import annotations

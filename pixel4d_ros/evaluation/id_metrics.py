@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the ids that a tracker gives to objects last: identity switches as CLEAR MOT counts them."""
 
 from __future__ import annotations

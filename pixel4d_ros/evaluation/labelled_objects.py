@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The labelled objects of a window's source image: their pixels, where they are, and how they move."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image metrics on numpy arrays; images are RGB, uint8 0..255 or float 0..1."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motion metrics of a predicted scene at its source image: which pixels and objects move, and how fast."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's performance in a recording: rates, ages, and its own diagnostics."""
 
 from __future__ import annotations

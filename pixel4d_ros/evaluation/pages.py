@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTML pages from the templates of this package: one look, self-contained, light and dark."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LPIPS and the features of FVD, from published weights that the user has; none of them come with the package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small charts as inline SVG: no plotting library at run time, sharp at any size, readable in light and dark pages.
 
 Colours come from the page's CSS: classes s0, s1 for series, `grid`, `axis`, and `dim` for secondary text.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera poses found from the frames: to compare with videos published without camera paths.
 
 The search uses the true later frames, so scores with such poses measure the scene, not a forecast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation protocols: which frames, which pixels, which camera path."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded forecasts, and what the camera then really saw: the two streams that a report compares."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a replayed log: recorded forecasts against what really happened, as video, JSON and one HTML page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """report.html: one self-contained page from a Report, readable in light and dark browsers and on paper."""
 
 from __future__ import annotations

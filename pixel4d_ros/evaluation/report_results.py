@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contents of a replay's report: numbers and pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate whole clips: choose the windows, align the camera, score, summarise."""
 
 from __future__ import annotations

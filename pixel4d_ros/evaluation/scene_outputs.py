@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Score what planners read of predicted scenes: occupancy grids and distances along paths, against a log's LiDAR."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forecast source frames of a clip along the true camera path and compare with the true frames."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the scores of a clip's source images to what an evaluation reports."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic streets and rooms as clips to evaluate on, made on the spot with exact depth, masks and motion."""
 
 from __future__ import annotations

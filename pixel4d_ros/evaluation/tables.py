@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation as text for people: aligned columns for a terminal, or Markdown."""
 
 from __future__ import annotations

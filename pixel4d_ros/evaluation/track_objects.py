@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Track the predicted objects of a clip image by image and score whether their ids last, against labelled boxes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """H.264 videos, and the picture that shows a forecast beside what really happened."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows of a clip: a source image and what really happened after it, in memory and at the size of the evaluation."""
 
 from __future__ import annotations

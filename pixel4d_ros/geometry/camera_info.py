@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a sensor_msgs/CameraInfo means for an image: its pinhole camera, and how to undo the lens's distortion.
 
 The one reading of CameraInfo, for the node and for every reader of logs. It reads the message's fields only, so rclpy's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where paths of poses lead, between their poses and beyond: many paths at once, as thirty take little longer than one.
 
 It is what CameraPath.at does with one path.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses of a moving frame over time, and a tree of frames. Stamps are integer nanoseconds. No ROS."""
 
 from __future__ import annotations

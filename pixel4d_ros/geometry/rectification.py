@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distorted images become those of a pinhole camera, by OpenCV, with its maps kept per calibration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotations and rigid transforms: torch for Gaussians, numpy and scipy for camera poses.
 
 Quaternions are (w, x, y, z) and unit, except where a name says xyzw (the order of ROS messages and of scipy). Rigid

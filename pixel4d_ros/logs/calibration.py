@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera of a log's images: what its CameraInfo says of them, read as the node reads it."""
 
 from __future__ import annotations

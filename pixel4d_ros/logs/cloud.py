@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded Gaussian clouds (sensor_msgs/PointCloud2) as scenes again, and as PLY files for splat viewers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoded images (JPEG, PNG and what else OpenCV reads): checked before they are decoded.
 
 The header is read first, because a PNG of some hundred kilobytes may unpack to gigabytes, and the end is looked for,

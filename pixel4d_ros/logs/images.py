@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pixels of sensor_msgs/Image and CompressedImage messages, whether `rosbags` or rclpy made them.
 
 Decoded with numpy and OpenCV: cv_bridge 1.13 from PyPI miscounts channels with OpenCV 5 (whose type codes changed),

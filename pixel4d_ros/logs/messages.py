@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ROS messages of a driving log, made from arrays; the types come from rosbags, no ROS needed."""
 
 from __future__ import annotations

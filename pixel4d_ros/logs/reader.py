@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Driving logs as a stream of messages: a bare .mcap or .db3 file, a rosbag2 folder, a rosbag1 .bag. No ROS needed.
 
 `rosbags` reads all of these with one interface, which is why neither the mcap package nor rosbag2_py is used.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Storage of rosbag2 read with more patience than `rosbags` has.
 
 MCAP files that were not closed (a recorder that was killed) are read up to where they end, channels that hold no ROS

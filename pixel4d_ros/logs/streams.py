@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which topics of a log are the camera, its calibration and depth, the odometry, the plan and the transforms."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a log's camera was: poses from odometry, tf or a Path, carried to the camera's optical frame."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS message types without ROS: what `rosbags` knows of Jazzy, plus the definitions that a log brings along."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing driving logs: one MCAP file that `ros2 bag play`, Foxglove and LogReader open.
 
 `rosbags` writes it, the library that reads logs too; it makes a rosbag2 folder, of which the one .mcap file is kept.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The moving objects of a predicted scene as planners want them: which comes closest when, boxes, velocities, paths."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenes as SPZ files, a tenth of the PLY's size, through the optional package gsply."""
 
 from __future__ import annotations

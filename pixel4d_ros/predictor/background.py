@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shell: a wall and a sphere of Gaussians behind everything, so that no view has holes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CUDA graphs: a computation of fixed shapes is recorded once, and then started as one piece."""
 
 from __future__ import annotations

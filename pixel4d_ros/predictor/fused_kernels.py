@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Triton code behind fused_operations, which says what each kernel computes. Importing this needs Triton."""
 
 import triton

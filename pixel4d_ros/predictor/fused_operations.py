@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a prediction computes: Gaussians from depth, and normalised features."""
 
 from __future__ import annotations

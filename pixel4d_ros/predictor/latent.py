@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The posterior of the motion latent: what a later frame shows to have moved. Used in training only.
 
 The later frame speaks through the optical flow to it. What the flow of a still scene of the predicted depth does not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CUDA rasterizer: gsplat's kernels (Ye et al. 2025), called one by one.
 
 Called so, what all views share is projected without being copied for each view, and of a second future only the

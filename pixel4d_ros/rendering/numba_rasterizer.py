@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CPU rasterizer: one compiled loop over Gaussians, front to back; views in parallel. No gradients.
 
 Golden reference: torch_rasterizer. The projection follows projection.py step by step. Of a second future only the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EWA projection of 3D Gaussians to the image plane (Zwicker et al. 2001), as gsplat 1.5 does it."""
 
 from __future__ import annotations

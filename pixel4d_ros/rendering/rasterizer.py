@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One door to the rasterizers, which all compute the same image.
 
 Shared definition (that of gsplat 1.5, Kerbl et al. 2023): EWA projection with EPS2D square pixels added to each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays to a device and back: through page-locked memory, and without waiting where the device is a GPU."""
 
 from __future__ import annotations

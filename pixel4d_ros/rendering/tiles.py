@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tiles in which gsplat renders: which of them some splats reach, and which splats reach any of some tiles."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reference rasterizer: pure torch, differentiable, any device, slow.
 
 Every (Gaussian, pixel) pair that matters is written out, sorted by pixel and depth, and blended with cumulative sums.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every rasterizer here takes and gives, and the constants of the image that they all compute."""
 
 from __future__ import annotations

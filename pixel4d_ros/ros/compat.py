@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What only some installations have: a helper of ROS distributions, and the package's own built messages.
 
 sensor_msgs_py is not on PyPI; where it is absent, the one function needed of it is defined here.

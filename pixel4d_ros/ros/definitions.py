@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Definitions of installed message types as text, for logs that explain themselves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan for logs that have none: the poses really driven over the next seconds, as nav_msgs/Path."""
 
 from __future__ import annotations

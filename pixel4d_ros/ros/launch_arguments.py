@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of launch/forecast.launch.py, and what a bag alone says about them; needs neither launch nor rclpy.
 
 `python -m pixel4d_ros.ros.launch_arguments` prints the table of docs/ros.md.

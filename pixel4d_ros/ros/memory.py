@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory of a process that runs for days: giving back what is no longer needed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images between processes of one machine: whole, and not in parts of which some are lost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic street and rooms: exact images, depth, object ids and motion, made on the spot on any device."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera makes of a picture: blur, vignetting, glare, noise, exposure, compression; of each sample its own."""
 
 from __future__ import annotations

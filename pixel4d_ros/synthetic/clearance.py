@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who is where on a street over time, so that what is added keeps clear of what is there."""
 
 from __future__ import annotations

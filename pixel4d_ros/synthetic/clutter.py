@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thin and small things of rooms: chairs, lamps, plants, curtains, blinds, radiators, mirrors, racks, bottles."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holes in surfaces: leaves, twigs, fences, bicycles and cables are solids through most of which rays pass.
 
 A ray meets the front of such a solid or, where that is a hole, its back. So thin things get exact depth at the centre

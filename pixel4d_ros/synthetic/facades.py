@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What house fronts carry: shop windows, signs, awnings, balconies, downpipes, posters, graffiti."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thin and small things along a street: fences, railings, bollards, signs, traffic lights, cables, bicycles, bins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ground of the outdoor worlds: a winding road with kerbs, pavements, verges and a cross street; and the sky above.
 
 The road's centre line is y = f(x), a sum of two sines; `across` is the signed distance from it

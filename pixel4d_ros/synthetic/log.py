@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic street as a driving log, with the topics of a real one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surfaces look like: one function per material, from surface coordinates to colour and gloss."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How cars, people and cameras move: analytic paths over time, and their Taylor expansion as the project's kinematics.
 
 The world's frame has z up. Actors turn about the vertical through their centroid only, so that

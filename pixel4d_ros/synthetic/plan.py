@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a street, which all that stands, drives and walks there shares."""
 
 from __future__ import annotations

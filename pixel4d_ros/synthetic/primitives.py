@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three solids of which every synthetic world consists, and where rays meet them.
 
 All live in unit space: tapered boxes in |x|, |y|, |z| <= 1, the unit ball, the upright cylinder of radius 1 and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pedestrians and cyclists, each composed of a few primitives. x is forward, z up, feet on the ground."""
 
 from __future__ import annotations

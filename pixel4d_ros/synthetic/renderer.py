@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images, depth and object ids of synthetic worlds, by exact ray casting and one shading pass over the nearest hits."""
 
 from __future__ import annotations

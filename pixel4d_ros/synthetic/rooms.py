@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts of rooms: textured walls, floor and ceiling, furniture of simple solids, a lamp, a hand-held camera."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Situations of traffic: junctions, queues, overtaking, cut-in and braking cars, crowds of pedestrians and cyclists."""
 
 from __future__ import annotations

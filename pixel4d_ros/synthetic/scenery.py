@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees, bushes and houses, each composed of a few primitives, made many at a time."""
 
 from __future__ import annotations

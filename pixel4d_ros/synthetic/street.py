@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts of streets: a road in a town, a suburb or the country, what stands beside it, who drives and walks on it."""
 
 from __future__ import annotations

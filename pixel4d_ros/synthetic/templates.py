@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Things of several primitives that are drawn once, at the origin, and placed often."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Procedural colours: hashed value noise in three dimensions, filtered by the size of a pixel on the surface."""
 
 from __future__ import annotations

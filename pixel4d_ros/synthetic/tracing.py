@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact ray casting of padded primitives, batched over views: pairs of (image tile, primitive) instead of all with all.
 
 A primitive's bounding box, cut at the near plane, gives a rectangle of tiles; only rays of those tiles are tested.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who drives, cycles and walks on a street."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees near the street with branches and clusters of leaves, conifers, bare trees and hedges."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cars, vans, lorries and buses, each composed of some primitives. x is forward, z up, wheels on the ground."""
 
 from __future__ import annotations

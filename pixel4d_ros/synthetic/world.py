@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Worlds as numbers: the builder that layouts fill, what a layout hands over, and its padded batch for the renderer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation: random crops (zoom, aspect, mirror) with their cameras, and colour changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training run as a YAML file, and as the plain values (of JSON) that a checkpoint carries."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optical flow of real clips, measured once before training: a teacher for depth and for motion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GMFlow (H. Xu et al., Learning Optical Flow via Global Matching, CVPR 2022), two scales, both directions at once.
 
 Parameter names are those of the published weights. Features are computed in half precision under autocast; matching

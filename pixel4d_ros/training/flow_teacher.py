@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dense labels of real clips by a trained flow network: depth from matches along epipolar lines, and flow.
 
 A teacher for training only. Labels of a clip are kept in a folder on disk, by which the processes of a run share the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frames of real clips with their labels, on the training device."""
 
 from __future__ import annotations

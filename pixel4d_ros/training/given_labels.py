@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What moves and how fast in clips that come with labels: object ids per pixel, or tracked 3D boxes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth from matches between two posed images."""
 
 from __future__ import annotations

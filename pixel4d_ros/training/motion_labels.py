@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What moves, what stands and how fast, measured on clips with sensor depth: a teacher where nobody has labelled."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of a run: one, or several under torchrun, which stop together when one of them is asked to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random augmented samples of real clips, whose frames are held on the training device."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints that a run goes on from: network, average and optimiser in one safetensors file. Never pickle.
 
 Random numbers need no state: every step draws from (seed, process, step).

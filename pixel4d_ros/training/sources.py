@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that a run trains on: real clips mixed by weight, and a pool of synthetic batches."""
 
 from __future__ import annotations

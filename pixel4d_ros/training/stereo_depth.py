@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dense depth from a rectified stereo pair: a teacher above the laser's reach, for facades and trees."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic batches with exact depth, object ids and motion."""
 
 from __future__ import annotations

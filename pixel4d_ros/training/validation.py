@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A quick look at the averaged weights while they train, through the same door as everybody else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dense optical flow, and where it can be trusted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motion measured between two images: what the flow to an earlier one says of a predicted scene's objects.
 
 One image tells which things may move, and how fast such things usually go. An earlier image, with the camera's way

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera saw a moment before an image, and from where: it shows what moves, and how far things are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where two images deny that the world stands still: flow that no static scene of known depth explains."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth from motion: how far things are, from where an earlier image of the same camera shows them."""
 
 from __future__ import annotations

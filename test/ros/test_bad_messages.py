@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad input: one clear log line each, the node goes on, and the next good message is forecast."""
 
 from __future__ import annotations

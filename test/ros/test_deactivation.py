@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deactivated, the node holds no forecaster and nothing of the GPU; activated again, it forecasts as before."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenes that name more objects than they hold: messages are about those that have Gaussians."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's graph is what the SROS 2 policy, the viewers' configurations and the README say."""
 
 from __future__ import annotations

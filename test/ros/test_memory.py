@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What garbage collection is spared while the node works, and that giving the GPU back ends that."""
 
 from __future__ import annotations

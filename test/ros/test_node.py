@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real node in its own process, over DDS: topics, lifecycle, parameters, and that it never queues."""
 
 from __future__ import annotations

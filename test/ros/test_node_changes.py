@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What changes while the node runs: parameters, the calibration, a camera that stops, a node that is killed."""
 
 from __future__ import annotations

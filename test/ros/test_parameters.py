@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters: one declaration makes ROS declaration, YAML and table; bad values are refused with the reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay's controls as ros2 bag play has them, and its evaluation mode: processes of their own over real DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts that fail while `pixel4d replay` runs: a node that is killed, a camera that stops, a log that begins anew."""
 
 from __future__ import annotations

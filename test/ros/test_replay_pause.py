@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pausing a replay: by the space bar and by the services of `ros2 bag play`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images from one process to another on the same machine: all of them arrive, however the camera sends them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory and age over a long replay: only on request, since it takes minutes.
 
 PIXEL4D_SOAK_SECONDS=200 make test ARGS="-s test/ros/test_soak.py"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small batch as training makes them."""
 
 from __future__ import annotations

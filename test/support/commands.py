@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For tests of `pixel4d replay` and `record` over real DDS: the commands as processes of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Short clips and pictures of synthetic worlds, some of which the tests write out in the layouts of the data sets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands, Python examples and links of the Markdown documentation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For tests of the node over real DDS: the node in a process of its own, and a client that feeds it and listens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic street as a drive of KITTI raw."""
 
 from __future__ import annotations

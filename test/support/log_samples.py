@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small driving logs in every format, written by the tests that read them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mutations of bytes and messages, for tests that give readers what nobody would write on purpose."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a weights file's network says of one made-up image."""
 
 from __future__ import annotations

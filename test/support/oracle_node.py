@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that knows the log, for tests of scoring: frame k of its forecasts is the log's image k periods later.
 
 `python oracle_node.py LOG TOPIC STEPS` listens to the left camera of test/log_samples.py and publishes on TOPIC.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS domains of tests: those of one pytest-xdist worker are never those of another."""
 
 from __future__ import annotations

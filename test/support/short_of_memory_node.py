@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node on a device whose memory runs out, for tests: `python short_of_memory_node.py SWITCH --ros-args ...`.
 
 While the file SWITCH exists, every prediction fails as one on a full GPU does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic street as a segment of Waymo Open, in both distributions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triton kernels that replace several torch operations each, for inference on CUDA.
 
 The torch code of each caller is the reference. Triton ships with torch's CUDA builds for desktops and servers. Where it

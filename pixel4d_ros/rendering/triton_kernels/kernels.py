@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Triton code behind triton_kernels.operations, which says what each kernel computes. Importing this needs Triton.
 
 Offsets within one view fit 32 bits; those of a view, of which there may be hundreds, are made of 64. Strides from one

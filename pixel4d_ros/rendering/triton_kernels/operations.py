@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surrounds the rasterizer's kernels: what moves and where, what is blended, and pictures of what was.
 
 Real numbers are float32.

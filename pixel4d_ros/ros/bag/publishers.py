@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a replay publishes: a log's topics, under which names and with which quality of service."""
 
 from __future__ import annotations

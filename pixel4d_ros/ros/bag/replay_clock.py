@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The time of a replay: in step with the wall's clock, and standing still while paused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d replay --score`: the forecasts that a node makes of the replay, recorded and scored against the log."""
 
 from __future__ import annotations

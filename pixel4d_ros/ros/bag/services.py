@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pause and resume a replay by service, under the names that `ros2 bag play` gives them."""
 
 from __future__ import annotations

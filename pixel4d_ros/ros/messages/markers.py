@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moving objects and the camera's way as visualization_msgs markers, in the optical frame of the source image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gaussians for RVizSplat, whose messages (gsplat_msgs) are used where they are installed.
 
 Format as its plugin (1.0.0) reads it: covariance in the upper left 3x3 of a pose's, opacity in 255ths, spherical
