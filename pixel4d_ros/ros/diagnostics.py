@@ -18,6 +18,7 @@ WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
 DEGRADING = (
+    "image stamps",
     "motion",
     "odometry",
     "depth",
@@ -164,16 +165,16 @@ class Statistics:
             }
 
 
-def exceeded(measured: Measured, limits: Limits, wanted: bool) -> list[str]:
+def exceeded(measured: Measured, limits: Limits, has_subscribers: bool) -> list[str]:
     """What is beyond its limit; the rate only counts while somebody wants forecasts."""
     said = []
-    if wanted and limits.min_rate and measured.rate < limits.min_rate:
+    if has_subscribers and limits.min_rate and measured.rate < limits.min_rate:
         said.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {limits.min_rate:g}")
     if limits.max_latency and measured.latencies[1] > limits.max_latency:
         said.append(
             f"latency p99 {measured.latencies[1]:.3f} s is above diagnostics_max_latency {limits.max_latency:g}"
         )
-    if wanted and limits.max_age and measured.age > limits.max_age:
+    if has_subscribers and limits.max_age and measured.age > limits.max_age:
         said.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {limits.max_age:g}")
     if limits.max_drops and measured.drops > limits.max_drops:
         said.append(f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {limits.max_drops:.0%}")
@@ -189,7 +190,7 @@ class Condition:
     faults: Faults
     limits: Limits
     ros_now_ns: int
-    wanted: bool  # somebody subscribes
+    has_subscribers: bool  # somebody subscribes
 
 
 def status(name: str, hardware: str, condition: Condition, values: dict[str, str]) -> DiagnosticStatus:
@@ -217,7 +218,7 @@ def _judge(condition: Condition) -> tuple[bytes, str]:
         return DiagnosticStatus.STALE, "no images are coming in"
     if statistics.motion_warning and "motion" not in active:
         degraded.append(statistics.motion_warning)
-    degraded += exceeded(statistics.measured(condition.ros_now_ns), limits, condition.wanted)
+    degraded += exceeded(statistics.measured(condition.ros_now_ns), limits, condition.has_subscribers)
     if degraded:
         return DiagnosticStatus.WARN, f"{'; '.join(degraded)}; following {statistics.motion}"
     return DiagnosticStatus.OK, f"forecasting along {statistics.motion}"

@@ -1,8 +1,8 @@
 """forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
 
-Callbacks only store the newest message. One worker thread (engine.py) reads the newest image, predicts, renders and
-publishes; what arrives meanwhile replaces the image that waits. A lifecycle node: configure loads the weights and warms
-up, activate subscribes, deactivate gives the GPU back; the next activate then loads the weights again.
+Callbacks only store the newest message. One worker thread (pipeline.py) reads the newest image, predicts, renders and
+publishes; an image that arrives meanwhile replaces the waiting one. A lifecycle node: configure loads the weights and
+warms up, activate subscribes, deactivate frees the GPU; the next activate then loads the weights again.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ from std_msgs.msg import Header
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
-from pixel4d_ros.ros.inputs import DEPTHS_KEPT, Frame, Inputs, Trajectory
+from pixel4d_ros.ros.inputs import ImageMessage, Inputs, TrajectoryMessage
 from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
 from pixel4d_ros.ros.messages.conversions import nanoseconds
-from pixel4d_ros.ros.pipeline import ForecastPipeline, PipelineContext
+from pixel4d_ros.ros.pipeline import NOT_ACTIVE, OUTPUT_FAULTS, ForecastPipeline, PipelineContext
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.services import CandidatesService, PendingRequest
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
-from pixel4d_ros.ros.tf_frames import frame_source
-from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers, subscribe
-from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
+from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, LATCHED, TRAJECTORY, Publishers, offers_latched, subscribe
+from pixel4d_ros.ros.transforms import transform_source
+from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 
-NOT_ACTIVE = "the node is not active: activate it first"
+NO_STAMP = (
+    "images have stamp 0: odometry, tf, trajectory and depth cannot be matched with them; have the driver stamp them"
+)
 STAMPS_BACK_NS = 500_000_000  # image stamps jumping back further than this are a log that begins anew
 
 
@@ -56,20 +58,22 @@ class ForecastNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._take_parameters)
         self._faults = diagnostics.Faults(self.get_logger().warning, self.get_logger().error)
         self._statistics = diagnostics.Statistics()
-        self._tf = frame_source(self)
+        self._transforms = transform_source(self, self._now_ns)
         self._inputs = Inputs()
         self._input_subscriptions: list[Subscription] = []
         self._forecaster: Any = None
         self._load_configured: Callable[[], Any]
         self._outputs: Publishers | None = None
         self._candidates: CandidatesService | None = None
-        self._worker: LatestWorker[Frame, PendingRequest] | None = None
+        self._latched: dict[str, Subscription] = {}
+        self._pipeline: ForecastPipeline | None = None
+        self._worker: LatestWorker[ImageMessage, PendingRequest] | None = None
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
         self._diagnosed_at_ns = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on while simulated time stands
-        self.create_timer(self.parameters.diagnostics_period, self._publish_diagnostics, clock=steady)
+        self.create_timer(self.parameters.diagnostics_period, self._on_timer, clock=steady)
 
     # Lifecycle
 
@@ -79,10 +83,12 @@ class ForecastNode(LifecycleNode):
             # Kept as they are now: when activated again, the node uses what it was configured with.
             self._load_configured = partial(self._load, self.parameters.weights or None, self.parameters.device)
             self._warm_up()
-            self._plan_type = plan_type(self.parameters.trajectory_type)
-            self._read_plan = PLAN_READERS[self.parameters.trajectory_type]
+            p = self.parameters
+            self._image_type = CompressedImage if p.image_transport == "compressed" else Image
+            self._depth_type = CompressedImage if p.depth_transport == "compressed" else Image
+            self._plan_type, self._read_plan = plan_type(p.trajectory_type), PLAN_READERS[p.trajectory_type]
             self._outputs = Publishers(self)
-            self._candidates = CandidatesService(self, self._on_question)
+            self._candidates = CandidatesService(self, self._on_request)
         except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
             self._free()
             return self._failed("configure", error)
@@ -112,11 +118,13 @@ class ForecastNode(LifecycleNode):
             return self._failed("activate", error)
         self._faults.clear("activate")
         self._inputs, self._statistics = Inputs(self._inputs.info), diagnostics.Statistics()
-        tools = PipelineContext(self, self._forecaster, self._outputs, self._tf, self._faults, self._statistics)
-        engine = ForecastPipeline(tools)
+        context = PipelineContext(
+            self, self._forecaster, self._outputs, self._transforms, self._faults, self._statistics
+        )
+        pipeline = self._pipeline = ForecastPipeline(context)
         self._worker = LatestWorker(
-            lambda frame: engine.handle(frame, self.parameters),
-            lambda question: engine.answer(question, self._inputs, self.parameters),
+            lambda image: pipeline.handle(image, self.parameters),
+            lambda pending: pipeline.respond(pending, self._inputs, self.parameters),
         )
         self._subscribe()
         freeze_gc()
@@ -140,29 +148,43 @@ class ForecastNode(LifecycleNode):
     on_error = on_shutdown
 
     def _subscribe(self) -> None:
-        image_type = CompressedImage if self.parameters.image_transport == "compressed" else Image
-        depth_type = CompressedImage if self.parameters.depth_transport == "compressed" else Image
         self._input_subscriptions = [
-            subscribe(self, image_type, "image", self._on_image, INPUT_IMAGE),
+            subscribe(self, self._image_type, "image", self._on_image, INPUT_IMAGE),
             subscribe(self, CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
             subscribe(self, self._plan_type, "trajectory", self._on_trajectory, TRAJECTORY),
             subscribe(self, Odometry, "odometry", self._on_odometry, INPUT),
-            subscribe(self, depth_type, "depth", self._on_depth, INPUT),
+            subscribe(self, self._depth_type, "depth", self._on_depth, INPUT),
         ]
+        self._subscribe_latched()
+
+    def _subscribe_latched(self) -> None:
+        """Also get what publishers sent before, where they offer that.
+
+        A transient local subscription does not match volatile publishers, so it is a second one.
+        """
+        kinds = {
+            "camera_info": (CameraInfo, self._on_camera_info),
+            "trajectory": (self._plan_type, self._on_trajectory),
+        }
+        for topic, (kind, take) in kinds.items():
+            if topic not in self._latched and offers_latched(self, topic):
+                self._latched[topic] = self.create_subscription(kind, topic, take, LATCHED)
+                self.get_logger().debug(f"{topic}: its publisher is transient local, so the last message is requested")
 
     def _stop(self) -> None:
-        """No more frames; waits for the one in work."""
-        for subscription in self._input_subscriptions:
+        """No more images. Waits for the forecast in work, but not for a request, which is rejected."""
+        for subscription in (*self._input_subscriptions, *self._latched.values()):
             self.destroy_subscription(subscription)
-        self._input_subscriptions = []
-        if self._worker is not None:
-            for question in self._worker.stop():
-                question.refuse(NOT_ACTIVE)
-            self._worker = None
+        self._input_subscriptions, self._latched = [], {}
+        if self._worker is not None and self._pipeline is not None:
+            self._pipeline.cancel()
+            for pending in self._worker.stop():
+                pending.reject(NOT_ACTIVE)
+            self._worker = self._pipeline = None
             self._inputs = Inputs(self._inputs.info)
 
     def _forget_forecaster(self) -> None:
-        """Give back its memory. The worker, whose engine knows it too, has to be gone by then."""
+        """Give back its memory. The worker, whose pipeline knows it too, has to be gone by then."""
         self._forecaster = None
         free_gpu()
 
@@ -181,36 +203,56 @@ class ForecastNode(LifecycleNode):
         super().destroy_node()
 
     # Callbacks: store, nothing else
+
+    def _now_ns(self) -> int | None:
+        """The time against which stamps are checked; None while it is not known.
+
+        The newest image's stamp counts as the present too: a robot's clock may be ahead of this machine's.
+        """
+        now = self.get_clock().now().nanoseconds
+        return max(now, self._inputs.stamp_ns or 0) if now else None
+
     def _on_image(self, message: Image | CompressedImage) -> None:
-        stamp = nanoseconds(message.header.stamp)
-        if stamp < self._inputs.stamp_ns - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
+        stamp, before = nanoseconds(message.header.stamp), self._inputs.stamp_ns
+        self._check_stamp(stamp, before)
+        if before is not None and stamp < before - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
         if self._worker is not None:
-            self._inputs.frame = Frame(message, time.monotonic(), self._inputs)
-            self._statistics.frame_received(self._worker.offer(self._inputs.frame))
+            self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
+            dropped = self._worker.offer(self._inputs.image)
+            self._statistics.frame_received(dropped)
+            self.get_logger().debug(f"image {stamp} came in" + (", the waiting one is dropped" if dropped else ""))
+
+    def _check_stamp(self, stamp: int, before: int | None) -> None:
+        """Report images without stamps. A simulation may begin at 0, but does not stay there."""
+        if stamp == 0 and (before == 0 or not self.get_clock().ros_time_is_active):
+            self._faults.report("image stamps", NO_STAMP)
+        elif stamp:
+            self._faults.clear("image stamps")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._inputs.info = message
 
     def _on_trajectory(self, message: Any) -> None:
-        self._inputs.trajectory = Trajectory(message, self.get_clock().now().nanoseconds, self._read_plan)
+        self._inputs.trajectory = TrajectoryMessage(message, self.get_clock().now().nanoseconds, self._read_plan)
+        self.get_logger().debug("trajectory came in")
 
     def _on_odometry(self, message: Odometry) -> None:
         try:
-            self._inputs.odometry.add(message)
+            self._inputs.odometry.add(message, self._now_ns())
             self._faults.clear("odometry")
         except ValueError as error:
             self._faults.report("odometry", str(error))
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
-        self._inputs.depths = (*self._inputs.depths[1 - DEPTHS_KEPT :], message)
+        self._inputs.depths.add(message)
 
-    def _on_question(self, question: PendingRequest) -> None:
+    def _on_request(self, pending: PendingRequest) -> None:
         if self._worker is None:
-            question.refuse(NOT_ACTIVE)
-        elif not self._worker.ask(question):
-            question.refuse(f"{MAX_QUESTIONS} requests wait already: ask again when they are answered")
+            pending.reject(NOT_ACTIVE)
+        elif not self._worker.submit(pending):
+            pending.reject(f"{MAX_REQUESTS} requests wait already: ask again when they are answered")
 
     def _restart(self, what: str) -> None:
         """Time jumped back: forget everything but the calibration, which holds at all times."""
@@ -218,7 +260,7 @@ class ForecastNode(LifecycleNode):
         self.get_logger().warning(text, throttle_duration_sec=5.0)
         self._inputs.outdated = True
         self._inputs = Inputs(self._inputs.info)
-        self._tf.clear()
+        self._transforms.clear()
         self._faults.clear()
         if self._worker is not None:
             self._worker.clear()
@@ -235,6 +277,11 @@ class ForecastNode(LifecycleNode):
     def _take_parameters(self, changes: list[rclpy.Parameter]) -> None:
         self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
 
+    def _on_timer(self) -> None:
+        if self._input_subscriptions:
+            self._subscribe_latched()
+        self._publish_diagnostics()
+
     def _publish_diagnostics(self) -> None:
         now, p = self.get_clock().now(), self.parameters
         device = str(getattr(self._forecaster, "device", "none"))
@@ -247,9 +294,11 @@ class ForecastNode(LifecycleNode):
             "clock": diagnostics.simulated_time(simulated, now.nanoseconds, self._diagnosed_at_ns),
         }
         self._diagnosed_at_ns = now.nanoseconds
+        subscribed = self._outputs is not None and self._outputs.has_subscribers()
+        if not subscribed:
+            self._faults.clear(*OUTPUT_FAULTS)
         state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
-        wanted = self._outputs is not None and self._outputs.wanted()
-        condition = diagnostics.Condition(state, self._statistics, self._faults, p.limits, now.nanoseconds, wanted)
+        condition = diagnostics.Condition(state, self._statistics, self._faults, p.limits, now.nanoseconds, subscribed)
         status = diagnostics.status(f"{name}: forecast", device, condition, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
 

@@ -1,9 +1,11 @@
-"""What comes in: the newest messages as they are stored, and how the worker reads them."""
+"""Input messages: the newest of each topic as the executor stores them, and how the worker reads them."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from std_msgs.msg import Header
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rectification import Lens, Rectifier, Undistortion, is_distorted
 from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
-from pixel4d_ros.ros.messages.conversions import nanoseconds, read_intrinsics, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_intrinsics, rigid_from_xyzw
+from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError
-from pixel4d_ros.ros.transforms import EgoState, OdometryTrack, TransformSource
+from pixel4d_ros.ros.transforms import EgoState, TransformSource
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT = 10
@@ -32,8 +35,34 @@ class InputFault(ValueError):
         self.place = place
 
 
+class DepthBuffer:
+    """The newest depth messages. The executor's thread adds, the worker waits for the one of its image."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Image | CompressedImage] = deque(maxlen=DEPTHS_KEPT)
+        self._changed = Condition()
+
+    def add(self, message: Image | CompressedImage) -> None:
+        """Keep a message and wake up whoever waits for it."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def nearest(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> Image | CompressedImage | None:
+        """The message nearest to a stamp; waits up to wait_s for one within tolerance_s while depth is coming in."""
+        with self._changed:
+            if self._messages:
+                self._changed.wait_for(lambda: self._nearest(stamp_ns, tolerance_s) is not None, wait_s)
+            return self._nearest(stamp_ns, tolerance_s)
+
+    def _nearest(self, stamp_ns: int, tolerance_s: float) -> Image | CompressedImage | None:
+        distances = [(abs(nanoseconds(m.header.stamp) - stamp_ns), m) for m in self._messages]
+        distance, found = min(distances, key=lambda pair: pair[0], default=(0, None))
+        return found if distance <= tolerance_s * 1e9 else None
+
+
 @dataclass(frozen=True)
-class Trajectory:
+class TrajectoryMessage:
     """A trajectory message."""
 
     message: Any
@@ -43,21 +72,21 @@ class Trajectory:
 
 @dataclass
 class Inputs:
-    """What the node remembers of its inputs; replaced as a whole, but for the calibration, when time jumps back."""
+    """What the node keeps of its inputs; replaced as a whole, except for the calibration, when time jumps back."""
 
     info: CameraInfo | None = None  # newest calibration
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
-    trajectory: Trajectory | None = None  # newest
-    plan: tuple[Trajectory, Plan | PlanError] | None = None  # that trajectory, read
-    depths: tuple[Image | CompressedImage, ...] = ()  # the newest, latest last
-    stamp_ns: int = 0  # of the newest image
-    frame: Frame | None = None  # newest
+    trajectory: TrajectoryMessage | None = None  # newest
+    plan: tuple[TrajectoryMessage, Plan | PlanError] | None = None  # that trajectory, read
+    depths: DepthBuffer = field(default_factory=DepthBuffer)
+    stamp_ns: int | None = None  # of the newest image
+    image: ImageMessage | None = None  # newest
     outdated: bool = False  # time jumped back since
 
 
 @dataclass(frozen=True)
-class Frame:
-    """An image to forecast from, and the inputs at its time."""
+class ImageMessage:
+    """An image message to forecast from, and the inputs at its time."""
 
     message: Image | CompressedImage
     received_at: float  # time.monotonic()
@@ -66,12 +95,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Source:
-    """A decoded image with its camera; the header is that of everything forecast from it."""
+    """A decoded image with its camera. Its header is used for everything forecast from it."""
 
     rgb: RgbImage
     camera: Camera
     header: Header
-    undistortion: Undistortion | None = None  # what was done to the image, where its lens is distorted
+    undistortion: Undistortion | None = None  # applied to the image; None: it was not distorted
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,7 +115,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """A calibration, or none yet, and where it comes from."""
+    """A CameraInfo, or none yet, and where it comes from."""
 
     info: CameraInfo | None
     name: str  # the topic's, for people
@@ -108,7 +137,8 @@ def read_source(
     height, width, _ = rgb.shape
     if max(width, height) > MAX_SIDE:
         raise InputFault("image", f"image is {width}x{height}: more than {MAX_SIDE} pixels along a side are not taken")
-    header = Header(stamp=message.header.stamp, frame_id=message.header.frame_id or info.header.frame_id)
+    frame = frame_name(message.header.frame_id) or frame_name(info.header.frame_id)
+    header = Header(stamp=message.header.stamp, frame_id=frame)
     try:
         camera = Camera(read_intrinsics(info, width, height, rectified=not rectify), width, height)
         if not (rectify and is_distorted(info.d)):
@@ -126,22 +156,15 @@ def describe(source: Source) -> str:
     return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{done}"
 
 
-def depth_of(source: Source, depths: tuple[Image | CompressedImage, ...], tolerance_s: float) -> Depth | None:
-    """The depth (H, W) in metres, 0 where unknown, nearest in time to an image; None when none is near enough.
-
-    Raises InputFault when that one cannot be used.
-    """
-    stamp_ns = source.stamp_ns
-    nearest = min(depths, key=lambda m: abs(nanoseconds(m.header.stamp) - stamp_ns), default=None)
-    if nearest is None or abs(nanoseconds(nearest.header.stamp) - stamp_ns) > tolerance_s * 1e9:
-        return None
-    frame = nearest.header.frame_id
-    if frame and source.header.frame_id and frame != source.header.frame_id:
+def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
+    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault when it does not belong to it."""
+    frame, image_frame = frame_name(message.header.frame_id), source.header.frame_id
+    if frame and image_frame and frame != image_frame:
         raise InputFault(
-            "depth", f"depth is in frame {frame!r}, the image in {source.header.frame_id!r}: register it to the image"
+            "depth", f"depth is in frame {frame!r}, the image in {image_frame!r}: register it to the image"
         )
     try:
-        metres = decode_depth(nearest)
+        metres = decode_depth(message)
     except ValueError as error:
         raise InputFault("depth", str(error)) from error
     if metres.shape != source.rgb.shape[:2]:
@@ -165,11 +188,11 @@ def read_plan(inputs: Inputs) -> Plan | PlanError | None:
     return inputs.plan[1]
 
 
-def surroundings(inputs: Inputs, frames: TransformSource, parameters: Parameters) -> EgoState:
-    """What is known of the vehicle's motion and the camera's mounting."""
+def ego_state(inputs: Inputs, transforms: TransformSource, parameters: Parameters) -> EgoState:
+    """Where the vehicle and its camera are, by these inputs and tf."""
     return EgoState(
         inputs.odometry,
-        frames,
+        transforms,
         rigid_from_xyzw(parameters.mounting_rotation, parameters.mounting_translation),
         parameters.base_frame,
         parameters.odometry_timeout,

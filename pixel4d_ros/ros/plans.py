@@ -91,6 +91,22 @@ def plan_type(name: str) -> type:
     return found
 
 
+def with_path_headings(poses: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
+    """Poses (n, 4, 4) of which the chosen ones (n,) head along the path: x along it, z up."""
+    xy = poses[:, :2, 3]
+    new = np.append(True, np.linalg.norm(np.diff(xy, axis=0), axis=1) > 1e-6)  # repeated points have no direction
+    if new.sum() < 2:
+        raise PlanError("trajectory has a zero quaternion and no path whose heading could stand in")
+    direction = np.gradient(xy[new], axis=0)[np.cumsum(new) - 1]
+    heading = np.arctan2(direction[:, 1], direction[:, 0])
+    along = np.tile(np.eye(3), (len(poses), 1, 1))
+    along[:, 0, 0] = along[:, 1, 1] = np.cos(heading)
+    along[:, 1, 0], along[:, 0, 1] = np.sin(heading), -np.sin(heading)
+    out = poses.copy()
+    out[chosen, :3, :3] = along[chosen]
+    return out
+
+
 def _place(point: Any) -> tuple[Any, Any]:
     """Position and orientation of a point with a pose."""
     return point.pose.position, point.pose.orientation
@@ -104,10 +120,15 @@ def _poses(message: Any, points: Sequence[Any], place: Callable[[Any], tuple[Any
     if not message.header.frame_id:
         raise PlanError("trajectory has no frame_id in its header")
     places = [place(point) for point in points]
+    quaternions = np.array([(q.x, q.y, q.z, q.w) for _, q in places], np.float64)
+    # Planners that give positions only leave all four numbers at zero.
+    missing: NDArray[np.bool_] = np.logical_not(quaternions.any(axis=1))
+    quaternions[missing, 3] = 1.0
     try:
-        return rigid_from_xyzw([(q.x, q.y, q.z, q.w) for _, q in places], [(p.x, p.y, p.z) for p, _ in places])
+        poses = rigid_from_xyzw(quaternions, [(p.x, p.y, p.z) for p, _ in places])
     except ValueError as error:
         raise PlanError(f"trajectory: {error}") from error
+    return with_path_headings(poses, missing) if missing.any() else poses
 
 
 def _stamped(message: Any, poses: FloatArray, stamps: list[int], received_ns: int) -> Plan:

@@ -58,7 +58,7 @@ class Result:
     """What was forecast from one image."""
 
     source: Source
-    near: EgoState
+    ego: EgoState
     path: CameraPath  # at the forecast times
     scene: DynamicGaussians
     forecast: Forecast | None  # all frames, where somebody wants them
@@ -116,7 +116,7 @@ def uncertainty_image(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _mounting(result: Result) -> FloatArray:
     """T_base_camera."""
-    return result.near.camera_in_base(result.source.header.frame_id, result.source.stamp_ns)
+    return result.ego.camera_in_base(result.source.header.frame_id, result.source.stamp_ns)
 
 
 def _publish_sequences(forecast: Forecast, source: Source, out: Publishers, p: Parameters) -> None:
@@ -149,7 +149,7 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
         splats = subsample(scene, max(p.min_opacity, LEAST_OPACITY), p.max_splats)
         # Until RVizSplat has sorted a new message it draws in the order sent: far ones first looks right from behind.
         splats = splats.select(splats.means[:, 2].argsort(descending=True))
-        out.splats.publish(splat_array_bytes(*in_odometry(splats, result.near, result.source)))
+        out.splats.publish(splat_array_bytes(*in_odometry(splats, result.ego, result.source)))
     if not has_subscribers(out.cloud, out.moved_cloud):
         return
     scene = subsample(scene, p.min_opacity, p.max_cloud_points)
@@ -159,13 +159,13 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
         out.moved_cloud.publish(pointcloud_message(scene.at(p.times[p.selected]), header))
 
 
-def in_odometry(scene: DynamicGaussians, near: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
+def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
     """The scene in odometry's frame, or the camera's where there is no odometry; and the header that says which."""
-    base, header = _base_in_odometry(near, source.stamp_ns), source.header
+    base, header = _base_in_odometry(ego, source.stamp_ns), source.header
     if base is None:
         return scene, header
-    T_odometry_camera = base @ near.camera_in_base(header.frame_id, source.stamp_ns)
-    return scene.transformed(T_odometry_camera), Header(stamp=header.stamp, frame_id=near.odometry.frame)
+    T_odometry_camera = base @ ego.camera_in_base(header.frame_id, source.stamp_ns)
+    return scene.transformed(T_odometry_camera), Header(stamp=header.stamp, frame_id=ego.odometry.frame)
 
 
 def _publish_camera_info(result: Result, out: Publishers, p: Parameters) -> None:
@@ -179,10 +179,10 @@ def _publish_camera_info(result: Result, out: Publishers, p: Parameters) -> None
 
 def _publish_objects(result: Result, out: Publishers, p: Parameters) -> None:
     """Tracked objects in odometry's frame; without odometry those of this image, in the base's."""
-    near, source = result.near, result.source
-    base, frame = _base_in_odometry(near, source.stamp_ns), near.odometry.frame
+    ego, source = result.ego, result.source
+    base, frame = _base_in_odometry(ego, source.stamp_ns), ego.odometry.frame
     if base is None:
-        base, frame = np.eye(4), near.base
+        base, frame = np.eye(4), ego.base
     tracked: Sequence[TrackedObject] = getattr(result, "tracked", ())
     if not tracked:
         tracked = Tracker().update(0.0, detections_of(result.scene, base @ _mounting(result)))
@@ -192,11 +192,11 @@ def _publish_objects(result: Result, out: Publishers, p: Parameters) -> None:
 
 def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
     """A grid per frame asked for and one message of all frames, in odometry's frame."""
-    near, stamp_ns = result.near, result.source.stamp_ns
-    base = _base_in_odometry(near, stamp_ns)
+    ego, stamp_ns = result.ego, result.source.stamp_ns
+    base = _base_in_odometry(ego, stamp_ns)
     if base is None:
         raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
-    header = Header(stamp=result.source.header.stamp, frame_id=near.odometry.frame)
+    header = Header(stamp=result.source.header.stamp, frame_id=ego.odometry.frame)
     every = has_subscribers(out.occupancy_forecast)
     steps = range(p.steps) if every else p.occupancy_frames
     seconds = [float(p.times[i]) for i in steps]
@@ -211,6 +211,6 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
         out.occupancy_forecast.publish(kind(header=header, time_from_start=durations, grids=list(grids.values())))
 
 
-def _base_in_odometry(near: EgoState, stamp_ns: int) -> FloatArray | None:
+def _base_in_odometry(ego: EgoState, stamp_ns: int) -> FloatArray | None:
     """T_odometry_base at a time, None without odometry."""
-    return near.base_in(near.odometry.frame, stamp_ns) if near.odometry.frame else None
+    return ego.base_in(ego.odometry.frame, stamp_ns) if ego.odometry.frame else None

@@ -20,7 +20,7 @@ from pixel4d_ros.ros.messages.closest import closest_messages
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
-from pixel4d_ros.ros.trajectory import driven, planned_way
+from pixel4d_ros.ros.trajectory import camera_poses_along, planned_base_path
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -36,11 +36,11 @@ class PendingRequest:
     reply: Callable[[Any], None]
     response_type: type
 
-    def answer(self, forecasts: list[Any]) -> None:
+    def respond(self, forecasts: list[Any]) -> None:
         """Answer with one TrajectoryForecast per path."""
         self.reply(self.response_type(success=True, forecasts=forecasts))
 
-    def refuse(self, reason: str) -> None:
+    def reject(self, reason: str) -> None:
         """Answer that there is none, and why."""
         self.reply(self.response_type(success=False, message=reason))
 
@@ -73,7 +73,7 @@ class CandidatesService:
 
 
 def candidate_paths(
-    trajectories: list[Path], near: EgoState, source: Source, received_ns: int, p: Parameters
+    trajectories: list[Path], ego: EgoState, source: Source, received_ns: int, p: Parameters
 ) -> FloatArray:
     """Camera poses (P, T, 4, 4) along each path. Raises PlanError that says what is wrong with which path."""
     if not trajectories:
@@ -83,10 +83,10 @@ def candidate_paths(
     ways, camera, stamp_ns, times = [], source.header.frame_id, source.stamp_ns, p.times
     for number, message in enumerate(trajectories):
         try:
-            ways.append(planned_way(plan_from_path(message, received_ns), near, camera, stamp_ns, times))
+            ways.append(planned_base_path(plan_from_path(message, received_ns), ego, camera, stamp_ns, times))
         except PlanError as error:
             raise PlanError(f"trajectories[{number}]: {error}") from error
-    return driven(ways, near.camera_in_base(camera, stamp_ns), times)
+    return camera_poses_along(ways, ego.camera_in_base(camera, stamp_ns), times)
 
 
 def forecast_candidates(

@@ -1,4 +1,4 @@
-"""The node's topics: names, quality of service, and who listens."""
+"""The node's topics: names, quality of service, and whether anybody subscribes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -28,14 +28,29 @@ CLOUD = QoSProfile(depth=1)  # DDS keeps the history in memory, and a cloud take
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
+
+
 def overridable() -> QoSOverridingOptions:
-    """History, depth and reliability can be set by parameters qos_overrides.<topic>.<publisher|subscription>.*."""
-    return QoSOverridingOptions.with_default_policies()
+    """The policies that parameters qos_overrides.<topic>.<publisher|subscription>.* can set."""
+    return QoSOverridingOptions(OVERRIDABLE)
 
 
 def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Subscription:
     """A subscription whose quality of service parameters can override."""
     return node.create_subscription(kind, topic, callback, qos, qos_overriding_options=overridable())
+
+
+def offers_latched(node: Node, topic: str) -> bool:
+    """Whether a publisher of the topic keeps its last message for late subscribers (transient local, reliable)."""
+    latched = (DurabilityPolicy.TRANSIENT_LOCAL, ReliabilityPolicy.RELIABLE)
+    offered = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    return any((p.qos_profile.durability, p.qos_profile.reliability) == latched for p in offered)
 
 
 class Publishers:
@@ -71,7 +86,7 @@ class Publishers:
         for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def wanted(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether anybody subscribes to anything."""
         return has_subscribers(*self._all)
 

@@ -14,7 +14,8 @@ import numpy as np
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.ros.plans import Plan, PlanError
+from pixel4d_ros.ros.messages.conversions import frame_name
+from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
 from pixel4d_ros.ros.transforms import EgoState
 
 STANDSTILL = 0.05  # m/s: slower counts as standing when a trajectory without times is timed by speed
@@ -29,19 +30,23 @@ class EgoMotion:
     warning: str = ""  # why nothing better is used; empty when all is well
 
 
+ENDS_EARLY = "trajectory ends before the forecast does: the camera stops at its end"
+
+
 @dataclass(frozen=True)
 class BasePath:
-    """The way of the base along a plan, and where on it the base is when."""
+    """The path of the base along a plan, and where on it the base is at which time."""
 
     knots: FloatArray  # (n,) seconds after the image or, of a plan without times, metres; strictly increasing
     poses: FloatArray  # (n, 4, 4) T_frame_base there
     begin: float  # where on it the base is at the image's stamp
     places: FloatArray  # (T,) where it is at the forecast times
     start: FloatArray | None = None  # (4, 4) the pose that the others are relative to; None: that at begin
+    warning: str = ""  # what is wrong with it although it is followed
 
 
 def ego_motion(
-    plan: Plan | PlanError | None, near: EgoState, camera: str, stamp_ns: int, times: FloatArray
+    plan: Plan | PlanError | None, ego: EgoState, camera: str, stamp_ns: int, times: FloatArray
 ) -> EgoMotion:
     """The camera's motion at times (T,) s after stamp_ns: along the plan, else at constant velocity, else standing.
 
@@ -50,92 +55,119 @@ def ego_motion(
     reason = str(plan) if isinstance(plan, PlanError) else ""
     if isinstance(plan, Plan):
         try:
-            return planned_motion(plan, near, camera, stamp_ns, times)
+            return planned_motion(plan, ego, camera, stamp_ns, times)
         except PlanError as error:
             reason = str(error)
-    mounting = near.camera_in_base(camera, stamp_ns)
-    path = near.odometry.twist_path(stamp_ns, near.odometry_timeout, float(times[-1]))
-    if path is not None:
-        poses = _seen_by_camera(path.at(times), mounting, times)
-        return EgoMotion(CameraPath(times, poses), "constant velocity from odometry", reason)
-    missing = "odometry is stale" if near.odometry.frame else "no odometry"
-    reason = f"{reason or 'no trajectory'}, {missing}"
+    mounting = ego.camera_in_base(camera, stamp_ns)
+    motion = ego.base_motion(stamp_ns, float(times[-1]))
+    if motion is not None:
+        poses = _camera_poses(motion.path.at(times), mounting, times)
+        return EgoMotion(CameraPath(times, poses), "constant velocity from odometry", _joined(reason, motion.warning))
+    missing = "odometry is stale" if ego.odometry.frame else "no odometry"
+    reason = _joined(reason or "no trajectory", ego.odometry_fault(stamp_ns) or missing)
     return EgoMotion(CameraPath(times, np.tile(np.eye(4), (len(times), 1, 1))), "standing camera", reason)
 
 
-def planned_motion(plan: Plan, near: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
+def planned_motion(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> EgoMotion:
     """The camera's motion along the plan. Raises PlanError when the plan cannot be followed."""
     source = "trajectory" if plan.times_ns is not None else "trajectory, timed by odometry speed"
-    way = planned_way(plan, near, camera, stamp_ns, times)
-    (poses,) = driven([way], near.camera_in_base(camera, stamp_ns), times)
-    return EgoMotion(CameraPath(times, poses), source)
+    path = planned_base_path(plan, ego, camera, stamp_ns, times)
+    (poses,) = camera_poses_along([path], ego.camera_in_base(camera, stamp_ns), times)
+    return EgoMotion(CameraPath(times, poses), source, path.warning)
 
 
-def planned_way(plan: Plan, near: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> BasePath:
-    """The way along the plan at times (T,) s after stamp_ns. Raises PlanError when the plan cannot be followed."""
-    if abs(stamp_ns - plan.stamp_ns) > near.trajectory_timeout * 1e9:
+def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, times: FloatArray) -> BasePath:
+    """The path along the plan at times (T,) s after stamp_ns; it stops at the plan's end. Raises PlanError."""
+    if abs(stamp_ns - plan.stamp_ns) > ego.trajectory_timeout * 1e9:
         older = "older" if plan.stamp_ns < stamp_ns else "newer"
         raise PlanError(f"trajectory is stale: {older} than the image by more than trajectory_timeout")
-    start = _base_in_plan_frame(plan, near, camera, stamp_ns)
+    start = _base_in_plan_frame(plan, ego, camera, stamp_ns)
     if plan.times_ns is None:
-        return _untimed_way(plan, near, start, stamp_ns, times)
+        return _untimed_path(plan, ego, start, stamp_ns, times)
     seconds: FloatArray = np.asarray((plan.times_ns - stamp_ns) * 1e-9, np.float64)
     poses = plan.poses
     if seconds[-1] <= 0:
         raise PlanError("trajectory lies wholly in the past")
+    ends_early = bool(seconds[-1] < times[-1] - 1e-6) and not _stands_at_end(seconds, poses)
     if seconds[0] > 0:
         if start is None:
-            raise PlanError(f"trajectory begins after the image, and where the vehicle is in {plan.frame!r} is unknown")
+            reason = ego.odometry_fault(stamp_ns) or f"where the vehicle is in {plan.frame!r} is unknown"
+            raise PlanError(f"trajectory begins after the image, and {reason}")
         seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
-    return BasePath(seconds, poses, 0.0, times, start)
+    return BasePath(
+        seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, _warning(plan, ego, stamp_ns, ends_early)
+    )
 
 
-def driven(ways: Sequence[BasePath], mounting: FloatArray, times: FloatArray) -> FloatArray:
-    """Camera poses (P, T, 4, 4) along P ways at times (T,) s; mounting is T_base_camera."""
-    places = np.stack([np.append(way.begin, way.places) for way in ways])
-    base = poses_along([(way.knots, way.poses) for way in ways], places)
-    start = np.stack([at[0] if way.start is None else way.start for way, at in zip(ways, base)])
-    return _seen_by_camera(rigid_inverse(start)[:, None] @ base[:, 1:], mounting, times)
+def camera_poses_along(paths: Sequence[BasePath], mounting: FloatArray, times: FloatArray) -> FloatArray:
+    """Camera poses (P, T, 4, 4) along P paths of the base at times (T,) s; mounting is T_base_camera."""
+    places = np.stack([np.append(path.begin, path.places) for path in paths])
+    base = poses_along([(path.knots, path.poses) for path in paths], places)
+    start = np.stack([at[0] if path.start is None else path.start for path, at in zip(paths, base)])
+    return _camera_poses(rigid_inverse(start)[:, None] @ base[:, 1:], mounting, times)
 
 
-def _seen_by_camera(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
+def _camera_poses(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
     """Poses (..., T, 4, 4) of the camera relative to where it was at t0, from those of the base."""
     poses: FloatArray = rigid_inverse(mounting) @ base_poses @ mounting
     poses[..., times == 0, :, :] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
     return poses
 
 
-def _base_in_plan_frame(plan: Plan, near: EgoState, camera: str, stamp_ns: int) -> FloatArray | None:
-    """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for a frame nobody knows."""
-    if plan.frame in (near.base, camera):
+def _joined(first: str, *others: str) -> str:
+    """Reasons in one line, none of them twice."""
+    for reason in others:
+        if reason and reason not in first:
+            first = f"{first}, {reason}" if first else reason
+    return first
+
+
+def _warning(plan: Plan, ego: EgoState, stamp_ns: int, ends_early: bool) -> str:
+    """What to say of a plan that is followed."""
+    fault = ego.odometry_fault(stamp_ns) if frame_name(plan.frame) == ego.odometry.frame else ""
+    return _joined(fault, ENDS_EARLY if ends_early else "")
+
+
+def _stands_at_end(seconds: FloatArray, poses: FloatArray) -> bool:
+    """Whether the plan itself ends at standstill."""
+    if len(seconds) < 2:
+        return False
+    return bool(np.linalg.norm(poses[-1, :3, 3] - poses[-2, :3, 3]) < STANDSTILL * (seconds[-1] - seconds[-2]))
+
+
+def _base_in_plan_frame(plan: Plan, ego: EgoState, camera: str, stamp_ns: int) -> FloatArray | None:
+    """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for an unknown frame."""
+    frame, odometry = frame_name(plan.frame), ego.odometry.frame
+    if frame in (ego.base, frame_name(camera)):
         # The frame moves with the vehicle: it is meant where it was when the plan was made.
-        then, now = near.odometry_pose(plan.stamp_ns), near.odometry_pose(stamp_ns)
+        then, now = (ego.base_in(odometry, at) if odometry else None for at in (plan.stamp_ns, stamp_ns))
         if then is None or now is None:
             return None
         moved = rigid_inverse(then) @ now
-        return moved if plan.frame == near.base else rigid_inverse(near.camera_in_base(camera, stamp_ns)) @ moved
-    start = near.base_in(plan.frame, stamp_ns)
-    if start is None and near.odometry.frame not in ("", plan.frame):
-        raise PlanError(
-            f"trajectory frame {plan.frame!r} is unknown: tf does not connect it with {near.odometry.frame!r}"
-        )
+        return moved if frame == ego.base else rigid_inverse(ego.camera_in_base(camera, stamp_ns)) @ moved
+    start = ego.base_in(frame, stamp_ns)
+    if start is None and odometry not in ("", frame):
+        raise PlanError(f"trajectory frame {plan.frame!r} is unknown: tf does not connect it with {odometry!r}")
     return start
 
 
-def _untimed_way(plan: Plan, near: EgoState, start: FloatArray | None, stamp_ns: int, times: FloatArray) -> BasePath:
-    """Like planned_way for a plan without times: at odometry's speed from its point nearest to the vehicle."""
-    speed = near.speed(stamp_ns)
-    if speed is None:
-        raise PlanError("trajectory has no times, and there is no odometry whose speed could time it")
+def _untimed_path(plan: Plan, ego: EgoState, start: FloatArray | None, stamp_ns: int, times: FloatArray) -> BasePath:
+    """Like planned_base_path for a plan without times: at odometry's speed from its point nearest to the vehicle."""
+    speed, motion = ego.speed(stamp_ns), ego.base_motion(stamp_ns, float(times[-1]))
+    if speed is None or motion is None:
+        reason = ego.odometry_fault(stamp_ns) or "there is no odometry whose speed could time it"
+        raise PlanError(f"trajectory has no times, and {reason}")
     poses = _with_headings(plan.poses)
     positions = poses[:, :3, 3]
     lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
     new = np.append(True, np.diff(lengths) > 1e-6)
     if speed < STANDSTILL or new.sum() < 2:
-        return BasePath(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)))
+        return BasePath(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)), warning=motion.warning)
     poses, lengths = poses[new], lengths[new]
     begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
-    return BasePath(lengths, poses, begin, begin + speed * times)
+    places = begin + speed * times
+    warning = _joined(motion.warning, ENDS_EARLY if places[-1] > lengths[-1] + 1e-6 else "")
+    return BasePath(lengths, poses, begin, np.minimum(places, lengths[-1]), warning=warning)
 
 
 def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: FloatArray) -> float:
@@ -147,13 +179,7 @@ def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: Float
 
 
 def _with_headings(poses: FloatArray) -> FloatArray:
-    """Poses with x along the way, z up, where a planner left all orientations but the goal's at identity, as NavFn."""
+    """Poses that head along the path, where a planner left all orientations but the goal's at identity, as NavFn."""
     if len(poses) < 2 or not np.allclose(poses[:-1, :3, :3], np.eye(3)):
         return poses
-    way = np.gradient(poses[:, :3, 3], axis=0)
-    heading = np.arctan2(way[:, 1], way[:, 0])
-    out = poses.copy()
-    out[:, :3, :3] = np.eye(3)
-    out[:, 0, 0] = out[:, 1, 1] = np.cos(heading)
-    out[:, 1, 0], out[:, 0, 1] = np.sin(heading), -np.sin(heading)
-    return out
+    return with_path_headings(poses, np.ones(len(poses), bool))

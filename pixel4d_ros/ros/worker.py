@@ -1,7 +1,6 @@
-"""One thread that always works on the newest item: what arrives meanwhile replaces what waits, nothing queues.
+"""One thread that works on the newest item. An item that arrives meanwhile replaces the waiting one: nothing queues.
 
-Questions are another matter: each wants its answer. They are taken in their order, before the item that waits, and
-only a few may wait.
+Requests each need a response. They are served in their order, before the waiting item, and only a few may wait.
 """
 
 from __future__ import annotations
@@ -13,64 +12,64 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 PendingRequest = TypeVar("PendingRequest")
-MAX_QUESTIONS = 8  # that wait; who asks more often than that can be answered is told so at once
+MAX_REQUESTS = 8  # that may wait; further ones are rejected at once
 
 
 class LatestWorker(Generic[Item, PendingRequest]):
-    """Calls handle(item) and answer(question) on its own thread. They must not raise: that is their owner's matter."""
+    """Calls handle(item) and respond(request) on its own thread. Neither may raise."""
 
-    def __init__(self, handle: Callable[[Item], None], answer: Callable[[PendingRequest], None] | None = None) -> None:
+    def __init__(self, handle: Callable[[Item], None], respond: Callable[[PendingRequest], None] | None = None) -> None:
         self._handle = handle
-        self._answer = answer
+        self._respond = respond
         self._changed = Condition()
         self._waiting: Item | None = None
-        self._questions: deque[PendingRequest] = deque()
+        self._requests: deque[PendingRequest] = deque()
         self._stopping = False
         self._thread = Thread(target=self._run, name="forecast", daemon=True)
         self._thread.start()
 
     def offer(self, item: Item) -> bool:
-        """Hand over an item; true when it replaced one that still waited, which is dropped."""
+        """Hand over an item. Returns true when it replaced a waiting one, which is dropped."""
         with self._changed:
             dropped = self._waiting is not None
             self._waiting = item
             self._changed.notify()
         return dropped
 
-    def ask(self, question: PendingRequest) -> bool:
-        """Hand over a question; false when too many wait already, or the worker ends."""
+    def submit(self, request: PendingRequest) -> bool:
+        """Hand over a request. Returns false when too many wait already, or the worker is ending."""
         with self._changed:
-            if self._stopping or len(self._questions) >= MAX_QUESTIONS:
+            if self._stopping or len(self._requests) >= MAX_REQUESTS:
                 return False
-            self._questions.append(question)
+            self._requests.append(request)
             self._changed.notify()
         return True
 
     def clear(self) -> None:
-        """Forget the item that waits; the one in work goes on."""
+        """Forget the waiting item; current work goes on."""
         with self._changed:
             self._waiting = None
 
     def stop(self) -> list[PendingRequest]:
-        """Finish what is in work, forget the waiting item, end the thread; the questions left unanswered."""
+        """Finish the current work, forget the waiting item and end the thread. Returns the unanswered requests."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
-        return list(self._questions)
+        return list(self._requests)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._questions or self._waiting is not None)
+                self._changed.wait_for(lambda: self._stopping or self._requests or self._waiting is not None)
                 if self._stopping:
                     return
-                question = self._questions.popleft() if self._questions else None
+                request = self._requests.popleft() if self._requests else None
                 item = None
-                if question is None:
+                if request is None:
                     item, self._waiting = self._waiting, None
-            if question is not None:
-                assert self._answer is not None
-                self._answer(question)
+            if request is not None:
+                assert self._respond is not None
+                self._respond(request)
             elif item is not None:
                 self._handle(item)

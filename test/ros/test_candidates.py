@@ -20,7 +20,7 @@ from support.harness import HEIGHT, WIDTH, Client, calibration, call, image, pat
 
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import read_pose
-from pixel4d_ros.ros.worker import MAX_QUESTIONS, LatestWorker
+from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 SERVICE = "forecast_node/forecast_trajectories"
@@ -133,7 +133,7 @@ def test_the_node_goes_on_receiving_while_it_answers(node, client):
     client.until(service.service_is_ready)
     request = ForecastTrajectories.Request(trajectories=[path(10.0)] * 6, with_images=True)
     before = int(client.values()["received frames"])
-    futures = [service.call_async(request) for _ in range(MAX_QUESTIONS + 6)]
+    futures = [service.call_async(request) for _ in range(MAX_REQUESTS + 6)]
     for i in range(20):
         client.send_frame(10.0 + i * 1e-3)
         client.spin_for(0.02)
@@ -141,7 +141,7 @@ def test_the_node_goes_on_receiving_while_it_answers(node, client):
     assert int(client.values()["received frames"]) > before and not all(f.done() for f in futures)
     client.until(lambda: all(f.done() for f in futures))
     answers = [f.result() for f in futures]
-    assert sum(a.success for a in answers) >= MAX_QUESTIONS
+    assert sum(a.success for a in answers) >= MAX_REQUESTS
     refused = [a.message for a in answers if not a.success]
     assert refused and all("requests wait already" in message for message in refused)
     client.destroy_client(service)
@@ -170,10 +170,10 @@ def test_questions_are_answered_in_order_and_before_the_item_that_waits():
     worker.offer(1)
     time.sleep(0.1)
     worker.offer(2)
-    assert worker.ask("a") and worker.ask("b")
+    assert worker.submit("a") and worker.submit("b")
     time.sleep(0.5)
     assert done == [1, "a", "b", 2]
     worker.offer(3)
     time.sleep(0.1)
-    assert worker.ask("c")
-    assert worker.stop() == ["c"] and done[-1] == 3 and not worker.ask("d")
+    assert worker.submit("c")
+    assert worker.stop() == ["c"] and done[-1] == 3 and not worker.submit("d")

@@ -23,7 +23,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.rectification import Lens, undistortion
 from pixel4d_ros.ros.forecast_node import ForecastNode
-from pixel4d_ros.ros.inputs import Source, depth_of
+from pixel4d_ros.ros.inputs import Source, read_depth
 from pixel4d_ros.ros.messages.conversions import fill
 from pixel4d_ros.synthetic import street_clip
 
@@ -241,4 +241,4 @@ def test_depth_as_png_and_as_compressed_depth():
         message = CompressedImage(format=form)
         message.header = source.header
         message.data.frombytes(data)
-        assert np.allclose(depth_of(source, (message,), 0.0), sparse())
+        assert np.allclose(read_depth(message, source), sparse())

@@ -70,14 +70,14 @@ def test_status_levels():
 
 def test_limits_that_are_exceeded_are_named():
     measured = Measured(rate=4.0, latencies=(0.1, 0.4, 0.5), age=0.7, drops=0.25)
-    assert exceeded(measured, Limits(), wanted=True) == []
+    assert exceeded(measured, Limits(), has_subscribers=True) == []
     limits = Limits(min_rate=5.0, max_latency=0.3, max_age=0.6, max_drops=0.2)
-    said = exceeded(measured, limits, wanted=True)
+    said = exceeded(measured, limits, has_subscribers=True)
     names = ("min_rate is 5", "max_latency 0.3", "max_age is 0.6", "max_drops is 20%")
     assert len(said) == 4 and all(f"diagnostics_{name}" in text for name, text in zip(names, said))
-    assert len(exceeded(measured, limits, wanted=False)) == 2
+    assert len(exceeded(measured, limits, has_subscribers=False)) == 2
     unknown = Measured(rate=9.0, latencies=(np.nan,) * 3, age=np.nan, drops=0.0)
-    assert exceeded(unknown, limits, wanted=True) == []
+    assert exceeded(unknown, limits, has_subscribers=True) == []
 
 
 def test_state_of_simulated_time():

@@ -18,8 +18,9 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.messages.conversions import rigid_from_xyzw
-from pixel4d_ros.ros.reference_candidates import EarlierViews
-from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
+from pixel4d_ros.ros.odometry import OdometryTrack
+from pixel4d_ros.ros.reference_candidates import ImageHistory
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import flow_size
 from pixel4d_ros.two_view.triangulation import triangulated_depth
@@ -53,9 +54,9 @@ def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> EgoSt
 TIMES = (0.0, 0.1, 0.2, 0.3)
 
 
-def depth(views: EarlierViews, image: Source, near: EgoState, inputs: Inputs) -> NDArray[np.float32] | None:
+def depth(views: ImageHistory, image: Source, near: EgoState, inputs: Inputs) -> NDArray[np.float32] | None:
     """What an image and the earlier one that is chosen for it tell of depth."""
-    past = views.past(image, near, inputs)
+    past = views.candidates(image, near, inputs)
     earlier = None if past is None else past.for_depth()
     if earlier is None:
         return None
@@ -63,7 +64,7 @@ def depth(views: EarlierViews, image: Source, near: EgoState, inputs: Inputs) ->
 
 
 def test_depth_comes_from_the_image_before(street: Clip) -> None:
-    views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES)
+    views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
     assert depth(views, source(street, 0), near, inputs) is None
     first = depth(views, source(street, 1), near, inputs)
     assert first is not None and (first > 0).mean() > 0.02
@@ -72,14 +73,14 @@ def test_depth_comes_from_the_image_before(street: Clip) -> None:
 
 
 def test_a_vehicle_that_stands_has_none(street: Clip) -> None:
-    views, inputs, near = EarlierViews(), Inputs(), driving(0.0, 0.001, 0.002)
+    views, inputs, near = ImageHistory(), Inputs(), driving(0.0, 0.001, 0.002)
     assert depth(views, source(street, 0, 0.0), near, inputs) is None
     assert depth(views, source(street, 1, 0.002), near, inputs) is None
 
 
 @pytest.mark.parametrize("what", ["time jumped back", "too long ago", "another lens", "other odometry", "no odometry"])
 def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) -> None:
-    views, inputs, later = EarlierViews(), Inputs(), source(street, 1)
+    views, inputs, later = ImageHistory(), Inputs(), source(street, 1)
     near = driving(*TIMES)
     assert depth(views, source(street, 0), near, inputs) is None
     if what == "time jumped back":
@@ -96,17 +97,17 @@ def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) 
 
 
 def test_large_images_are_kept_small(street: Clip) -> None:
-    views, inputs, near = EarlierViews(), Inputs(), driving(*np.arange(0, 2, 0.1))
+    views, inputs, near = ImageHistory(), Inputs(), driving(*np.arange(0, 2, 0.1))
     large = np.repeat(np.repeat(street.images[0], 8, 0), 8, 1)
     for t in range(20):
         wide = Source(large, Camera(street.K * [[8], [8], [1]], 1664, 512), image(0.1 * t, large).header)
         depth(views, wide, near, inputs)
-    assert sum(view.image.nbytes for view in views._views) < 2e6
+    assert sum(view.image.nbytes for view in views._images) < 2e6
 
 
 def test_motion_comes_from_the_image_a_fifth_of_a_second_before(street: Clip) -> None:
-    views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES)
-    pasts = [views.past(source(street, t), near, inputs) for t in range(4)]
+    views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
+    pasts = [views.candidates(source(street, t), near, inputs) for t in range(4)]
     seen = [past.for_motion() for past in pasts if past is not None]
     assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.2, 0.2] and seen[0] is None
     assert seen[3] is not None
@@ -115,7 +116,7 @@ def test_motion_comes_from_the_image_a_fifth_of_a_second_before(street: Clip) ->
 
 
 def test_a_vehicle_that_stands_sees_motion_but_no_depth(street: Clip) -> None:
-    views, inputs, near = EarlierViews(), Inputs(), driving(*TIMES, speed=0.0)
-    views.past(source(street, 0), near, inputs)
-    past = views.past(source(street, 2), near, inputs)
+    views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES, speed=0.0)
+    views.candidates(source(street, 0), near, inputs)
+    past = views.candidates(source(street, 2), near, inputs)
     assert past is not None and past.for_depth() is None and past.for_motion() is not None

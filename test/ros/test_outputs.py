@@ -24,8 +24,8 @@ from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages.conversions import read_pose
 from pixel4d_ros.ros.messages.markers import motion_markers
 from pixel4d_ros.ros.messages.splats import splat_array_bytes
+from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.publishing import in_odometry, uncertainty_image
-from pixel4d_ros.ros.transforms import OdometryTrack
 from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
 
@@ -226,20 +226,20 @@ def test_splats_are_as_long_as_ros_makes_them():
 
 def test_splats_lie_in_odometrys_frame():
     """RVizSplat takes them for the fixed frame's, whatever the header says."""
-    from support.drive import surroundings
+    from support.drive import ego_state
     from test_conversions import scene_of
 
     scene, odometry = scene_of(5), OdometryTrack()
     source = Source(np.zeros((2, 2, 3), np.uint8), Camera(np.eye(3), 2, 2), Header(frame_id="camera", stamp=stamp(1.0)))
-    near = surroundings(odometry=odometry)
-    unmoved, header = in_odometry(scene, near, source)
+    ego = ego_state(odometry=odometry)
+    unmoved, header = in_odometry(scene, ego, source)
     assert header.frame_id == "camera" and unmoved is scene
     message = Odometry(header=Header(frame_id="odom", stamp=stamp(1.0)), child_frame_id="base_link")
     message.pose.pose.position.x = 7.0
     odometry.add(message)
-    moved, header = in_odometry(scene, near, source)
+    moved, header = in_odometry(scene, ego, source)
     assert header == Header(frame_id="odom", stamp=stamp(1.0))
-    expected = rigid(np.eye(3), [7, 0, 0]) @ near.mounting
+    expected = rigid(np.eye(3), [7, 0, 0]) @ ego.mounting
     assert np.allclose(moved.means, scene.means.numpy() @ expected[:3, :3].T + expected[:3, 3], atol=1e-5)
 
 

@@ -23,10 +23,11 @@ from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectory
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.ros.messages.conversions import duration_message, pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import TRAJECTORY_TYPES
 from pixel4d_ros.ros.plans import MAX_POSES, PLAN_READERS, PlanError, plan_type
-from pixel4d_ros.ros.trajectory import EgoMotion, ego_motion
-from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
+from pixel4d_ros.ros.trajectory import ENDS_EARLY, EgoMotion, ego_motion
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 
 pytestmark = pytest.mark.ros
 NOW = 1_700_000_000_000_000_000  # harness.T0, ns
@@ -91,7 +92,7 @@ def read(name: str, message: Any):
     return PLAN_READERS[name if name in PLAN_READERS else "autoware_planning_msgs/Trajectory"](message, NOW)
 
 
-def surroundings(T_odom: FloatArray) -> EgoState:
+def ego_state(T_odom: FloatArray) -> EgoState:
     track = OdometryTrack()
     for s in (-0.1, 0.0):
         message = Odometry(header=header(seconds=s), child_frame_id="base_link")
@@ -102,7 +103,7 @@ def surroundings(T_odom: FloatArray) -> EgoState:
 
 def moved(name: str, T_odom: FloatArray, seconds=PLANNED) -> EgoMotion:
     plan = read(name, MAKERS[name](seconds, T_odom @ ARC.at(seconds)))
-    return ego_motion(plan, surroundings(T_odom), "camera", NOW, TIMES)
+    return ego_motion(plan, ego_state(T_odom), "camera", NOW, TIMES)
 
 
 def test_every_type_has_a_reader_and_a_parameter_value():
@@ -130,9 +131,10 @@ def test_a_rigid_motion_of_trajectory_and_frame_leaves_the_camera_path_unchanged
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_short_trajectories_go_on_at_constant_twist(name):
-    short = moved(name, np.eye(4), np.arange(0, 0.31, 0.1)).path.poses
-    assert np.abs(short - moved(name, np.eye(4)).path.poses).max() < 2e-2
+def test_short_trajectories_end_where_they_end(name):
+    short = moved(name, np.eye(4), np.arange(0, 0.31, 0.1))
+    assert np.abs(short.path.poses - moved(name, np.eye(4)).path.poses[[0, 1, 2, *[3] * 11]]).max() < 2e-2
+    assert short.warning == ENDS_EARLY
 
 
 def test_a_planned_stop_is_a_stop():
@@ -142,7 +144,7 @@ def test_a_planned_stop_is_a_stop():
     message = autoware(seconds, poses, timed=False)
     for point, s in zip(message.points, seconds):
         point.longitudinal_velocity_mps = float(8 - 8 * s)
-    motion = ego_motion(read("autoware", message), surroundings(np.eye(4)), "camera", NOW, TIMES)
+    motion = ego_motion(read("autoware", message), ego_state(np.eye(4)), "camera", NOW, TIMES)
     assert motion.path.poses[5, 2, 3] == pytest.approx(8 * 0.5 - 4 * 0.25, abs=1e-3)
     assert motion.path.poses[10:, 2, 3] == pytest.approx(4.0, abs=1e-3)
 
@@ -156,8 +158,8 @@ def broken(kind: str) -> tuple[str, Any]:
     message = multi_dof(PLANNED, ARC.at(PLANNED))
     if kind == "no transforms":
         message.points[3].transforms = []
-    elif kind == "zero quaternion":
-        message.points[3].transforms[0].rotation = Quaternion(w=0.0)
+    elif kind == "short quaternion":
+        message.points[3].transforms[0].rotation = Quaternion(w=0.5)
     elif kind == "backwards":
         message.points[3].time_from_start = Duration()
     elif kind == "endless":
@@ -173,7 +175,7 @@ def broken(kind: str) -> tuple[str, Any]:
     ("kind", "words"),
     [
         ("no transforms", "points without transforms"),
-        ("zero quaternion", "unit quaternion"),
+        ("short quaternion", "unit quaternion"),
         ("backwards", "do not increase"),
         ("endless", "more than 10000 poses"),
         ("NaN speeds", "speeds that are NaN or Inf"),

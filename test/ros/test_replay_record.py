@@ -23,9 +23,9 @@ from pixel4d_ros.logs.streams import pick_streams
 from pixel4d_ros.logs.transforms import read_frames, stamp_ns
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
+from pixel4d_ros.ros.bag.definitions import installed_definition
+from pixel4d_ros.ros.bag.driven_path import driven_path
 from pixel4d_ros.ros.bag.record import Recorder
-from pixel4d_ros.ros.definitions import installed_definition
-from pixel4d_ros.ros.driven_path import driven_path
 
 pytestmark = pytest.mark.ros
 TOPICS = ("/camera/left/camera_info", "/camera/left/image_raw", "/camera/left/depth", "/odometry")

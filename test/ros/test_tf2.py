@@ -1,4 +1,4 @@
-"""tf_frames.py with the real tf2_ros and tf2_msgs, where an installation has them."""
+"""The listener of /tf and /tf_static with the real tf2_msgs, where an installation has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
-pytest.importorskip("tf2_ros", reason="needs tf2_ros, which only ROS distributions have")
+pytest.importorskip("tf2_msgs", reason="needs tf2_msgs, which only ROS distributions have")
 
 import rclpy
 import support.harness  # noqa: F401  (a ROS domain of the test's own)
@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from tf2_msgs.msg import TFMessage
 
-from pixel4d_ros.ros.tf_frames import frame_source
+from pixel4d_ros.ros.transforms import transform_source
 
 pytestmark = pytest.mark.ros
 SECOND = 10**9
@@ -54,8 +54,7 @@ def until(node: Node, true: Callable[[], bool]) -> None:
 
 def test_frames_survive_a_log_that_loops(node: Node) -> None:
     """Interpolated between stamps; at a jump back nothing breaks, and after `clear` only static frames are known."""
-    frames = frame_source(node)
-    assert type(frames).__name__ == "_Tf2"
+    frames = transform_source(node)
     clock = node.create_publisher(Clock, "/clock", 10)
     moving = node.create_publisher(TFMessage, "/tf", 10)
     latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -80,7 +79,7 @@ def test_frames_survive_a_log_that_loops(node: Node) -> None:
     found = frames.lookup("odom", "camera", T0 + SECOND // 2)
     assert found is not None
     assert found[0, 3] == pytest.approx(17.0)
-    assert frames.lookup("odom", "camera", T0 + 2 * SECOND) is None  # never extrapolated
+    assert frames.lookup("odom", "camera", T0 + 2 * SECOND) is None  # not extrapolated so far
     assert frames.lookup("map", "camera", T0) is None
     set_clock(T0)
     frames.clear()

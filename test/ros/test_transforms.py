@@ -12,8 +12,10 @@ pytest.importorskip("rclpy")
 from nav_msgs.msg import Odometry
 from support.drive import T0, stamp
 
+from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
 from pixel4d_ros.geometry.rotations import rigid
-from pixel4d_ros.ros.transforms import NullTransforms, OdometryTrack, PoseBuffer, TransformTree
+from pixel4d_ros.ros.odometry import OdometryTrack
+from pixel4d_ros.ros.transforms import NullTransforms
 
 pytestmark = pytest.mark.ros
 
@@ -38,7 +40,7 @@ def test_pose_buffer_interpolates_extrapolates_a_little_and_forgets():
     assert buffer.at(29_400_000_000, 0.5)[0, 3] == pytest.approx(29.4)
     assert buffer.at(29_600_000_000, 0.5) is None
     assert buffer.at(10 * 10**9, 0.5) is None
-    buffer.add(5 * 10**9, np.eye(4))  # late: ignored
+    buffer.add(5 * 10**9, np.eye(4))  # older than what is kept
     assert buffer.at(29 * 10**9, 0.5)[0, 3] == pytest.approx(29)
 
 
@@ -71,9 +73,9 @@ def test_a_first_odometry_goes_on_by_its_twist_or_not_at_all():
 
 def test_frame_tree_knows_what_is_connected_at_that_time():
     tree = TransformTree()
-    tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]), static=False)
-    tree.add("base", "camera", 0, rigid(np.eye(3), [0, 2, 0]), static=True)
-    tree.add("base", "lidar", 0, rigid(np.eye(3), [0, 0, 3]), static=True)
+    tree.add("odom", "base", 0, rigid(np.eye(3), [1, 0, 0]))
+    tree.add_static("base", "camera", rigid(np.eye(3), [0, 2, 0]))
+    tree.add_static("base", "lidar", rigid(np.eye(3), [0, 0, 3]))
     assert np.allclose(tree.lookup("odom", "camera", 0)[:3, 3], [1, 2, 0])
     assert np.allclose(tree.lookup("lidar", "camera", 10**12)[:3, 3], [0, 2, -3])
     assert tree.lookup("odom", "camera", 10**12) is None
@@ -84,64 +86,28 @@ def test_frame_tree_knows_what_is_connected_at_that_time():
 
 def test_frames_in_a_loop_end():
     tree = TransformTree()
-    tree.add("a", "b", 0, np.eye(4), static=True)
-    tree.add("b", "a", 0, np.eye(4), static=True)
+    tree.add_static("a", "b", np.eye(4))
+    tree.add_static("b", "a", np.eye(4))
     assert tree.lookup("a", "c", 0) is None
 
 
-def test_tf2_is_asked_without_waiting(monkeypatch):
-    """tf2_ros exists in ROS distributions only: a stand-in with its interface checks how tf_frames.py calls it."""
+def test_a_listener_reads_tf_messages_where_their_type_is_installed(monkeypatch):
+    """tf2_msgs is not on PyPI, so a stand-in for the message class."""
     import sys
 
     from geometry_msgs.msg import TransformStamped
 
-    from pixel4d_ros.ros import tf_frames
-
-    class Unknown(Exception):
-        pass
-
-    class Buffer:
-        def __init__(self, node=None):
-            pass
-
-        def lookup_transform(self, target, source, time):
-            if source == "moon":
-                raise Unknown("no such frame")
-            assert time.nanoseconds == T0
-            found = TransformStamped()
-            found.transform.translation.x = 4.0
-            return found
-
-        def clear(self):
-            pass
-
-    fake = SimpleNamespace(
-        Buffer=Buffer, TransformListener=lambda buffer, node, spin_thread: None, TransformException=Unknown
-    )
-    monkeypatch.setitem(sys.modules, "tf2_ros", fake)
-    frames = tf_frames.frame_source(SimpleNamespace())
-    assert frames.lookup("base", "camera", T0)[0, 3] == 4.0
-    assert frames.lookup("base", "moon", T0) is None
-
-
-def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
-    """tf2_msgs may be there without tf2_ros; neither is on PyPI, so a stand-in for the message class."""
-    import sys
-
-    from geometry_msgs.msg import TransformStamped
-
-    from pixel4d_ros.ros import tf_frames
+    from pixel4d_ros.ros import transforms
 
     heard = {}
     warnings: list[str] = []
     node = SimpleNamespace(
-        create_subscription=lambda kind, topic, callback, qos: heard.setdefault(topic, callback),
+        create_subscription=lambda kind, topic, callback, qos, **options: heard.setdefault(topic, callback),
         get_logger=lambda: SimpleNamespace(warning=lambda text, **options: warnings.append(text)),
     )
-    monkeypatch.setitem(sys.modules, "tf2_ros", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=object))
-    frames = tf_frames.frame_source(node)
+    frames = transforms.transform_source(node)
 
     def transform(parent: str, child: str, x: float):
         message = TransformStamped(child_frame_id=child)
@@ -156,4 +122,4 @@ def test_without_tf2_ros_a_small_listener_reads_tf_messages(monkeypatch):
     assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", None)
-    assert isinstance(tf_frames.frame_source(node), NullTransforms)
+    assert isinstance(transforms.transform_source(node), NullTransforms)

@@ -10,7 +10,8 @@ from nav_msgs.msg import Odometry, Path
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.ros.messages.conversions import pose_message, rigid_from_xyzw
-from pixel4d_ros.ros.transforms import EgoState, NullTransforms, OdometryTrack
+from pixel4d_ros.ros.odometry import OdometryTrack
+from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 
 T0 = 1_700_000_000_000_000_000  # the image's stamp, ns
 TIMES = np.arange(14) * 0.1
@@ -52,5 +53,5 @@ def odometry_track(seconds=(-0.2, -0.1, 0.0), twist=True, frame="odom", child="b
     return track
 
 
-def surroundings(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> EgoState:
+def ego_state(odometry: OdometryTrack | None = None, frames=None, mounting=AHEAD, **options) -> EgoState:
     return EgoState(odometry or OdometryTrack(), frames or NullTransforms(), mounting, **options)

@@ -130,7 +130,7 @@ class Recorder:
                 self.subscriptions[name] = self._subscribe(name, types[0], matching_qos(publishers))
 
     def _subscribe(self, name: str, type_name: str, qos: QoSProfile) -> Subscription | None:
-        from pixel4d_ros.ros.definitions import installed_definition
+        from pixel4d_ros.ros.bag.definitions import installed_definition
         from pixel4d_ros.ros.session import message_class
 
         kind = message_class(type_name)

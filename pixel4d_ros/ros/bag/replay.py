@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rclpy.publisher import Publisher
 
     from pixel4d_ros.logs.reader import LogReader, RawMessage
-    from pixel4d_ros.ros.driven_path import DrivenPlan
+    from pixel4d_ros.ros.bag.driven_path import DrivenPlan
 
 CLOCK_PERIOD_S = 0.01
 BEHIND_S = 0.1  # a lag that is worth a word
@@ -119,7 +119,7 @@ class Replay:
 
     def _plan(self) -> DrivenPlan | None:
         from pixel4d_ros.logs.streams import pick_streams
-        from pixel4d_ros.ros.driven_path import DrivenPlan
+        from pixel4d_ros.ros.bag.driven_path import DrivenPlan
 
         streams = pick_streams(self.log, self.args.camera)
         topic = self.remaps.get("/planned_path", "/planned_path")

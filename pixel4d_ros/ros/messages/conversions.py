@@ -141,6 +141,11 @@ def nanoseconds(stamp: Time) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
+def frame_name(frame_id: str) -> str:
+    """A frame's name without the leading slash of ROS 1's habit: "/odom" is "odom"."""
+    return frame_id.strip("/")
+
+
 def time_message(ns: int) -> Time:
     """builtin_interfaces/Time of nanoseconds since the epoch."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)

@@ -1,0 +1,137 @@
+"""What odometry reported lately: poses of its child frame and the newest twist, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from nav_msgs.msg import Odometry
+
+from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, PoseBuffer
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_pose
+
+FUTURE_S = 2.0  # localisation stamps map -> odom up to a second ahead (AMCL's transform_tolerance)
+DIFFERENCE_S = 0.2  # interval over which the velocity of the poses is measured
+# A twist agrees with the poses when it differs by less than an absolute part and a share of the larger of the two.
+LINEAR_TOLERANCE, ANGULAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.1, 0.2  # m/s, rad/s
+# A part that is exactly zero is often not filled at all, which a closer look finds.
+LINEAR_ZERO, ANGULAR_ZERO = 0.1, 0.03  # m/s, rad/s
+DISAGREEMENT = (
+    "odometry's twist contradicts its poses, whose difference is used: twist must be in child_frame_id, with both its "
+    "linear and angular part filled"
+)
+
+
+class StampError(ValueError):
+    """A message whose stamp cannot be right; it is dropped."""
+
+
+def check_not_future(stamp_ns: int, now_ns: int | None, what: str) -> None:
+    """Raise StampError for a stamp more than FUTURE_S after now; now_ns None: the time is not known."""
+    if now_ns is not None and stamp_ns > now_ns + FUTURE_S * 1e9:
+        raise StampError(
+            f"{what} is stamped more than {FUTURE_S:g} s in the future and dropped: synchronise the clocks, or set "
+            "use_sim_time for a replay with /clock"
+        )
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How a frame moves on at constant velocity from a time t0."""
+
+    path: CameraPath  # T_frame(t0)_frame(t)
+    warning: str = ""  # why the twist is not used; empty when it is, or none was given
+
+
+class OdometryTrack:
+    """The poses of odometry's child frame in its frame, and the newest twist of the child frame."""
+
+    def __init__(self) -> None:
+        self._poses = PoseBuffer(restart_s=RESTART_S)
+        self.frame = ""
+        self.child = ""
+        self._twist: tuple[FloatArray, FloatArray] = (np.zeros(3), np.zeros(3))
+
+    def add(self, message: Odometry, now_ns: int | None = None) -> None:
+        """Take one message; poses are forgotten when stamps go back by RESTART_S or more.
+
+        Raises ValueError when pose or twist are not finite, StampError when the stamp lies after now_ns or goes back.
+        """
+        pose = read_pose(message.pose.pose)
+        twist = message.twist.twist
+        linear, angular = ([getattr(v, axis) for axis in "xyz"] for v in (twist.linear, twist.angular))
+        if not np.isfinite(linear + angular).all():
+            raise ValueError("odometry twist contains NaN or Inf")
+        stamp_ns = nanoseconds(message.header.stamp)
+        check_not_future(stamp_ns, now_ns, "odometry")
+        frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
+        if (frame, child) != (self.frame, self.child):
+            self._poses = PoseBuffer(restart_s=RESTART_S)
+        self.frame, self.child = frame, child
+        restarted = self._poses.add(stamp_ns, pose)
+        newest = self._poses.newest
+        if newest is not None and newest[0] == stamp_ns:
+            self._twist = (np.array(linear), np.array(angular))
+        if restarted:
+            raise StampError(
+                f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this goes on, "
+                "two programs publish it)"
+            )
+
+    def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
+        """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.
+
+        A single pose, as after a start, is moved on by the twist.
+        """
+        known, newest = self._poses.at(stamp_ns, tolerance_s), self._poses.newest
+        if known is not None or newest is None:
+            return known
+        linear, angular = self._twist
+        seconds = (stamp_ns - newest[0]) * 1e-9
+        if abs(seconds) > tolerance_s or not (linear.any() or angular.any()):
+            return None
+        onward: FloatArray = newest[1] @ CameraPath.constant_twist(linear, angular, BASELINE_S).at(seconds)[0]
+        return onward
+
+    def motion(self, stamp_ns: int, tolerance_s: float, horizon_s: float) -> Motion | None:
+        """How child moves on from a time at constant velocity; None without fresh odometry.
+
+        By the message's twist; by the difference of poses where the twist is exactly zero or contradicts it.
+        """
+        if self.pose(stamp_ns, tolerance_s) is None:
+            return None
+        twist, step = self._twist, self._step(stamp_ns, tolerance_s)
+        given = bool(twist[0].any() or twist[1].any())
+        if given and (step is None or _agree(twist, step)):
+            return Motion(CameraPath.constant_twist(*twist, max(horizon_s, BASELINE_S)))
+        if step is None:
+            return Motion(CameraPath.still())
+        path = CameraPath(np.array([-DIFFERENCE_S, 0.0]), np.stack([rigid_inverse(step), np.eye(4)]))
+        return Motion(path, DISAGREEMENT if given else "")
+
+    def _step(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
+        """T_child(t0 - DIFFERENCE_S)_child(t0) from the poses alone; None where they do not reach so far."""
+        now = self._poses.at(stamp_ns, tolerance_s)
+        before = self._poses.at(stamp_ns - round(DIFFERENCE_S * 1e9), tolerance_s)
+        return None if now is None or before is None else rigid_inverse(before) @ now
+
+
+def _agree(twist: tuple[FloatArray, FloatArray], step: FloatArray) -> bool:
+    """Whether a body twist agrees with a motion T_then_now over DIFFERENCE_S."""
+    turned = rotation_vector(step[:3, :3])
+    # A constant twist moves along the chord at the orientation of half the turn.
+    linear = rotation_matrix(-turned / 2) @ step[:3, 3]
+    pairs = (
+        (twist[0], linear / DIFFERENCE_S, LINEAR_TOLERANCE, LINEAR_ZERO),
+        (twist[1], turned / DIFFERENCE_S, ANGULAR_TOLERANCE, ANGULAR_ZERO),
+    )
+    return all(_close(*pair) for pair in pairs)
+
+
+def _close(said: FloatArray, measured: FloatArray, tolerance: float, zero_tolerance: float) -> bool:
+    if not said.any():
+        return bool(np.linalg.norm(measured) < zero_tolerance)
+    larger = max(np.linalg.norm(said), np.linalg.norm(measured))
+    return bool(np.linalg.norm(said - measured) < tolerance + RELATIVE_TOLERANCE * larger)

@@ -1,0 +1,311 @@
+"""Odometry, tf and plans that contradict each other or leave something out: the right camera path, or the reason."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from support.drive import AHEAD, ARC, T0, TIMES, drive, ego_state, odometry_track, path_message, stamp
+from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
+from nav_msgs.msg import Odometry
+
+from pixel4d_ros.geometry.pose_buffer import TransformTree
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import pose_message
+from pixel4d_ros.ros.odometry import DISAGREEMENT, FUTURE_S, OdometryTrack, StampError
+from pixel4d_ros.ros.plans import PlanError, plan_from_path
+from pixel4d_ros.ros.trajectory import ENDS_EARLY, EgoMotion, ego_motion
+from pixel4d_ros.ros.transforms import EgoState, TransformListener
+
+pytestmark = pytest.mark.ros
+SECOND = 10**9
+PLANNED = np.arange(0, 2.01, 0.1)
+SEEN = (-0.3, -0.2, -0.1, 0.0)
+CHILDREN = {  # T_base_imu
+    "same": np.eye(4),
+    "ahead": rigid(np.eye(3), [1.0, 0.0, 0.2]),
+    "backward": rigid(rotation_matrix([0, 0, np.pi]), [-0.5, 0.3, 0.0]),
+    "upside down": rigid(rotation_matrix([np.pi, 0, 0.4]), [0.2, 0.0, 1.0]),
+}
+
+
+def camera_truth() -> FloatArray:
+    """T_source_camera (T, 4, 4) of the arc."""
+    start = drive([0.0])[0]
+    return rigid_inverse(start @ AHEAD) @ drive(TIMES) @ AHEAD
+
+
+def imu_odometry(T_base_imu: FloatArray, twist: bool) -> OdometryTrack:
+    """Odometry of an IMU on the vehicle; its twist is that of the IMU, in the IMU's axes."""
+    track = OdometryTrack()
+    for s in SEEN:
+        message = Odometry(child_frame_id="imu")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        message.pose.pose = pose_message(drive([s])[0] @ T_base_imu)
+        if twist:
+            turn = np.array([0, 0, 0.3])
+            linear = np.array([8.0, 0, 0]) + np.cross(turn, T_base_imu[:3, 3])
+            to_imu = T_base_imu[:3, :3].T
+            message.twist.twist.linear = Vector3(**dict(zip("xyz", to_imu @ linear)))
+            message.twist.twist.angular = Vector3(**dict(zip("xyz", to_imu @ turn)))
+        track.add(message)
+    return track
+
+
+def with_imu(T_base_imu: FloatArray, twist: bool = True, connected: bool = True) -> EgoState:
+    """base_frame is base_link, odometry that of the IMU."""
+    tree = TransformTree()
+    if connected:
+        tree.add_static("base_link", "imu", T_base_imu)
+    return ego_state(imu_odometry(T_base_imu, twist), tree, base_frame="base_link")
+
+
+def move(ego: EgoState, message=None) -> EgoMotion:
+    return ego_motion(None if message is None else plan_from_path(message, T0), ego, "camera", T0, TIMES)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("twist", [True, False])
+def test_odometry_of_another_frame_than_the_base_is_carried_to_it(child, twist):
+    motion = move(with_imu(CHILDREN[child], twist))
+    assert (motion.source, motion.warning) == ("constant velocity from odometry", "")
+    np.testing.assert_allclose(motion.path.poses, camera_truth(), atol=2e-2)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("frame", ["odom", "base_link"])
+@pytest.mark.parametrize("begin", [0.0, 0.3])
+def test_a_plan_of_the_base_is_followed_from_where_the_base_is(child, frame, begin):
+    """As in the issue: with the child's pose taken for the base's, an IMU 1 m ahead makes the plan begin behind."""
+    seconds = PLANNED + begin
+    poses = drive(seconds) if frame == "odom" else rigid_inverse(drive([0.0])[0]) @ drive(seconds)
+    motion = move(with_imu(CHILDREN[child]), path_message(seconds, poses, frame=frame))
+    assert (motion.source, motion.warning) == ("trajectory", "")
+    np.testing.assert_allclose(motion.path.poses[3:], camera_truth()[3:], atol=1e-3)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_plan_without_times_begins_at_the_base(child):
+    seconds = np.arange(-0.5, 3, 0.05)
+    motion = move(with_imu(CHILDREN[child]), path_message(seconds, drive(seconds), stamped=False))
+    assert (motion.source, motion.warning) == ("trajectory, timed by odometry speed", "")
+    np.testing.assert_allclose(motion.path.poses, camera_truth(), atol=2e-2)
+
+
+UNCONNECTED = "odometry gives poses of 'imu', and tf does not connect it with base_frame 'base_link'"
+
+
+@pytest.mark.parametrize("plan", ["none", "later", "without times"])
+def test_odometry_of_an_unconnected_frame_is_refused_with_the_reason(plan):
+    later = PLANNED + 0.3
+    message = {
+        "none": None,
+        "later": path_message(later, drive(later)),
+        "without times": path_message(PLANNED, drive(PLANNED), stamped=False),
+    }[plan]
+    motion = move(with_imu(CHILDREN["ahead"], connected=False), message)
+    assert motion.source == "standing camera" and motion.warning.count(UNCONNECTED) == 1
+    assert "publish a static transform between the two, or leave base_frame empty" in motion.warning
+
+
+def test_a_plan_that_holds_the_present_needs_no_odometry_but_what_is_refused_is_said():
+    motion = move(with_imu(CHILDREN["ahead"], connected=False), path_message(PLANNED, drive(PLANNED)))
+    assert motion.source == "trajectory" and UNCONNECTED in motion.warning
+    np.testing.assert_allclose(motion.path.poses, camera_truth(), atol=1e-3)
+
+
+def odometry_with(linear, angular, heading: float = 0.0, speed: float = 8.0, turn: float = 0.3) -> OdometryTrack:
+    """A drive on an arc that begins at a heading, whose messages have this twist."""
+    track = OdometryTrack()
+    for s in SEEN:
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        pose = rigid(rotation_matrix([0, 0, heading + turn * s]), [0, 0, 0])
+        radius = speed / turn if turn else np.inf
+        if turn:
+            center = radius * np.array([-np.sin(heading), np.cos(heading), 0])
+            pose[:3, 3] = center + radius * np.array([np.sin(heading + turn * s), -np.cos(heading + turn * s), 0])
+        else:
+            pose[:3, 3] = speed * s * np.array([np.cos(heading), np.sin(heading), 0])
+        message.pose.pose = pose_message(pose)
+        message.twist.twist.linear, message.twist.twist.angular = Vector3(**linear), Vector3(**angular)
+        track.add(message)
+    return track
+
+
+CONTRADICTIONS = {
+    "in the world frame at heading 90 degrees": ({"y": 5.0}, {}, {"heading": np.pi / 2, "speed": 5.0, "turn": 0.0}),
+    "angular part only": ({}, {"z": 0.3}, {}),
+    "linear part only": ({"x": 8.0}, {}, {}),
+    "in km/h": ({"x": 28.8}, {"z": 0.3}, {}),
+    "in degrees": ({"x": 8.0}, {"z": 17.2}, {}),
+    "of the wrong sign": ({"x": -8.0}, {"z": 0.3}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", CONTRADICTIONS)
+def test_a_twist_that_contradicts_the_poses_gives_way_to_them_with_a_warning(kind):
+    linear, angular, drives = CONTRADICTIONS[kind]
+    motion = move(ego_state(odometry_with(linear, angular, **drives)))
+    assert (motion.source, motion.warning) == ("constant velocity from odometry", DISAGREEMENT)
+    speed, turn = drives.get("speed", 8.0), drives.get("turn", 0.3)
+    end, seconds = motion.path.poses[-1], TIMES[-1]
+    ahead = speed * seconds if not turn else speed / turn * np.sin(turn * seconds)
+    left = 0.0 if not turn else speed / turn * (1 - np.cos(turn * seconds))
+    base = AHEAD @ end @ rigid_inverse(AHEAD)
+    np.testing.assert_allclose(base[:2, 3], [ahead, left], atol=0.1)
+
+
+@pytest.mark.parametrize(("noise", "rate"), [(0.0, 100), (0.01, 50), (0.02, 10)])
+def test_a_right_twist_is_not_doubted_for_noise_of_the_poses(noise, rate):
+    rng, track = np.random.default_rng(3), OdometryTrack()
+    for s in np.arange(-1.0, 0.001, 1 / rate):
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(s)
+        pose = drive([s])[0]
+        pose[:3, 3] += rng.normal(0, noise, 3)
+        message.pose.pose = pose_message(pose)
+        message.twist.twist.linear.x, message.twist.twist.angular.z = 8.0, 0.3
+        track.add(message)
+    assert move(ego_state(track)).warning == ""
+
+
+def test_a_standing_robot_that_reports_zero_twist_stands_without_a_warning():
+    track = odometry_with({}, {}, speed=1e-9, turn=0.0)
+    motion = move(ego_state(track))
+    assert motion.warning == "" and np.allclose(motion.path.poses, np.eye(4), atol=1e-6)
+
+
+def odometry_message(seconds: float) -> Odometry:
+    message = Odometry(child_frame_id="base_link")
+    message.header.frame_id, message.header.stamp = "odom", stamp(seconds)
+    message.pose.pose = pose_message(drive([seconds])[0])
+    return message
+
+
+def test_odometry_from_the_future_is_dropped_with_the_reason():
+    track = odometry_track()
+    with pytest.raises(StampError, match=r"odometry is stamped more than 2 s in the future and dropped: synchronise"):
+        track.add(odometry_message(3600.0), now_ns=T0)
+    assert track.pose(T0, 0.5) is not None
+    track.add(odometry_message(FUTURE_S - 0.1), now_ns=T0)  # localisation stamps ahead a little
+    track.add(odometry_message(3600.0))  # no clock to compare with: the next message tells
+    with pytest.raises(StampError, match=r"stamps went back by 0.5 s or more: earlier poses are dropped"):
+        track.add(odometry_message(0.1))
+    assert np.allclose(track.pose(T0 + SECOND // 10, 0.5), drive([0.1])[0])
+
+
+def test_a_message_of_the_round_before_does_not_switch_odometry_off():
+    """A log played again: the last message of a round arrives after the first of the next."""
+    track = OdometryTrack()
+    for s in (0.0, 9.9):
+        try:
+            track.add(odometry_message(s))
+        except StampError:
+            pytest.fail("forward jumps are gaps")
+    for s in (0.1, 0.2, 0.3, 0.4):
+        if s == 0.1:
+            with pytest.raises(StampError):
+                track.add(odometry_message(s))
+        else:
+            track.add(odometry_message(s))
+    assert np.allclose(track.pose(T0 + round(0.35 * SECOND), 0.5), drive([0.35])[0], atol=0.01)
+
+
+def test_messages_a_little_out_of_order_are_put_in_order():
+    track = OdometryTrack()
+    for s in (0.0, 0.2, 0.1, 0.3):
+        track.add(odometry_message(s))
+    assert np.allclose(track.pose(T0 + SECOND // 10, 0.0), drive([0.1])[0])
+
+
+def transform(parent: str, child: str, x: float, seconds: float) -> SimpleNamespace:
+    made = TransformStamped(child_frame_id=child)
+    made.header.frame_id, made.header.stamp = parent, stamp(seconds)
+    made.transform.translation.x, made.transform.rotation.w = x, 1.0
+    return SimpleNamespace(transforms=[made])
+
+
+@pytest.fixture
+def listener() -> tuple[TransformListener, list[str]]:
+    said: list[str] = []
+    logger = SimpleNamespace(warning=lambda text, **options: said.append(text))
+    return TransformListener(lambda: T0 + 10 * SECOND, logger), said
+
+
+def test_tf_from_the_future_is_dropped_and_tf_that_goes_back_begins_anew(listener):
+    tf, said = listener
+    tf.take(transform("odom", "base_link", 1.0, 9.9))
+    tf.take(transform("odom", "base_link", 2.0, 10.0))
+    tf.take(transform("odom", "base_link", 99.0, 3600.0))
+    assert len(said) == 1
+    assert said[0].startswith(
+        "tf odom -> base_link: it is stamped more than 2 s in the future and dropped: synchronise"
+    )
+    assert tf.tree.lookup("odom", "base_link", T0 + round(9.95 * SECOND))[0, 3] == pytest.approx(1.5)
+    tf.take(transform("odom", "base_link", 5.0, 0.0))
+    assert said[1:] == ["tf odom -> base_link: its stamps went back by 0.5 s or more: older transforms are dropped"]
+    assert tf.tree.lookup("odom", "base_link", T0)[0, 3] == pytest.approx(5.0)
+    assert tf.tree.lookup("odom", "base_link", T0 + 10 * SECOND) is None
+
+
+def test_a_lookup_a_moment_after_the_newest_transform_goes_on_as_it_went(listener):
+    tf, _ = listener
+    tf.take_static(transform("/base_link", "/camera", 2.0, 0.0))
+    for s in (9.8, 9.9, 10.0):
+        tf.take(transform("/odom", "base_link", 10 * s, s))
+    found = tf.tree.lookup("odom", "camera", T0 + round(10.04 * SECOND))
+    assert found[0, 3] == pytest.approx(102.4)
+    assert tf.tree.lookup("odom", "camera", T0 + round(10.6 * SECOND)) is None
+
+
+def test_frames_with_a_leading_slash_are_the_same_frames():
+    track = odometry_track(frame="/odom", child="/base_link")
+    motion = move(ego_state(track, base_frame="/base_link"), path_message(PLANNED + 0.5, drive(PLANNED + 0.5)))
+    assert (motion.source, motion.warning) == ("trajectory", "")
+    np.testing.assert_allclose(motion.path.poses[5:], camera_truth()[5:], atol=1e-3)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_plan_that_ends_before_the_forecast_stops_there_and_says_so(stamped):
+    seconds = np.arange(0, 0.51, 0.05)
+    motion = move(ego_state(odometry_track()), path_message(seconds, drive(seconds), stamped=stamped))
+    assert motion.source.startswith("trajectory") and motion.warning == ENDS_EARLY
+    np.testing.assert_allclose(motion.path.poses[:5], camera_truth()[:5], atol=2e-2)
+    np.testing.assert_allclose(motion.path.poses[6:], np.tile(camera_truth()[5], (8, 1, 1)), atol=2e-2)
+
+
+def test_a_plan_that_ends_at_standstill_ends_as_planned():
+    seconds = np.append(np.arange(0, 0.51, 0.1), 0.6)
+    motion = move(ego_state(odometry_track()), path_message(seconds, drive(np.minimum(seconds, 0.5))))
+    assert motion.warning == ""
+    np.testing.assert_allclose(motion.path.poses[6:], np.tile(camera_truth()[5], (8, 1, 1)), atol=1e-3)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("some", [False, True])
+def test_poses_with_zero_quaternions_head_along_the_path(stamped, some):
+    """Planners that give positions only leave all four numbers at zero."""
+    seconds = np.arange(-0.5, 3, 0.05)
+    message = path_message(seconds, drive(seconds), stamped=stamped)
+    for pose in message.poses[::2] if some else message.poses:
+        pose.pose.orientation = Quaternion(w=0.0)
+    motion = move(ego_state(odometry_track()), message)
+    assert motion.source.startswith("trajectory") and motion.warning == ""
+    np.testing.assert_allclose(motion.path.poses, camera_truth(), atol=5e-2)
+
+
+def test_a_standing_path_of_zero_quaternions_has_no_heading():
+    message = path_message(PLANNED, np.tile(np.eye(4), (21, 1, 1)))
+    for pose in message.poses:
+        pose.pose.orientation = Quaternion(w=0.0)
+    with pytest.raises(PlanError, match="zero quaternion and no path whose heading could stand in"):
+        plan_from_path(message, T0)
+
+
+def test_the_arc_of_these_tests_is_driven_at_eight_metres_a_second():
+    assert np.linalg.norm(ARC.at([0.1])[0, :3, 3] - ARC.at([0.0])[0, :3, 3]) == pytest.approx(0.8, abs=1e-3)
