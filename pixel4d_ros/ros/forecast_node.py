@@ -269,7 +269,9 @@ class ForecastNode(LifecycleNode):
 
     def _check_parameters(self, changes: list[rclpy.Parameter]) -> SetParametersResult:
         try:
-            parameters.updated(self.parameters, {c.name: c.value for c in changes})
+            wanted = parameters.updated(self.parameters, {c.name: c.value for c in changes})
+            if {c.name for c in changes} & {"device", "weights"}:
+                parameters.check_resources(wanted)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -14,9 +14,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rectification import Lens, Rectifier, Undistortion, is_distorted
+from pixel4d_ros.geometry.camera_info import read_camera_info
+from pixel4d_ros.geometry.rectification import Rectifier, Undistortion
 from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
-from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_intrinsics, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, rigid_from_xyzw
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError
@@ -140,13 +141,10 @@ def read_source(
     frame = frame_name(message.header.frame_id) or frame_name(info.header.frame_id)
     header = Header(stamp=message.header.stamp, frame_id=frame)
     try:
-        camera = Camera(read_intrinsics(info, width, height, rectified=not rectify), width, height)
-        if not (rectify and is_distorted(info.d)):
-            return Source(rgb, camera, header)
-        made = rectifier.undistortion(Lens(camera, info.distortion_model, tuple(info.d)))
+        camera = read_camera_info(info, width, height, rectified=not rectify, rectifier=rectifier)
     except ValueError as error:
         raise InputFault("camera_info", str(error)) from error
-    return Source(made.image(rgb), made.camera, header, made)
+    return Source(camera.image(rgb), camera.camera, header, camera.undistortion)
 
 
 def describe(source: Source) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,6 +209,8 @@ class Parameters:
         for name, length in LENGTHS.items():
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{parameter_name(name)} needs {length} numbers, got {list(getattr(self, name))}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         if (self.output_size[0] == 0) != (self.output_size[1] == 0):
             raise ValueError(f"output_size needs width and height, or 0, 0 for auto, got {list(self.output_size)}")
         if abs(np.linalg.norm(self.mounting_rotation) - 1) > 1e-2:
@@ -265,6 +269,18 @@ class Parameters:
 def parameter_name(field_name: str) -> str:
     """The ROS name of a field of Parameters."""
     return next(f.metadata["name"] or f.name for f in fields(Parameters) if f.name == field_name)
+
+
+def check_resources(parameters: Parameters) -> None:
+    """Raise ValueError when the weights file or the GPU that the parameters name is not there."""
+    if parameters.weights and not Path(parameters.weights).is_file():
+        raise ValueError(f"weights: there is no file {parameters.weights}")
+    if parameters.device.startswith("cuda"):
+        import torch
+
+        count = torch.cuda.device_count()
+        if int(parameters.device.partition(":")[2] or 0) >= count:
+            raise ValueError(f"device {parameters.device}: torch sees {count} CUDA GPUs; use auto or cpu")
 
 
 def updated(parameters: Parameters, changes: dict[str, Any]) -> Parameters:

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from support.drive import AHEAD, ARC, T0, TIMES, drive, ego_state, odometry_track, path_message, stamp
 from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from nav_msgs.msg import Odometry
+from support.drive import AHEAD, ARC, T0, TIMES, drive, ego_state, odometry_track, path_message, stamp
 
 from pixel4d_ros.geometry.pose_buffer import TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix

@@ -24,33 +24,6 @@ from pixel4d_ros.logs.images import RgbImage
 from pixel4d_ros.outputs.occupancy import OccupancyMap
 
 
-def read_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool = False) -> FloatArray:
-    """K (3, 3) of an image of width x height pixels: CameraInfo's K after its region of interest and binning.
-
-    rectified: CameraInfo's P instead, where it has one, as images that image_proc has rectified follow that.
-    Raises ValueError when the camera is not calibrated, its numbers are not finite, or the image has another size.
-    """
-    if not np.isfinite(info.k).all() or not np.isfinite(np.asarray(info.d)).all() or not np.isfinite(info.p).all():
-        raise ValueError("CameraInfo contains NaN or Inf in K, D or P: check the camera's calibration")
-    if info.k[0] <= 0 or info.k[4] <= 0:
-        raise ValueError(f"CameraInfo has focal lengths {info.k[0]:g}, {info.k[4]:g}: the camera is not calibrated")
-    K = (
-        np.reshape(info.p, (3, 4))[:, :3]
-        if rectified and info.p[0] > 0 and info.p[5] > 0
-        else np.reshape(info.k, (3, 3))
-    )
-    camera = Camera(K, info.width, info.height)
-    roi = info.roi
-    if roi.width and roi.height:
-        camera = camera.shifted(roi.x_offset, roi.y_offset, roi.width, roi.height)
-    if info.binning_x > 1 or info.binning_y > 1:
-        camera = camera.resized(camera.width // max(1, info.binning_x), camera.height // max(1, info.binning_y))
-    if (camera.width, camera.height) != (width, height):
-        said = f"{camera.width}x{camera.height}"
-        raise ValueError(f"image is {width}x{height} but CameraInfo says {said}: remap camera_info to this camera's")
-    return camera.K
-
-
 def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
     """CameraInfo of an ideal pinhole camera."""
     K = camera.K

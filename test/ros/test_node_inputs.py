@@ -1,0 +1,246 @@
+"""The node over DDS with inputs that robots really send: late, early, latched, unstamped, of another frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
+
+from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import Transition
+from nav_msgs.msg import Odometry, Path
+from pixel4d_ros.srv import ForecastTrajectories
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo
+from support.harness import (
+    Client,
+    NodeProcess,
+    call,
+    image,
+    integer,
+    path,
+    picture,
+    running_node,
+    set_parameter,
+    stamp,
+    text,
+    transition,
+)
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
+PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@contextmanager
+def world(log: FilePath, namespace: str, *arguments: str, **parameters: object) -> Iterator[tuple[NodeProcess, Client]]:
+    """A node and its client in a namespace of their own."""
+    with running_node(log, "-r", f"__ns:=/{namespace}", *arguments, **{**PARAMETERS, **parameters}) as node:
+        client = Client(namespace=namespace)
+        try:
+            yield node, client
+        finally:
+            client.destroy_node()
+
+
+def z_of(forecast: object) -> list[float]:
+    """How far ahead the camera is, frame by frame."""
+    return [p.position.z for p in forecast.camera_poses]
+
+
+def test_odometry_from_the_future_does_not_switch_odometry_off(node, client):
+    """One message an hour ahead is dropped with a console warning; what comes after is used."""
+    now = time.time() - 1_700_000_000.0  # the harness counts from there
+    for s in (-0.2, -0.1):
+        client.send_odometry(now + s)
+    client.send_odometry(now + 3600.0)
+    client.send_odometry(now)
+    client.settle()
+    assert z_of(client.forecast(now)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
+    assert client.values()["motion source"] == "constant velocity from odometry"
+    assert node.log.count("odometry: odometry is stamped more than 2 s in the future and dropped") == 1
+
+
+def test_a_plan_that_ends_early_is_followed_to_its_end_and_that_is_said_once(node, client):
+    now = time.time() - 1_700_000_000.0
+    client.send_odometry(now)
+    client.send_path(now, count=3)
+    client.settle()
+    assert z_of(client.forecast(now)) == pytest.approx([0, 0.5, 1.0, 1.0], abs=1e-3)
+    words = "trajectory ends before the forecast does: the camera stops at its end"
+    status = client.until(lambda: words in (s := client.status()).message and s)
+    assert status.level == b"\x01"
+    assert status.message.count("following") == 1 and status.message.endswith("; following trajectory")
+
+
+def test_odometry_of_a_frame_that_is_not_the_base_is_refused_where_tf_is_silent(tmp_path):
+    with world(tmp_path / "log.txt", "imu", base_frame="base_link") as (_, client):
+        client.connect()
+        for s in (9.8, 9.9, 10.0):
+            message = Odometry(child_frame_id="imu")
+            message.header.frame_id, message.header.stamp = "/odom", stamp(s)
+            message.pose.pose.position.x = 5.0 * s + 1.0
+            message.twist.twist.linear.x = 5.0
+            client.odometry.publish(message)
+        client.settle()
+        assert z_of(client.forecast(10.0)) == [0.0] * 4
+        words = "odometry gives poses of 'imu', and tf does not connect it with base_frame 'base_link'"
+        client.until(lambda: words in client.status().message)
+        client.send_path(10.0)
+        client.settle()
+        assert z_of(client.forecast(10.1)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
+        client.until(lambda: words in client.status().message and client.values()["motion source"] == "trajectory")
+
+
+def test_latched_calibration_and_plan_are_received_late(tmp_path):
+    """Published once, before the node is there, by publishers that keep it for whoever comes."""
+    client = Client(namespace="late")
+    for publisher in (client.info, client.trajectory):
+        client.destroy_publisher(publisher)
+    client.info = client.create_publisher(CameraInfo, "camera_info", LATCHED)
+    client.trajectory = client.create_publisher(Path, "trajectory", LATCHED)
+    client.send_info(1.0)
+    client.send_path(1.0)
+    try:
+        with running_node(tmp_path / "log.txt", "-r", "__ns:=/late", **PARAMETERS) as node:
+            client.connect()
+            client.send_odometry(1.0)
+            client.spin_for(1.0)  # two periods of diagnostics, at which publishers are looked for
+
+            def forecast() -> object:
+                client.image.publish(image(1.0, picture()))
+                client.spin_for(0.5)
+                return next(iter(client.got["forecast"]), None)
+
+            assert z_of(client.until(forecast)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
+            client.until(lambda: client.values()["motion source"] == "trajectory")
+            assert "incompatible QoS" not in node.log
+    finally:
+        client.destroy_node()
+
+
+def test_durability_can_be_overridden_like_the_rest(tmp_path):
+    name = "qos_overrides./quality/camera_info.subscription.durability"
+    with world(tmp_path / "log.txt", "quality", "-p", f"{name}:=transient_local") as (_, client):
+        info = client.until(lambda: client.get_subscriptions_info_by_topic("/quality/camera_info"))
+        assert DurabilityPolicy.TRANSIENT_LOCAL in [i.qos_profile.durability for i in info]
+
+
+def test_images_without_stamps_are_named(node, client):
+    client.settle()
+
+    def said() -> bool:
+        client.send_info(0.0)
+        message = image(0.0, picture())
+        message.header.stamp = Time()
+        client.image.publish(message)
+        client.spin_for(0.3)
+        return "image stamps: images have stamp 0: odometry, tf, trajectory and depth cannot" in client.status().message
+
+    client.until(said)
+    assert node.log.count("images have stamp 0") == 1
+
+
+def test_a_fault_of_a_past_forecast_ends_with_the_last_subscriber(tmp_path):
+    """Without odometry there is no occupancy grid: a fault while somebody subscribes to it, and none afterwards."""
+    from nav_msgs.msg import OccupancyGrid
+
+    with world(tmp_path / "log.txt", "past") as (_, client):
+        client.connect()
+        for subscription in list(client.subscriptions):
+            if "forecast_node" in subscription.topic_name:
+                client.destroy_subscription(subscription)
+        grid = client.create_subscription(OccupancyGrid, "forecast_node/occupancy", lambda m: None, 1)
+
+        def until_occupancy(there: bool) -> None:
+            def holds() -> bool:
+                client.send_frame(5.0)
+                client.spin_for(0.3)
+                return ("occupancy:" in client.status().message) == there
+
+            client.until(holds)
+
+        until_occupancy(True)
+        client.destroy_subscription(grid)
+        until_occupancy(False)
+
+
+def test_deactivation_does_not_wait_for_a_whole_request(tmp_path):
+    with world(tmp_path / "log.txt", "busy", steps=60) as (_, client):
+        client.connect()
+        client.send_odometry(1.0)
+        client.settle()
+        client.forecast(1.0)
+        kind, name = ForecastTrajectories, "forecast_node/forecast_trajectories"
+        began = time.monotonic()
+        one = call(client, kind, name, kind.Request(trajectories=[path(1.0)] * 4, with_images=True))
+        assert one.success, one.message
+        four = time.monotonic() - began
+        service = client.create_client(kind, name)
+        client.until(service.service_is_ready)
+        future = service.call_async(kind.Request(trajectories=[path(1.0)] * 64, with_images=True))
+        client.spin_for(four)
+        began = time.monotonic()
+        assert transition(client, Transition.TRANSITION_DEACTIVATE) == "inactive"
+        assert time.monotonic() - began < 8 * four
+        client.until(future.done)
+        assert not future.result().success and "not active" in future.result().message
+
+
+def test_image_transport_takes_effect_at_configure_as_its_description_says(tmp_path):
+    with world(tmp_path / "log.txt", "transport") as (_, client):
+        client.connect()
+        assert set_parameter(client, "image_transport", text("compressed")).successful
+
+        def types() -> set[str]:
+            infos = client.get_subscriptions_info_by_topic("/transport/image")
+            return {i.topic_type for i in infos}
+
+        assert transition(client, Transition.TRANSITION_DEACTIVATE) == "inactive"
+        assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"
+        client.until(lambda: types() == {"sensor_msgs/msg/Image"})
+        for step in (
+            Transition.TRANSITION_DEACTIVATE,
+            Transition.TRANSITION_CLEANUP,
+            Transition.TRANSITION_CONFIGURE,
+            Transition.TRANSITION_ACTIVATE,
+        ):
+            transition(client, step)
+        client.until(lambda: types() == {"sensor_msgs/msg/CompressedImage"})
+
+
+def test_debug_lines_are_the_nodes_own(tmp_path):
+    """`--log-level forecast_node:=debug` tells what comes in, what is used and how long it takes."""
+    level = "debugged.forecast_node:=debug"
+    with world(tmp_path / "log.txt", "debugged", "--log-level", level) as (node, client):
+        client.connect()
+        client.send_odometry(2.0)
+        client.settle()
+        client.forecast(2.0)
+        for words in ("image 1700000002000000000 came in", "motion: constant velocity", "forecast and published"):
+            node.wait_for(words)
+        assert "[DEBUG]" in node.log and "[rcl" not in node.log
+
+
+def test_parameters_that_cannot_work_are_refused_at_once(node, client):
+    for name, value, words in (
+        ("device", "banana", "device must be auto, cpu, cuda or cuda:N, got 'banana'"),
+        ("weights", "/nope", "weights: there is no file /nope"),
+    ):
+        answer = set_parameter(client, name, text(value))
+        assert not answer.successful and words in answer.reason
+    assert set_parameter(client, "steps", integer(4)).successful
+
+
+@pytest.mark.parametrize("arguments", [("--params-file", "/nope/forecast.yaml")])
+def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path, arguments: tuple[str, ...]):
+    node = NodeProcess(tmp_path / "log.txt", *arguments)
+    assert node.process.wait(60) == 1
+    lines = node.log.strip().splitlines()
+    assert len(lines) == 1 and "/nope/forecast.yaml" in lines[0]
