@@ -161,6 +161,17 @@ class Forecaster:
         speed is that of the path at its start.
         """
         scene = self.predict(image, K, num_samples, seed, depth, path.speed(), reference)
+        return self.forecast_scene(scene, path, times, num_samples, size)
+
+    def forecast_scene(
+        self,
+        scene: DynamicGaussians,
+        path: CameraPath,
+        times: ArrayLike,
+        num_samples: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> Forecast:
+        """Render a predicted scene and its sampled futures along the path, as forecast does."""
         poses, times = path.at(times), np.atleast_1d(np.asarray(times, np.float64))
         camera = _view_camera(scene, None, size)
         frames, depths, confidence, uncertainty = self._collect(
@@ -180,6 +191,8 @@ class Forecaster:
         """What views gives; without depth, which nobody asked for, there is less to compute and to copy."""
         camera = _view_camera(scene, K, size)
         poses, instants = np.asarray(T_source_camera, np.float64), np.atleast_1d(np.asarray(times, np.float64))
+        if not np.isfinite(instants).all():
+            raise ValueError(f"the times to render must be finite, got {instants.tolist()}")
         leading = poses.shape[:-2]
         if poses.ndim == 3 and len(poses) != len(instants):
             raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")

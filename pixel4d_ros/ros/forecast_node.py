@@ -80,13 +80,12 @@ class ForecastNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and warm up. On failure one line says why, and the node can be configured again."""
         try:
-            # Kept as they are now: when activated again, the node uses what it was configured with.
-            self._load_configured = partial(self._load, self.parameters.weights or None, self.parameters.device)
-            self._warm_up()
-            p = self.parameters
+            p = self.parameters  # as they are now: the next activate uses what the node was configured with
             self._image_type = CompressedImage if p.image_transport == "compressed" else Image
             self._depth_type = CompressedImage if p.depth_transport == "compressed" else Image
             self._plan_type, self._read_plan = plan_type(p.trajectory_type), PLAN_READERS[p.trajectory_type]
+            self._load_configured = partial(self._load, p.weights or None, p.device)
+            self._warm_up()
             self._outputs = Publishers(self)
             self._candidates = CandidatesService(self, self._on_request)
         except Exception as error:  # noqa: BLE001 (rclpy would swallow it)

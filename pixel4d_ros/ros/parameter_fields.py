@@ -1,4 +1,4 @@
-"""What the declaration of one parameter holds, and the check of its values."""
+"""Declaration of one parameter, and the check of its values."""
 
 from __future__ import annotations
 

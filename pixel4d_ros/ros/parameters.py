@@ -1,4 +1,4 @@
-"""Every parameter of the forecast node, declared once; parameter_documents.py makes of it what ROS and readers see."""
+"""Every parameter of the forecast node, declared once. parameter_documents.py derives ROS descriptors and documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LENGTHS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What /diagnostics warns of; 0: of that it does not."""
+    """Limits beyond which /diagnostics warns; 0: never."""
 
     min_rate: float = 0.0  # Hz
     max_latency: float = 0.0  # s, 99th percentile
@@ -46,82 +46,87 @@ class Parameters:
     """Values of all parameters. Raises ValueError with the reason when one is out of its range."""
 
     weights: str = parameter(
-        "", "Predictor weights (.safetensors); empty: those shipped with the package.", on_configure=True
+        "", "Predictor weights (.safetensors). Empty: the weights of the package.", on_configure=True
     )
-    device: str = parameter(
-        "auto", "Where to compute: auto (CUDA where there is one), cpu, cuda or cuda:N.", on_configure=True
-    )
-    steps: int = parameter(14, "Forecast frames; frame 0 is the source image's time.", low=1, high=100)
-    step: float = parameter(0.1, "Seconds from one forecast frame to the next.", low=0.001, high=10.0)
-    num_samples: int = parameter(1, "Sampled futures per image; sample 0 is the most likely.", low=1, high=64)
-    seed: int = parameter(
-        0, "Seed of the sampled futures: same image, same seed, same forecast.", low=0, high=2**31 - 1
-    )
+    device: str = parameter("auto", "Device: auto (CUDA if present), cpu, cuda or cuda:N.", on_configure=True)
+    steps: int = parameter(14, "Number of forecast frames. Frame 0 is at the source image's stamp.", low=1, high=100)
+    step: float = parameter(0.1, "Seconds between forecast frames.", low=0.001, high=10.0)
+    num_samples: int = parameter(1, "Number of sampled futures. Sample 0 is the most likely.", low=1, high=64)
+    seed: int = parameter(0, "Random seed of the sampled futures.", low=0, high=2**31 - 1)
     selected_step: int = parameter(
-        10, "Forecast frame shown on ~/forecast/image and ~/gaussians/forecast; capped at the last.", low=0, high=99
+        10,
+        "Forecast frame published on ~/forecast/image and ~/gaussians/forecast; clamped to the last.",
+        low=0,
+        high=99,
     )
     image_transport: str = parameter(
         "raw",
-        "Type of `image`: raw (Image) or compressed (CompressedImage).",
+        "Message type of `image`: raw (Image) or compressed (CompressedImage).",
         choices=("raw", "compressed"),
         on_configure=True,
     )
     rectify: bool = parameter(
-        True, "Undo the lens distortion that camera_info tells; false: images are rectified, and its P holds for them."
+        True,
+        "Undistort with camera_info's D and K. Set false for images that are already rectified (P is used).",
     )
     trajectory_type: str = parameter(
         "nav_msgs/Path",
-        "Type of `trajectory`: nav_msgs/Path, trajectory_msgs/MultiDOFJointTrajectory, or where installed "
+        "Message type of `trajectory`: nav_msgs/Path, trajectory_msgs/MultiDOFJointTrajectory, or where installed "
         "autoware_planning_msgs/Trajectory, nav2_msgs/Trajectory, nav_msgs/Trajectory.",
         choices=TRAJECTORY_TYPES,
         on_configure=True,
     )
     depth_transport: str = parameter(
         "raw",
-        "Type of `depth`: raw (Image) or compressed (CompressedImage, png or compressedDepth).",
+        "Message type of `depth`: raw (Image) or compressed (CompressedImage: png or compressedDepth).",
         name="depth.transport",
         choices=("raw", "compressed"),
         on_configure=True,
     )
     depth_tolerance: float = parameter(
         0.02,
-        "Seconds between depth and image beyond which they do not belong together.",
+        "Largest time difference in seconds between an image and its depth.",
         name="depth.tolerance",
         low=0.0,
         high=1.0,
     )
     depth_wait: float = parameter(
-        0.0, "Seconds to wait for the depth of an image while depth is coming in.", name="depth.wait", low=0.0, high=1.0
+        0.0,
+        "Seconds to wait for the depth of an image, if depth is being received.",
+        name="depth.wait",
+        low=0.0,
+        high=1.0,
     )
     depth_from_motion: bool = parameter(
         False,
-        "Where an image has no depth, find some from an earlier image and the camera's way between them, by odometry.",
+        "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry.",
         name="depth.from_motion",
     )
     motion_from_flow: bool = parameter(
         False,
-        "Let the flow to an earlier image tell what moves and how, where odometry tells the camera's way between them.",
+        "Estimate object motion from a second image. Requires odometry.",
         name="motion.from_flow",
     )
     output_size: tuple[int, ...] = parameter(
-        (0, 0), "Width and height in pixels of forecast images; 0, 0: the source image's.", low=0, high=8192
+        (0, 0), "Width and height of forecast images in pixels. 0, 0: those of the source image.", low=0, high=8192
     )
     max_cloud_points: int = parameter(
-        200_000, "Gaussians in a point cloud at most; an even subset of more.", low=1, high=10_000_000
+        200_000,
+        "Largest number of Gaussians in a point cloud. Larger scenes are subsampled evenly.",
+        low=1,
+        high=10_000_000,
     )
     max_splats: int = parameter(
         70_000,
-        "Gaussians on ~/splats at most, some 400 bytes each; an even subset of more, which has gaps.",
+        "Largest number of Gaussians on ~/splats (about 400 bytes each). Larger scenes are subsampled and show gaps.",
         low=1,
         high=1_000_000,
     )
-    min_opacity: float = parameter(
-        0.05, "Gaussians less opaque than this are left out of point clouds.", low=0.0, high=1.0
-    )
-    jpeg_quality: int = parameter(90, "Quality of ~/forecast/image/compressed.", low=1, high=100)
+    min_opacity: float = parameter(0.05, "Smallest opacity of Gaussians in point clouds.", low=0.0, high=1.0)
+    jpeg_quality: int = parameter(90, "JPEG quality of ~/forecast/image/compressed.", low=1, high=100)
     occupancy_steps: tuple[int, ...] = parameter(
         (-1,),
-        "Forecast frames published on ~/occupancy, a message each; -1: selected_step.",
+        "Forecast frames published on ~/occupancy, one message each. -1: selected_step.",
         name="occupancy.steps",
         low=-1,
         high=99,
@@ -159,48 +164,63 @@ class Parameters:
         0.0, "Radius in metres of the circle around the base that stands for the vehicle.", low=0.0, high=100.0
     )
     max_candidates: int = parameter(
-        64, "Trajectories that one call of ~/forecast_trajectories may hold.", low=1, high=1000
+        64, "Largest number of trajectories in a request to ~/forecast_trajectories.", low=1, high=1000
     )
     trajectory_timeout: float = parameter(
-        2.0, "Seconds after its stamp at which a trajectory is stale and no longer followed.", low=0.0, high=3600.0
+        2.0,
+        "Largest age of a trajectory in seconds, by its stamp and the image's. Older ones are not followed.",
+        low=0.0,
+        high=3600.0,
     )
     odometry_timeout: float = parameter(
-        0.5, "Seconds between odometry and image beyond which odometry is not used.", low=0.0, high=3600.0
+        0.5,
+        "Largest time difference in seconds between odometry and image. Beyond it, odometry is not used.",
+        low=0.0,
+        high=3600.0,
     )
     base_frame: str = parameter(
-        "", "Frame whose poses the trajectory gives; empty: child_frame_id of the odometry, else base_link."
+        "",
+        "Frame whose poses the trajectory holds. Empty: odometry's child_frame_id, else base_link.",
     )
     mounting_translation: tuple[float, ...] = parameter(
         (0.0, 0.0, 0.0),
-        "Camera's position in base_frame (x, y, z in metres), used when tf does not know it.",
+        "Position of the camera in base_frame (x, y, z in metres). Used if tf does not connect the two.",
         name="mounting.translation",
     )
     mounting_rotation: tuple[float, ...] = parameter(
         (-0.5, 0.5, -0.5, 0.5),
-        "Camera's optical frame in base_frame (quaternion x, y, z, w), used as the translation is; default: ahead.",
+        "Orientation of the optical frame in base_frame (quaternion x, y, z, w), used likewise. Default: ahead.",
         name="mounting.rotation",
     )
     autostart: bool = parameter(
-        True, "Configure and activate at the start; false where a launch file or manager does that.", read_only=True
+        True,
+        "Configure and activate at startup. Set false if a launch file or lifecycle manager does that.",
+        read_only=True,
     )
     diagnostics_period: float = parameter(
-        1.0, "Seconds between /diagnostics messages.", low=0.05, high=60.0, read_only=True
+        1.0, "Period of /diagnostics in seconds.", low=0.05, high=60.0, read_only=True
     )
 
     diagnostics_min_rate: float = parameter(
-        0.0, "Forecasts per second below which /diagnostics warns; 0: it does not.", low=0.0, high=1000.0
+        0.0, "/diagnostics warns below this rate of forecasts in Hz. 0: never.", low=0.0, high=1000.0
     )
     diagnostics_max_latency: float = parameter(
-        0.0, "Seconds from image to forecast (99th percentile) above which it warns; 0: not.", low=0.0, high=60.0
+        0.0,
+        "/diagnostics warns above this latency from image to forecast in seconds (99th percentile). 0: never.",
+        low=0.0,
+        high=60.0,
     )
     diagnostics_max_age: float = parameter(
-        0.0, "Age in seconds of the last published stamp above which it warns; 0: not.", low=0.0, high=3600.0
+        0.0,
+        "/diagnostics warns if the last published stamp is older than this in seconds. 0: never.",
+        low=0.0,
+        high=3600.0,
     )
     diagnostics_max_drops: float = parameter(
-        0.0, "Share of images dropped since activation above which it warns; 0: not.", low=0.0, high=1.0
+        0.0, "/diagnostics warns above this share of dropped images since activation. 0: never.", low=0.0, high=1.0
     )
     diagnostics_silence: float = parameter(
-        2.0, "Seconds without images after which the node is stale.", low=0.1, high=3600.0
+        2.0, "/diagnostics reports STALE after this many seconds without images.", low=0.1, high=3600.0
     )
 
     def __post_init__(self) -> None:
@@ -241,7 +261,7 @@ class Parameters:
 
     @property
     def map_extent(self) -> MapExtent:
-        """What the occupancy grids cover."""
+        """Extent and resolution of the occupancy grids."""
         (x, y), (low, high) = self.occupancy_size, self.occupancy_heights
         return MapExtent((x, y), self.occupancy_resolution, (low, high), self.occupancy_ahead)
 
@@ -252,7 +272,7 @@ class Parameters:
 
     @property
     def limits(self) -> Limits:
-        """What /diagnostics warns of."""
+        """Limits beyond which /diagnostics warns."""
         return Limits(
             self.diagnostics_min_rate,
             self.diagnostics_max_latency,

@@ -30,6 +30,7 @@ from pixel4d_ros.ros.inputs import (
     read_source,
 )
 from pixel4d_ros.ros.messages.closest import requested_footprint
+from pixel4d_ros.ros.object_tracks import ObjectTracks
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.reference_candidates import ImageHistory
@@ -86,6 +87,7 @@ class ForecastPipeline:
         self._logger = context.node.get_logger()
         self._rectifier = Rectifier()
         self._history = ImageHistory()
+        self._tracks = ObjectTracks()
         self._cancelled = Event()
         self._size: tuple[int, int] | None = None  # of the newest image read
         self._predicted: Prediction | None = None  # the newest
@@ -134,7 +136,7 @@ class ForecastPipeline:
             context.statistics.frame_skipped()
             self._logger.debug("not computed: nobody subscribes to an output")
             return
-        result = self._result(source, ego, path, self._measured(image, source, ego, p), p)
+        result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, result.scene)
         if image.inputs.outdated:
             self._logger.debug("not published: time jumped back meanwhile")
@@ -149,19 +151,20 @@ class ForecastPipeline:
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after it came in")
 
-    def _result(self, source: Source, ego: EgoState, path: CameraPath, measured: Measurements, p: Parameters) -> Result:
-        """Predict, and render as much as somebody subscribes to."""
+    def _result(self, image: ImageMessage, source: Source, ego: EgoState, path: CameraPath, p: Parameters) -> Result:
+        """Predict, track objects, and render as much as somebody subscribes to."""
         out, forecaster = self._context.outputs, self._context.forecaster
         size, i = p.size_of(source.size), p.selected
-        K = source.camera.K
+        measured = self._measured(image, source, ego, p)
+        samples = p.num_samples if has_subscribers(out.sequence, out.uncertainty) else 1
+        predicted = forecaster.predict(
+            source.rgb, source.camera.K, num_samples=samples, seed=p.seed, speed=path.speed(), **measured
+        )
+        scene = self._tracks.update(predicted, source, ego, image.inputs).scene
         if has_subscribers(out.sequence):
-            forecast = forecaster.forecast(
-                source.rgb, K, path, p.times, num_samples=p.num_samples, seed=p.seed, size=size, **measured
-            )
+            forecast = forecaster.forecast_scene(scene, path, p.times, samples, size)
             selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
-            return Result(source, ego, path, forecast.scene, forecast, selected)
-        samples = p.num_samples if has_subscribers(out.uncertainty) else 1
-        scene = forecaster.predict(source.rgb, K, num_samples=samples, seed=p.seed, speed=path.speed(), **measured)
+            return Result(source, ego, path, scene, forecast, selected)
         if not has_subscribers(out.image, out.jpeg, out.depth, out.uncertainty):
             return Result(source, ego, path, scene, None, None)
         pose, instant = path.poses[i : i + 1], p.times[i : i + 1]

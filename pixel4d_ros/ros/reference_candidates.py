@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import Inputs, Source
+from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.two_view.flow import shrunk
 from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, view_for_motion
@@ -95,11 +96,9 @@ class ImageHistory:
 
 def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
     """What to keep of an image; None where odometry has no pose at its time."""
-    frame, odometry, stamp_ns = source.header.frame_id, ego.odometry.frame, source.stamp_ns
-    base = ego.base_in(odometry, stamp_ns) if odometry else None
-    if base is None:
+    pose = camera_in_odometry(source, ego)
+    if pose is None:
         return None
     image = shrunk(source.rgb)
     camera = source.camera.resized(image.shape[1], image.shape[0])
-    pose = base @ ego.camera_in_base(frame, stamp_ns)
-    return PastImage(image, camera, frame, stamp_ns, odometry, pose, inputs)
+    return PastImage(image, camera, source.header.frame_id, source.stamp_ns, ego.odometry.frame, pose, inputs)

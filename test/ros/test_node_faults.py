@@ -138,10 +138,10 @@ class Failing:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
-    def forecast(self, *arguments, **options):
+    def forecast_scene(self, *arguments, **options):
         if self.error is not None:
             raise self.error
-        return self.real.forecast(*arguments, **options)
+        return self.real.forecast_scene(*arguments, **options)
 
     def views(self, *arguments, **options):
         if self.error is not None:

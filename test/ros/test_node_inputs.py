@@ -19,6 +19,7 @@ from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 from support.harness import (
+    T0,
     Client,
     NodeProcess,
     call,
@@ -35,6 +36,7 @@ from support.harness import (
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
+ARGUMENTS = ("--log-level", "forecast_node:=debug")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -56,7 +58,7 @@ def z_of(forecast: object) -> list[float]:
 
 def test_odometry_from_the_future_does_not_switch_odometry_off(node, client):
     """One message an hour ahead is dropped with a console warning; what comes after is used."""
-    now = time.time() - 1_700_000_000.0  # the harness counts from there
+    now = time.time() - T0
     for s in (-0.2, -0.1):
         client.send_odometry(now + s)
     client.send_odometry(now + 3600.0)
@@ -68,7 +70,7 @@ def test_odometry_from_the_future_does_not_switch_odometry_off(node, client):
 
 
 def test_a_plan_that_ends_early_is_followed_to_its_end_and_that_is_said_once(node, client):
-    now = time.time() - 1_700_000_000.0
+    now = time.time() - T0
     client.send_odometry(now)
     client.send_path(now, count=3)
     client.settle()
@@ -79,23 +81,27 @@ def test_a_plan_that_ends_early_is_followed_to_its_end_and_that_is_said_once(nod
     assert status.message.count("following") == 1 and status.message.endswith("; following trajectory")
 
 
-def test_odometry_of_a_frame_that_is_not_the_base_is_refused_where_tf_is_silent(tmp_path):
-    with world(tmp_path / "log.txt", "imu", base_frame="base_link") as (_, client):
-        client.connect()
-        for s in (9.8, 9.9, 10.0):
+def test_odometry_of_a_frame_that_is_not_the_base_is_refused_where_tf_is_silent(node, client):
+    now = time.time() - T0
+    assert set_parameter(client, "base_frame", text("base_link")).successful
+    try:
+        for s in (-0.2, -0.1, 0.0):
             message = Odometry(child_frame_id="imu")
-            message.header.frame_id, message.header.stamp = "/odom", stamp(s)
+            message.header.frame_id, message.header.stamp = "/odom", stamp(now + s)
             message.pose.pose.position.x = 5.0 * s + 1.0
             message.twist.twist.linear.x = 5.0
             client.odometry.publish(message)
+        client.trajectory.publish(Path())  # the plan of the test before is over
         client.settle()
-        assert z_of(client.forecast(10.0)) == [0.0] * 4
+        assert z_of(client.forecast(now)) == [0.0] * 4
         words = "odometry gives poses of 'imu', and tf does not connect it with base_frame 'base_link'"
         client.until(lambda: words in client.status().message)
-        client.send_path(10.0)
+        client.send_path(now)
         client.settle()
-        assert z_of(client.forecast(10.1)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
+        assert z_of(client.forecast(now + 0.1)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
         client.until(lambda: words in client.status().message and client.values()["motion source"] == "trajectory")
+    finally:
+        assert set_parameter(client, "base_frame", text("")).successful
 
 
 def test_latched_calibration_and_plan_are_received_late(tmp_path):
@@ -194,38 +200,21 @@ def test_deactivation_does_not_wait_for_a_whole_request(tmp_path):
 
 
 def test_image_transport_takes_effect_at_configure_as_its_description_says(tmp_path):
-    with world(tmp_path / "log.txt", "transport") as (_, client):
-        client.connect()
+    with world(tmp_path / "log.txt", "transport", autostart="false") as (_, client):
+        assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
         assert set_parameter(client, "image_transport", text("compressed")).successful
-
-        def types() -> set[str]:
-            infos = client.get_subscriptions_info_by_topic("/transport/image")
-            return {i.topic_type for i in infos}
-
-        assert transition(client, Transition.TRANSITION_DEACTIVATE) == "inactive"
         assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"
-        client.until(lambda: types() == {"sensor_msgs/msg/Image"})
-        for step in (
-            Transition.TRANSITION_DEACTIVATE,
-            Transition.TRANSITION_CLEANUP,
-            Transition.TRANSITION_CONFIGURE,
-            Transition.TRANSITION_ACTIVATE,
-        ):
-            transition(client, step)
-        client.until(lambda: types() == {"sensor_msgs/msg/CompressedImage"})
+        infos = client.until(lambda: client.get_subscriptions_info_by_topic("/transport/image"))
+        assert [i.topic_type for i in infos] == ["sensor_msgs/msg/Image"]
 
 
-def test_debug_lines_are_the_nodes_own(tmp_path):
-    """`--log-level forecast_node:=debug` tells what comes in, what is used and how long it takes."""
-    level = "debugged.forecast_node:=debug"
-    with world(tmp_path / "log.txt", "debugged", "--log-level", level) as (node, client):
-        client.connect()
-        client.send_odometry(2.0)
-        client.settle()
-        client.forecast(2.0)
-        for words in ("image 1700000002000000000 came in", "motion: constant velocity", "forecast and published"):
-            node.wait_for(words)
-        assert "[DEBUG]" in node.log and "[rcl" not in node.log
+def test_debug_lines_are_the_nodes_own(node, client):
+    """They tell what comes in, what is used and how long it takes."""
+    client.send_odometry(time.time() - T0)
+    for words in ("came in", "motion: constant velocity from odometry", "s after it came in"):
+        node.wait_for(words)
+    debug = [line for line in node.log.splitlines() if line.startswith("[DEBUG]")]
+    assert debug and all("[forecast_node]" in line for line in debug)
 
 
 def test_parameters_that_cannot_work_are_refused_at_once(node, client):
@@ -238,9 +227,8 @@ def test_parameters_that_cannot_work_are_refused_at_once(node, client):
     assert set_parameter(client, "steps", integer(4)).successful
 
 
-@pytest.mark.parametrize("arguments", [("--params-file", "/nope/forecast.yaml")])
-def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path, arguments: tuple[str, ...]):
-    node = NodeProcess(tmp_path / "log.txt", *arguments)
+def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path):
+    node = NodeProcess(tmp_path / "log.txt", "--params-file", "/nope/forecast.yaml")
     assert node.process.wait(60) == 1
     lines = node.log.strip().splitlines()
     assert len(lines) == 1 and "/nope/forecast.yaml" in lines[0]
