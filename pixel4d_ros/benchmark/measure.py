@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -70,15 +71,20 @@ class _FastPath:
     frames: Frames
 
 
-def run_benchmark(plan: BenchmarkPlan) -> Benchmark:
-    """Measure everything in the plan. Raises ValueError, WeightsError, DeviceError."""
+def run_benchmark(plan: BenchmarkPlan, measure_node: Callable[[Feed], NodeTimes] | None = None) -> Benchmark:
+    """Measure everything in the plan. Raises ValueError, WeightsError, DeviceError.
+
+    measure_node measures the node where the plan asks for it: ros/benchmark/node.py's, as nothing here imports ROS.
+    """
     forecaster = Forecaster.load(plan.weights, plan.device)
     device, weights = forecaster.device, forecaster.weights_hash
     path = forecaster.path
     sources = [source_image(plan.image, size, device, plan.motion_from_flow) for size in plan.sizes]
     del forecaster
     if plan.node_seconds is not None:
-        nodes = tuple(_measure_node(plan, source) for source in sources)
+        if measure_node is None:
+            raise ValueError("measuring the node needs ROS: pass measure_node")
+        nodes = tuple(measure_node(_feed(plan, plan.node_seconds, source)) for source in sources)
         return Benchmark(machine(device), path, weights, (), nodes)
     found = []
     for source in tqdm(sources, "benchmark", unit="size", leave=False):
@@ -88,23 +94,19 @@ def run_benchmark(plan: BenchmarkPlan) -> Benchmark:
     return Benchmark(machine(device), path, weights, tuple(found), notes=notes)
 
 
-def _measure_node(plan: BenchmarkPlan, source: SourceImage) -> NodeTimes:
-    from pixel4d_ros.ros.benchmark.node import measure_node
-
-    assert plan.node_seconds is not None
+def _feed(plan: BenchmarkPlan, seconds: float, source: SourceImage) -> Feed:
+    """What the node is given for one image."""
     frames, samples = plan.cases()[0]
-    return measure_node(
-        Feed(
-            source=source,
-            frames=frames,
-            samples=samples,
-            seconds=plan.node_seconds,
-            rate=plan.node_rate,
-            device=plan.device,
-            weights=plan.weights,
-            candidates=plan.candidates,
-            effort=plan.effort,
-        )
+    return Feed(
+        source=source,
+        frames=frames,
+        samples=samples,
+        seconds=seconds,
+        rate=plan.node_rate,
+        device=plan.device,
+        weights=plan.weights,
+        candidates=plan.candidates,
+        effort=plan.effort,
     )
 
 

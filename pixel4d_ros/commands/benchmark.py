@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixel4d_ros.benchmark.measure import BenchmarkPlan
+    from pixel4d_ros.benchmark.node_times import Feed, NodeTimes
 
 GPU_SIZES, CPU_SIZES = ((400, 120), (832, 256), (1280, 384)), ((400, 120),)
 NODE_SIZE = (832, 256)  # of --node on CUDA
@@ -93,6 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
+def _measure_node(feed: Feed) -> NodeTimes:
+    from pixel4d_ros.ros.benchmark.node import measure_node
+
+    return measure_node(feed)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 when forecasts differ too much from eager float32."""
     from pixel4d_ros.benchmark.report import describe
@@ -104,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         from pixel4d_ros.benchmark.measure import run_benchmark
 
-        benchmark = run_benchmark(_plan(args))
+        benchmark = run_benchmark(_plan(args), _measure_node)
     print(describe(benchmark, args.markdown))
     if args.json is not None:
         benchmark.write(args.json)

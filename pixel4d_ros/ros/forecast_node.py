@@ -24,7 +24,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -37,7 +36,8 @@ from pixel4d_ros.ros.pipeline import NOT_ACTIVE, OUTPUT_FAULTS, ForecastPipeline
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.services import CandidatesService, PendingRequest
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
-from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, LATCHED, TRAJECTORY, Publishers, offers_latched, subscribe
+from pixel4d_ros.ros.subscriptions import Input, InputSubscriptions
+from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers
 from pixel4d_ros.ros.transforms import transform_source
 from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 
@@ -60,12 +60,11 @@ class ForecastNode(LifecycleNode):
         self._statistics = diagnostics.Statistics()
         self._transforms = transform_source(self, self._now_ns)
         self._inputs = Inputs()
-        self._input_subscriptions: list[Subscription] = []
+        self._inputs_subscribed: InputSubscriptions | None = None
         self._forecaster: Any = None
         self._load_configured: Callable[[], Any]
         self._outputs: Publishers | None = None
         self._candidates: CandidatesService | None = None
-        self._latched: dict[str, Subscription] = {}
         self._pipeline: ForecastPipeline | None = None
         self._worker: LatestWorker[ImageMessage, PendingRequest] | None = None
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
@@ -125,9 +124,9 @@ class ForecastNode(LifecycleNode):
             lambda image: pipeline.handle(image, self.parameters),
             lambda pending: pipeline.respond(pending, self._inputs, self.parameters),
         )
-        self._subscribe()
+        self._inputs_subscribed = self._subscribe()
         freeze_gc()
-        self.get_logger().info("active: " + ", ".join(s.topic_name for s in self._input_subscriptions))
+        self.get_logger().info("active: " + ", ".join(self._inputs_subscribed.topics))
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,35 +145,23 @@ class ForecastNode(LifecycleNode):
 
     on_error = on_shutdown
 
-    def _subscribe(self) -> None:
-        self._input_subscriptions = [
-            subscribe(self, self._image_type, "image", self._on_image, INPUT_IMAGE),
-            subscribe(self, CameraInfo, "camera_info", self._on_camera_info, INPUT_IMAGE),
-            subscribe(self, self._plan_type, "trajectory", self._on_trajectory, TRAJECTORY),
-            subscribe(self, Odometry, "odometry", self._on_odometry, INPUT),
-            subscribe(self, self._depth_type, "depth", self._on_depth, INPUT),
-        ]
-        self._subscribe_latched()
-
-    def _subscribe_latched(self) -> None:
-        """Also get what publishers sent before, where they offer that.
-
-        A transient local subscription does not match volatile publishers, so it is a second one.
-        """
-        kinds = {
-            "camera_info": (CameraInfo, self._on_camera_info),
-            "trajectory": (self._plan_type, self._on_trajectory),
-        }
-        for topic, (kind, take) in kinds.items():
-            if topic not in self._latched and offers_latched(self, topic):
-                self._latched[topic] = self.create_subscription(kind, topic, take, LATCHED)
-                self.get_logger().debug(f"{topic}: its publisher is transient local, so the last message is requested")
+    def _subscribe(self) -> InputSubscriptions:
+        return InputSubscriptions(
+            self,
+            [
+                Input("image", self._image_type, self._on_image, INPUT_IMAGE, required=True),
+                Input("camera_info", CameraInfo, self._on_camera_info, INPUT_IMAGE, often_latched=True, required=True),
+                Input("trajectory", self._plan_type, self._on_trajectory, TRAJECTORY, often_latched=True),
+                Input("odometry", Odometry, self._on_odometry, INPUT),
+                Input("depth", self._depth_type, self._on_depth, INPUT),
+            ],
+        )
 
     def _stop(self) -> None:
         """No more images. Waits for the forecast in work, but not for a request, which is rejected."""
-        for subscription in (*self._input_subscriptions, *self._latched.values()):
-            self.destroy_subscription(subscription)
-        self._input_subscriptions, self._latched = [], {}
+        if self._inputs_subscribed is not None:
+            self._inputs_subscribed.destroy()
+            self._inputs_subscribed = None
         if self._worker is not None and self._pipeline is not None:
             self._pipeline.cancel()
             for pending in self._worker.stop():
@@ -279,8 +266,8 @@ class ForecastNode(LifecycleNode):
         self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
 
     def _on_timer(self) -> None:
-        if self._input_subscriptions:
-            self._subscribe_latched()
+        if self._inputs_subscribed is not None:
+            self._inputs_subscribed.check()
         self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:

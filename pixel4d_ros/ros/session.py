@@ -1,13 +1,11 @@
-"""What the commands that are no nodes of their own share: a ROS context, clean stops, message classes by name."""
+"""What the ROS commands share: a node with clean stops, message classes by name, spinning on a thread."""
 
 from __future__ import annotations
 
 import importlib
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 
@@ -17,42 +15,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from pixel4d_ros.processes import Child, ProcessError
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
-
-
-@dataclass(frozen=True)
-class Watch:
-    """A program while it is measured: waiting for something ends when the program does, or when the user wants that."""
-
-    child: Child
-    stop: Event
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt when the user wants an end, ProcessError when the program has ended."""
-        # In this order: Ctrl-C reaches the program too.
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.child.check_alive()
-
-    def wait(self, true: Callable[[], bool], seconds: float, complaint: str, poll_s: float = 0.01) -> None:
-        """Wait until something is true. Raises what check does, and ProcessError with the complaint when time is up."""
-        end = time.monotonic() + seconds
-        while not true():
-            self.check()
-            if time.monotonic() > end:
-                raise ProcessError(f"{complaint} (waited {seconds:g} s){self.child.last_words()}")
-            time.sleep(poll_s)
-
-    def rest(self, seconds: float) -> None:
-        """Do nothing for a while. Raises what check does."""
-        self.stop.wait(seconds)
-        self.check()
 
 
 @contextmanager
 def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Event]]:
     """A node, and an event that SIGINT and SIGTERM set: the command ends its loop and tidies up.
+
+    After such a signal further ones are ignored, also when the node is gone: the process is about to end.
 
     Raises ValueError with rcl's reason when there can be no node, for want of what security asks for, say.
     """
@@ -71,7 +41,8 @@ def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Even
     finally:
         rclpy.try_shutdown()
         for s, handler in before.items():
-            signal.signal(s, handler)
+            # Ctrl-C reaches a launched command twice: the second must not break the ending.
+            signal.signal(s, signal.SIG_IGN if stop.is_set() else handler)
 
 
 def message_class(type_name: str) -> Any | None:

@@ -17,7 +17,7 @@ from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry, Path
 from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from support.harness import (
     T0,
     Client,
@@ -129,6 +129,17 @@ def test_latched_calibration_and_plan_are_received_late(tmp_path):
             assert "incompatible QoS" not in node.log
     finally:
         client.destroy_node()
+
+
+def test_inputs_that_do_not_come_are_named_with_what_could_be_meant(tmp_path):
+    """A first user who has not remapped anything sees why nothing happens."""
+    with world(tmp_path / "log.txt", "first", "-r", "image:=/first/camera/image") as (node, client):
+        client.create_publisher(CompressedImage, "camera/image", 1)
+        client.destroy_publisher(client.info)
+        client.create_publisher(CameraInfo, "camera/camera_info", 1)
+        node.wait_for("image: /first/camera/image is published as sensor_msgs/msg/CompressedImage, not")
+        node.wait_for("camera_info: nobody publishes /first/camera_info: remap camera_info to one of")
+        assert "set image_transport to compressed" in node.log and "/first/camera/camera_info" in node.log
 
 
 def test_durability_can_be_overridden_like_the_rest(tmp_path):

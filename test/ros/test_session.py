@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -17,7 +20,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
 from pixel4d_ros.processes import ProcessError
-from pixel4d_ros.ros.session import Watch, spinning
+from pixel4d_ros.ros.benchmark.watch import Watch
+from pixel4d_ros.ros.session import spinning
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
@@ -78,3 +82,22 @@ def test_waiting_ends_with_the_program_and_before_that_with_the_user():
     for wait in (both.check, lambda: both.rest(10), lambda: both.wait(lambda: False, 10, "never")):
         with pytest.raises(KeyboardInterrupt):
             wait()
+
+
+def test_a_second_interrupt_while_a_command_ends_does_not_break_the_ending():
+    """As from `ros2 launch`, which passes on the Ctrl-C that the terminal has sent to the command already."""
+    program = """
+import time
+from pixel4d_ros.ros.session import ros_node
+with ros_node("waiting") as (node, stop):
+    print("ready", flush=True)
+    stop.wait()
+print("ending", flush=True)
+time.sleep(1.0)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for said in ("ready", "ending"):
+            assert process.stdout.readline().strip() == said
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0

@@ -1,0 +1,39 @@
+"""Waiting for something while a program is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+
+from pixel4d_ros.processes import Child, ProcessError
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A program while it is measured: waiting for something ends when the program does, or when the user wants that."""
+
+    child: Child
+    stop: Event
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when the user wants an end, ProcessError when the program has ended."""
+        # In this order: Ctrl-C reaches the program too.
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.child.check_alive()
+
+    def wait(self, true: Callable[[], bool], seconds: float, complaint: str, poll_s: float = 0.01) -> None:
+        """Wait until something is true. Raises what check does, and ProcessError with the complaint when time is up."""
+        end = time.monotonic() + seconds
+        while not true():
+            self.check()
+            if time.monotonic() > end:
+                raise ProcessError(f"{complaint} (waited {seconds:g} s){self.child.last_words()}")
+            time.sleep(poll_s)
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while. Raises what check does."""
+        self.stop.wait(seconds)
+        self.check()
