@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.outputs.tracked_scene import detections_of, lasting_ids, with_tracked_velocities
-from pixel4d_ros.outputs.tracking import Tracker
+from pixel4d_ros.outputs.tracked_scene import detections_of, with_tracked_velocities
+from pixel4d_ros.outputs.tracking import TrackedObject, Tracker
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
@@ -17,7 +18,7 @@ class TrackedScene:
     """A scene whose objects move as they did over several images."""
 
     scene: DynamicGaussians
-    ids: dict[int, int] = field(default_factory=dict)  # lasting id by object id of the scene; empty: not tracked
+    objects: Sequence[TrackedObject] = ()  # in odometry's frame; empty: not tracked
 
 
 class ObjectTracks:
@@ -40,7 +41,7 @@ class ObjectTracks:
         tracked = self._tracker.update(source.stamp_ns * 1e-9, detections_of(scene, T_odometry_camera))
         if not tracked:
             return TrackedScene(scene)
-        return TrackedScene(with_tracked_velocities(scene, tracked, T_odometry_camera), lasting_ids(tracked))
+        return TrackedScene(with_tracked_velocities(scene, tracked, T_odometry_camera), tracked)
 
 
 def camera_in_odometry(source: Source, ego: EgoState) -> FloatArray | None:

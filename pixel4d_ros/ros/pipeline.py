@@ -160,17 +160,18 @@ class ForecastPipeline:
         predicted = forecaster.predict(
             source.rgb, source.camera.K, num_samples=samples, seed=p.seed, speed=path.speed(), **measured
         )
-        scene = self._tracks.update(predicted, source, ego, image.inputs).scene
+        tracked = self._tracks.update(predicted, source, ego, image.inputs)
+        scene = tracked.scene
         if has_subscribers(out.sequence):
             forecast = forecaster.forecast_scene(scene, path, p.times, samples, size)
             selected = SelectedFrame(forecast.frames[:, i], forecast.depth[0, i])
-            return Result(source, ego, path, scene, forecast, selected)
+            return Result(source, ego, path, scene, forecast, selected, tracked.objects)
         if not has_subscribers(out.image, out.jpeg, out.depth, out.uncertainty):
-            return Result(source, ego, path, scene, None, None)
+            return Result(source, ego, path, scene, None, None, tracked.objects)
         pose, instant = path.poses[i : i + 1], p.times[i : i + 1]
         views = [forecaster.views(scene.sample(k), pose, instant, size=size) for k in range(samples)]
         selected = SelectedFrame(np.concatenate([v.frames for v in views]), views[0].depth[0])
-        return Result(source, ego, path, scene, None, selected)
+        return Result(source, ego, path, scene, None, selected, tracked.objects)
 
     def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError, DeviceError and CancelledError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pixel4d_ros.forecaster import Forecast
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import moving_objects
 from pixel4d_ros.outputs.occupancy import occupancy_maps
-from pixel4d_ros.outputs.tracked_scene import detections_of
+from pixel4d_ros.outputs.tracked_scene import detections_of, lasting_ids
 from pixel4d_ros.outputs.tracking import TrackedObject, Tracker
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
@@ -63,6 +63,12 @@ class Result:
     scene: DynamicGaussians
     forecast: Forecast | None  # all frames, where somebody wants them
     selected: SelectedFrame | None
+    tracked: Sequence[TrackedObject] = ()  # in odometry's frame; empty without odometry
+
+    @property
+    def lasting_ids(self) -> dict[int, int]:
+        """Lasting id by object id of the scene; empty where objects are not tracked."""
+        return lasting_ids(self.tracked)
 
 
 def sequence_message(views: CameraViews, header: Header) -> Any:
@@ -98,7 +104,10 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
     _publish_clouds(result, out, p)
     if has_subscribers(out.motion):
         up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
-        objects = moving_objects(result.scene, up, p.times)
+        ids = result.lasting_ids
+        objects = [
+            replace(o, object_id=ids.get(o.object_id, o.object_id)) for o in moving_objects(result.scene, up, p.times)
+        ]
         out.motion.publish(motion_markers(objects, result.path.poses, result.source.header))
     if has_subscribers(out.image_info, out.depth_info):
         _publish_camera_info(result, out, p)
@@ -154,9 +163,10 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
         return
     scene = subsample(scene, p.min_opacity, p.max_cloud_points)
     if has_subscribers(out.cloud):
-        out.cloud.publish(pointcloud_message(scene, header))
+        out.cloud.publish(pointcloud_message(scene, header, result.lasting_ids))
     if has_subscribers(out.moved_cloud):
-        out.moved_cloud.publish(pointcloud_message(scene.at(p.times[p.selected]), header))
+        moved = scene.at(p.times[p.selected])
+        out.moved_cloud.publish(pointcloud_message(moved, header, result.lasting_ids))
 
 
 def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
@@ -183,7 +193,7 @@ def _publish_objects(result: Result, out: Publishers, p: Parameters) -> None:
     base, frame = _base_in_odometry(ego, source.stamp_ns), ego.odometry.frame
     if base is None:
         base, frame = np.eye(4), ego.base
-    tracked: Sequence[TrackedObject] = getattr(result, "tracked", ())
+    tracked = result.tracked
     if not tracked:
         tracked = Tracker().update(0.0, detections_of(result.scene, base @ _mounting(result)))
     header = Header(stamp=source.header.stamp, frame_id=frame)

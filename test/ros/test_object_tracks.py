@@ -14,8 +14,10 @@ from support.drive import stamp
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import rigid
+from pixel4d_ros.outputs.tracked_scene import lasting_ids
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.messages.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.messages.pointcloud import pointcloud_message
 from pixel4d_ros.ros.object_tracks import ObjectTracks
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.transforms import EgoState, NullTransforms
@@ -62,7 +64,7 @@ def drive_behind(tracks: ObjectTracks, inputs: Inputs, first: float = 0.0) -> tu
     for k in range(10):
         seconds = first + 0.1 * k
         tracked = tracks.update(car(seconds, SPEED + rng.normal(0, 3)), source(seconds), ego(seconds), inputs)
-        ids.append(tracked.ids)
+        ids.append(lasting_ids(tracked.objects))
         speeds.append(float(tracked.scene.velocities[0, 2]))
     return ids, speeds
 
@@ -83,4 +85,10 @@ def test_when_time_jumps_back_objects_are_new_ones():
 def test_without_odometry_scenes_stay_as_they_are():
     scene = car(0.0, SPEED)
     tracked = ObjectTracks().update(scene, source(0.0), ego(0.0, odometry=False), Inputs())
-    assert tracked.scene is scene and tracked.ids == {}
+    assert tracked.scene is scene and not tracked.objects
+
+
+def test_the_cloud_holds_the_lasting_ids():
+    message = pointcloud_message(car(0.0, SPEED), source(0.0).header, {1: 42})
+    points = np.frombuffer(bytes(message.data), np.uint8).reshape(-1, message.point_step)
+    assert set(points[:, -4:].copy().view("<u4").ravel().tolist()) == {42}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -36,8 +37,14 @@ _FIELDS = [
 ]
 
 
-def cloud_array(scene: DynamicGaussians) -> NDArray[np.float32]:
-    """The scene's Gaussians as (N, 32) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns."""
+def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None = None) -> NDArray[np.float32]:
+    """The scene's Gaussians as (N, 32) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns.
+
+    lasting_ids: the ids to write in place of the scene's own.
+    """
+    ids = torch.arange(len(scene.centroids), dtype=torch.int32)
+    for own, lasting in (lasting_ids or {}).items():
+        ids[own] = lasting
     bytes_ = (scene.colors.clamp(0, 1) * 255).round().to(torch.int32)
     packed = (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
     columns = (
@@ -51,7 +58,7 @@ def cloud_array(scene: DynamicGaussians) -> NDArray[np.float32]:
         scene.accelerations,
         scene.angular_velocities,
         scene.angular_accelerations,
-        scene.object_ids.to(torch.int32)[:, None].view(torch.float32),
+        ids.to(scene.object_ids.device)[scene.object_ids][:, None].view(torch.float32),
         scene.centroids[scene.object_ids],
         (torch.ones_like(scene.opacities) if scene.observed is None else scene.observed)[:, None],
     )
@@ -66,7 +73,9 @@ def subsample(scene: DynamicGaussians, min_opacity: float, max_points: int) -> D
     return replace(scene, futures=()).select(keep)
 
 
-def pointcloud_message(scene: DynamicGaussians, header: Header) -> PointCloud2:
-    """One point per Gaussian, little endian, unordered (height 1)."""
-    points = cloud_array(scene).astype("<f4", copy=False).view(_POINT)[:, 0]
+def pointcloud_message(
+    scene: DynamicGaussians, header: Header, lasting_ids: Mapping[int, int] | None = None
+) -> PointCloud2:
+    """One point per Gaussian, little endian, unordered (height 1). lasting_ids as cloud_array has them."""
+    points = cloud_array(scene, lasting_ids).astype("<f4", copy=False).view(_POINT)[:, 0]
     return create_cloud(header, _FIELDS, points)
