@@ -14,8 +14,10 @@ from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_p
 
 FUTURE_S = 2.0  # localisation stamps map -> odom up to a second ahead (AMCL's transform_tolerance)
 DIFFERENCE_S = 0.2  # interval over which the velocity of the poses is measured
+LONG_DIFFERENCE_S = 0.5  # over which a jump of the poses, as of GPS, does not count as a velocity
 # A twist agrees with the poses when it differs by less than an absolute part and a share of the larger of the two.
-LINEAR_TOLERANCE, ANGULAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.1, 0.2  # m/s, rad/s
+LINEAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.2  # m/s
+YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and about other axes, where bumps are seen
 # A part that is exactly zero is often not filled at all, which a closer look finds.
 LINEAR_ZERO, ANGULAR_ZERO = 0.1, 0.03  # m/s, rad/s
 DISAGREEMENT = (
@@ -102,36 +104,48 @@ class OdometryTrack:
         """
         if self.pose(stamp_ns, tolerance_s) is None:
             return None
-        twist, step = self._twist, self._step(stamp_ns, tolerance_s)
+        twist, step = self._twist, self._step(stamp_ns, tolerance_s, DIFFERENCE_S)
         given = bool(twist[0].any() or twist[1].any())
-        if given and (step is None or _agree(twist, step)):
+        if given and (step is None or self._agrees(stamp_ns, tolerance_s)):
             return Motion(CameraPath.constant_twist(*twist, max(horizon_s, BASELINE_S)))
         if step is None:
             return Motion(CameraPath.still())
         path = CameraPath(np.array([-DIFFERENCE_S, 0.0]), np.stack([rigid_inverse(step), np.eye(4)]))
         return Motion(path, DISAGREEMENT if given else "")
 
-    def _step(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
-        """T_child(t0 - DIFFERENCE_S)_child(t0) from the poses alone; None where they do not reach so far."""
+    def _agrees(self, stamp_ns: int, tolerance_s: float) -> bool:
+        """Whether the twist agrees with the poses over either interval."""
+        pose = self.pose(stamp_ns, tolerance_s)
+        assert pose is not None
+        for seconds in (DIFFERENCE_S, LONG_DIFFERENCE_S):
+            step = self._step(stamp_ns, tolerance_s, seconds)
+            if step is not None and _agree(self._twist, step, seconds, pose[2, :3]):
+                return True
+        return False
+
+    def _step(self, stamp_ns: int, tolerance_s: float, seconds: float) -> FloatArray | None:
+        """T_child(t0 - seconds)_child(t0) from the poses alone; None where they do not reach so far."""
         now = self._poses.at(stamp_ns, tolerance_s)
-        before = self._poses.at(stamp_ns - round(DIFFERENCE_S * 1e9), tolerance_s)
+        before = self._poses.at(stamp_ns - round(seconds * 1e9), tolerance_s)
         return None if now is None or before is None else rigid_inverse(before) @ now
 
 
-def _agree(twist: tuple[FloatArray, FloatArray], step: FloatArray) -> bool:
-    """Whether a body twist agrees with a motion T_then_now over DIFFERENCE_S."""
+def _agree(twist: tuple[FloatArray, FloatArray], step: FloatArray, seconds: float, up: FloatArray) -> bool:
+    """Whether a body twist agrees with a motion T_then_now over some seconds; up (3,) is the vertical in the body."""
     turned = rotation_vector(step[:3, :3])
     # A constant twist moves along the chord at the orientation of half the turn.
-    linear = rotation_matrix(-turned / 2) @ step[:3, 3]
-    pairs = (
-        (twist[0], linear / DIFFERENCE_S, LINEAR_TOLERANCE, LINEAR_ZERO),
-        (twist[1], turned / DIFFERENCE_S, ANGULAR_TOLERANCE, ANGULAR_ZERO),
+    velocity, turn = rotation_matrix(-turned / 2) @ step[:3, 3] / seconds, turned / seconds
+    linear, angular = twist
+    if not linear.any() and np.linalg.norm(velocity) > LINEAR_ZERO:
+        return False
+    if not angular.any() and np.linalg.norm(turn) > ANGULAR_ZERO:
+        return False
+    off, yaw_off = linear - velocity, float((angular - turn) @ up)
+    tilt_off = angular - turn - yaw_off * up
+    larger = max(np.linalg.norm(linear), np.linalg.norm(velocity))
+    faster = max(np.linalg.norm(angular), np.linalg.norm(turn))
+    return bool(
+        np.linalg.norm(off) < LINEAR_TOLERANCE + RELATIVE_TOLERANCE * larger
+        and abs(yaw_off) < YAW_TOLERANCE + RELATIVE_TOLERANCE * faster
+        and np.linalg.norm(tilt_off) < TILT_TOLERANCE + RELATIVE_TOLERANCE * faster
     )
-    return all(_close(*pair) for pair in pairs)
-
-
-def _close(said: FloatArray, measured: FloatArray, tolerance: float, zero_tolerance: float) -> bool:
-    if not said.any():
-        return bool(np.linalg.norm(measured) < zero_tolerance)
-    larger = max(np.linalg.norm(said), np.linalg.norm(measured))
-    return bool(np.linalg.norm(said - measured) < tolerance + RELATIVE_TOLERANCE * larger)
