@@ -94,7 +94,7 @@ class InputWatch:
         self._warned: list[str] = []
         self._ticks = 0
         # Steady: simulated time stands until a log is played.
-        self._timer = node.create_timer(PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer: Any = node.create_timer(PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look(self) -> None:
         seen = self._seen()
@@ -108,8 +108,10 @@ class InputWatch:
 
     def stop(self) -> None:
         """No more warnings."""
-        self._timer.cancel()
-        self._node.destroy_timer(self._timer)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._node.destroy_timer(self._timer)
+            self._timer = None
 
 
 def published(node: Any) -> dict[str, list[str]]:

@@ -137,8 +137,8 @@ def test_inputs_that_do_not_come_are_named_with_what_could_be_meant(tmp_path):
         client.create_publisher(CompressedImage, "camera/image", 1)
         client.destroy_publisher(client.info)
         client.create_publisher(CameraInfo, "camera/camera_info", 1)
-        node.wait_for("image: /first/camera/image is published as sensor_msgs/msg/CompressedImage, not")
-        node.wait_for("camera_info: nobody publishes /first/camera_info: remap camera_info to one of")
+        node.wait_for("no image yet: /first/camera/image carries sensor_msgs/msg/CompressedImage")
+        node.wait_for("nobody publishes /first/camera_info (sensor_msgs/msg/CameraInfo): remap camera_info to")
         assert "set image_transport to compressed" in node.log and "/first/camera/camera_info" in node.log
 
 
