@@ -91,4 +91,5 @@ def test_without_odometry_scenes_stay_as_they_are():
 def test_the_cloud_holds_the_lasting_ids():
     message = pointcloud_message(car(0.0, SPEED), source(0.0).header, {1: 42})
     points = np.frombuffer(bytes(message.data), np.uint8).reshape(-1, message.point_step)
-    assert set(points[:, -4:].copy().view("<u4").ravel().tolist()) == {42}
+    (at,) = (field.offset for field in message.fields if field.name == "object_id")
+    assert set(points[:, at : at + 4].copy().view("<u4").ravel().tolist()) == {42}
