@@ -117,7 +117,9 @@ class StaticDecoder(nn.Module):
         )
         self.refine = nn.ModuleList(FullResolutionBlock(_FULL) for _ in range(2))
         self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
-        _start(self.head, [start for name, count in STATIC_MAPS.items() for start in STATIC_STARTS.get(name, [0] * count)])
+        _start(
+            self.head, [start for name, count in STATIC_MAPS.items() for start in STATIC_STARTS.get(name, [0] * count)]
+        )
         self.coarse_depth = nn.Conv2d(_WIDTHS[1], 1, 3, padding=1)
         _start(self.coarse_depth, [STATIC_STARTS["depth"][0]])
 

@@ -45,7 +45,7 @@ def plane_log_depths(device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Projection:
-    """How pixels of the source image at a stride are seen by the reference camera: a depth d at `turned` * d + shift."""
+    """How the reference camera sees pixels of the source image at a stride: a depth d at `turned` * d + shift."""
 
     turned: Tensor  # (B, 3, h, w)
     shift: Tensor  # (B, 3)

@@ -37,6 +37,7 @@ from pixel4d_ros.predictor.matching import Descriptor, MotionEvidence, PlaneSwee
 
 DESCRIBED_LEVELS = 3  # of the encoder's features, that the reference image is described by
 
+
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
     """The motions (B, S, 12, H/4, W/4) that latents z (B, S, LATENT_CHANNELS, H/32, W/32) choose.
 
@@ -80,6 +81,15 @@ class Network(nn.Module):
             part.to(precision, memory_format=torch.channels_last)
         quick.precision = dtype
         return quick
+
+    @torch.no_grad()
+    def depth(self, source: NetworkInput) -> Tensor:
+        """Canonical depth (B, 1, H, W) from the source image alone."""
+        features = self.encoder(source.image)
+        sensor, depths = measured(source)
+        _, quarter = self.static.coarse(source, features, depths)
+        static = named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS)
+        return DepthModes.of(static).most_likely()[0].exp()
 
     def forward(
         self,
