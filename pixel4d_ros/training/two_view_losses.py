@@ -58,7 +58,7 @@ def _residual_loss(prediction: Prediction, batch: Batch, depth: Tensor, moving: 
     index = torch.arange(len(ids), device=ids.device)[:, None, None]
     motion = batch.motions[index, ids]  # (B, h, w, 4, 3)
     finite = torch.isfinite(depth)
-    known = (depth > 0) & finite & torch.isfinite(motion[..., :2, :]).flatten(3).all(3) & torch.isfinite(moving)
+    known = (depth > 0) & finite & ((moving == 0) | (moving > 0) & torch.isfinite(motion[..., 0, :]).all(3))
     K, seconds = batch.K[:, 0], torch.nan_to_num(batch.reference_time)[:, None, None, None]
     x = torch.arange(width, device=ids.device) * STRIDE + STRIDE // 2 - K[:, 0, 2, None]
     y = torch.arange(height, device=ids.device) * STRIDE + STRIDE // 2 - K[:, 1, 2, None]
