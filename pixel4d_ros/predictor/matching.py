@@ -78,10 +78,11 @@ class Projection:
         h, w = features.shape[-2:]
         d = depth.shape[1]
         places, front = self.places(depth)
-        size = torch.tensor([w * self.stride, h * self.stride], device=depth.device, dtype=depth.dtype)
-        grid = ((places + (0.5 * self.stride - self.stride // 2)) / size * 2 - 1).clamp(-4, 4)
-        inside = front & (grid.abs() < 1).all(-1)
-        grid = torch.where(inside[..., None], grid, torch.full_like(grid, 4.0))
+        # From pixels of the image to -1..1 at the outer edges, as grid_sample has it.
+        offset = 0.5 * self.stride - self.stride // 2
+        x, y = ((p + offset) * (2 / (n * self.stride)) - 1 for p, n in zip(places.unbind(-1), (w, h)))
+        inside = front & (x.abs() < 1) & (y.abs() < 1)
+        grid = torch.where(inside[..., None], torch.stack((x, y), -1), 4.0)
         sampled = F.grid_sample(features.float(), grid.flatten(1, 2), align_corners=False)
         return sampled.unflatten(2, (d, h)), inside[:, None]
 

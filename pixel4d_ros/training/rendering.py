@@ -24,6 +24,7 @@ from pixel4d_ros.training.batch import Batch, rescaled
 
 SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
 REFERENCE_GIVEN = 0.5  # share of the samples with a reference image that the network is shown it of
+USUAL_LOG_DEPTH, SCALE_PULL = 2.0, 0.03  # of canonical metres, the median of a scene; strength of the pull towards it
 ROTATION_NOISE = 0.0015  # radians about each axis by which the reference's pose is off, a standard deviation
 TRAVEL_NOISE = 0.04  # of the way between the images, the same: 10 ms of 0.2 s and what odometry errs
 
@@ -67,7 +68,8 @@ def training_canvas(width: int, height: int) -> InputView:
 def in_metres(network: Network, batch: Batch) -> Batch:
     """The batch with the lengths of samples that are not metric as the network sees them.
 
-    One factor per sample: the median of predicted by known depth, as Flash3D aligns structure from motion.
+    One factor per sample: the median of predicted by known depth, as Flash3D aligns structure from motion. Nothing in
+    such samples keeps their scale from drifting; a weak pull towards USUAL_LOG_DEPTH does.
     """
     height, width = batch.images.shape[-2:]
     canvas = training_canvas(width, height)
@@ -80,7 +82,9 @@ def in_metres(network: Network, batch: Batch) -> Batch:
     depth = inside_view(depth.float(), canvas)[:, 0, ::3, ::3] * depth_scale[:, None, None]
     known = torch.where(batch.depth > 0, batch.depth, batch.matched)[:, ::3, ::3]
     ratio = torch.where((known > 0) & torch.isfinite(known), torch.log(depth) - torch.log(known), torch.nan)
-    factor = torch.nanmedian(ratio.flatten(1), 1).values.nan_to_num(0.0).exp()
+    middle = torch.log(depth / depth_scale[:, None, None]).flatten(1).median(1).values
+    factor = torch.nanmedian(ratio.flatten(1), 1).values.nan_to_num(0.0) + SCALE_PULL * (USUAL_LOG_DEPTH - middle)
+    factor = factor.exp()
     return rescaled(batch, torch.where(batch.metric, torch.ones_like(factor), factor))
 
 

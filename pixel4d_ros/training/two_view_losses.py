@@ -66,15 +66,15 @@ def _residual_loss(prediction: Prediction, batch: Batch, depth: Tensor, moving: 
     z = torch.where(known, depth, torch.ones_like(depth))
     points = torch.stack((x * z, y * z, z), -1)
     parts = Motion(*torch.nan_to_num(motion).unbind(3))
-    upright = torch.tensor([1.0, 0, 0, 0], device=ids.device).expand(*points.shape[:3], 4)
+    upright = F.pad(torch.ones_like(z)[..., None], (0, 3))
     moved, _ = moved_gaussians(points, upright, torch.nan_to_num(batch.centroids[index, ids]), parts, seconds)
     moved = torch.where((moving > 0)[..., None], moved, points)
     R, t = batch.T_source_reference[:, None, None, :3, :3], batch.T_source_reference[:, None, None, :3, 3]
     seen = (R * (moved - t)[..., None]).sum(-2)  # R is T_source_reference's: its transpose is applied
     true = seen[..., :2] / seen[..., 2:].clamp(min=0.1)
-    focal, middle = batch.reference_K[:, None, None, (0, 1), (0, 1)], batch.reference_K[:, None, None, (0, 1), (2, 2)]
-    corner = true.new_tensor([prediction.canvas.left, prediction.canvas.top])
-    true = true * focal + middle + corner
+    focal = batch.reference_K.diagonal(dim1=1, dim2=2)[:, None, None, :2]
+    middle = reference.reference_K[:, None, None, :2, 2]  # of the input view, as the places are
+    true = true * focal + middle
     h, w = maps.coarse_log_depth.shape[-2:]
     places, front = Projection.of(reference, h, w, STRIDE).places(maps.coarse_log_depth.detach().exp())
     both = torch.cat((places[:, 0].permute(0, 3, 1, 2), maps.residual_flow, front.float()), 1)
