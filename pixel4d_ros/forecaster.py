@@ -18,7 +18,6 @@ from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.rendering.moved_scene import advance, color_spread, distinct_views, render, runs
 from pixel4d_ros.rendering.streams import HostBuffer, StreamPool, pin_memory, to_host
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.two_view.object_motion import with_measured_motion
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
@@ -95,8 +94,8 @@ class Forecaster:
 
         Three measurements help where there are any: depth (h, w) along the optical axis in metres, registered to the
         image, of any size, 0 or not finite where unknown; the camera's own forward speed in m/s, which says much
-        about the traffic around it; and a reference image, which shows what moves and how. Raises ValueError for bad
-        input, DeviceError when the device's memory does not suffice.
+        about the traffic around it; and a reference image, which shows depth, what moves and how. Raises ValueError
+        for bad input, DeviceError when the device's memory does not suffice.
         """
         pixels = check_image(image)
         camera = Camera(np.asarray(K, np.float64), pixels.shape[1], pixels.shape[0])
@@ -107,11 +106,9 @@ class Forecaster:
         measured = None if depth is None else check_depth(depth)
         with _memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
-            scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
-            if reference is not None:
-                with torch.inference_mode():
-                    scene = with_measured_motion(scene, pixels, reference)
-        return scene
+            return self.predictor.predict(
+                pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed, reference
+            )
 
     def render(
         self,

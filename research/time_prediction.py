@@ -1,6 +1,6 @@
 """Milliseconds of a prediction on a GPU, with and without a reference image, and how far the fast path is off.
 
-    python research/time_prediction.py --weights out/train/weights.safetensors
+Usage: python research/time_prediction.py --weights out/train/weights.safetensors
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.predictor.predictor import Predictor, Reference
+from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
 
 def main() -> None:
@@ -33,11 +34,11 @@ def main() -> None:
     image = (smooth[0].permute(1, 2, 0).clamp(0, 1) * 255).byte().contiguous()
     T = np.eye(4)
     T[2, 3] = -1.0
-    reference = Reference(image.roll(2, 1), camera.K, T, -0.1)
+    reference = ReferenceView(image.roll(2, 1).numpy(), camera.K, T, -0.1)
     fast, slow = (Predictor.load(args.weights, device, fast) for fast in (True, False))
     for name, other in (("one image", None), ("with reference", reference)):
 
-        def predict(predictor: Predictor, other: Reference | None = other) -> DynamicGaussians:
+        def predict(predictor: Predictor, other: ReferenceView | None = other) -> DynamicGaussians:
             return predictor.predict(image, camera, 1, 0, None, 8.0, other)
 
         scene, exact = predict(fast), predict(slow)

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
@@ -27,7 +26,9 @@ from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import LIKELY, MAX_OBJECTS, Objects, find_objects, nearest_peaks
 from pixel4d_ros.rendering import triton_kernels
+from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 FAST = torch.float16  # what follows the encoder on the fast path, but for the geometry
@@ -78,7 +79,7 @@ class Predictor:
         seed: int,
         depth: Tensor | None = None,
         speed: float | None = None,
-        reference: Reference | None = None,
+        reference: ReferenceView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB -> a scene with num_samples futures, which shares no memory with any other.
 
@@ -93,7 +94,7 @@ class Predictor:
             z, draws = None, None
             if num_samples > 1:
                 z, draws = _latents(*layout.latent_shape, num_samples, seed), _draws(num_samples, seed)
-            other = (None,) * 4 if reference is None else reference.tensors(layout.canvas)
+            other = (None,) * 4 if reference is None else _compared(reference, layout.canvas, self.device)
             return _scene(self._run(layout, image, known_speed(speed), z, draws, depth, *other), camera)
 
     def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
@@ -112,24 +113,16 @@ class Predictor:
         return _predicted(self._network, layout, *there)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """An earlier image of the scene, with what relates it to the source image."""
-
-    image: Tensor  # (h, w, 3) uint8 RGB
-    K: FloatArray  # (3, 3)
-    T_source_reference: FloatArray  # (4, 4)
-    time: float  # seconds relative to the source image, below 0
-
-    def tensors(self, view: InputView) -> tuple[Tensor, ...]:
-        """Its image, and on the host K of its input view, T_reference_source in canonical metres, and the time."""
-        height, width = self.image.shape[:2]
-        inner = Camera(self.K, width, height).resized(view.inner.width, view.inner.height)
-        K = inner.shifted(-view.left, -view.top, view.width, view.height).K
-        T = rigid_inverse(self.T_source_reference)
-        T[:3, 3] /= view.depth_scale
-        numbers = (np.asarray(values, np.float32) for values in (K, T, [-self.time]))
-        return self.image, *(torch.from_numpy(values) for values in numbers)
+def _compared(reference: ReferenceView, view: InputView, device: torch.device) -> tuple[Tensor, ...]:
+    """A reference's image, and on the host K of its input view, T_reference_source in canonical metres, and its age."""
+    height, width = reference.image.shape[:2]
+    inner = Camera(reference.K, width, height).resized(view.inner.width, view.inner.height)
+    K = inner.shifted(-view.left, -view.top, view.width, view.height).K
+    T = reference.T_reference_source.copy()
+    T[:3, 3] /= view.depth_scale
+    numbers = (np.asarray(values, np.float32) for values in (K, T, [reference.seconds]))
+    image = pin_memory(np.require(reference.image, requirements=["C", "W"]), device)
+    return image, *(torch.from_numpy(values) for values in numbers)
 
 
 @lru_cache(maxsize=4)

@@ -47,7 +47,7 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     share of them, and `complete` tells whether that did.
     """
     scene = futures[0]
-    moves = scene.object_ids > 0
+    moves = _moves(futures)
     moving = None if exact or not moves.is_cuda else _uncounted(moves)
     if moving is None:
         moving = torch.nonzero(moves)[:, 0]
@@ -56,6 +56,12 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     complete = moves.sum() <= len(moving)
     t = to_device(times.astype(np.float32), moves.device)[:, None, None]
     return MovedScene(scene, tuple(_moved(future, moving, t) for future in futures), len(futures), complete)
+
+
+def _moves(futures: Sequence[DynamicGaussians]) -> Tensor:
+    """(N,) bool: belongs to an object that moves in one of the futures."""
+    moving = [getattr(future, name).any(1) for future in futures for name in MOTION_FIELDS]
+    return torch.stack(moving).any(0) & (futures[0].object_ids > 0)
 
 
 def _uncounted(moves: Tensor) -> Tensor | None:

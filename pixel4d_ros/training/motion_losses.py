@@ -132,6 +132,7 @@ def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quarter_maps(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
+    """The part of maps at a quarter of the resolution (..., h, w) that the camera saw."""
     canvas = prediction.canvas
     top, left = canvas.top // 4, canvas.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]
