@@ -20,7 +20,7 @@ from pathlib import Path
 from ablation_table import BASELINE, Measured, Row, section
 from paste_results import BLOCK, format_block
 from safetensors import SafetensorError, safe_open
-from switched_off import load_forecaster
+from switched_off import PARTS, load_forecaster
 
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.errors import DeviceError, WeightsError
@@ -30,7 +30,6 @@ from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.tables import weights_line
 from pixel4d_ros.predictor.checkpoint import shipped_weights
-from pixel4d_ros.predictor.network import PARTS
 
 COMMAND = "python research/ablation.py"
 ROAD = "kitti_0002"

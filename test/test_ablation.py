@@ -16,12 +16,12 @@ from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Method, SourceResult, Subject, Timing
 from pixel4d_ros.predictor.checkpoint import save_weights
-from pixel4d_ros.predictor.network import PARTS, Network
+from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import ablation
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
-from switched_off import load_forecaster
+from switched_off import PARTS, load_forecaster
 
 
 def evaluation(psnrs: list[float]) -> Evaluation:
@@ -49,8 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network()
     save_weights(network, folder / "baseline.safetensors", {"steps": "7"})
-    network.without = frozenset({"motion"})
-    save_weights(network, folder / "without_motion.safetensors", {"steps": "8"})
+    save_weights(network, folder / "without_motion.safetensors", {"steps": "8", "without": "motion"})
     return folder
 
 
