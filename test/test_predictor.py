@@ -29,6 +29,7 @@ from pixel4d_ros.predictor.heads import (
 from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.input_view import (
     CANONICAL_FOCAL,
+    ENLARGED,
     MAX_HEIGHT,
     MAX_WIDTH,
     STRIDE,
@@ -72,24 +73,24 @@ def test_the_input_view_of_any_camera(width: int, aspect: float, zoom: float, sq
     fx, fy = view.inner.K[0, 0], view.inner.K[1, 1]
     assert fy == pytest.approx(fx, rel=0.08)  # about square pixels
     assert view.depth_scale == pytest.approx(math.sqrt(fx * fy) / CANONICAL_FOCAL)
-    # Never enlarged, but for pixels that are not square.
-    assert max(fx, fy) < 1.02 * max(source.K[0, 0], source.K[1, 1])
+    assert max(fx, fy) < 1.02 * ENLARGED * max(source.K[0, 0], source.K[1, 1])
 
 
 @pytest.mark.parametrize(
     ("source", "inner"),
     [
         (camera(832, 256, 483.0, 492.0), (832, 256)),  # about canonical: as it is, no pixel is resampled
-        (camera(400, 120, 232.0), (400, 120)),  # few pixels: as it is
+        (camera(400, 120, 232.0), (841, 252)),  # few pixels: enlarged to the canonical focal length
+        (camera(200, 60, 116.0), (440, 132)),  # but not by more than ENLARGED
         (camera(1242, 375, 721.0), (841, 254)),  # KITTI's: to the canonical focal length
         (camera(640, 480, 1200.0), (527, 395)),  # a long lens: at the canonical focal length it would be 260 x 195
         (camera(2000, 100, 4000.0), (1280, 64)),  # no wider for the sake of more pixels
         (camera(100, 2000, 200.0), (64, 1280)),  # nor higher
-        (camera(400, 200, 232.0, 464.0), (800, 200)),  # pixels half as high as wide become square
+        (camera(800, 400, 244.0, 488.0), (1280, 320)),  # pixels half as high as wide become square
     ],
     ids=lambda value: f"{value.width}x{value.height}" if isinstance(value, Camera) else None,
 )
-def test_an_image_is_never_enlarged(source: Camera, inner: tuple[int, int]) -> None:
+def test_the_size_of_the_input_view(source: Camera, inner: tuple[int, int]) -> None:
     view = InputView.of(source)
     assert (view.inner.width, view.inner.height) == inner
 
