@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forecaster: the only door to the algorithm. An image, its intrinsics and a camera path in, a forecast out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each part of the network is worth: evaluate it with all parts, then with one part off at a time.
 
     python research/ablation.py                               # parts switched off at inference; prints Markdown tables

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forecasters with parts of their network switched off: what is each part worth?"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """research/ablation.py: parts of the network off, one at a time."""
 
 from __future__ import annotations

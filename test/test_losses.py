@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses: what costs nothing, what costs, and what is left out because nobody knows it."""
 
 from __future__ import annotations

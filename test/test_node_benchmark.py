@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d benchmark --node`: its counts, and the real node fed over DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects out of votes: who belongs together, where it is and how it moves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The predictor's parts: canvas, lifting, and the grouping of pixels into objects."""
 
 from __future__ import annotations

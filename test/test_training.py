@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training: losses vanish where they should, and the loop runs, alone and in company."""
 
 from __future__ import annotations

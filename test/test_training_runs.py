@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training runs: they repeat, stop and go on, run in several processes, and draw their curves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured at each image size, in which order, and what is kept of it."""
 
 from __future__ import annotations

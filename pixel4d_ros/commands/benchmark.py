@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d benchmark`: how long forecasts take on this machine, and how close that is to what it could do."""
 
 from __future__ import annotations

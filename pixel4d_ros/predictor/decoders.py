@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network's decoders: features -> maps of what is there (static branch) and of how it moves (dynamic branch)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite2 feature pyramid (Tan and Le 2019; the Lite variants of 2020 drop squeeze-excitation and swish).
 
 Parameters come in the order of the public checkpoints, so those load one by one. Convolutions pad as TensorFlow does,

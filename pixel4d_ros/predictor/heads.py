@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the network is given and what it answers: per-pixel maps, and how numbers of the world are written in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """InputConstants: all that a prediction's shapes and constants depend on, made once per camera."""
 
 from __future__ import annotations

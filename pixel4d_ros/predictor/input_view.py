@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """InputView: how a camera image maps onto what the network sees, and back.
 
 The network sees square pixels at one canonical focal length, so that one apparent size means one distance; the image is

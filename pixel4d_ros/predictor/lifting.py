@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lifting: per-pixel maps -> layers of Gaussians, batched and differentiable.
 
 Three layers: the visible one at the image's own resolution and colours, on the surface that the depth map describes;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
 
 A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From per-pixel votes to rigid objects: ids, centroids, and one motion per object.
 
 Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each moving pixel goes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Predictor: image and intrinsics -> DynamicGaussians, in one network pass."""
 
 from __future__ import annotations

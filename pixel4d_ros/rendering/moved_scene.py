@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Views of a moving scene, rendered on its device: colours as bytes, depth, and how much of it was seen before."""
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only some installations have: a helper of ROS distributions, and the package's own built messages.
+"""What only some installations have: helpers of ROS distributions, and the package's own built messages.
 
-sensor_msgs_py is not on PyPI; where it is absent, the one function needed of it is defined here.
+sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, the functions needed of them are defined
+here, the second with transforms3d, on which tf_transformations itself is built.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -35,7 +36,18 @@ except ImportError:
         return message
 
 
-__all__ = ["create_cloud", "interface"]
+try:
+    from tf_transformations import euler_from_quaternion
+except ImportError:
+    from transforms3d.euler import quat2euler
+
+    def euler_from_quaternion(quaternion: ArrayLike) -> tuple[float, float, float]:
+        """Roll, pitch and yaw in radians, about fixed axes, of a quaternion (x, y, z, w)."""
+        x, y, z, w = np.asarray(quaternion, np.float64)
+        return tuple(map(float, quat2euler((w, x, y, z), axes="sxyz")))  # type: ignore[return-value]
+
+
+__all__ = ["create_cloud", "euler_from_quaternion", "interface"]
 
 
 def interface(kind: str, name: str) -> Any:

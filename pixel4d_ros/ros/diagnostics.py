@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the node is doing: counters, latencies and faults (logged once each), and the DiagnosticStatus of all that."""
 
 from __future__ import annotations

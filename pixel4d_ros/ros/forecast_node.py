@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
 
 Callbacks only store the newest message. One worker thread (pipeline.py) reads the newest image, predicts, renders and

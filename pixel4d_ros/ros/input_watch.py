@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A console warning within five seconds when inputs are missing: which, why, and what the graph offers instead."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Input messages: the newest of each topic as the executor stores them, and how the worker reads them."""
 
 from __future__ import annotations

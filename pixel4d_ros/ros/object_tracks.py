@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Moving objects from image to image: ids that last, and velocities smoothed over several images."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What odometry reported lately: poses of its child frame and the newest twist, checked against each other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Derived from the declared parameters: ROS descriptors, config/forecast.yaml and the table of the documents.
 
 `python -m pixel4d_ros.ros.parameter_documents yaml` prints config/forecast.yaml, `... markdown` the table.

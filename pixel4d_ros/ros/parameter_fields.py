@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Declaration of one parameter, and the check of its values."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every parameter of the forecast node, declared once. parameter_documents.py derives ROS descriptors and documents."""
 
 from __future__ import annotations

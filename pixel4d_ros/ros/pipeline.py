@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work of the worker's thread: images become published forecasts, requests get their responses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned trajectories as they come in, of any message type that holds one, read into one form: Plan."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a forecast becomes messages, each made only while somebody subscribes."""
 
 from __future__ import annotations

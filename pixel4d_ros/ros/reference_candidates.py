@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Earlier images of the camera with their poses, as reference images for depth and motion."""
 
 from __future__ import annotations

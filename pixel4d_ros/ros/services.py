@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service ~/forecast_trajectories: what would be seen, and what would come how close, along candidate paths."""
 
 from __future__ import annotations

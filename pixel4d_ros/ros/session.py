@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the ROS commands share: a node with clean stops, message classes by name, spinning on a thread."""
 
 from __future__ import annotations

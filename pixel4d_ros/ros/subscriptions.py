@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's subscriptions: quality of service by what publishers offer, and warnings of inputs that do not arrive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's topics: names, quality of service, and whether anybody subscribes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned trajectories -> the camera's path after the source image, with fallbacks that say why.
 
 A trajectory gives poses of the vehicle's base in a frame. With the base's pose at the image's stamp t0, the camera's is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where frames are at a time: tf, odometry, and the camera's mounting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One thread that works on the newest item. An item that arrives meanwhile replaces the waiting one: nothing queues.
 
 Requests each need a response. They are served in their order, before the waiting item, and only a few may wait.

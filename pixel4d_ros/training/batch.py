@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch: source images, target views and what is known of the scenes, as tensors on the training device."""
 
 from __future__ import annotations

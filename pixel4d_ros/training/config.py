@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that a training run is made of, in one place; each field is an option of `pixel4d train`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: CPU, one GPU or several (DDP), bf16, weight averaging, checkpoints, a log to validate on."""
 
 from __future__ import annotations

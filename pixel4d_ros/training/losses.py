@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses, each a plain function of tensors, and their weighted sum."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What TensorBoard shows of a run: curves, and pictures of what the averaged network makes of the same few samples."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The differentiable path of training: batch -> maps -> Gaussians -> rendered target views."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """~/forecast_trajectories over DDS: several paths from one prediction, and what is wrong with bad requests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth beside the image, and distorted cameras, over DDS: what the forecaster is given, and what is refused."""
 
 from __future__ import annotations

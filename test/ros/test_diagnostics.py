@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What diagnostics say of faults, limits and time, and the worker whose drops they count."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which earlier images the node takes depth and motion from."""
 
 from __future__ import annotations

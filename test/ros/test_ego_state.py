@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Odometry, tf and plans that contradict each other or leave something out: the right camera path, or the reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any message that DDS can deliver is read, or refused with a ValueError; the node lives on and forecasts the next one.
 
 `PIXEL4D_FUZZ=2000 pytest test/ros/test_fuzz.py` tries that many examples per test in place of a few.

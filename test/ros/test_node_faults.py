@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failing parts and time that jumps back: said once, the node goes on, and what comes next is forecast."""
 
 from __future__ import annotations

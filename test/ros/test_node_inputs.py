@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node over DDS with inputs that robots really send: late, early, latched, unstamped, of another frame."""
 
 from __future__ import annotations

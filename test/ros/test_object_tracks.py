@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects through time in the node: their ids last from image to image, and their velocities become steadier."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outputs for planners and eyes over DDS: markers, occupancy, uncertainty, depth and jpeg, each only where wanted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trajectories of every message type: read into the same plan, wherever their frame lies; refused with the reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replay and record as two processes over real DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What commands that are no nodes share: spinning on a thread that ends cleanly, and waiting that the user can end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The listener of /tf and /tf_static with the real tf2_msgs, where an installation has it."""
 
 from __future__ import annotations

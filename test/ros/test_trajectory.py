@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trajectories, odometry and tf become the camera's path; what cannot be followed falls back and says why."""
 
 from __future__ import annotations

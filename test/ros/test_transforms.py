@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where frames are at a time: pose buffers, odometry, and tf2 or what stands in for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A drive for tests of trajectories: a vehicle on an arc, its odometry and its planned path as messages."""
 
 from __future__ import annotations

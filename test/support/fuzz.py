@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hypothesis strategies of the messages that the node subscribes to: any values that their types can hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d record OUT.mcap`: write what is published to an MCAP log, topics as they appear."""
 
 from __future__ import annotations

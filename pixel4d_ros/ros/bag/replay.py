@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d replay LOG`: publish a log's messages over DDS in real time, with /clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pixel4d benchmark --node`: the real node in a process of its own, fed like by a camera, and timed from outside."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What it costs to publish a forecast, beside computing it: messages built, serialised, sent to another process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's service ~/forecast_trajectories as a planner meets it, timed from the request to its answer.
 
 One request after another, and no images meanwhile. The node has just forecast the image that it answers from, so its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for something while a program is measured."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS messages <-> arrays, no logic.
 
 Pixels are decoded in logs/images.py, for messages from a log as for those of the node. All readers raise ValueError

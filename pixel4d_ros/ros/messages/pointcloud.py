@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DynamicGaussians -> sensor_msgs/PointCloud2 with the field names of 3DGS PLY files, plus the motion."""
 
 from __future__ import annotations
