@@ -13,7 +13,7 @@ from support.paths import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "research"))
 import draw_runs
 
-TABLE = REPOSITORY / "docs" / "training_runs.csv"
+TABLE = REPOSITORY / "docs" / "lab" / "training_runs.csv"
 
 
 def test_the_picture_shows_every_run(tmp_path: Path) -> None:

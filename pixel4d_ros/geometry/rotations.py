@@ -110,7 +110,7 @@ def xyzw_from_matrix(R: ArrayLike) -> FloatArray:
     R = np.asarray(R, np.float64)
     if not R.size:
         return np.zeros((*R.shape[:-2], 4))
-    return np.asarray(Rotation.from_matrix(R.reshape(-1, 3, 3)).as_quat()).reshape(*R.shape[:-2], 4)
+    return np.asarray(Rotation.from_matrix(R.reshape(-1, 3, 3)).as_quat(canonical=True)).reshape(*R.shape[:-2], 4)
 
 
 def rigid_inverse(T: ArrayLike) -> FloatArray:

@@ -117,7 +117,8 @@ def given(
             client.spin_for(0.1)
             client.depth.publish(depth)
         client.spin_for(1.0)
-    return recording.given[-1]
+    # Of an image that was sent again, the prediction that depth from motion starts with may come last.
+    return next((g for g in reversed(recording.given) if g["depth"] is not None), recording.given[-1])
 
 
 def test_without_depth_nothing_is_passed(world, moment):
@@ -144,7 +145,7 @@ def test_depth_of_another_time_is_not_used_and_a_late_one_is_waited_for(world, m
 
 def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_some(world, moment):
     client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
-    clip = street_clip(900_002, 3, size=(WIDTH, HEIGHT))
+    clip = street_clip(900_003, 3, size=(WIDTH, HEIGHT))
     speed = float(np.linalg.norm(clip.poses[2][:3, 3] - clip.poses[0][:3, 3])) / 0.2
     assert set_parameter(client, "depth.from_motion", wanted).successful
     try:
@@ -164,7 +165,7 @@ def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_som
 
 def test_where_it_is_wanted_an_earlier_image_is_given_with_the_way_since(world, moment):
     client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
-    clip = street_clip(900_002, 3, size=(WIDTH, HEIGHT))
+    clip = street_clip(900_003, 3, size=(WIDTH, HEIGHT))
     assert client.values()["moving objects"] == "by the image alone"
     assert set_parameter(client, "motion.from_flow", wanted).successful
     try:

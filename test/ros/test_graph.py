@@ -68,18 +68,18 @@ def test_the_policy_names_every_topic_and_service(client):
     assert client.get_client_names_and_types_by_node(NODE, "/") == []  # it calls nobody
 
 
-def first_column(heading: str) -> set[str]:
-    """Names in backticks in the first column of the README's table with this heading, ~ and relative names resolved."""
-    table = (REPOSITORY / "README.md").read_text().split(f"| {heading} | type |")[1].split("\n\n")[0]
-    listed = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+def first_column(section: str) -> set[str]:
+    """Names in backticks in the first column of this section's table in docs/ros.md, in full."""
+    table = (REPOSITORY / "docs/ros.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     return {name.replace("~", f"/{NODE}") if name[0] in "~/" else f"/{name}" for name in listed}
 
 
-def test_readme_tables_name_every_topic_and_service(client):
+def test_the_documented_tables_name_every_topic(client):
     common = {"/rosout", "/parameter_events", f"/{NODE}/transition_event"}
-    assert first_column("publication") == (names(client, "publisher") | SPLATS) - common
-    assert first_column("subscription") == names(client, "subscriber") - TF - {"/clock"}
-    assert first_column("service") == {s for s in names(client, "service") if "forecast_trajectories" in s}
+    assert first_column("Publications") == (names(client, "publisher") | SPLATS) - common
+    assert first_column("Subscriptions") == names(client, "subscriber") - TF - {"/clock"}
 
 
 def test_rviz_shows_topics_that_there_are(client):

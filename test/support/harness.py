@@ -266,8 +266,9 @@ def text(value: str) -> ParameterValue:
 
 
 def calibration(seconds: float, width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> CameraInfo:
-    """The CameraInfo of the pictures; changes replace fields."""
-    info = CameraInfo(width=width, height=height, k=K)
+    """The CameraInfo of the pictures, with the principal point in their middle; changes replace fields."""
+    k = [*K[:2], (width - 1) / 2, *K[3:5], (height - 1) / 2, *K[6:]]
+    info = CameraInfo(width=width, height=height, k=k)
     info.header.frame_id, info.header.stamp = "camera", stamp(seconds)
     for name, value in changes.items():
         setattr(info, name, value)
