@@ -116,7 +116,11 @@ class InputWatch:
 
 
 def published(node: Any) -> dict[str, list[str]]:
-    """Topics that somebody else than this node publishes, with their types."""
+    """Topics that somebody else than this node publishes, with the types of their publishers.
+
+    rclpy's get_topic_names_and_types names the types of subscriptions as well, this node's own among them.
+    """
     own = node.get_fully_qualified_name() + "/"
-    topics = node.get_topic_names_and_types()
-    return {name: types for name, types in topics if not name.startswith(own) and node.count_publishers(name)}
+    topics = [name for name, _ in node.get_topic_names_and_types() if not name.startswith(own)]
+    types = {name: sorted({p.topic_type for p in node.get_publishers_info_by_topic(name)}) for name in topics}
+    return {name: kinds for name, kinds in types.items() if kinds}
