@@ -42,9 +42,10 @@ class Recording:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
-    def predict(self, rgb, K, num_samples=1, seed=0, depth=None, speed=None, reference=None):
-        self.given.append({"rgb": rgb, "K": K, "depth": depth, "reference": reference})
-        return self.real.predict(rgb, K, num_samples, seed)
+    def predict(self, rgb, K, num_samples=None, seed=0, depth=None, speed=None, reference=None):
+        if num_samples is not None:  # else the prediction that depth from motion starts with
+            self.given.append({"rgb": rgb, "K": K, "depth": depth, "reference": reference})
+        return self.real.predict(rgb, K, num_samples or 1, seed)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,8 @@ def given(
     client.info.publish(calibration(seconds, **info))
     client.settle()
     # Best effort: a message may be lost. On a slow machine an earlier image's forecast may still be on its way.
+    recording.given.clear()
     while all(m.header.stamp != stamp(seconds) for m in client.got["forecast/image"]):
-        recording.given.clear()
         if depth is not None and not late:
             client.depth.publish(depth)
             client.settle()
@@ -117,8 +118,7 @@ def given(
             client.spin_for(0.1)
             client.depth.publish(depth)
         client.spin_for(1.0)
-    # Of an image that was sent again, the prediction that depth from motion starts with may come last.
-    return next((g for g in reversed(recording.given) if g["depth"] is not None), recording.given[-1])
+    return recording.given[-1]
 
 
 def test_without_depth_nothing_is_passed(world, moment):
