@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 FloatArray = NDArray[np.float64]
+FARTHEST_M = 1e9  # of a pose from its frame's origin: coordinates of the Earth and of simulators stay far below
 UNIT_TOLERANCE = 0.1  # how far the length of a message's quaternion may be from 1
 
 
@@ -88,7 +89,8 @@ def rigid(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
 def rigid_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
     """Rigid transforms (..., 4, 4) of quaternions (..., 4) in the order x, y, z, w and translations (..., 3).
 
-    Raises ValueError where a number is not finite or a quaternion is not near unit length.
+    Raises ValueError where a number is not finite, a translation is over FARTHEST_M or a quaternion is not near unit
+    length.
     """
     q, p = np.asarray(rotations, np.float64), np.asarray(translations, np.float64)
     if not q.size:
@@ -96,6 +98,8 @@ def rigid_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray
     norms = np.linalg.norm(q, axis=-1)
     if not (np.isfinite(norms).all() and np.isfinite(p).all()):
         raise ValueError("pose contains NaN or Inf")
+    if (abs(p) > FARTHEST_M).any():
+        raise ValueError(f"pose lies {abs(p).max():.3g} m from its frame's origin: positions must be in metres")
     if (abs(norms - 1) > UNIT_TOLERANCE).any():
         worst = norms.flat[abs(norms - 1).argmax()]
         raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")

@@ -21,6 +21,7 @@ LINEAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.2  # m/s
 YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and about other axes, where bumps are seen
 # A part that is exactly zero is often not filled at all, which a closer look finds.
 LINEAR_ZERO, ANGULAR_ZERO = 0.1, 0.03  # m/s, rad/s
+FASTEST, FASTEST_TURN = 1e3, 1e2  # m/s and rad/s: no robot moves faster, and numbers stay far from overflow
 DISAGREEMENT = (
     "odometry's twist contradicts its poses, whose difference is used: twist must be in child_frame_id, with both its "
     "linear and angular part filled"
@@ -60,13 +61,19 @@ class OdometryTrack:
     def add(self, message: Odometry, now_ns: int | None = None) -> None:
         """Take one message; poses are forgotten when stamps go back by RESTART_S or more.
 
-        Raises ValueError when pose or twist are not finite, StampError when the stamp lies after now_ns or goes back.
+        Raises ValueError when pose or twist are not finite or far too large, StampError when the stamp lies after
+        now_ns or goes back.
         """
         pose = read_pose(message.pose.pose)
         twist = message.twist.twist
         linear, angular = ([getattr(v, axis) for axis in "xyz"] for v in (twist.linear, twist.angular))
         if not np.isfinite(linear + angular).all():
             raise ValueError("odometry twist contains NaN or Inf")
+        if max(map(abs, linear)) > FASTEST or max(map(abs, angular)) > FASTEST_TURN:
+            raise ValueError(
+                f"odometry twist (linear {linear}, angular {angular}) is faster than any robot: it must be in "
+                "m/s and rad/s"
+            )
         stamp_ns = nanoseconds(message.header.stamp)
         check_not_future(stamp_ns, now_ns, "odometry")
         frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)

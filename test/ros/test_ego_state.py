@@ -200,6 +200,24 @@ def test_odometry_from_the_future_is_dropped_with_the_reason():
     assert np.allclose(track.pose(T0 + SECOND // 10, 0.5), drive([0.1])[0])
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("linear", 8e3, r"twist \(linear .* is faster than any robot: it must be in m/s and rad/s"),
+        ("angular", 1.3e155, r"twist \(linear .* is faster than any robot"),
+        ("position", 1e12, r"pose lies 1e\+12 m from its frame's origin: positions must be in metres"),
+    ],
+)
+def test_odometry_in_other_units_is_refused_and_the_next_message_taken(field, value, says):
+    message, track = odometry_message(0.0), OdometryTrack()
+    holder = message.pose.pose.position if field == "position" else getattr(message.twist.twist, field)
+    holder.x = value
+    with pytest.raises(ValueError, match=says):
+        track.add(message, T0)
+    track.add(odometry_message(0.1), T0)
+    assert np.allclose(track.pose(T0 + SECOND // 10, 0.5), drive([0.1])[0])
+
+
 def test_a_message_of_the_round_before_does_not_switch_odometry_off():
     """A log played again: the last message of a round arrives after the first of the next."""
     track = OdometryTrack()
