@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that commands write: checked before the work begins, written beside their place and moved there when whole."""
+"""Output files of commands: checked before the work begins and replaced only when complete. Files of the package."""
 
 from __future__ import annotations
 
@@ -75,3 +75,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as `replacing` does."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def resource_folders(folder: str) -> list[Path]:
+    """Where a folder of the package may lie: in the source tree, the pip package, or the ROS installation."""
+    package = Path(__file__).resolve().parent
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    installed = [Path(prefix) / "share" / "pixel4d_ros" / folder for prefix in prefixes if prefix]
+    return [package.parent / folder, package / folder, *installed]
+
+
+def find_resource(folder: str, name: str) -> Path | None:
+    """The file of that name; None where it was not installed."""
+    return next((place / name for place in resource_folders(folder) if (place / name).is_file()), None)

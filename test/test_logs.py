@@ -219,7 +219,6 @@ def test_streams_of_the_sample(tmp_path: Path) -> None:
         streams = pick_streams(log)
     assert streams.image.name == "/camera/left/image_raw/compressed"
     assert streams.compressed
-    assert streams.image_base == IMAGE
     assert streams.camera_info
     assert streams.camera_info.name == "/camera/left/camera_info"
     assert streams.depth

@@ -13,7 +13,7 @@ import pytest
 from pixel4d_ros.datasets.depth_images import read_depth_folder
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.open import open_clips, recognise
-from pixel4d_ros.datasets.posed_video import read_points, read_posed_video
+from pixel4d_ros.datasets.posed_video import read_posed_video
 
 COUNT, WIDTH, HEIGHT = 5, 64, 48
 K = [[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]
@@ -38,7 +38,6 @@ def write_posed_video(folder: Path, **changes: object) -> Path:
     write_video(folder / "right.mp4", 10)
     for i in range(COUNT - 1):  # the last has none
         cv2.imwrite(str(folder / "depth" / f"{i:04d}.png"), np.full((HEIGHT, WIDTH), 1000 * (i + 1), np.uint16))
-    np.savez(folder / "points.npz", xyz=np.ones((7, 3), np.float32))
     poses = np.tile(np.eye(4), (COUNT, 1, 1))
     poses[:, 0, 3] = np.arange(COUNT)
     beside = np.eye(4)
@@ -46,7 +45,7 @@ def write_posed_video(folder: Path, **changes: object) -> Path:
     about = {
         "name": "alley", "kind": "street", "width": WIDTH, "height": HEIGHT, "K": K, "metric": True,
         "times": [0.1 * i for i in range(COUNT)], "T_world_camera": poses.tolist(), "depth": "depth",
-        "stereo": {"video": "right.mp4", "T_left_right": beside.tolist()}, "points": "points.npz",
+        "stereo": {"video": "right.mp4", "T_left_right": beside.tolist()},
     }  # fmt: skip
     (folder / "clip.json").write_text(json.dumps({**about, **changes}))
     return folder
@@ -61,8 +60,6 @@ def test_a_posed_video_becomes_a_clip(tmp_path: Path) -> None:
     assert clip.depth is not None and clip.depth[1].max() == 2 and clip.depth[COUNT - 1].max() == 0
     assert clip.stereo is not None
     assert clip.stereo.poses[2, 0, 3] == 2.5 and abs(int(clip.stereo.images[2].mean()) - grey_level(2) - 10) < 5
-    points = read_points(folder)
-    assert points is not None and points.shape == (7, 3)
 
 
 def test_a_folder_of_posed_videos_opens_in_order_of_names(tmp_path: Path) -> None:

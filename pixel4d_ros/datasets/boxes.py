@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled 3D boxes of the things in an image, and the pixels they cover."""
+"""Labelled 3D boxes of the objects in an image, the pixels they cover, and which of them move."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 
+MOVED = 1.0  # metres on the ground: label noise and pose drift move a parked car by some decimetres
 NEAR = 0.05  # metres: what lies nearer than this plane, or behind the camera, is cut off before it is projected
 _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1])
@@ -63,3 +64,8 @@ def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.boo
         inside &= turn * (dx * (v - y) - dy * (u - x)) >= 0
     mask[low[1] : high[1], low[0] : high[0]] = inside
     return mask
+
+
+def is_moving(positions: FloatArray) -> bool:
+    """Whether positions (N, 3) of one object in the world (z up), metres, span more than MOVED on the ground."""
+    return bool(np.linalg.norm(np.ptp(positions[:, :2], axis=0)) > MOVED)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.datasets.boxes import Box
-from pixel4d_ros.datasets.moving import is_moving
+from pixel4d_ros.datasets.boxes import Box, is_moving
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams

@@ -9,9 +9,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from pixel4d_ros.datasets.boxes import Box, box_corners
+from pixel4d_ros.datasets.boxes import Box, box_corners, is_moving
 from pixel4d_ros.datasets.image_files import DatasetError
-from pixel4d_ros.datasets.moving import is_moving
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
 

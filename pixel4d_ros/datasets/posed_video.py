@@ -18,7 +18,7 @@ from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.geometry.rotations import FloatArray
 
-VIDEO, DESCRIPTION, POINTS = "frames.mp4", "clip.json", "points.npz"
+VIDEO, DESCRIPTION = "frames.mp4", "clip.json"
 KINDS = ("street", "indoor", "outdoor")
 
 
@@ -69,18 +69,6 @@ def _stereo(
     T_left_right = np.array(about["stereo"]["T_left_right"], np.float64).reshape(4, 4)
     images = video_frames(folder / about["stereo"]["video"], (int(about["width"]), int(about["height"])), len(poses))
     return Clip(f"{name}_right", images, K, poses @ T_left_right, times)
-
-
-def read_points(folder: Path) -> NDArray[np.float32] | None:
-    """Sparse points (N, 3) of structure from motion in the clip's world; None where there are none."""
-    path = folder / POINTS
-    if not path.is_file():
-        return None
-    try:
-        points: NDArray[np.float32] = np.load(path)["xyz"].astype(np.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{path} is damaged or has no array xyz ({error})") from error
-    return points
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera, check_poses
-from pixel4d_ros.datasets.boxes import Box, box_corners
+from pixel4d_ros.datasets.boxes import Box, box_corners, is_moving
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.lidar import project_depth
-from pixel4d_ros.datasets.moving import is_moving
 from pixel4d_ros.geometry.camera_info import image_camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.logs.transforms import FORWARD_OPTICAL

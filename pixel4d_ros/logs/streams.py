@@ -39,11 +39,6 @@ class Streams:
         """Whether the images are sensor_msgs/CompressedImage."""
         return self.image.type == COMPRESSED_IMAGE
 
-    @property
-    def image_base(self) -> str:
-        """The image topic without its transport: what a node with image_transport is remapped to."""
-        return base_name(self.image.name)
-
 
 def pick_streams(log: LogReader, camera: str | None = None) -> Streams:
     """The streams of a log. Of several cameras the most plausible: with a CameraInfo, left or front, the first by name.

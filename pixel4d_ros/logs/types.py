@@ -39,18 +39,18 @@ def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typest
     A log's own definition goes before Jazzy's, because its bytes were written with it. Definitions that cannot be
     parsed are left out: their types stay unknown unless Jazzy has them. Raises ValueError for one that lacks a field.
     """
-    own = {}
-    for name, definition in definitions:
-        try:
-            own.update(parse_definition(name, definition))
-        except TypesysError:
-            continue
+    own = _parsed(definitions)
     for name in set(USED) & set(own):
         missing = {field for field, _ in jazzy_types().fielddefs[name][1]} - {field for field, _ in own[name][1]}
         if missing:
             raise ValueError(f"its definition of {name} lacks {', '.join(sorted(missing))}")
+    return store_of({**jazzy_types().fielddefs, **own})
+
+
+def store_of(fields: dict[str, Any]) -> Typestore:
+    """A store of the types with these parsed fields."""
     store = get_typestore(Stores.EMPTY)
-    store.register({**jazzy_types().fielddefs, **own})
+    store.register(fields)
     return store
 
 
@@ -69,19 +69,20 @@ def parse_definition(name: str, definition: MessageDefinition) -> dict[str, Any]
 def ros2_types(ros1: Typestore) -> Typestore:
     """The store that messages of a rosbag1 are converted to: Jazzy's types, and the bag's own where Jazzy has none."""
     jazzy = jazzy_types().fielddefs
-    store = get_typestore(Stores.EMPTY)
-    store.register({**{name: fields for name, fields in ros1.fielddefs.items() if name not in jazzy}, **jazzy})
-    return store
+    return store_of({**ros1.fielddefs, **jazzy})
 
 
 def ros1_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
     """The types of a rosbag1, which always brings its definitions along."""
-    store = get_typestore(Stores.EMPTY)
+    return store_of(_parsed(definitions))
+
+
+def _parsed(definitions: Iterable[tuple[str, MessageDefinition]]) -> dict[str, Any]:
+    """The fields of all types whose definitions can be parsed."""
     own = {}
     for name, definition in definitions:
         try:
             own.update(parse_definition(name, definition))
         except TypesysError:
             continue
-    store.register(own)
-    return store
+    return own

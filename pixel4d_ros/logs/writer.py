@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
 from pixel4d_ros.logs.reader import LogError
-from pixel4d_ros.logs.types import jazzy_types
+from pixel4d_ros.logs.types import jazzy_types, store_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -143,12 +143,9 @@ def _types_of(name: str, definition: str | None) -> Typestore:
             raise LogError(f"message type {name} is unknown: pass its definition (the text of its .msg file)")
         return jazzy_types()
     try:
-        own = get_types_from_msg(definition, name)
-        store = get_typestore(Stores.EMPTY)
-        store.register(own)
+        return store_of(get_types_from_msg(definition, name))
     except TypesysError as error:
         raise LogError(f"the definition of {name} cannot be parsed: {error}") from error
-    return store
 
 
 def _quality(transient_local: bool) -> Qos:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixel4d_ros.errors import WeightsError
-from pixel4d_ros.package_resources import find_resource, resource_folders
+from pixel4d_ros.files import find_resource, resource_folders
 from pixel4d_ros.predictor.network import Network
 
 FORMAT = "pixel4d_network_3"

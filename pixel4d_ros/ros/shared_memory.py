@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pixel4d_ros.package_resources import find_resource
+from pixel4d_ros.files import find_resource
 
 PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"  # read by Fast DDS when rclpy starts
 OWN_SETTINGS = (PROFILES, "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
