@@ -21,8 +21,7 @@ from pixel4d_ros.geometry.rotations import (
     quaternion_multiply,
     quaternion_rotate,
 )
-
-SH_C0 = 0.28209479177387814  # zeroth spherical harmonic: 3DGS files store (color - 0.5) / SH_C0
+from pixel4d_ros.outputs.ply import StoredGaussians, write_ply
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,18 @@ class DynamicGaussians:
         count = torch.zeros_like(self.centroids[:, :1]).index_add(0, ids, torch.ones_like(own[:, :1]))
         return total / count.clamp(min=1)
 
+    def view_camera(self, K: ArrayLike | None = None, size: tuple[int, int] | None = None) -> Camera:
+        """The source camera with K (3, 3) and size (width, height) replaced where given; size alone resamples its view.
+
+        Raises ValueError when the scene has no source camera and K or size is missing.
+        """
+        if self.camera is None:
+            if K is None or size is None:
+                raise ValueError("this scene does not know its source camera: give K and size")
+            return Camera(np.asarray(K), *size)
+        width, height = size or (self.camera.width, self.camera.height)
+        return self.camera.resized(width, height) if K is None else Camera(np.asarray(K), width, height)
+
     def pixels(self, camera: Camera) -> Tensor:
         """Pixel (N,), counted row by row, in which a camera at the source sees each observed Gaussian; -1 for none."""
         x, y, z = self.means.unbind(1)
@@ -224,24 +235,8 @@ class DynamicGaussians:
             raise ValueError(f"{path} is not a scene written by DynamicGaussians.save: {error}") from error
 
     def save_ply(self, path: str | Path) -> None:
-        """Write the usual 3DGS PLY for splat viewers.
-
-        Binary little endian; log scales, logit opacities, colours as f_dc.
-        """
-        names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-        names += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-        columns = (
-            self.means,
-            torch.zeros_like(self.means),
-            (self.colors - 0.5) / SH_C0,
-            torch.logit(self.opacities, eps=1e-6)[:, None],
-            self.scales.clamp(min=1e-9).log(),
-            self.quaternions,
-        )
-        data = torch.cat([c.detach().float().cpu() for c in columns], 1).numpy().astype("<f4")
-        header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(self)}"]
-        header += [f"property float {name}" for name in names] + ["end_header", ""]
-        Path(path).write_bytes("\n".join(header).encode() + data.tobytes())
+        """Write the usual 3DGS PLY for splat viewers, of the scene at its own time."""
+        write_ply(path, StoredGaussians.of(self.means, self.quaternions, self.scales, self.opacities, self.colors))
 
 
 _WIDTHS = {

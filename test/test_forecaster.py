@@ -170,7 +170,7 @@ def test_many_views_are_rendered_in_parts(
     forecaster: Forecaster, forecast: Forecast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = forecaster.render(forecast.scene, AHEAD.at(TIMES), TIMES)
-    monkeypatch.setattr("pixel4d_ros.forecaster.VIEWS_PER_CALL", 2)
+    monkeypatch.setattr("pixel4d_ros.rendering.host_rendering.VIEWS_PER_CALL", 2)
     np.testing.assert_array_equal(forecaster.render(forecast.scene, AHEAD.at(TIMES), TIMES), whole)
     np.testing.assert_array_equal(whole, forecast.frames[0])
 
@@ -266,7 +266,9 @@ def test_cuda_is_not_there() -> None:
     assert Forecaster.load(device="auto").device.type == "cpu"
 
 
-@pytest.mark.parametrize("place", ["pixel4d_ros.predictor.predictor.visible_layer", "pixel4d_ros.forecaster.render"])
+@pytest.mark.parametrize(
+    "place", ["pixel4d_ros.predictor.predictor.visible_layer", "pixel4d_ros.rendering.host_rendering.render"]
+)
 def test_too_little_gpu_memory_is_reported_with_the_cure(
     forecaster: Forecaster, photo: Photo, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pixel4d_ros import Camera, DynamicGaussians
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.rendering import GaussianViews
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
-from pixel4d_ros.scene import MOTION_FIELDS, SH_C0, Motion
+from pixel4d_ros.scene import MOTION_FIELDS, Motion
 
 often = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -215,14 +216,16 @@ def test_save_ply_writes_what_splat_viewers_read(tmp_path: Path) -> None:
     scene.at(0.5).save_ply(tmp_path / "half_a_second_later.ply")
     ply = read_ply(tmp_path / "half_a_second_later.ply")
     assert list(ply) == [
-        *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
-        *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+        *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"),
+        *(f"f_rest_{i}" for i in range(45)),
+        *("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
     ]
 
     def columns(*names: str) -> FloatArray:
         return np.stack([ply[name] for name in names], -1)
 
     later = scene.at(0.5)
+    assert not any(ply[f"f_rest_{i}"].any() for i in range(45))
     np.testing.assert_allclose(columns("x", "y", "z"), later.means, rtol=1e-5)
     np.testing.assert_allclose(np.exp(columns("scale_0", "scale_1", "scale_2")), scene.scales, rtol=1e-5)
     np.testing.assert_allclose(1 / (1 + np.exp(-ply["opacity"])), scene.opacities, rtol=1e-5)

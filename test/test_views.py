@@ -14,7 +14,8 @@ from support.dataset_samples import street_photo
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.rendering import moved_scene
-from pixel4d_ros.rendering.moved_scene import MovedScene, advance, distinct_views, render, runs
+from pixel4d_ros.rendering.host_rendering import render_to_host
+from pixel4d_ros.rendering.moved_scene import advance, distinct_views, render, runs
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 
@@ -79,24 +80,17 @@ def test_room_that_is_left_among_the_moving_changes_nothing(scene: DynamicGaussi
     times, poses, instants = np.array([0.0, 0.5]), poses_at([0, 0]), np.arange(2)
     exact = advance([scene], times, exact=True)
     index = moved_scene._uncounted(scene.object_ids > 0)
-    assert index is not None and len(index) > 300 and len(exact.futures[0].index) == 300
+    assert index is not None and len(index) > 300 and len(exact.moved[0].index) == 300
     t = torch.tensor(times, dtype=torch.float32)[:, None, None]
-    roomy = replace(exact, futures=(moved_scene._moved(scene, index, t),))
+    roomy = replace(exact, moved=(moved_scene._moved(scene, index, t),))
     (one,), (other,) = (render(moved_scene, poses, instants, scene.camera) for moved_scene in (exact, roomy))
     assert torch.equal(one.frames, other.frames) and not torch.equal(one.frames[0], one.frames[1])
 
 
-def test_where_more_moves_than_there_is_room_for_it_is_counted(
-    forecaster: Forecaster, scene: DynamicGaussians, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-
-    def too_little_room(futures: list[DynamicGaussians], times: np.ndarray, exact: bool) -> MovedScene:
-        asked.append(exact)
-        moved_scene = advance(futures, times, exact)
-        return moved_scene if exact else replace(moved_scene, futures=(), complete=torch.tensor(False))
-
-    expected = forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5])
-    monkeypatch.setattr("pixel4d_ros.forecaster.advance", too_little_room)
-    np.testing.assert_array_equal(forecaster.render(scene, poses_at([0, 0]), [0.0, 0.5]), expected)
-    assert asked == [False, True]
+def test_where_more_moves_than_there_is_room_for_it_is_counted(scene: DynamicGaussians) -> None:
+    assert scene.camera is not None
+    moved = advance([scene], np.array([0.0, 0.5]))
+    too_little_room = replace(moved, moved=(), complete=torch.tensor(False))
+    found, expected = (render_to_host(m, poses_at([0, 0]), scene.camera) for m in (too_little_room, moved))
+    np.testing.assert_array_equal(found.frames, expected.frames)
+    assert not np.array_equal(found.frames[0, 0], found.frames[0, 1])

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pixel4d_ros.benchmark.source_image import SourceImage, forecast_times, straight_path
 from pixel4d_ros.benchmark.stopwatch import Stopwatch
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.forecaster import VIEWS_PER_CALL, Forecast, Forecaster
+from pixel4d_ros.forecaster import Forecast, Forecaster
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.rendering.host_rendering import VIEWS_PER_CALL
 from pixel4d_ros.rendering.moved_scene import advance, render
 from pixel4d_ros.rendering.streams import to_device, to_host
 from pixel4d_ros.two_view.object_motion import with_measured_motion

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.logs.reader import LogError, LogReader
-from pixel4d_ros.scene import SH_C0, DynamicGaussians
+from pixel4d_ros.outputs.ply import SH_C0
+from pixel4d_ros.scene import DynamicGaussians
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField.INT8 .. FLOAT64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes as SPZ files, a tenth of the PLY's size, through the optional package gsply."""
+"""Scenes as SPZ files, less than a tenth of the PLY's size, through the optional package gsply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixel4d_ros.scene import SH_C0, DynamicGaussians
+from pixel4d_ros.outputs.ply import StoredGaussians
+from pixel4d_ros.scene import DynamicGaussians
 
 # SPZ files are in OpenGL's axes (x right, y up, z backward), ours in the optical ones: half a turn about x.
 HALF_TURN = np.array([1, -1, -1], np.float32)
@@ -35,17 +36,20 @@ def save_spz(scene: DynamicGaussians, path: str | Path) -> None:
     check_spz()
     import gsply
 
-    def array(values: torch.Tensor) -> np.ndarray:
-        return np.ascontiguousarray(values.detach().float().cpu().numpy())
-
     limit = 2.0 ** (23 - FRACTION_BITS) - 1  # what is farther is in the sky
-    flipped = np.concatenate([np.ones(1, np.float32), HALF_TURN])
+    stored = StoredGaussians.of(
+        scene.means.clamp(-limit, limit),
+        torch.nn.functional.normalize(scene.quaternions, dim=-1),
+        scene.scales,
+        scene.opacities,
+        scene.colors,
+    )
     gaussians = gsply.GSData(
-        means=array(scene.means.clamp(-limit, limit)) * HALF_TURN,
-        scales=array(scene.scales.clamp(min=1e-9).log()),
-        quats=array(torch.nn.functional.normalize(scene.quaternions, dim=-1)) * flipped,
-        opacities=array(torch.logit(scene.opacities, eps=1e-6)),
-        sh0=array((scene.colors - 0.5) / SH_C0),
+        means=stored.means * HALF_TURN,
+        scales=stored.log_scales,
+        quats=stored.quaternions * np.concatenate([np.ones(1, np.float32), HALF_TURN]),
+        opacities=stored.logit_opacities,
+        sh0=stored.sh0,
         shN=np.zeros((len(scene), 0, 3), np.float32),
     )
     gsply.write_spz(path, gaussians, version=3, fractional_bits=FRACTION_BITS)

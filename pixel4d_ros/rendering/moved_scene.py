@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of a moving scene, rendered on its device: colours as bytes, depth, and how much of it was seen before."""
+"""A scene moved to given times, and its views rendered on the device: frames, depth and confidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion, moved_gaussians
 
 SEEN = 0.5  # share of a pixel's colour from Gaussians that the source image showed, above which the pixel is known
-MOVING_SHARE = 0.1  # of the Gaussians, for which there is room as long as nobody has counted those that move
+MOVING_SHARE = 0.1  # of the Gaussians: room for moving ones that are not counted
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,42 @@ class RenderedViews:
 
 @dataclass(frozen=True)
 class MovedScene:
-    """Futures of one scene, its moving Gaussians at U instants."""
+    """S sampled futures of one scene, moved to T times."""
 
-    scene: DynamicGaussians
-    futures: tuple[Moved, ...]  # of U views each; none when nothing moves
-    count: int
-    complete: Tensor  # () bool: there was room for all that moves
+    futures: tuple[DynamicGaussians, ...]  # they differ in motion only
+    times: NDArray[np.float64]  # (T,) seconds
+    moved: tuple[Moved, ...]  # per future, its moving Gaussians in T views; empty when nothing moves
+    complete: Tensor  # () bool: there was room for all Gaussians that move
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scene is."""
+        return self.futures[0].means.device
 
 
 @torch.inference_mode()
 def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exact: bool = False) -> MovedScene:
-    """Move futures of one scene, `scene.sample(k)`, to the times (U,) in seconds.
+    """Move futures of one scene, `scene.sample(k)`, to times (T,) in seconds.
 
-    Which Gaussians move is not counted unless exact, since counting waits for the device; then there is room for a
-    share of them, and `complete` tells whether that did.
+    Counting the moving Gaussians makes the host wait for the GPU. Unless exact, a GPU therefore gets room for a fixed
+    share of the Gaussians, and `complete` tells afterwards whether that was enough.
     """
-    scene = futures[0]
-    moves = scene.object_ids > 0
+    futures = tuple(futures)
+    moves = futures[0].object_ids > 0
     moving = None if exact or not moves.is_cuda else _uncounted(moves)
     if moving is None:
         moving = torch.nonzero(moves)[:, 0]
         if len(moving) == 0:
-            return MovedScene(scene, (), len(futures), moves.new_ones(()))
+            return MovedScene(futures, times, (), moves.new_ones(()))
     complete = moves.sum() <= len(moving)
     t = to_device(times.astype(np.float32), moves.device)[:, None, None]
-    return MovedScene(scene, tuple(_moved(future, moving, t) for future in futures), len(futures), complete)
+    return MovedScene(futures, times, tuple(_moved(future, moving, t) for future in futures), complete)
 
 
 def _uncounted(moves: Tensor) -> Tensor | None:
-    """Indices of as many that move as there is room for; None where torch (before 2.7) has no such operation on CUDA.
+    """Indices of moving Gaussians, padded to a fixed number; None where torch (before 2.7) cannot do so on CUDA.
 
-    Where fewer move, the last Gaussian fills the room: it stays what it is, however often it is written.
+    The padding repeats the last Gaussian, which is written unchanged however often.
     """
     try:
         return torch.nonzero_static(moves, size=max(1, int(MOVING_SHARE * len(moves))), fill_value=len(moves) - 1)[:, 0]
@@ -78,21 +83,21 @@ def render(
     camera: Camera,
     with_depth: bool = True,
 ) -> Iterator[RenderedViews]:
-    """Views from poses T_source_camera (V, 4, 4), at the moved_scene's instants (V,): all those of one future at once.
+    """Render V views from T_source_camera (V, 4, 4) at the scene's times with indices instants (V,).
 
-    The next future is rendered when it is asked for.
+    Yields all views of one future at once, and renders each future when it is asked for.
     """
     poses = check_poses(T_source_camera)
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
-    still = _still_views(moved_scene.scene, poses, camera)
-    if not moved_scene.futures:
-        yield from [_as_pictures(rasterize(still, with_depth), with_depth)] * moved_scene.count
+    still = _still_views(moved_scene.futures[0], poses, camera)
+    if not moved_scene.moved:
+        yield from [_as_pictures(rasterize(still, with_depth), with_depth)] * len(moved_scene.futures)
         return
-    index = to_device(instants, moved_scene.scene.means.device)
+    index = to_device(instants, moved_scene.device)
     futures = [
         replace(still, moved=Moved(moved.index, moved.means[index], moved.quaternions[index]))
-        for moved in moved_scene.futures
+        for moved in moved_scene.moved
     ]
     for rendering in rasterize_futures(futures, with_depth):
         yield _as_pictures(rendering, with_depth)
@@ -105,7 +110,7 @@ def color_spread(futures: Sequence[RenderedViews]) -> Tensor:
 
 def _scaled_variances(frames: Sequence[Tensor]) -> Tensor:
     """S^2 times the variance (...) over S samples of bytes (...)."""
-    # By whole numbers, sums of bytes and of their squares, which float32 holds: torch's own takes five times as long.
+    # Sums of bytes and of their squares are whole numbers that float32 holds. torch.var takes five times as long.
     if triton_kernels.is_available(frames[0].device):
         return triton_kernels.operations.scaled_variances(torch.stack(tuple(frames)))
     count, total, squares = len(frames), *torch.zeros(2, device=frames[0].device)
@@ -115,9 +120,9 @@ def _scaled_variances(frames: Sequence[Tensor]) -> Tensor:
 
 
 def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of V views (poses and instants) to render, since paths that start alike share some; and what each shows.
+    """Find the U distinct ones of V views (poses and instants); camera paths that start alike share views.
 
-    Indices into the views (U,), ascending, and indices into those (V,).
+    Returns ascending indices (U,) of the distinct views, and for each view the index (V,) of its equal among those.
     """
     if len(np.unique(instants)) == len(instants):  # one path: no need to compare poses
         return np.arange(len(poses)), np.arange(len(poses))
@@ -128,7 +133,7 @@ def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDAr
 
 
 def runs(source: NDArray[np.int64], start: int, count: int) -> Iterator[tuple[int, slice]]:
-    """Where rendered views start .. start + count belong: the place of the first of several in a row, and which."""
+    """For rendered views start .. start + count, yield where consecutive ones belong: first place and slice of them."""
     places = np.nonzero((source >= start) & (source < start + count))[0]
     rows = source[places] - start
     ends = np.nonzero((np.diff(places) != 1) | (np.diff(rows) != 1))[0] + 1
@@ -138,7 +143,7 @@ def runs(source: NDArray[np.int64], start: int, count: int) -> Iterator[tuple[in
 
 
 def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: Camera) -> GaussianViews:
-    """What to draw if nothing moved; nothing is copied for it."""
+    """The views without motion, as expanded tensors: nothing is copied."""
     v, device = len(T_source_camera), scene.means.device
     observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
     features = torch.cat((scene.colors, observed[:, None]), 1)
@@ -155,7 +160,7 @@ def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: C
 
 
 def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
-    """The Gaussians at index moving (M,) where they are at t (U, 1, 1) seconds."""
+    """The Gaussians at index moving (M,), moved to t (T, 1, 1) seconds."""
     fields = [getattr(scene, name) for name in MOTION_FIELDS]
     if triton_kernels.can_use(scene.means):
         moved = triton_kernels.operations.moved_gaussians(

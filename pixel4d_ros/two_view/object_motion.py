@@ -122,6 +122,7 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
     return Fit(velocity, float(np.median(np.abs(still))), float(np.median(left)))
 
 
+@torch.inference_mode()
 def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earlier: ReferenceView) -> DynamicGaussians:
     """A scene predicted from an image (H, W, 3), with the motion that an earlier one shows; static fields are shared.
 

@@ -20,9 +20,10 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
+from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.messages import conversions as c
 from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
-from pixel4d_ros.scene import SH_C0, DynamicGaussians
+from pixel4d_ros.scene import DynamicGaussians
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(3)

@@ -21,13 +21,13 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.outputs.moving_objects import MovingObject
+from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages.conversions import read_pose
 from pixel4d_ros.ros.messages.markers import motion_markers
 from pixel4d_ros.ros.messages.splats import splat_array_bytes
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.publishing import in_odometry, uncertainty_image
-from pixel4d_ros.scene import SH_C0
 from pixel4d_ros.synthetic import street_clip
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

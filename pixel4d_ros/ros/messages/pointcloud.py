@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
+from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.compat import create_cloud
-from pixel4d_ros.scene import SH_C0, DynamicGaussians
+from pixel4d_ros.scene import DynamicGaussians
 
 # Values are activated: opacity 0..1, scale in metres, rot w x y z; f_dc as in a PLY file: (colour - 0.5) / SH_C0.
 FIELD_NAMES = (

@@ -14,7 +14,8 @@ import numpy as np
 from std_msgs.msg import Header
 
 from pixel4d_ros.geometry.rotations import quaternion_to_matrix
-from pixel4d_ros.scene import SH_C0, DynamicGaussians
+from pixel4d_ros.outputs.ply import SH_C0
+from pixel4d_ros.scene import DynamicGaussians
 
 LEAST_OPACITY = 0.4  # its shader leaves out what is less opaque
 _CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
