@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rotations import (
+from pixel4d_ros.geometry.quaternions import (
     axis_angle_to_quaternion,
     matrix_to_quaternion,
     quaternion_multiply,

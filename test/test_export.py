@@ -14,7 +14,7 @@ import torch
 from test_scene import random_scene
 
 from pixel4d_ros.cli import main
-from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.outputs.spz import save_spz
 from pixel4d_ros.scene import DynamicGaussians

@@ -13,7 +13,7 @@ import torch
 from test_tiles import SIZE, random_splats
 from torch.nn import functional as F
 
-from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.lifting import surface_gaussians
 from pixel4d_ros.rendering import Rendering, gsplat_rasterizer, moved_scene, triton_kernels

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,13 @@ def test_every_shared_log_is_understood(split):
     for log in logs:
         found = from_bag(log)
         assert {"image_topic", "camera_info_topic", "odometry_topic", "base_frame", "mounting_rotation"} <= set(found)
+
+
+def test_a_launch_reads_its_bag_without_torch(tmp_path):
+    """Importing torch takes seconds, in which nothing would be started."""
+    log = write_mcap(tmp_path / "a.mcap", entries(compressed=True, path=True))
+    code = (
+        "import sys; from pixel4d_ros.ros.launch_arguments import from_bag; "
+        f"assert from_bag({str(log)!r})['base_frame'] == 'base_link'; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

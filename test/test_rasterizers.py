@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixel4d_ros.geometry.rotations import FloatArray, axis_angle_to_quaternion, quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import axis_angle_to_quaternion, quaternion_to_matrix
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.rendering import GaussianViews, Moved, rasterize, rasterize_futures
 from pixel4d_ros.rendering.numba_rasterizer import rasterize_numba
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch

@@ -13,17 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.geometry.rotations import (
+from pixel4d_ros.geometry.quaternions import (
     axis_angle_to_quaternion,
     matrix_to_quaternion,
     quaternion_multiply,
     quaternion_rotate,
     quaternion_to_matrix,
-    rigid,
-    rigid_inverse,
-    rotation_matrix,
-    rotation_vector,
 )
+from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix, rotation_vector
 
 often = settings(max_examples=40, deadline=None)
 component = st.floats(-3.1, 3.1).map(lambda x: 0.0 if abs(x) < 1e-9 else x)

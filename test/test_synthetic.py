@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pixel4d_ros.cli import main
-from pixel4d_ros.geometry.rotations import axis_angle_to_quaternion, quaternion_rotate
+from pixel4d_ros.geometry.quaternions import axis_angle_to_quaternion, quaternion_rotate
 from pixel4d_ros.synthetic import RenderedViews, sample_views, street_clip, write_street_log
 from pixel4d_ros.synthetic.camera_effects import apply_camera
 from pixel4d_ros.synthetic.materials import Material

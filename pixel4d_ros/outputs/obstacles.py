@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixel4d_ros.geometry.rotations import FloatArray, quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.ground import Ground, to_frame
 from pixel4d_ros.scene import DynamicGaussians
 

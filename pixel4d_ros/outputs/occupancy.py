@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.geometry.rotations import FloatArray, quaternion_to_matrix, rigid_inverse
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.outputs.ground import Ground, estimate_ground, to_frame
 from pixel4d_ros.outputs.obstacles import MIN_OPACITY, OBSERVED, Obstacles, find_obstacles
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians

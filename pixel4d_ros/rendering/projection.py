@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.rendering.types import EPS2D
 
 

@@ -7,7 +7,7 @@ with one clear sentence.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,9 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray, xyzw_from_matrix
 from pixel4d_ros.geometry.rotations import rigid_from_xyzw as rigid_from_xyzw
 from pixel4d_ros.logs.images import RgbImage
-from pixel4d_ros.outputs.occupancy import OccupancyMap
+
+if TYPE_CHECKING:  # with it comes torch, for which replay would wait seconds
+    from pixel4d_ros.outputs.occupancy import OccupancyMap
 
 
 def camera_info_message(camera: Camera, header: Header) -> CameraInfo:

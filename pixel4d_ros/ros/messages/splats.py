@@ -13,7 +13,7 @@ from importlib import import_module
 import numpy as np
 from std_msgs.msg import Header
 
-from pixel4d_ros.geometry.rotations import quaternion_to_matrix
+from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.scene import DynamicGaussians
 
