@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that some installations lack: sensor_msgs_py, which is not on PyPI, and the package's own built messages."""
+"""What only some installations have: helpers of ROS distributions, and the package's own built messages.
+
+sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, the functions needed of them are defined
+here, the second with transforms3d, on which tf_transformations itself is built.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -16,7 +20,7 @@ try:
 except ImportError:
 
     def create_cloud(header: Header, fields: list[PointField], points: NDArray[Any]) -> PointCloud2:
-        """An unordered cloud of a structured array (N,) with the 4-byte fields that `fields` describes."""
+        """An unordered cloud of a structured array (N,) whose fields are 4 bytes each, as `fields` says."""
         message = PointCloud2(
             header=header,
             height=1,
@@ -27,12 +31,23 @@ except ImportError:
             point_step=points.itemsize,
             row_step=points.nbytes,
         )
-        # frombytes: an assignment takes hundreds of times longer.
+        # frombytes, as assigning takes hundreds of times longer.
         message.data.frombytes(np.ascontiguousarray(points).data.cast("B"))
         return message
 
 
-__all__ = ["create_cloud", "interface"]
+try:
+    from tf_transformations import euler_from_quaternion
+except ImportError:
+    from transforms3d.euler import quat2euler
+
+    def euler_from_quaternion(quaternion: ArrayLike) -> tuple[float, float, float]:
+        """Roll, pitch and yaw in radians, about fixed axes, of a quaternion (x, y, z, w)."""
+        x, y, z, w = np.asarray(quaternion, np.float64)
+        return tuple(map(float, quat2euler((w, x, y, z), axes="sxyz")))  # type: ignore[return-value]
+
+
+__all__ = ["create_cloud", "euler_from_quaternion", "interface"]
 
 
 def interface(kind: str, name: str) -> Any:

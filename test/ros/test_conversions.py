@@ -20,7 +20,11 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
+<<<<<<< ours
 from pixel4d_ros.outputs.ply import SH_C0
+=======
+from pixel4d_ros.ros.compat import euler_from_quaternion
+>>>>>>> theirs
 from pixel4d_ros.ros.messages import conversions as c
 from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
 from pixel4d_ros.scene import DynamicGaussians
@@ -279,3 +283,9 @@ def test_filling_is_fast():
     c.fill(message, frames)
     # 1 to 4 ms for 9 MB; assigning the array takes some hundred.
     assert time.perf_counter() - start < 0.05 and len(message.data) == frames.nbytes
+
+
+def test_euler_angles_of_a_quaternion_are_roll_pitch_and_yaw():
+    half = np.radians(30) / 2
+    assert np.allclose(euler_from_quaternion((0, 0, np.sin(half), np.cos(half))), (0, 0, np.radians(30)))
+    assert np.allclose(euler_from_quaternion((np.sin(half), 0, 0, np.cos(half))), (np.radians(30), 0, 0))

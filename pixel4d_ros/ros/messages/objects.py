@@ -11,12 +11,11 @@ from uuid import UUID
 
 import numpy as np
 from geometry_msgs.msg import Vector3
-from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.outputs.tracking import TrackedObject
-from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.compat import euler_from_quaternion, interface
 from pixel4d_ros.ros.messages.conversions import duration_message, pose_message, pose_messages
 
 YAW_DEVIATION = 0.2  # rad, of a box's heading
@@ -87,7 +86,7 @@ def autoware_objects(message: Any, package: ModuleType | None = None) -> Any:
         out.shape.type, out.shape.dimensions = 0, o.size  # BOUNDING_BOX
         out.kinematics.initial_pose_with_covariance = o.pose
         q, v = o.pose.pose.orientation, o.twist.twist.linear
-        yaw = float(Rotation.from_quat((q.x, q.y, q.z, q.w)).as_euler("xyz")[2])
+        yaw = euler_from_quaternion((q.x, q.y, q.z, q.w))[2]
         ahead, left = np.cos(yaw) * v.x + np.sin(yaw) * v.y, np.cos(yaw) * v.y - np.sin(yaw) * v.x
         twist = out.kinematics.initial_twist_with_covariance
         twist.twist.linear = Vector3(x=float(ahead), y=float(left), z=v.z)
