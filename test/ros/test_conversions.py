@@ -20,11 +20,8 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
-<<<<<<< ours
 from pixel4d_ros.outputs.ply import SH_C0
-=======
 from pixel4d_ros.ros.compat import euler_from_quaternion
->>>>>>> theirs
 from pixel4d_ros.ros.messages import conversions as c
 from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
 from pixel4d_ros.scene import DynamicGaussians
