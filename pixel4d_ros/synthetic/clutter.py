@@ -58,14 +58,12 @@ def _chair(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
     legs = np.tile(look["color"], (4, 1))
     add_branch(out, feet, tops, np.full(4, thin), legs, np.repeat(group, 4))
     center = (*xy, seat)
-    out.add(
-        Shape.BOX, Material.PLAIN, center=center, half=(wide, wide, 0.02), yaw=yaw, contact=0.5, group=group[0], **look
-    )
+    out.box(Material.PLAIN, center=center, half=(wide, wide, 0.02), yaw=yaw, contact=0.5, group=group[0], **look)
     if rng.uniform() < 0.75:
         style, tall = int(rng.choice([0, 2])), rng.uniform(0.17, 0.3)
         look["params"] = (rng.uniform(0.05, 0.12), rng.uniform(0.2, 0.6), style, 2 * wide - 0.05)
         back = _turned(xy, yaw, 0, wide, seat + tall)
-        out.add(Shape.BOX, Material.FENCE, center=back, half=(wide, 0.012, tall), yaw=yaw, group=group[0], **look)
+        out.box(Material.FENCE, center=back, half=(wide, 0.012, tall), yaw=yaw, group=group[0], **look)
 
 
 def _floor_lamp(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
@@ -75,15 +73,14 @@ def _floor_lamp(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> Non
         out, foot, foot + np.array([0, 0, tall]), np.array([0.012]), np.full((1, 3), rng.choice([0.02, 0.5])), group
     )
     glow = np.array([1.0, 0.85, 0.6]) * rng.uniform(0.4, 2.5)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.PLAIN,
         center=(*xy, tall),
         half=(0.2, 0.2, rng.uniform(0.1, 0.2)),
         taper=(0.4, 0.4, 0.4),
         yaw=yaw,
         color=glow,
-        color2=glow * 0.8,
+        shade=0.8,
         params=(2, 0.2, 1, 0),
         group=group[0],
     )
@@ -92,16 +89,13 @@ def _floor_lamp(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> Non
 def _plant(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
     """A pot, stems and leaves."""
     group, pot, size = out.groups(1)[0], rng.uniform(0.1, 0.22), rng.uniform(0.3, 0.75)
-    out.add(
-        Shape.CYLINDER, Material.PLAIN, center=(*xy, pot), half=(pot, pot, pot), group=group, contact=0.7, **_look(rng)
-    )
+    out.cylinder(Material.PLAIN, center=(*xy, pot), half=(pot, pot, pot), group=group, contact=0.7, **_look(rng))
     stems, n = rng.normal(0, 0.3, (4, 2)) * size, 4
     start = np.tile([*xy, 2 * pot], (n, 1))
     stop = start + np.column_stack((stems, rng.uniform(0.5, 1.0, n) * size))
     green = np.array([0.05, 0.12, 0.03]) * rng.uniform(0.5, 1.8)
     add_branch(out, start, stop, np.full(n, 0.008), np.tile(green, (n, 1)), np.full(n, group))
-    out.add(
-        Shape.BALL,
+    out.ball(
         Material.FOLIAGE,
         n,
         center=stop,
@@ -122,7 +116,7 @@ def _rack(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
     look = _look(rng)
     look["params"] = (rng.uniform(0.06, 0.4), rng.uniform(0.08, 0.3), style, 2 * half[0] - 0.05)
     lean = rng.choice([0.0, rng.uniform(-0.25, 0.25)])
-    out.add(Shape.BOX, Material.FENCE, center=(*xy, half[2]), half=half, yaw=yaw, roll=lean, **look)
+    out.box(Material.FENCE, center=(*xy, half[2]), half=half, yaw=yaw, roll=lean, **look)
 
 
 def _bottles(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
@@ -153,25 +147,25 @@ def _on_wall(out: Builder, rng: Generator, half: FloatArray) -> None:
     if kind == 0:  # a mirror, of which the frame shows
         wide, tall = rng.uniform(0.2, 0.5), rng.uniform(0.25, 0.7)
         z = 0.7 * half[2] + tall
-        out.add(Shape.BOX, Material.PLAIN, center=at(0.01, z), half=(wide + 0.03, 0.015, tall + 0.03), yaw=yaw, **look)
+        out.box(Material.PLAIN, center=at(0.01, z), half=(wide + 0.03, 0.015, tall + 0.03), yaw=yaw, **look)
         look.update(color=(0.12, 0.12, 0.12), color2=(0.5, 0.48, 0.45), params=(0.8, 0.9, 1, 0.95))
-        out.add(Shape.BOX, Material.PLAIN, center=at(0.02, z), half=(wide, 0.012, tall), yaw=yaw, **look)
+        out.box(Material.PLAIN, center=at(0.02, z), half=(wide, 0.012, tall), yaw=yaw, **look)
     elif kind == 1:  # blinds
         look["params"] = (rng.uniform(0.03, 0.09), rng.uniform(0.4, 0.75), 2, 9)
         size = (rng.uniform(0.4, 0.8), 0.006, rng.uniform(0.3, 0.6))
-        out.add(Shape.BOX, Material.FENCE, center=at(0.12, 1.25 * half[2]), half=size, yaw=yaw, **look)
+        out.box(Material.FENCE, center=at(0.12, 1.25 * half[2]), half=size, yaw=yaw, **look)
     elif kind == 2:  # a radiator
         look.update(color=(0.7, 0.7, 0.68), color2=(0.5, 0.5, 0.5), params=(0.06, 0.7, 0, 9))
         size = (rng.uniform(0.3, 0.7), 0.04, rng.uniform(0.2, 0.35))
-        out.add(Shape.BOX, Material.FENCE, center=at(0.1, 0.15 + size[2]), half=size, yaw=yaw, **look)
+        out.box(Material.FENCE, center=at(0.1, 0.15 + size[2]), half=size, yaw=yaw, **look)
     elif kind == 3:  # curtains
         look["params"] = (rng.uniform(0.06, 0.16), rng.uniform(0.3, 0.9), 1, 0)
         for shift in (-0.75, 0.75):
             size = (rng.uniform(0.12, 0.3), 0.03, 0.9 * half[2])
-            out.add(Shape.BOX, Material.STRIPES, center=at(0.1, 0.98 * half[2], shift), half=size, yaw=yaw, **look)
+            out.box(Material.STRIPES, center=at(0.1, 0.98 * half[2], shift), half=size, yaw=yaw, **look)
     else:
         wide, z = rng.uniform(0.3, 0.7), rng.uniform(0.9, 1.5)
-        out.add(Shape.BOX, Material.PLAIN, center=at(0.12, z), half=(wide, 0.11, 0.012), yaw=yaw, contact=0.4, **look)
+        out.box(Material.PLAIN, center=at(0.12, z), half=(wide, 0.11, 0.012), yaw=yaw, contact=0.4, **look)
         for _ in range(int(rng.integers(2, 7))):
             size = (rng.uniform(0.015, 0.08), rng.uniform(0.015, 0.08), rng.uniform(0.03, 0.15))
             place = at(0.12, z + 0.012 + size[2], rng.uniform(-0.9, 0.9) * wide)

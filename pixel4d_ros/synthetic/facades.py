@@ -8,7 +8,6 @@ from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.world import Builder
 
 
@@ -48,20 +47,18 @@ class _Front:
         frame = self.tint if rng.uniform() < 0.6 else rng.choice([0.03, 0.5]) * np.ones(3)
         params = (wide / max(1, round(wide / rng.uniform(1.0, 2.2))) * 2, rng.choice([0.1, 0.5, 0.8]), 0, 0)
         tall = 1.3
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.SHOP,
             center=self.at(0, 0.03, tall),
             half=(wide, 0.06, tall),
             yaw=self.yaw,
             color=frame,
-            color2=frame * 0.6,
+            shade=0.6,
             params=params,
             seed=seed,
         )
         letters = rng.choice([0.02, 0.75]) * np.ones(3)
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.PRINT,
             center=self.at(0, 0.07, 2 * tall + 0.3),
             half=(wide, 0.08, 0.27),
@@ -73,8 +70,7 @@ class _Front:
         )
         if rng.uniform() < 0.4:
             color = rng.uniform(0.05, 0.6) * rng.uniform(0.2, 1.0, 3)
-            out.add(
-                Shape.BOX,
+            out.box(
                 Material.STRIPES,
                 center=self.at(0, 0.6, 2 * tall + 0.1),
                 half=(0.9 * wide, 0.55, 0.25),
@@ -86,8 +82,7 @@ class _Front:
                 seed=seed,
             )
         if rng.uniform() < 0.4:  # a sign that stands out
-            out.add(
-                Shape.BOX,
+            out.box(
                 Material.PRINT,
                 center=self.at(rng.uniform(-0.8, 0.8) * wide, 0.5, 3.4),
                 half=(0.03, 0.35, 0.3),
@@ -104,8 +99,7 @@ class _Front:
         along, wide = rng.uniform(-0.5, 0.5) * self.half[0], rng.uniform(0.8, 1.6)
         steel = rng.choice([0.02, 0.3, 0.6]) * np.ones(3)
         for z in np.arange(3.0, 2 * self.half[2] - 2.0, 3.0)[:4]:
-            out.add(
-                Shape.BOX,
+            out.box(
                 Material.PLAIN,
                 center=self.at(along, 0.5, z),
                 half=(wide, 0.5, 0.08),
@@ -114,14 +108,13 @@ class _Front:
                 color2=(0.25, 0.24, 0.23),
                 params=(3, 0.4, 1, 0),
             )
-            out.add(
-                Shape.BOX,
+            out.box(
                 Material.FENCE,
                 center=self.at(along, 0.97, z + 0.6),
                 half=(wide, 0.012, 0.52),
                 yaw=self.yaw,
                 color=steel,
-                color2=steel * 0.6,
+                shade=0.6,
                 params=(0.12, 0.18, 0, 9),
             )
 
@@ -130,13 +123,12 @@ class _Front:
         along = self.rng.choice([-1, 1]) * (self.half[0] - 0.25)
         gray = self.rng.choice([0.12, 0.35]) * np.ones(3)
         center = self.at(along, 0.07, self.half[2])
-        self.out.add(
-            Shape.CYLINDER,
+        self.out.cylinder(
             Material.PLAIN,
             center=center,
             half=(0.05, 0.05, self.half[2]),
             color=gray,
-            color2=gray * 0.7,
+            shade=0.7,
             params=(2, 0.3, 4, 0.1),
         )
 
@@ -152,8 +144,7 @@ class _Front:
             )
             center = self.at(rng.uniform(-0.8, 0.8) * self.half[0], 0.006, rng.uniform(0.9, 1.7))
             ground, ink = rng.uniform(0.2, 0.6, 3), rng.uniform(0.02, 0.8, 3)
-            self.out.add(
-                Shape.BOX,
+            self.out.box(
                 Material.PRINT,
                 center=center,
                 half=half,

@@ -11,7 +11,6 @@ from numpy.random import Generator
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan, clear
-from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.vegetation import add_branch, add_branched_trees, add_conifers
 from pixel4d_ros.synthetic.world import Builder
 
@@ -69,15 +68,14 @@ def _railing(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     share = (rng.choice([0.15, 0.22, 0.6]), 0.07, 0.14)[style]
     color = _steel(rng) if share < 0.5 else rng.uniform(0.15, 0.7) * np.array([1.0, 0.85, 0.65])
     center, heading = _at(plan, s, across, tall)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.FENCE,
         len(s),
         center=center,
         half=(0.5 * piece + 0.01, 0.012, tall),
         yaw=heading,
         color=color,
-        color2=color * 0.6,
+        shade=0.6,
         params=(pitch, share, style, 1.5),
         seed=rng.integers(1 << 20),
         group=out.groups(1)[0],
@@ -92,11 +90,11 @@ def _bollards(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None
     look: dict[str, Any] = {"color": color, "color2": color * 0.6, "params": (4, 0.3, 1, 0.1), "contact": 0.4}
     group = out.groups(n)
     radius = rng.uniform(0.04, 0.09)
-    out.add(Shape.CYLINDER, Material.PLAIN, n, center=center, half=(radius, radius, tall), group=group, **look)
+    out.cylinder(Material.PLAIN, n, center=center, half=(radius, radius, tall), group=group, **look)
     if rng.uniform() < 0.5:
         center, _ = _at(plan, s, side * (plan.half_width + 0.3), 2 * tall)
         look.update(color=rng.choice([0.6, 0.3]) * np.array([1.0, rng.choice([1.0, 0.1]), rng.choice([1.0, 0.1])]))
-        out.add(Shape.BALL, Material.PLAIN, n, center=center, half=(radius * 1.3,) * 3, group=group, **look)
+        out.ball(Material.PLAIN, n, center=center, half=(radius * 1.3,) * 3, group=group, **look)
 
 
 def _bicycles(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
@@ -111,10 +109,10 @@ def _bicycles(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None
         yaw = heading[0] + turn + rng.normal(0, 0.15)
         look: dict[str, Any] = {"color": color, "color2": color * 0.3, "yaw": yaw, "instance": instance, "group": group}
         lean = rng.uniform(-0.12, 0.12)
-        out.add(Shape.BOX, Material.BICYCLE, center=center[0], half=(0.9, 0.015, 0.52), roll=lean, **look)
+        out.box(Material.BICYCLE, center=center[0], half=(0.9, 0.015, 0.52), roll=lean, **look)
         ahead = center[0] + np.array([0.4 * np.cos(yaw), 0.4 * np.sin(yaw), 0.46])
         look.update(color=(0.02, 0.02, 0.02), color2=(0.01, 0.01, 0.01), params=(3, 0.2, 1, 0))
-        out.add(Shape.BOX, Material.PLAIN, center=ahead, half=(0.02, 0.28, 0.02), **look)
+        out.box(Material.PLAIN, center=ahead, half=(0.02, 0.28, 0.02), **look)
         s += rng.uniform(0.5, 0.9) if turn else rng.uniform(1.9, 3)
 
 
@@ -142,8 +140,7 @@ def _cables(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
         yaw = np.arctan2(way[:, 1], way[:, 0])
     dark = np.full(3, 0.02)
     params = (rng.uniform(0.008, 0.022), int(rng.integers(1, 4)), 0, 0)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.CABLES,
         len(center),
         center=center,
@@ -168,8 +165,7 @@ def _signs(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
         face = heading[0] + rng.choice([0.0, np.pi]) + rng.normal(0, 0.2)
         back = np.array([np.cos(face), np.sin(face), 0]) * -0.04
         color = (np.array([0.01, 0.05, 0.35]), np.full(3, 0.65), np.array([0.6, 0.45, 0.02]), rng.uniform(0.02, 0.6, 3))
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.PRINT,
             center=foot[0] + back + np.array([0, 0, low + tall]),
             half=(0.012, wide, tall),
@@ -210,14 +206,12 @@ def _traffic_lights(out: Builder, rng: Generator, plan: StreetPlan) -> None:
             head = arm
         center = head[0] + np.array([-0.12, 0, -0.1])
         dark: dict[str, Any] = {"color": (0.02, 0.025, 0.02), "color2": (0.01, 0.01, 0.01), "group": group[0]}
-        out.add(Shape.BOX, Material.PLAIN, center=center, half=(0.1, 0.16, 0.45), params=(3, 0.2, 1, 0), **dark)
+        out.box(Material.PLAIN, center=center, half=(0.1, 0.16, 0.45), params=(3, 0.2, 1, 0), **dark)
         shining = int(rng.integers(3))
         for k, light in enumerate(([4.0, 0.1, 0.05], [4.0, 2.0, 0.1], [0.1, 3.0, 1.2])):
             glow = np.array(light) * (1.0 if k == shining else 0.02)
             spot = center + np.array([-0.1, 0, 0.28 - 0.28 * k])
-            out.add(
-                Shape.BALL, Material.PLAIN, center=spot, half=(0.03, 0.1, 0.1), color=glow, color2=glow, group=group[0]
-            )
+            out.ball(Material.PLAIN, center=spot, half=(0.03, 0.1, 0.1), color=glow, color2=glow, group=group[0])
 
 
 def _cones_and_boxes(out: Builder, rng: Generator, plan: StreetPlan) -> None:
@@ -232,8 +226,7 @@ def _cones_and_boxes(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     cone = (rng.uniform(size=n) < 0.35)[:, None]
     tint = np.where(cone, np.array([0.6, 0.1, 0.01]), tint)
     taper = np.where(cone, 0.85, rng.choice([0.0, 0.0, 0.3], (n, 1))) * np.ones(3)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.STRIPES,
         n,
         center=center,

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.primitives import Shape
-from pixel4d_ros.synthetic.templates import place, template
+from pixel4d_ros.synthetic.templates import Template
 from pixel4d_ros.synthetic.world import Builder
 
 CLOTHES = np.array(
@@ -27,21 +27,8 @@ CLOTHES = np.array(
 SKIN = np.array([0.42, 0.25, 0.17])
 
 
-def add_person(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A pedestrian in mid stride; returns the height of the middle."""
-    rows, height = template(_make_person, int(rng.integers(150)))
-    place(out, rows, xy, yaw, object_id, height)
-    return height
-
-
-def add_cyclist(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A rider on a bicycle; returns the height of the middle."""
-    rows, height = template(_make_cyclist, int(rng.integers(100)))
-    place(out, rows, xy, yaw, object_id, height)
-    return height
-
-
 def _make_person(out: Builder, rng: Generator) -> float:
+    """A pedestrian in mid stride."""
     tall = rng.uniform(1.55, 1.9)
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     seed = int(rng.integers(1 << 20))
@@ -56,7 +43,7 @@ def _make_person(out: Builder, rng: Generator) -> float:
             center=(x, y, z * tall),
             half=np.array(half) * tall,
             color=color,
-            color2=color * 0.6,
+            shade=0.6,
             params=(6, 0.6, 1, 0),
             **common,
         )
@@ -74,11 +61,11 @@ def _make_person(out: Builder, rng: Generator) -> float:
 
 
 def _make_cyclist(out: Builder, rng: Generator) -> float:
+    """A rider on a bicycle."""
     common = {"seed": int(rng.integers(1 << 20))}
     top, trousers = CLOTHES[rng.integers(len(CLOTHES), size=2)]
     for x in (-0.52, 0.52):
-        out.add(
-            Shape.CYLINDER,
+        out.cylinder(
             Material.WHEEL,
             center=(x, 0, 0.34),
             half=(0.34, 0.34, 0.02),
@@ -110,3 +97,7 @@ def _make_cyclist(out: Builder, rng: Generator) -> float:
             **common,
         )
     return 0.9
+
+
+PERSON = Template(_make_person, 150, (0.3, 0.3))
+CYCLIST = Template(_make_cyclist, 100, (0.9, 0.35))

@@ -15,7 +15,7 @@ from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
 from pixel4d_ros.synthetic.primitives import Shape
-from pixel4d_ros.synthetic.props import add_person
+from pixel4d_ros.synthetic.props import PERSON
 from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 
 _WALL = 0.1  # metres, half the thickness
@@ -94,22 +94,21 @@ def _walls(out: Builder, rng: Generator, half: FloatArray) -> None:
             if rng.uniform() < 0.25:
                 kind, look = _finish(rng, int(rng.integers(1 << 20)))
             bright = dict(look, color=np.clip(np.asarray(look["color"]) * 1.3 + 0.12, 0, 0.85))
-            out.add(Shape.BOX, kind, center=center, half=extent, contact=0.45, **bright)
+            out.box(kind, center=center, half=extent, contact=0.45, **bright)
     kind, look = _finish(rng, int(rng.integers(1 << 20)))
     if rng.uniform() < 0.5:
         kind = Material.PLANKS
         look = {"color": _wood(rng), "color2": _wood(rng) * 0.5, "params": (0.12, 1.2, 0, 0.2), "seed": look["seed"]}
-    out.add(Shape.BOX, kind, center=(0, 0, -_WALL), half=(x + 0.2, y + 0.2, _WALL), contact=0.4, **look)
+    out.box(kind, center=(0, 0, -_WALL), half=(x + 0.2, y + 0.2, _WALL), contact=0.4, **look)
     ceiling = rng.uniform(0.4, 0.8) * np.ones(3)
     pattern = Material.TILES if rng.uniform() < 0.4 else Material.PLAIN
     numbers = (0.6, 0.015, 0, 0) if pattern == Material.TILES else (2.0, 0.25, 1, 0)
-    out.add(
-        Shape.BOX,
+    out.box(
         pattern,
         center=(0, 0, 2 * z + _WALL),
         half=(x + 0.2, y + 0.2, _WALL),
         color=ceiling,
-        color2=ceiling * 0.75,
+        shade=0.75,
         params=numbers,
         contact=0.4,
         seed=int(rng.integers(1 << 20)),
@@ -142,8 +141,7 @@ def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
                 at = side * (wall - depth)
                 center = (at, along, up) if axis == 0 else (along, at, up)
                 extent = (depth, wide, tall) if axis == 0 else (wide, depth, tall)
-                out.add(
-                    Shape.BOX,
+                out.box(
                     material,
                     center=center,
                     half=extent,
@@ -157,13 +155,12 @@ def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
             at = side * (wall - 0.015)
             board = rng.uniform(0.1, 0.7) * np.ones(3)
             center = (at, 0, 0.05) if axis == 0 else (0, at, 0.05)
-            out.add(
-                Shape.BOX,
+            out.box(
                 Material.PLAIN,
                 center=center,
                 half=extent,
                 color=board,
-                color2=board * 0.7,
+                shade=0.7,
                 params=(4, 0.3, 1, 0.1),
             )
 
@@ -184,7 +181,7 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
         choice = rng.uniform()
         place: dict[str, Any] = {"center": (*xy, size[2]), "half": size, "yaw": angle, "contact": 0.9}
         if choice < 0.3:
-            out.add(Shape.BOX, kind, **place, **look)
+            out.box(kind, **place, **look)
         elif choice < 0.5:
             place.update(half=(*size[:2], 0.9), center=(*xy, 0.9))
             books: dict[str, Any] = {
@@ -192,13 +189,13 @@ def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
                 "color2": _wood(rng),
                 "params": (rng.uniform(0.25, 0.4), rng.uniform(0.025, 0.05), 0, 0),
             }
-            out.add(Shape.BOX, Material.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
+            out.box(Material.BOOKS, seed=int(rng.integers(1 << 20)), **place, **books)
         elif choice < 0.75:
             _table(out, rng, xy, size, angle, kind, look)
         elif choice < 0.88:
-            out.add(Shape.CYLINDER, kind, **{**place, "half": (size[0] * 0.6, size[0] * 0.6, size[2])}, **look)
+            out.cylinder(kind, **{**place, "half": (size[0] * 0.6, size[0] * 0.6, size[2])}, **look)
         else:
-            out.add(Shape.BALL, kind, **place, **look)
+            out.ball(kind, **place, **look)
         top = 2 * (0.9 if 0.3 <= choice < 0.5 else size[2])
         for _ in range(int(rng.integers(0, 4)) if choice < 0.75 else 0):
             small = rng.uniform(0.04, 0.18, 3)
@@ -213,7 +210,7 @@ def _table(
     out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, yaw: float, kind: Material, look: dict[str, Any]
 ) -> None:
     height = 2 * size[2]
-    out.add(Shape.BOX, kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
+    out.box(kind, center=(*xy, height - 0.03), half=(*size[:2], 0.03), yaw=yaw, contact=0.6, **look)
     for a in (-1, 1):
         for b in (-1, 1):
             x, y = a * (size[0] - 0.05), b * (size[1] - 0.05)
@@ -222,11 +219,11 @@ def _table(
                 xy[1] + np.sin(yaw) * x + np.cos(yaw) * y,
                 height / 2 - 0.03,
             )
-            out.add(Shape.BOX, kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
+            out.box(kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
     if rng.uniform() < 0.3:  # a chair's back
         x = size[0] - 0.03
         back = (xy[0] + np.cos(yaw) * x, xy[1] + np.sin(yaw) * x, height + 0.3)
-        out.add(Shape.BOX, kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
+        out.box(kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
 
 
 def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCamera:
@@ -270,7 +267,7 @@ def _moving(out: Builder, rng: Generator, half: FloatArray, camera: HandheldCame
             continue
         number = len(actors) + 1
         if walks:
-            height = add_person(out, rng, xy, yaw, number)
+            height = PERSON.add(out, rng, xy, yaw, number)
         else:
             height = rng.uniform(0.1, 0.35)
             kind, look = _finish(rng, int(rng.integers(1 << 20)))

@@ -13,11 +13,11 @@ from numpy.random import Generator
 from pixel4d_ros.synthetic.ground import ROAD_COLUMNS
 from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import StreetPlan
-from pixel4d_ros.synthetic.props import add_cyclist, add_person
+from pixel4d_ros.synthetic.props import CYCLIST, PERSON
+from pixel4d_ros.synthetic.templates import Template
 from pixel4d_ros.synthetic.traffic import Traffic, walking_speed
-from pixel4d_ros.synthetic.vehicles import add_bus, add_car, add_truck
+from pixel4d_ros.synthetic.vehicles import BUS, CAR, TRUCK
 
-Add = Callable[..., float]
 STOP = 1.7  # seconds: nobody brakes so hard that it would halt (and, by its motion at time 0, reverse) earlier
 
 
@@ -81,8 +81,8 @@ def play(traffic: Traffic, rng: Generator, scenario: Scenario) -> None:
             part(traffic, rng)
 
 
-def _vehicle(rng: Generator) -> Add:
-    return (add_car, add_truck, add_bus, add_cyclist)[int(rng.choice(4, p=[0.66, 0.11, 0.1, 0.13]))]
+def _vehicle(rng: Generator) -> Template:
+    return (CAR, TRUCK, BUS, CYCLIST)[int(rng.choice(4, p=[0.66, 0.11, 0.1, 0.13]))]
 
 
 def _crossing_traffic(traffic: Traffic, rng: Generator) -> None:
@@ -94,7 +94,7 @@ def _crossing_traffic(traffic: Traffic, rng: Generator) -> None:
         for _ in range(int(rng.integers(1, 4))):
             x = plan.cross[0] - side * plan.cross[1] * 0.5
             kind = _vehicle(rng)
-            pace = speed if kind is not add_cyclist else min(speed, 6.0)
+            pace = speed if kind is not CYCLIST else min(speed, 6.0)
             traffic.add(kind, ArcActor(np.array([x, y, 1.0]), -side * np.pi / 2, pace, 0.0))
             y += side * (7 + rng.uniform(0.3, 1.5) * speed)
 
@@ -152,7 +152,7 @@ def _overtaking(traffic: Traffic, rng: Generator) -> None:
         faster = rng.uniform() < 0.6
         across = ego.across + (rng.uniform(2.7, 3.6) if faster else -rng.uniform(2.3, 3.0))
         speed = max(0.5, ego.speed + (rng.uniform(1.5, 9) if faster else -rng.uniform(1, 6)))
-        kind = _vehicle(rng) if faster else (add_cyclist, add_truck, add_car, add_bus)[int(rng.integers(4))]
+        kind = _vehicle(rng) if faster else (CYCLIST, TRUCK, CAR, BUS)[int(rng.integers(4))]
         start = rng.uniform(-6, 14) if faster else rng.uniform(5, 25)
         traffic.add(kind, RoadActor(ego.table, start, across, speed, rng.uniform(-0.5, 1.0), 1, 1.0))
 
@@ -187,7 +187,7 @@ def _crossing_people(traffic: Traffic, rng: Generator) -> None:
         side = int(rng.choice([-1, 1]))
         point, heading = plan.table.place(s + rng.normal(0, 1.5), side * rng.uniform(-0.3, 1.0) * plan.half_width)
         yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.25)
-        kind, speed = (add_person, walking_speed(rng)) if rng.uniform() < 0.85 else (add_cyclist, rng.uniform(2, 5.5))
+        kind, speed = (PERSON, walking_speed(rng)) if rng.uniform() < 0.85 else (CYCLIST, rng.uniform(2, 5.5))
         traffic.add(kind, ArcActor(np.array([*point, 0.9]), yaw, speed, rng.normal(0, 0.1)))
 
 
@@ -198,7 +198,7 @@ def _cyclists(traffic: Traffic, rng: Generator) -> None:
         direction = int(rng.choice([-1, 1], p=[0.3, 0.7]))
         across = -direction * (plan.half_width - rng.uniform(0.4, 1.4))
         actor = RoadActor(plan.table, rng.uniform(3, 28), across, rng.normal(4.8, 1.0), 0.0, direction, 0.9)
-        traffic.add(add_cyclist, actor)
+        traffic.add(CYCLIST, actor)
 
 
 def _waiting_people(traffic: Traffic, rng: Generator) -> None:
@@ -207,4 +207,4 @@ def _waiting_people(traffic: Traffic, rng: Generator) -> None:
     side = int(rng.choice([-1, 1]))
     for _ in range(int(rng.integers(1, 6))):
         across = side * (plan.half_width + rng.uniform(0.3, 0.6 + max(plan.pavement, 0.8)))
-        traffic.stand(add_person, s + rng.normal(0, 1.5), across, 1, rng.uniform(0, 6.28))
+        traffic.stand(PERSON, s + rng.normal(0, 1.5), across, 1, rng.uniform(0, 6.28))

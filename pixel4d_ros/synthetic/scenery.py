@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.world import Builder
 
 
@@ -22,14 +21,13 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
     trunk = size * rng.uniform(0.32, 0.45, n)
     bark = np.array([0.09, 0.075, 0.055]) * rng.uniform(0.5, 1.3, (n, 1))
     thick = 0.015 * size + 0.04
-    out.add(
-        Shape.CYLINDER,
+    out.cylinder(
         Material.PLAIN,
         n,
         center=np.column_stack((xy, trunk * 0.75)),
         half=np.column_stack((thick, thick, trunk * 0.75)),
         color=bark,
-        color2=bark * 0.35,
+        shade=0.35,
         params=(7, 0.9, 4, 0),
         seed=seeds,
         group=group,
@@ -53,8 +51,7 @@ def add_trees(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray, au
         )
         scale = 1.0 if k == 0 else 0.68
         half = np.column_stack((wide, wide, tall)) * scale * rng.uniform(0.85, 1.15, (n, 3))
-        out.add(
-            Shape.BALL,
+        out.ball(
             Material.FOLIAGE,
             n,
             center=center,
@@ -74,8 +71,7 @@ def add_bushes(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray) -
     if n == 0:
         return
     leaves = np.array([0.05, 0.09, 0.02]) * rng.uniform(0.6, 1.6, (n, 1)) * rng.uniform(0.8, 1.2, (n, 3))
-    out.add(
-        Shape.BALL,
+    out.ball(
         Material.FOLIAGE,
         n,
         center=np.column_stack((xy, size * 0.4)),
@@ -120,8 +116,7 @@ def add_houses(
     storeys = np.maximum(1, np.round(2 * half[:, 2] / 3.0))
     params = np.column_stack((2 * half[:, 2] / storeys, rng.uniform(2.0, 3.6, n), rng.uniform(0.3, 0.55, n), style))
     seeds, group = rng.integers(1 << 20, size=n), out.groups(n)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.FACADE,
         n,
         center=np.column_stack((center, half[:, 2])),
@@ -140,8 +135,7 @@ def add_houses(
     pitch = np.where(gabled, half[:, 1] * rng.uniform(0.35, 0.5, n), 0.15)
     across = np.where(gabled, 1.0, 0.0)
     hip = np.where(gabled & (rng.uniform(size=n) < 0.3), 0.4, 0.0)
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.ROOF,
         n,
         center=np.column_stack((center, 2 * half[:, 2] + pitch)),
@@ -159,8 +153,7 @@ def add_houses(
     x = center[tops] + rng.uniform(-0.5, 0.5, (m, 1)) * half[tops, :1] * np.column_stack(
         (np.cos(yaw[tops]), np.sin(yaw[tops]))
     )
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.PLAIN,
         m,
         center=np.column_stack((x, 2 * half[tops, 2] + 2 * pitch[tops])),

@@ -13,11 +13,10 @@ from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan
-from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
 from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
 from pixel4d_ros.synthetic.traffic import Traffic, add_traffic
-from pixel4d_ros.synthetic.vehicles import add_car
+from pixel4d_ros.synthetic.vehicles import CAR
 from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 
 TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
@@ -99,8 +98,7 @@ def _fence(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     center, half = np.column_stack((point, np.full(n, height))), (3.02, rng.uniform(0.1, 0.4), height)
     if rng.uniform() < 0.5:
         leaves = np.array([0.05, 0.09, 0.02]) * rng.uniform(0.6, 1.5)
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.FOLIAGE,
             n,
             center=center,
@@ -114,15 +112,14 @@ def _fence(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
         )
         return
     wall = rng.uniform(0.15, 0.5) * np.array([1.0, 0.93, 0.85])
-    out.add(
-        Shape.BOX,
+    out.box(
         Material.FACADE,
         n,
         center=center,
         half=half,
         yaw=heading,
         color=wall,
-        color2=wall * 0.7,
+        shade=0.7,
         contact=0.5,
         params=(50, 50, 0, int(rng.integers(3))),
         seed=int(rng.integers(1 << 20)),
@@ -150,8 +147,7 @@ def _greenery(out: Builder, rng: Generator, plan: StreetPlan) -> None:
     reach = plan.length + rng.uniform(20, 120, n)
     center = np.column_stack((reach * np.cos(angle), reach * np.sin(angle), rng.uniform(0, 3, n)))
     leaves = np.array([0.05, 0.08, 0.025]) * rng.uniform(0.5, 1.3, (n, 1))
-    out.add(
-        Shape.BALL,
+    out.ball(
         Material.FOLIAGE,
         n,
         center=center,
@@ -174,9 +170,8 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         point, heading = plan.table.place(s, side * edge)
         tall = rng.uniform(4.5, 8)
         steel = np.full(3, rng.uniform(0.08, 0.35))
-        post: dict[str, Any] = {"color": steel, "color2": steel * 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
-        out.add(
-            Shape.CYLINDER,
+        post: dict[str, Any] = {"color": steel, "shade": 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
+        out.cylinder(
             Material.PLAIN,
             n,
             center=np.column_stack((point, np.full(n, tall / 2))),
@@ -184,8 +179,7 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
             **post,
         )
         arm, _ = plan.table.place(s, side * (edge - 0.7))
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.PLAIN,
             n,
             center=np.column_stack((arm, np.full(n, tall))),
@@ -196,8 +190,7 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         count = int(rng.integers(0, 4))
         s = rng.uniform(3, plan.length, count)
         point, heading = plan.table.place(s, side * (plan.half_width + 0.5))
-        out.add(
-            Shape.CYLINDER,
+        out.cylinder(
             Material.PLAIN,
             count,
             center=np.column_stack((point, np.full(count, 1.2))),
@@ -206,8 +199,7 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         )
         red = rng.uniform(size=(count, 1)) < 0.6
         rim = np.where(red, np.array([0.4, 0.01, 0.012]), np.array([0.01, 0.06, 0.35]))
-        out.add(
-            Shape.CYLINDER,
+        out.cylinder(
             Material.SIGN,
             count,
             center=np.column_stack((point, np.full(count, 2.4))),
@@ -225,15 +217,14 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         )
         tall = rng.uniform(0.4, 0.7)
         tint = rng.uniform(0.02, 0.35, (count, 1)) * rng.uniform(0.5, 1.0, (count, 3))
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.PLAIN,
             count,
             center=np.column_stack((point, np.full(count, tall))),
             half=(rng.uniform(0.1, 0.4), 0.25, tall),
             yaw=heading,
             color=tint,
-            color2=tint * 0.5,
+            shade=0.5,
             params=(4, 0.5, 0.5, 0),
             contact=0.8,
             seed=rng.integers(1 << 20, size=count),
@@ -255,7 +246,7 @@ def _parked(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         for xy, yaw in zip(point, heading):
             # Cars park with the traffic, mostly.
             flip = (side > 0) != (rng.uniform() < 0.2)
-            add_car(out, rng, xy, yaw + rng.uniform(-0.03, 0.03) + (np.pi if flip else 0.0))
+            CAR.add(out, rng, xy, yaw + rng.uniform(-0.03, 0.03) + (np.pi if flip else 0.0))
 
 
 def _camera(rng: Generator, plan: StreetPlan, speed: float, horizon: float) -> RoadCamera:

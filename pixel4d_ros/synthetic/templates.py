@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things of several primitives that are drawn once, at the origin, and placed often."""
+"""Cars, people and other props of several primitives: each variant is made once, at the origin, and placed often."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,31 +14,38 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.primitives import SLICES
 from pixel4d_ros.synthetic.world import Builder
 
+Make = Callable[[Builder, Generator], float]  # adds a prop at the origin, returns the height of its middle, metres
+
+
+@dataclass(frozen=True)
+class Template:
+    """A kind of prop in many variants, facing x, its foot at z = 0."""
+
+    make: Make
+    variants: int
+    outline: tuple[float, float]  # half length and half width, metres
+
+    def add(self, out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
+        """Add a random variant at xy (2,), turned by yaw (rad); returns the height of its middle in metres.
+
+        Without the id of a moving object it becomes an object that stands.
+        """
+        origin, height = _variant(self.make, int(rng.integers(self.variants)))
+        rows = origin.copy()
+        x, y = origin[:, SLICES["center"]][:, 0], origin[:, SLICES["center"]][:, 1]
+        rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
+        rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
+        rows[:, SLICES["yaw"]] += yaw
+        rows[:, SLICES["object"]] = object_id
+        rows[:, SLICES["instance"]] = object_id or out.stand((*xy, height))
+        rows[:, SLICES["group"]] = out.groups(1)
+        out.parts.append(rows)
+        return height
+
 
 @lru_cache(maxsize=1024)
-def template(make: Callable[[Builder, Generator], float], index: int) -> tuple[FloatArray, float]:
-    """Rows of variant number `index` at the origin, and the height of its middle: drawn once, placed often."""
+def _variant(make: Make, index: int) -> tuple[FloatArray, float]:
+    """Rows of one variant at the origin, and the height of its middle."""
     out = Builder()
     height = make(out, np.random.default_rng([index, 4]))
     return out.rows(), height
-
-
-def place(
-    out: Builder,
-    rows_at_origin: FloatArray,
-    xy: FloatArray,
-    yaw: float,
-    object_id: int,
-    height: float,
-    stands: bool = True,
-) -> None:
-    """Add rows at the origin at xy (2,); `height` is that of its middle. One that stands becomes an object, too."""
-    rows = rows_at_origin.copy()
-    x, y = rows_at_origin[:, SLICES["center"]][:, 0], rows_at_origin[:, SLICES["center"]][:, 1]
-    rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
-    rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
-    rows[:, SLICES["yaw"]] += yaw
-    rows[:, SLICES["object"]] = object_id
-    rows[:, SLICES["instance"]] = out.stand((*xy, height)) if stands and object_id == 0 else object_id
-    rows[:, SLICES["group"]] = out.groups(1)
-    out.parts.append(rows)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,18 +11,11 @@ from numpy.random import Generator
 from pixel4d_ros.synthetic.clearance import Clearance
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan
-from pixel4d_ros.synthetic.props import add_cyclist, add_person
-from pixel4d_ros.synthetic.vehicles import add_bus, add_car, add_truck
+from pixel4d_ros.synthetic.props import CYCLIST, PERSON
+from pixel4d_ros.synthetic.templates import Template
+from pixel4d_ros.synthetic.vehicles import CAR
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
-# Half length and half width of what drives and walks, metres.
-OUTLINES: dict[Callable[..., float], tuple[float, float]] = {
-    add_car: (2.5, 0.95),
-    add_truck: (4.2, 1.25),
-    add_bus: (6.2, 1.3),
-    add_cyclist: (0.9, 0.35),
-    add_person: (0.3, 0.3),
-}
 JAM = 0.5  # m/s: at less everybody in the lane waits
 
 
@@ -38,30 +30,30 @@ class Traffic:
         self.clearance = Clearance(horizon, out.standing)
         self.clearance.add(camera_car, 2.6, 1.0)
 
-    def start(self, add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
+    def start(self, kind: Template, actor: RoadActor | ArcActor) -> None:
         """One more actor, wherever the others are."""
         if len(self.actors) >= MAX_OBJECTS:
             return
         point, yaw = actor.at(np.zeros(1))
-        height = add(self.out, self.rng, point[0, :2], float(yaw[0]), len(self.actors) + 1)
+        height = kind.add(self.out, self.rng, point[0, :2], float(yaw[0]), len(self.actors) + 1)
         if isinstance(actor, RoadActor):
             self.actors.append(replace(actor, height=height))
         else:
             self.actors.append(replace(actor, start=np.array([*point[0, :2], height])))
-        self.clearance.add(actor, *OUTLINES[add])
+        self.clearance.add(actor, *kind.outline)
 
-    def add(self, add: Callable[..., float], actor: RoadActor | ArcActor) -> None:
+    def add(self, kind: Template, actor: RoadActor | ArcActor) -> None:
         """One more actor, if it keeps clear of the others."""
-        if self.clearance.is_free(actor, *OUTLINES[add]):
-            self.start(add, actor)
+        if self.clearance.is_free(actor, *kind.outline):
+            self.start(kind, actor)
 
-    def stand(self, add: Callable[..., float], s: float, across: float, direction: int, turn: float = 0.0) -> None:
+    def stand(self, kind: Template, s: float, across: float, direction: int, turn: float = 0.0) -> None:
         """Something that stands s metres along the road, if there is room; it becomes an object without motion."""
         actor = RoadActor(self.plan.table, s, across, 0.0, 0.0, direction, 1.0)
-        if self.clearance.is_free(actor, *OUTLINES[add]):
+        if self.clearance.is_free(actor, *kind.outline):
             point, yaw = actor.at(np.zeros(1))
-            add(self.out, self.rng, point[0, :2], float(yaw[0]) + turn)
-            self.clearance.add(actor, *OUTLINES[add])
+            kind.add(self.out, self.rng, point[0, :2], float(yaw[0]) + turn)
+            self.clearance.add(actor, *kind.outline)
 
 
 def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
@@ -79,15 +71,15 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
         braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
         ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
         ahead = _kept_ahead(ahead, ego, horizon)
-        start(add_car, ahead)
+        start(CAR, ahead)
         if rng.uniform() < 0.4:
-            start(add_car, replace(ahead, start=ahead.start + gap * rng.uniform(0.8, 1.3)))
+            start(CAR, replace(ahead, start=ahead.start + gap * rng.uniform(0.8, 1.3)))
     place = rng.uniform(8, 25)
     # Oncoming cars share a speed, so that none drives through another.
     speed = plan.flow * float(np.exp(rng.normal(0, 0.1)))
     change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
     for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
-        start(add_car, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
+        start(CAR, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
         place += 8 + rng.uniform(0.2, 3.0) * speed
     if plan.cross[0] < FAR and rng.uniform() < 0.6:
         side = rng.choice([-1, 1])
@@ -96,12 +88,12 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
         at = np.array([plan.cross[0] + side * 0.5 * plan.cross[1], y, 1.0])
         turn = rng.choice([0.0, rng.uniform(-0.7, 0.7)])
         speed = (5.0 if turn else 0.7 * plan.flow) * float(np.exp(rng.normal(0, 0.12)))
-        start(add_car, ArcActor(at, -side * np.pi / 2, speed, turn))
+        start(CAR, ArcActor(at, -side * np.pi / 2, speed, turn))
     for _ in range(int(rng.integers(0, 3)) if plan.style != COUNTRY else 0):
         side = int(rng.choice([-1, 1]))
         across = side * (plan.half_width + plan.pavement * rng.uniform(0.3, 0.8))
         start(
-            add_person,
+            PERSON,
             RoadActor(plan.table, rng.uniform(6, 45), across, walking_speed(rng), 0.0, int(rng.choice([-1, 1])), 0.9),
         )
     if rng.uniform() < 0.3:
@@ -109,11 +101,11 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
         side = int(rng.choice([-1, 1]))
         point, heading = plan.table.place(s, side * rng.uniform(0.5, plan.half_width))
         yaw = float(heading) - side * np.pi / 2 + rng.normal(0, 0.2)
-        start(add_person, ArcActor(np.array([*point, 0.9]), yaw, walking_speed(rng), rng.normal(0, 0.1)))
+        start(PERSON, ArcActor(np.array([*point, 0.9]), yaw, walking_speed(rng), rng.normal(0, 0.1)))
     if rng.uniform() < 0.35:
         direction = int(rng.choice([-1, 1]))
         across = -direction * (min(lane * 1.7, plan.half_width - 0.6))
-        start(add_cyclist, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
+        start(CYCLIST, RoadActor(plan.table, rng.uniform(6, 35), across, rng.normal(4.8, 0.7), 0.0, direction, 0.9))
 
 
 def _queue(out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor) -> None:
@@ -122,7 +114,7 @@ def _queue(out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor) -> No
     for _ in range(int(rng.integers(0, 5))):
         place += rng.uniform(7, 11)
         point, heading = plan.table.place(place, ego.across + rng.normal(0, 0.2))
-        add_car(out, rng, point, float(heading))
+        CAR.add(out, rng, point, float(heading))
 
 
 def walking_speed(rng: Generator) -> float:

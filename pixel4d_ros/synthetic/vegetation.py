@@ -8,7 +8,6 @@ from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.world import Builder
 
 BRANCHES, CLUSTERS = 6, 8
@@ -21,8 +20,7 @@ def add_branch(
     n, way = len(start), stop - start
     length = np.linalg.norm(way, axis=-1)
     # Rz(yaw) Rx(roll) carries z to (sin(yaw) sin(roll), -cos(yaw) sin(roll), cos(roll)).
-    out.add(
-        Shape.CYLINDER,
+    out.cylinder(
         Material.PLAIN,
         n,
         center=0.5 * (start + stop),
@@ -30,7 +28,7 @@ def add_branch(
         roll=np.arccos(np.clip(way[:, 2] / np.maximum(length, 1e-6), -1, 1)),
         yaw=np.arctan2(way[:, 0], -way[:, 1]),
         color=color,
-        color2=color * 0.35,
+        shade=0.35,
         params=(9, 0.9, 4, 0),
         seed=group,
         group=group,
@@ -75,8 +73,7 @@ def add_branched_trees(out: Builder, rng: Generator, xy: FloatArray, size: Float
             )
         )
         tint = bark if bare else green * rng.uniform(0.8, 1.25, (n, 1))
-        out.add(
-            Shape.BALL,
+        out.ball(
             Material.FOLIAGE,
             n,
             center=center + rng.normal(0, 0.02, (n, 3)) * size[:, None],
@@ -104,8 +101,7 @@ def add_conifers(out: Builder, rng: Generator, xy: FloatArray, size: FloatArray)
     for k in range(4):
         tall = size * (0.2 - 0.02 * k)
         stage = wide * (1 - 0.21 * k)
-        out.add(
-            Shape.BOX,
+        out.box(
             Material.FOLIAGE,
             n,
             center=np.column_stack((xy, size * (0.24 + 0.2 * k) + 0.4 * tall)),

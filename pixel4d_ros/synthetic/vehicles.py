@@ -10,8 +10,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.primitives import Shape
-from pixel4d_ros.synthetic.templates import place, template
+from pixel4d_ros.synthetic.templates import Template
 from pixel4d_ros.synthetic.world import Builder
 
 # Linear RGB of common car paints: black, greys, silver, white, blues, reds, green, beige.
@@ -48,27 +47,6 @@ CARS = np.array(
 )
 
 
-def add_car(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A hatchback, saloon, estate, van, off-roader or pickup at xy (2,); returns the height of its middle, metres."""
-    rows, height = template(_make_car, int(rng.integers(300)))
-    place(out, rows, xy, yaw, object_id, height)
-    return height
-
-
-def add_truck(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A lorry; returns the height of its middle."""
-    rows, height = template(_make_truck, int(rng.integers(60)))
-    place(out, rows, xy, yaw, object_id, height)
-    return height
-
-
-def add_bus(out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
-    """A bus; returns the height of its middle."""
-    rows, height = template(_make_bus, int(rng.integers(60)))
-    place(out, rows, xy, yaw, object_id, height)
-    return height
-
-
 class _Body:
     """Adds the parts of one vehicle."""
 
@@ -87,8 +65,7 @@ class _Body:
     ) -> None:
         """A box from x[0] to x[1] and z[0] to z[1]; y is left of the middle."""
         y = columns.pop("y", 0.0)
-        self.out.add(
-            Shape.BOX,
+        self.out.box(
             material,
             center=(0.5 * (x[0] + x[1]), y, 0.5 * (z[0] + z[1])),
             half=(0.5 * (x[1] - x[0]), half_width, 0.5 * (z[1] - z[0])),
@@ -108,8 +85,7 @@ class _Body:
             (1.16 * radius, side + 0.004, Material.PLAIN),
             (radius, side + 0.015, Material.WHEEL),
         ):
-            self.out.add(
-                Shape.CYLINDER,
+            self.out.cylinder(
                 material,
                 center=(x, 0, radius),
                 half=(reach, reach, width),
@@ -122,8 +98,7 @@ class _Body:
     def mirrors(self, x: float, side: float, z: float, size: float) -> None:
         """One on each side."""
         for left in (-1, 1):
-            self.out.add(
-                Shape.BALL,
+            self.out.ball(
                 Material.PLAIN,
                 center=(x, left * (side + 0.07), z),
                 half=(size, 1.4 * size, size),
@@ -133,6 +108,7 @@ class _Body:
 
 
 def _make_car(out: Builder, rng: Generator) -> float:
+    """A hatchback, saloon, estate, van, off-roader or pickup."""
     kind = int(rng.choice(5, p=[0.31, 0.23, 0.2, 0.13, 0.13]))
     length, width, height, waist, hood, boot, lean_front, lean_rear, windows, bottom, radius = CARS[kind]
     length, width, height = (value * rng.uniform(0.95, 1.06) for value in (length, width, height))
@@ -217,23 +193,21 @@ def _make_truck(out: Builder, rng: Generator) -> float:
             (0, 0, 0.04),
             params=(0.5, 0.4, 1, 0),
             color=load,
-            color2=load * 0.7,
+            shade=0.7,
         )
     elif kind == 2:  # a tank, lying
-        body.out.add(
-            Shape.BALL,
+        body.out.ball(
             Material.PLAIN,
             center=(-1.0, 0, 1.85),
             half=(half * 0.85, side, 0.95),
             color=load,
-            color2=load * 0.8,
+            shade=0.8,
             params=(3, 0.2, 1, 0.5),
             seed=body.common["seed"],
         )
     else:  # an open bed with rubble
         body.box(Material.CAR_BODY, place_of_load, side, (0.95, 1.7), params=(0, 0, 0, 0), color=load)
-        body.out.add(
-            Shape.BALL,
+        body.out.ball(
             Material.PLAIN,
             center=(-1.0, 0, 1.6),
             half=(half * 0.65, side * 0.9, 0.6),
@@ -290,3 +264,8 @@ def _make_bus(out: Builder, rng: Generator) -> float:
         body.axle(x, 0.48, side, 0.25)
     body.mirrors(half + 0.1, side + 0.12, 2.1, 0.13)
     return 0.5 * height
+
+
+CAR = Template(_make_car, 300, (2.5, 0.95))
+TRUCK = Template(_make_truck, 60, (4.2, 1.25))
+BUS = Template(_make_bus, 60, (6.2, 1.3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partialmethod
 
 import numpy as np
 import torch
@@ -50,19 +51,30 @@ class Builder:
             instance[...] = np.where(instance < 0, ids[np.abs(instance).astype(int) * (instance < 0)], instance)
         return centroids[order]
 
-    def add(self, shape: Shape, material: Material, count: int = 1, **columns: ArrayLike) -> None:
-        """Append `count` primitives; columns as in COLUMNS, each of shape (width,), (count,) or (count, width)."""
+    def add(
+        self, shape: Shape, material: Material, count: int = 1, shade: float | None = None, **columns: ArrayLike
+    ) -> None:
+        """Append `count` primitives; columns as in COLUMNS, each of shape (width,), (count,) or (count, width).
+
+        shade: color2 is that times color.
+        """
         rows = np.zeros((count, ROW))
         rows[:, SLICES["shape"]] = int(shape)
         rows[:, SLICES["material"]] = int(material)
         if "group" not in columns:
             columns["group"] = self.groups(count)
+        if shade is not None:
+            columns["color2"] = np.asarray(columns["color"]) * shade
         for name, value in columns.items():
             array = np.asarray(value, np.float64)
             if COLUMNS[name] == 1:
                 array = array.reshape(-1, 1)
             rows[:, SLICES[name]] = array
         self.parts.append(rows)
+
+    box = partialmethod(add, Shape.BOX)
+    ball = partialmethod(add, Shape.BALL)
+    cylinder = partialmethod(add, Shape.CYLINDER)
 
     def rows(self) -> FloatArray:
         """All primitives (P, ROW)."""
