@@ -26,7 +26,7 @@ from pixel4d_ros.rendering.host_rendering import HostRendering, render_to_host
 from pixel4d_ros.rendering.moved_scene import advance
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.two_view.object_motion import with_measured_motion
+from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
@@ -118,7 +118,7 @@ class Forecaster:
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
             scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
-            return scene if reference is None else with_measured_motion(scene, pixels, reference)
+            return scene if reference is None else with_motion_from_flow(scene, pixels, reference)
 
     def forecast_scene(
         self,

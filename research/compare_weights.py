@@ -122,7 +122,9 @@ class Data:
         """Evaluate a log, from one image or from two."""
         clip = self.log(name)
         stride = max(1, round(len(find_sequences(clip.times, frames, 0.1)) / self.images))
-        return evaluate_clip(forecaster, clip, Protocol(frames=frames, stride=stride), name, Options(earlier_view=two))
+        return evaluate_clip(
+            forecaster, clip, Protocol(frames=frames, stride=stride), name, Options(reference_view=two)
+        )
 
     def rooms(self, forecaster: Forecaster) -> list[Evaluation]:
         """The rooms, one scale per image."""
@@ -138,7 +140,7 @@ class Data:
     def streets(self, forecaster: Forecaster, two: bool = False) -> Evaluation:
         """Synthetic streets with held-out seeds."""
         return evaluate_worlds(
-            forecaster, WorldSet("street", self.images, size=(832, 256)), Protocol(), Options(earlier_view=two)
+            forecaster, WorldSet("street", self.images, size=(832, 256)), Protocol(), Options(reference_view=two)
         )
 
 

@@ -21,8 +21,8 @@ from pixel4d_ros.predictor.network import PARTS, Network
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import ablation
+from ablation import load_forecaster
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
-from switched_off import load_forecaster
 
 
 def evaluation(psnrs: list[float]) -> Evaluation:
@@ -57,7 +57,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
     assert load_forecaster(weights / "baseline.safetensors", "cpu")[1] == ()
-    assert load_forecaster(weights / "without_motion.safetensors", "cpu", ("hidden",))[1] == ("hidden", "motion")
+    assert load_forecaster(weights / "without_motion.safetensors", "cpu", ("hidden",))[1] == (
+        "hidden",
+        "motion",
+    )
 
 
 def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> None:

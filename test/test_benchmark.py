@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d benchmark`: its sums, a tiny run on the CPU, what it refuses, and on a GPU the floors."""
+"""`pixel4d benchmark`: its sums, a tiny run on the CPU, what it refuses, and on a GPU the lower_bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from pixel4d_ros.benchmark import plots
 from pixel4d_ros.benchmark.lower_bounds import still_views
 from pixel4d_ros.benchmark.report import describe
-from pixel4d_ros.benchmark.results import Agreement, Benchmark, Floors, ForecastTimes
+from pixel4d_ros.benchmark.results import Agreement, Benchmark, ForecastTimes, LowerBounds
 from pixel4d_ros.benchmark.source_image import (
     candidate_poses,
     forecast_times,
@@ -135,7 +135,7 @@ def test_stages_are_those_of_a_forecast(photo: Path) -> None:
 
 
 def test_with_an_earlier_image_motion_from_flow_is_a_stage() -> None:
-    task = Task(source_image(None, (208, 64), CPU, with_earlier=True), 3, 1)
+    task = Task(source_image(None, (208, 64), CPU, with_reference=True), 3, 1)
     forecaster, watch = Forecaster.load(device="cpu"), Stopwatch(CPU)
     pin_memory = staged_forecast(forecaster, task, watch)
     laps = list(watch.laps())
@@ -167,9 +167,9 @@ def test_json_of_a_run(written: Path) -> None:
     assert [c["candidates"] for c in size["candidates"]] == [1, 3]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="floors are there on CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="lower_bounds are there on CUDA")
 def test_floors_are_left_out_without_cuda_and_it_is_said(measured: Benchmark) -> None:
-    assert all(f.floors is None and f.ratio is None and f.memory is None for f in measured.sizes[0].forecasts)
+    assert all(f.lower_bounds is None and f.ratio is None and f.memory is None for f in measured.sizes[0].forecasts)
     assert "lower bounds are measured on CUDA only" in describe(measured)
 
 
@@ -198,8 +198,8 @@ def test_plots_show_what_was_measured(measured: Benchmark) -> None:
 
 
 def test_ratio_to_the_floors(measured: Benchmark) -> None:
-    floors = Floors(Spread(2, 3, 4, 9), Spread(3, 3, 3, 9))
-    times = replace(measured.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), floors=floors)
+    lower_bounds = LowerBounds(Spread(2, 3, 4, 9), Spread(3, 3, 3, 9))
+    times = replace(measured.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), lower_bounds=lower_bounds)
     assert times.ratio == 1.6
     text = describe(with_forecast(measured, times))
     assert "lower bound: encoder alone" in text and "1.60" in text
@@ -288,7 +288,7 @@ def test_a_run_on_a_gpu(tmp_path: Path) -> None:
     assert main(["benchmark", *options, "--device", "cuda", "--json", str(path)]) == 0
     found = Benchmark.read(path)
     for times in found.sizes[0].forecasts:
-        assert times.floors is not None and times.ratio is not None and times.ratio > 0.5
+        assert times.lower_bounds is not None and times.ratio is not None and times.ratio > 0.5
         assert times.memory is not None and 0 < times.memory.allocated <= times.memory.reserved
         assert times.agreement.good
     assert found.machine.gsplat is not None and not found.notes

@@ -18,11 +18,11 @@ from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
-from pixel4d_ros.evaluation.windows import cut, earlier_view
+from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import CheckedFlow
-from pixel4d_ros.two_view.object_motion import ANY, MOST, TwoImages, fitted, with_measured_motion
+from pixel4d_ros.two_view.object_motion import ANY, MOST, TwoImages, fitted, with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion
 from pixel4d_ros.two_view.rigid_flow import static_flow
 
@@ -104,7 +104,7 @@ def predicted(forecaster: Forecaster, clip: Clip, t: int, samples: int = 1) -> D
 
 def test_a_scene_keeps_all_that_stands_and_futures_differ_as_before(forecaster: Forecaster, street: Clip) -> None:
     scene = predicted(forecaster, street, 3, samples=3)
-    found = with_measured_motion(scene, np.asarray(street.images[3]), seen_before(street, 3))
+    found = with_motion_from_flow(scene, np.asarray(street.images[3]), seen_before(street, 3))
     for name in ("means", "quaternions", "scales", "opacities", "colors"):
         assert getattr(found, name) is getattr(scene, name)
     assert len(found.centroids) == len(scene.centroids) + MOST
@@ -122,7 +122,7 @@ def test_a_scene_keeps_all_that_stands_and_futures_differ_as_before(forecaster: 
 def test_one_image_over_and_over_from_a_camera_that_stands_moves_nothing(forecaster: Forecaster, street: Clip) -> None:
     image = np.asarray(street.images[0])
     scene = predicted(forecaster, street, 0)
-    found = with_measured_motion(scene, image, ReferenceView(image, street.K, np.eye(4), -0.2))
+    found = with_motion_from_flow(scene, image, ReferenceView(image, street.K, np.eye(4), -0.2))
     assert torch.equal(found.object_ids, scene.object_ids)
 
 
@@ -139,7 +139,8 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
 def test_synthetic_movers_are_forecast_better() -> None:
     forecaster, worlds = Forecaster.load(device="cpu"), WorldSet("street", 2, 900_003)  # ordinary traffic
     alone, told = (
-        evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(earlier_view=given)) for given in (False, True)
+        evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(reference_view=given))
+        for given in (False, True)
     )
     assert alone.inside_gain is not None and told.inside_gain is not None
     assert told.inside_gain.mean > alone.inside_gain.mean + 0.2
@@ -151,7 +152,7 @@ def test_real_traffic_is_forecast_better() -> None:
     forecaster, part = Forecaster.load(device="cpu"), clip.part(14, 32)
     path = CameraPath(part.times[2:] - part.times[2], rigid_inverse(part.poses[2]) @ part.poses[2:])
     window = cut(part, np.arange(2, 16))
-    scene = forecaster.predict(window.images[0], window.K, speed=path.speed(), reference=earlier_view(part, window))
+    scene = forecaster.predict(window.images[0], window.K, speed=path.speed(), reference=reference_view(part, window))
     lorry, pickup = (40, 110, 680, 790), (120, 190, 150, 290)  # rows, then columns
     assert moving_share(scene, lorry) > 0.7 and moving_share(scene, pickup) < 0.1
     speeds = scene.velocities[scene.object_ids > 0][:, 2]
@@ -170,16 +171,16 @@ def moving_share(scene: DynamicGaussians, window: tuple[int, int, int, int]) -> 
 
 def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:
     window = cut(street, np.array([4, 5]))
-    found = earlier_view(street, window)
+    found = reference_view(street, window)
     assert found is not None and found.seconds == pytest.approx(0.2)
     np.testing.assert_array_equal(found.image, street.images[2])
-    assert earlier_view(street, cut(street, np.array([0, 1]))) is None
+    assert reference_view(street, cut(street, np.array([0, 1]))) is None
 
 
 def test_motion_from_flow_needs_metres(forecaster: Forecaster, street: Clip) -> None:
     unscaled = replace(street, metric=False)
     with pytest.raises(ValueError, match="--motion-from-flow needs metres"):
-        evaluate_clip(forecaster, unscaled, Protocol(frames=2), "street", Options(earlier_view=True))
+        evaluate_clip(forecaster, unscaled, Protocol(frames=2), "street", Options(reference_view=True))
 
 
 def test_the_view_that_is_nearest_to_a_fifth_of_a_second_old_is_taken() -> None:

@@ -23,7 +23,7 @@ from pixel4d_ros.scene import DynamicGaussians
 
 @torch.inference_mode()
 def encoder_bound(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
-    """The predictor's encoder on a canvas of the image's size, replayed as a CUDA graph. Needs CUDA."""
+    """The predictor's encoder on an input view of the image, replayed as a CUDA graph. Needs CUDA."""
     network = Network()
     load_weights(network, weights or shipped_weights())
     encoder = network.to(device).for_inference(FAST).encoder

@@ -20,8 +20,8 @@ from pixel4d_ros.benchmark.results import (
     Agreement,
     Benchmark,
     CandidateTimes,
-    Floors,
     ForecastTimes,
+    LowerBounds,
     Machine,
     SizeTimes,
 )
@@ -123,16 +123,16 @@ def measure_size(plan: BenchmarkPlan, source: SourceImage) -> tuple[SizeTimes, s
     fast = [_measure(forecaster, task, plan.effort) for task in tasks]
     scene = forecaster.predict(source.pixels, source.camera.K, speed=tasks[0].path.speed())
     candidates = tuple(_measure_candidates(forecaster, scene, n, plan) for n in plan.candidates)
-    path, floors = forecaster.path, _floors(forecaster, tasks, plan)
+    path, lower_bounds = forecaster.path, _lower_bounds(forecaster, tasks, plan)
     gaussians = len(scene)
     del forecaster, scene
     _tidy()
     eager = Forecaster.load(plan.weights, str(device), fast=False)
     forecasts = tuple(
         ForecastTimes(
-            task.samples, task.frames, f.total, f.stages, f.memory, floor, _agreement(f.frames, _frames(eager, task))
+            task.samples, task.frames, f.total, f.stages, f.memory, bound, _agreement(f.frames, _frames(eager, task))
         )
-        for task, f, floor in zip(tasks, fast, floors, strict=True)
+        for task, f, bound in zip(tasks, fast, lower_bounds, strict=True)
     )
     size = (source.camera.width, source.camera.height)
     return SizeTimes(size, source.origin, gaussians, forecasts, candidates), path
@@ -159,14 +159,14 @@ def _measure_candidates(
         return CandidateTimes(count, len(times), total, peak())
 
 
-def _floors(forecaster: Forecaster, tasks: list[Task], plan: BenchmarkPlan) -> list[Floors | None]:
+def _lower_bounds(forecaster: Forecaster, tasks: list[Task], plan: BenchmarkPlan) -> list[LowerBounds | None]:
     """One per task; None without CUDA."""
     if forecaster.device.type != "cuda":
         return [None] * len(tasks)
     source = tasks[0].source
     encoder = encoder_bound(plan.weights, tasks[0], forecaster.device, plan.effort)
     scene = forecaster.predict(source.pixels, source.camera.K)
-    return [Floors(encoder, rasterizer_bound(task, scene, plan.effort)) for task in tasks]
+    return [LowerBounds(encoder, rasterizer_bound(task, scene, plan.effort)) for task in tasks]
 
 
 def _frames(forecaster: Forecaster, task: Task) -> Frames:

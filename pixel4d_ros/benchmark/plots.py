@@ -103,11 +103,10 @@ def _draw_stages(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
         lengths = [stage_parts(times)[part] for _, times in bars]
         axes.barh(names, lengths, left=left, label=part)
         left = [a + b for a, b in zip(left, lengths)]
-    floors = [(i, f.floors.total) for i, (_, f) in enumerate(bars) if f.floors is not None]
-    if floors:
-        axes.scatter(
-            [ms for _, ms in floors], [i for i, _ in floors], marker="|", s=250, c="black", label="lower bounds"
-        )
+    lower_bounds = [(i, f.lower_bounds.total) for i, (_, f) in enumerate(bars) if f.lower_bounds is not None]
+    if lower_bounds:
+        places, times = zip(*lower_bounds)
+        axes.scatter(times, places, marker="|", s=250, c="black", label="lower bounds")
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
     axes.set_xlabel("ms")
@@ -131,8 +130,8 @@ def _draw_resolution(axes: Axes, sizes: Sequence[SizeTimes]) -> None:
         "whole": [f.total.p50 for f in first],
         **{stage: [f.stages[stage].p50 for f in first] for stage in ("predict", "render")},
     }
-    if all(f.floors is not None for f in first):
-        lines["lower bounds"] = [f.floors.total for f in first if f.floors is not None]
+    if all(f.lower_bounds is not None for f in first):
+        lines["lower bounds"] = [f.lower_bounds.total for f in first if f.lower_bounds is not None]
     for name, values in lines.items():
         axes.plot(megapixels, values, "o-", label=name)
     _finish(axes, "megapixels")

@@ -46,10 +46,10 @@ def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
     closeness = f"{times.agreement.worst_frame:.1f} dB"
     rows = [[name, *_cells(times.total), _memory(times.memory), ratio, closeness]]
     parts = [*times.stages.items(), ("render, per frame", times.render_per_frame)]
-    if times.floors is not None:
+    if times.lower_bounds is not None:
         parts += [
-            ("lower bound: encoder alone", times.floors.encoder),
-            ("lower bound: rasterizer alone", times.floors.rasterizer),
+            ("lower bound: encoder alone", times.lower_bounds.encoder),
+            ("lower bound: rasterizer alone", times.lower_bounds.rasterizer),
         ]
     return rows + [[f"  {part}", *_cells(spread), "", "", ""] for part, spread in parts]
 

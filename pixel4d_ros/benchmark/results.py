@@ -31,7 +31,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Floors:
+class LowerBounds:
     """What no forecast could be faster than, alone: encoder and rasterizer."""
 
     encoder: Spread
@@ -65,7 +65,7 @@ class ForecastTimes:
     total: Spread  # host image in, host frames out
     stages: dict[str, Spread]  # upload, predict, render, copy back: one after another, in runs of their own
     memory: Memory | None
-    floors: Floors | None  # None: no CUDA
+    lower_bounds: LowerBounds | None  # None: no CUDA
     agreement: Agreement
 
     @property
@@ -76,7 +76,7 @@ class ForecastTimes:
     @property
     def ratio(self) -> float | None:
         """Median total over the sum of the lower bounds."""
-        return None if self.floors is None else self.total.p50 / self.floors.total
+        return None if self.lower_bounds is None else self.total.p50 / self.lower_bounds.total
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,10 @@ class Benchmark:
     def read(path: Path) -> Benchmark:
         """From JSON that write wrote. Raises ValueError when it is something else."""
         try:
-            made: Benchmark = _parse(Benchmark, json.loads(path.read_text()))
+            tree = json.loads(path.read_text())
+            for times in (times for size in tree["sizes"] for times in size["forecasts"]):
+                times.setdefault("lower_bounds", times.get("floors"))  # the name until 2026-11-28
+            made: Benchmark = _parse(Benchmark, tree)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"{path} is not a file that `pixel4d benchmark --json` wrote ({what})") from None
@@ -142,7 +145,7 @@ def _with_derived(benchmark: Benchmark) -> dict[str, Any]:
     for size, found in zip(tree["sizes"], benchmark.sizes):
         for entry, times in zip(size["forecasts"], found.forecasts):
             entry["render_per_frame"] = asdict(times.render_per_frame)
-            entry["ratio_to_floors"] = times.ratio
+            entry["ratio_to_lower_bounds"] = times.ratio
     for entry, node in zip(tree["nodes"], benchmark.nodes):
         counts = ("per_second", "lost_images", "lost_forecasts", "waiting")
         entry.update({name: getattr(node, name) for name in counts})

@@ -28,7 +28,7 @@ class SourceImage:
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     camera: Camera
     origin: str  # for people
-    earlier: ReferenceView | None = None  # what the camera saw before, for motion from flow
+    reference: ReferenceView | None = None  # what the camera saw before, for motion from flow
 
     def resized(self, size: tuple[int, int]) -> SourceImage:
         """The image resampled to size (width, height)."""
@@ -40,15 +40,15 @@ class SourceImage:
 
 
 def source_image(
-    given: Path | None, size: tuple[int, int], device: torch.device, with_earlier: bool = False
+    given: Path | None, size: tuple[int, int], device: torch.device, with_reference: bool = False
 ) -> SourceImage:
     """An image file, the first image of a log, or (None) one of the synthetic street, in size (width, height).
 
     Raises ValueError when the file is none of these, or an earlier view is asked for that only the street has.
     """
     if given is None:
-        return street(size, device, with_earlier)
-    if with_earlier:
+        return street(size, device, with_reference)
+    if with_reference:
         raise ValueError("--motion-from-flow needs an image with an earlier one: leave --image away")
     from pixel4d_ros.datasets.open import LOG_SUFFIXES
 
@@ -57,14 +57,14 @@ def source_image(
     return picture(given).resized(size)
 
 
-def street(size: tuple[int, int], device: torch.device, with_earlier: bool = False) -> SourceImage:
+def street(size: tuple[int, int], device: torch.device, with_reference: bool = False) -> SourceImage:
     """A held-out synthetic street with KITTI's camera."""
-    from pixel4d_ros.evaluation.synthetic_worlds import earlier_view
+    from pixel4d_ros.evaluation.synthetic_worlds import reference_view
     from pixel4d_ros.synthetic import street_clip
 
     clip = street_clip(SEED, 1, size=size, device=device)
-    earlier = earlier_view(SEED, "street", size) if with_earlier else None
-    return SourceImage(np.asarray(clip.images[0]), Camera(clip.K, *size), f"synthetic street of seed {SEED}", earlier)
+    reference = reference_view(SEED, "street", size) if with_reference else None
+    return SourceImage(np.asarray(clip.images[0]), Camera(clip.K, *size), f"synthetic street of seed {SEED}", reference)
 
 
 def first_of_log(path: Path) -> SourceImage:

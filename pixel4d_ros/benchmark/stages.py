@@ -18,7 +18,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.rendering.host_rendering import VIEWS_PER_CALL
 from pixel4d_ros.rendering.moved_scene import advance, render
 from pixel4d_ros.rendering.streams import to_device, to_host
-from pixel4d_ros.two_view.object_motion import with_measured_motion
+from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 
 UPLOAD, PREDICT, RENDER, COPY_BACK = STAGES = ("upload", "predict", "render", "copy back")
 MOTION = "motion from flow"  # after PREDICT, of a source that has an earlier view
@@ -47,7 +47,7 @@ def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
     """Host image in, host frames out: what a robot waits for."""
     source = task.source
     return forecaster.forecast(
-        source.pixels, source.camera.K, task.path, task.times, task.samples, reference=source.earlier
+        source.pixels, source.camera.K, task.path, task.times, task.samples, reference=source.reference
     )
 
 
@@ -64,8 +64,8 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     watch.lap(UPLOAD)
     scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
     watch.lap(PREDICT)
-    if task.source.earlier is not None:
-        scene = with_measured_motion(scene, task.source.pixels, task.source.earlier)
+    if task.source.reference is not None:
+        scene = with_motion_from_flow(scene, task.source.pixels, task.source.reference)
         watch.lap(MOTION)
     moved_scene = advance([scene.sample(k) for k in range(task.samples)], times)
     parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))

@@ -313,7 +313,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=tuple(notes),
         motion_depth=args.depth_from_motion,
-        earlier_view=args.motion_from_flow,
+        reference_view=args.motion_from_flow,
     )
 
 

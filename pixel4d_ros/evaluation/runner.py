@@ -21,7 +21,7 @@ from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.scoring import ScoredWindow, Setting, SourceScore, Video, score_windows
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
-from pixel4d_ros.evaluation.windows import clip_windows, earlier_view, motion_depth, resized, windows_of
+from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, reference_view, resized, windows_of
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
@@ -39,7 +39,7 @@ class Options:
     flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos
     notes: tuple[str, ...] = ()
     motion_depth: bool = False  # the network gets depth from motion with each source image
-    earlier_view: bool = False  # what moved since an earlier image is measured
+    reference_view: bool = False  # what moved since an earlier image is measured
     watch: Callable[[ScoredWindow], None] = field(default=lambda scored: None)  # is called with every scored window
 
 
@@ -55,7 +55,7 @@ def evaluate_clip(
             f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
             f" {len(sequences[0])} were used"
         )
-    if (options.motion_depth or options.earlier_view) and not clip.metric:
+    if (options.motion_depth or options.reference_view) and not clip.metric:
         option = "--depth-from-motion" if options.motion_depth else "--motion-from-flow"
         raise ValueError(f"{name} has poses without a metric scale: {option} needs metres")
     align = protocol.align or ("given" if clip.metric else "clip-scale")
@@ -69,8 +69,8 @@ def evaluate_clip(
     setting = Setting(align, scale, height, options.perceptual, options.video_features, options.flip)
     if options.motion_depth:
         setting = replace(setting, depth=partial(motion_depth, forecaster, clip))
-    if options.earlier_view:
-        setting = replace(setting, earlier=partial(earlier_view, clip))
+    if options.reference_view:
+        setting = replace(setting, reference=partial(reference_view, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
     scores = _scores(score_windows(forecaster, windows, protocol, setting), options)
     if len(scores) < len(sequences):
@@ -98,9 +98,9 @@ def evaluate_worlds(
         setting = Setting(
             protocol.align or "given", 1.0, height, options.perceptual, options.video_features, options.flip
         )
-        if options.earlier_view:
-            seen = synthetic_worlds.earlier_view(seed, worlds.kind, size)
-            setting = replace(setting, earlier=partial(_same, seen))
+        if options.reference_view:
+            seen = synthetic_worlds.reference_view(seed, worlds.kind, size)
+            setting = replace(setting, reference=partial(_same, seen))
         if setting.align == "clip-scale":
             raise ValueError("synthetic worlds have one source image each: --align image-scale is what fits them")
         scores += _scores(score_windows(forecaster, clip_windows(clip, protocol), protocol, setting), options)
@@ -116,7 +116,7 @@ def evaluate_images(
     Raises ValueError without images.
     """
     options = options or Options()
-    if options.motion_depth or options.earlier_view:
+    if options.motion_depth or options.reference_view:
         raise ValueError(f"{name} has single images: --depth-from-motion and --motion-from-flow need earlier ones")
     scores, sizes = [], set()
     setting = Setting(perceptual=options.perceptual, flip=options.flip)

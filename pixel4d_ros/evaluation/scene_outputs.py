@@ -23,7 +23,7 @@ from pixel4d_ros.evaluation.occupancy import (
 )
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.tables import Table
-from pixel4d_ros.evaluation.windows import clip_windows, earlier_view
+from pixel4d_ros.evaluation.windows import clip_windows, reference_view
 from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.outputs.occupancy import MapExtent, occupancy_map
@@ -42,7 +42,7 @@ def predictor_of(forecaster: Forecaster, clip: Clip, protocol: Protocol, two_ima
 
     def predict(window: Clip) -> DynamicGaussians:
         speed = CameraPath(window.times - window.times[0], source_poses(window)).speed()
-        reference = earlier_view(clip, window) if two_images else None
+        reference = reference_view(clip, window) if two_images else None
         return forecaster.predict(window.images[0], window.K, 1, protocol.seed, None, speed, reference)
 
     return predict

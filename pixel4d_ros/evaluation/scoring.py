@@ -43,7 +43,7 @@ class Setting:
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos, NaN where it was not computed
     depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
-    earlier: Callable[[Clip], ReferenceView | None] = lambda window: None  # the same
+    reference: Callable[[Clip], ReferenceView | None] = lambda window: None  # the same
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def score_window(forecaster: Forecaster, window: Clip, protocol: Protocol, setti
     started = time.perf_counter()
     # As Forecaster.forecast does; without a metric scale the speed is not known.
     speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
-    given, reference = setting.depth(window), setting.earlier(window)
+    given, reference = setting.depth(window), setting.reference(window)
     scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, given, speed, reference)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)

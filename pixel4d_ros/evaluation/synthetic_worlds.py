@@ -84,7 +84,7 @@ def make_clip(seed: int, kind: str, frames: int, step: float, size: tuple[int, i
     )
 
 
-def earlier_view(seed: int, kind: str, size: tuple[int, int]) -> ReferenceView:
+def reference_view(seed: int, kind: str, size: tuple[int, int]) -> ReferenceView:
     """The view of a world AGO seconds before the clip that make_clip makes of it."""
     from pixel4d_ros.synthetic import sample_views
 

@@ -73,11 +73,13 @@ def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np
 
     None where the camera has not moved enough since.
     """
-    earlier = _looking_back(clip, window, lambda T, _: view_for_depth(T))
-    return None if earlier is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, earlier)
+    reference = _looking_back(clip, window, lambda T, _: view_for_depth(T))
+    return (
+        None if reference is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, reference)
+    )
 
 
-def earlier_view(clip: Clip, window: Clip) -> ReferenceView | None:
+def reference_view(clip: Clip, window: Clip) -> ReferenceView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
     return _looking_back(clip, window, lambda _, ages: view_for_motion(ages))
 
@@ -85,9 +87,10 @@ def earlier_view(clip: Clip, window: Clip) -> ReferenceView | None:
 def _looking_back(
     clip: Clip, window: Clip, choose: Callable[[FloatArray, FloatArray], int | None]
 ) -> ReferenceView | None:
-    """One of the frames before a window's source, at the window's size.
+    """A frame before a window's source, at the window's size; None when choose takes none.
 
-    choose is given T_frame_source (N, 4, 4) of all, newest first, and their ages (N,) in seconds.
+    choose gets T_frame_source (N, 4, 4) of all frames up to LONGEST_AGO before, newest first, and their ages (N,) in
+    seconds. It returns the index of one.
     """
     source = int(np.searchsorted(clip.times, window.times[0]))
     first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
@@ -97,13 +100,8 @@ def _looking_back(
     chosen = choose(T_frame_source, ages)
     if chosen is None:
         return None
-    image = _seen_alike(clip.images[before[chosen]], window)
+    image = resize_image(np.asarray(clip.images[before[chosen]]), (window.images.shape[2], window.images.shape[1]))
     return ReferenceView(image, window.K, rigid_inverse(T_frame_source[chosen]), -float(ages[chosen]))
-
-
-def _seen_alike(image: NDArray[np.uint8], window: Clip) -> NDArray[np.uint8]:
-    """Another image of the clip at the size of the window's."""
-    return resize_image(np.asarray(image), (window.images.shape[2], window.images.shape[1]))
 
 
 def moving_masks(clip: Clip) -> NDArray[np.bool_] | None:

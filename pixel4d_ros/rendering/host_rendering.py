@@ -77,11 +77,11 @@ def render_to_host(
     """
     device, s, v = moved_scene.device, len(moved_scene.futures), len(poses)
     instants = np.arange(v) % len(moved_scene.times)
-    kept, source = distinct_views(poses, instants)
-    starts = range(0, len(kept), VIEWS_PER_CALL)
+    distinct, source = distinct_views(poses, instants)
+    starts = range(0, len(distinct), VIEWS_PER_CALL)
     buffers, streams, known = _HostBuffers(s, v, camera, with_depth, device), StreamPool(device, len(starts)), []
     for start in starts:
-        some = kept[start : start + VIEWS_PER_CALL]
+        some = distinct[start : start + VIEWS_PER_CALL]
         places = list(runs(source, start, len(some)))
         with streams.take_turn():
             futures = []

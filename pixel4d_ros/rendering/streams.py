@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-STAGED = 1 << 15  # bytes up to which the driver takes a copy of what it is given, and nobody waits for the device
+UNPINNED_BYTES = 1 << 15  # the driver copies so few bytes to a buffer of its own, so nobody waits for the device
 
 
 def pin_memory(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -21,7 +21,7 @@ def pin_memory(array: NDArray[Any], device: torch.device) -> Tensor:
 
     It shares the array's memory unless that must be page-locked first.
     """
-    if device.type != "cuda" or array.nbytes <= STAGED:
+    if device.type != "cuda" or array.nbytes <= UNPINNED_BYTES:
         return torch.from_numpy(array)
     # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done. numpy fills it,
     # since torch wakes all its threads for so little, and then waits for the last of them.
@@ -64,8 +64,8 @@ class StreamPool:
     """
 
     def __init__(self, device: torch.device, parts: int) -> None:
-        lanes = _stream_pool(device) if device.type == "cuda" else ()
-        self._copies, self._streams = lanes[:1], lanes[1:] if parts > 1 else ()
+        streams = _stream_pool(device) if device.type == "cuda" else ()
+        self._copies, self._streams = streams[:1], streams[1:] if parts > 1 else ()
         self._taken = 0
 
     @contextmanager

@@ -15,16 +15,16 @@ Mask = NDArray[np.bool_]  # (H, W)
 LEAST_SIDE = 12  # pixels, which DIS flow asks for
 LARGEST_WIDTH = 420  # pixels at which flow is measured
 LEAST_HEIGHT = 32  # pixels: of a panorama's strip the width matters less
-CONSISTENT = 1.0  # pixels between going there and back, beyond which flow is not trusted
-ASTRAY_SHARE = 0.05  # of the flow's length by which the way back may miss, beside the slack
+CONSISTENT = 1.0  # pixels by which forward and backward flow may differ
+CONSISTENT_SHARE = 0.05  # of the flow's length, added to the slack
 
 
 @dataclass(frozen=True)
 class CheckedFlow:
-    """Where the pixels of one image are in another."""
+    """Optical flow with its forward-backward check."""
 
     flow: Flow  # (H, W, 2) pixels
-    agrees: Mask  # (H, W): the other image's flow leads back again
+    agrees: Mask  # (H, W): forward and backward flow are consistent
 
 
 def flow_size(width: int, height: int) -> tuple[int, int]:
@@ -48,9 +48,9 @@ def check_pair(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
 
 
 def measured_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where back does not lead home.
+    """Flow (h, w, 2) between images (H, W, 3), as shares of width and height; NaN where inconsistent.
 
-    Measured at flow_size.
+    (w, h) is flow_size of the images.
     """
     size = flow_size(first.shape[1], first.shape[0])
     grey = [np.asarray(cv2.cvtColor(shrunk(image), cv2.COLOR_RGB2GRAY), np.uint8) for image in (first, second)]
@@ -63,8 +63,8 @@ def flow_both_ways(
 ) -> tuple[CheckedFlow, CheckedFlow]:
     """Flow from grey image first (H, W) to second, and from second to first.
 
-    DIS flow (T. Kroeger et al., ECCV 2016). Going there and back may miss the start by slack pixels, and a little more
-    when the way is long; what leaves the image does not come back.
+    DIS flow (T. Kroeger et al., ECCV 2016). Forward and backward flow may differ by slack pixels, and more where
+    the flow is long. What leaves the image is inconsistent.
     """
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there, back = (np.asarray(method.calc(*pair, None), np.float32) for pair in ((first, second), (second, first)))
@@ -87,6 +87,6 @@ def length(flow: Flow) -> NDArray[np.float32]:
 
 
 def is_consistent(there: Flow, back: Flow, slack: float) -> Mask:
-    """Pixels whose flow there and back ends within slack pixels of where it began."""
-    home: Mask = length(there + sample(back, there, outside=1e3)) < slack + ASTRAY_SHARE * length(there)
-    return home
+    """Pixels (H, W) whose forward flow and the backward flow at its end add up to less than slack pixels or so."""
+    consistent: Mask = length(there + sample(back, there, outside=1e3)) < slack + CONSISTENT_SHARE * length(there)
+    return consistent

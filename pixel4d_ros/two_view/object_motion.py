@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Motion measured between two images: what the flow to an earlier one says of a predicted scene's objects.
+"""Object motion from optical flow to a reference image, of known pose.
 
-One image tells which things may move, and how fast such things usually go. An earlier image, with the camera's way
-since, tells which do. What the network takes for an object has its velocity corrected by the flow on it; a patch of
-the image whose flow no still world of about the predicted depth explains is one more object.
+The flow on a predicted object corrects its velocity. A patch of the image whose flow no static world of about the
+predicted depth explains becomes one more object.
 """
 
 from __future__ import annotations
@@ -36,49 +35,49 @@ from pixel4d_ros.two_view.rigid_flow import (
 
 Ids = NDArray[np.int64]  # (h, w)
 
-DEPTH_FACTOR = 1.7  # by which predicted depth may be off, either way
+DEPTH_FACTOR = 1.7  # predicted depth may be wrong by this factor, either way
 NEAREST, FARTHEST = 0.5, 250.0  # metres; the latter is the sky
 MOST = 16  # objects that the flow may add
-SLOWEST, FASTEST = 0.5, 40.0  # m/s of an object that the flow adds
-LOWEST = 0.3  # metres from its bottom to its top: shadows and painted lines are lower
-CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed, at which it may rise or sink
-EXPLAINED = 0.5  # of what a still world leaves of the flow may be left when a velocity explains it,
-LEFT = 0.7  # and so many pixels
-SMALL = 0.5  # pixels: flow that differs by less from a still world need not be explained better
-TAKEN = 0.3  # of a patch's pixels on a predicted object, from which the patch is a part of that
+SLOWEST, FASTEST = 0.5, 40.0  # m/s of an added object
+LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
+CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed: vertical speed of an added object, at most
+EXPLAINED = 0.5  # a velocity explains flow if it leaves less than this share of a static world's residual,
+LEFT = 0.7  # and less than so many pixels
+SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
+TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
-THICK = 1.1  # by how much nearer or farther than an object what is joined to it may be
-LEAST_PIXELS, MOST_PIXELS = 30, 2000  # to measure a velocity on
-PIXEL, INDEPENDENT = 0.5, 20  # error of the flow, and how many pixels of an object err on their own
+THICK = 1.1  # depth ratio, at most, of what is joined to an object
+LEAST_PIXELS, MOST_PIXELS = 30, 2000  # for one velocity
+PIXEL, INDEPENDENT = 0.5, 20  # pixels, standard deviation of the flow, and number of an object's independent errors
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
-ANY = np.array([50.0, 2.5, 50.0])  # m/s: the same where nothing was predicted
+ANY = np.array([50.0, 2.5, 50.0])  # m/s: the same without a prediction
 ROUNDS = 8  # of reweighting
 
 
 @dataclass(frozen=True)
 class TwoImages:
-    """An image beside an earlier one, at the size at which flow is measured."""
+    """An image and a reference image, at the size at which flow is measured."""
 
     camera: Camera  # the image's
     depth: Map  # (h, w) metres, predicted
-    flow: CheckedFlow  # from the image to the earlier one
-    T_earlier_camera: FloatArray  # (4, 4), refined on the flow
+    flow: CheckedFlow  # from the image to the reference image
+    T_reference_source: FloatArray  # (4, 4), refined on the flow
     seconds: float
-    moving: Mask  # (h, w): what no still world explains
+    moving: Mask  # (h, w): no static world explains the flow
 
     @staticmethod
-    def of(image: NDArray[np.uint8], earlier: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
-        """Compare an image (H, W, 3) RGB with an earlier one.
+    def of(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
+        """Compare an image (H, W, 3) RGB with a reference image.
 
-        camera and depth (h, w), metres, are at optical_flow.flow_size of the image. Raises ValueError for images of
+        camera and depth (h, w), metres, are at two_view.flow.flow_size of the image. Raises ValueError for images of
         different sizes, or too small for flow.
         """
-        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in earlier.beside(image))
+        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
         flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
         depth = np.minimum(depth, np.float32(FARTHEST))
-        T = refined_pose(earlier.T_reference_source, flow, depth, camera.K)
+        T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
         photometric_evidence = residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence
-        return TwoImages(camera, depth, flow, T, earlier.seconds, moving_patches(photometric_evidence))
+        return TwoImages(camera, depth, flow, T, reference.seconds, moving_patches(photometric_evidence))
 
 
 @dataclass(frozen=True)
@@ -86,27 +85,27 @@ class Fit:
     """The velocity (3,) in m/s that explains the flow on some pixels best, and how well it does."""
 
     velocity: FloatArray
-    before: float  # pixels by which the flow differs from a still world, median
-    after: float  # the same from a world of that velocity
+    before: float  # pixels, median difference of the flow from that of a static world
+    after: float  # the same from that of a world of this velocity
 
     @property
     def explains(self) -> bool:
-        """Whether one velocity explains what a still world does not."""
+        """Whether one velocity explains the flow where a static world does not."""
         return self.after < LEFT and self.after < EXPLAINED * self.before
 
 
 def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray) -> Fit | None:
-    """The velocity of the pixels of a mask (h, w), given a Gaussian prior (3,) and its standard deviation (3,) in m/s.
+    """Fit a velocity to the flow in a mask (h, w), with a Gaussian prior (3,) of standard deviation (3,), m/s.
 
-    A point p that moves at v was at p - v t, and is seen there at the flow's end: two equations per pixel, linear in v
-    when multiplied by the point's depth. Least squares with Cauchy weights. None where too little of the flow is known.
+    A point p that moves at v was at p - v t, where the flow ends: two equations per pixel, linear in v when multiplied
+    by the point's depth. Least squares with Cauchy weights. None where too little of the flow is known.
     """
     v, u = np.nonzero(mask & pair.flow.agrees)
     if len(u) < LEAST_PIXELS:
         return None
     step = -(-len(u) // MOST_PIXELS)
     u, v = u[::step], v[::step]
-    K, T = pair.camera.K, pair.T_earlier_camera
+    K, T = pair.camera.K, pair.T_reference_source
     points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
     ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2]
     pixels = K[[0, 1], [0, 1]] / np.maximum(points[:, 2:], NEAREST)  # per metre across
@@ -114,7 +113,7 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
     J = ((turned[:2] - ends[..., None] * turned[2]) * pixels[..., None]).reshape(-1, 3)
     still = ((points[:, :2] - ends * points[:, 2:]) * pixels).ravel()
     belief = np.diag(PIXEL**2 * len(u) / min(len(u), INDEPENDENT) / deviation**2)
-    weight = np.ones_like(still)  # at first the prior must not say which pixels are wrong
+    weight = np.ones_like(still)  # the first round must not take the prior's residuals for outliers
     for _ in range(ROUNDS):
         velocity = np.linalg.solve((J * weight[:, None]).T @ J + belief, J.T @ (weight * still) + belief @ prior)
         left = np.abs(still - J @ velocity)
@@ -123,15 +122,18 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
 
 
 @torch.inference_mode()
-def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earlier: ReferenceView) -> DynamicGaussians:
-    """A scene predicted from an image (H, W, 3), with the motion that an earlier one shows; static fields are shared.
+def with_motion_from_flow(
+    scene: DynamicGaussians, image: NDArray[np.uint8], reference: ReferenceView
+) -> DynamicGaussians:
+    """Return a scene predicted from an image (H, W, 3) with object motion from the flow to a reference image.
 
-    Sampled futures differ as before, from the measured velocity. Raises ValueError as TwoImages.of.
+    Static fields are shared with the given scene. Sampled futures keep their differences from sample 0. Raises
+    ValueError as TwoImages.of.
     """
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    pair = TwoImages.of(image, earlier, camera, scene.seen_depth(camera, places, FARTHEST))
+    pair = TwoImages.of(image, reference, camera, scene.seen_depth(camera, places, FARTHEST))
     ids = _seen_ids(scene, places, camera)
     count = len(scene.centroids)
     changes = np.zeros((count + MOST, 3), np.float32)  # of the velocity of each object
@@ -145,7 +147,7 @@ def with_measured_motion(scene: DynamicGaussians, image: NDArray[np.uint8], earl
 
 
 def _possible(depth: Map) -> Known:
-    """Between which inverse depths each pixel lies, when predicted depth may be off by DEPTH_FACTOR, or by REACH."""
+    """Bounds of each pixel's inverse depth: predicted depth may be wrong by DEPTH_FACTOR, and misplaced by REACH."""
     reach = reach_of(depth.shape[1])
     window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
     return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
@@ -160,7 +162,7 @@ def _seen_ids(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
 
 
 def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray]]:
-    """By how much the velocity of each predicted object changes, where the flow on it tells."""
+    """Ids of predicted objects and the change (3,) of their velocities in m/s, where the flow on them is known."""
     numbers = np.unique(ids)[1:]
     if len(numbers) == 0:
         return
@@ -173,9 +175,9 @@ def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator
 
 
 def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
-    """Patches (h, w) that move and are no predicted object, the largest first, and their velocities (3,) in m/s."""
+    """Moving patches (h, w) that are no predicted object, the largest first, and their velocities (3,) in m/s."""
     count, labels, sizes, _ = cv2.connectedComponentsWithStats(pair.moving.astype(np.uint8), connectivity=4)
-    found, still, taken = 0, _astray(pair, np.zeros(3)), ids > 0
+    found, still, taken = 0, _flow_difference(pair, np.zeros(3)), ids > 0
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
         if found == MOST:
@@ -193,17 +195,17 @@ def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
             yield mover, fit.velocity
 
 
-def _astray(pair: TwoImages, velocity: FloatArray) -> Map:
-    """Pixels (h, w) by which the flow differs from that of a world of predicted depth that moves at a velocity (3,)."""
-    R, seconds = pair.T_earlier_camera[:3, :3], pair.seconds
-    moved = pair.T_earlier_camera.copy()
+def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
+    """Length (h, w) in pixels of the difference between the flow and that of a world moving at a velocity (3,)."""
+    R, seconds = pair.T_reference_source[:3, :3], pair.seconds
+    moved = pair.T_reference_source.copy()
     moved[:3, 3] -= R @ velocity * seconds
     return length(static_flow(1 / np.maximum(pair.depth, np.float32(1e-3)), moved, pair.camera.K) - pair.flow.flow)
 
 
 def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
-    """A patch with what is joined to it and moves as it does, and with the gaps of unknown flow in between."""
-    alike = _astray(pair, velocity)
+    """The patch with connected pixels that move alike, and with gaps of unknown flow filled."""
+    alike = _flow_difference(pair, velocity)
     joins = pair.flow.agrees & (alike < EXPLAINED * still)
     reach = 2 * round(GAP * patch.shape[1] / 2) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
@@ -218,16 +220,16 @@ def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Ma
 
 
 def _height(pair: TwoImages, patch: Mask) -> float:
-    """Metres from the bottom to the top of a patch, but for a twentieth at either end."""
+    """Height of a patch in metres, from its 5 % to its 95 % quantile."""
     v, u = np.nonzero(patch)
     down = unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K)[:, 1]
     return float(np.quantile(down, 0.95) - np.quantile(down, 0.05))
 
 
 def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
-    """The scene with objects added where an image (h, w) has their ids, and velocities changed per object."""
+    """The scene with objects added where `added` (h, w) has their ids, and velocities changed per object."""
     device = scene.means.device
-    given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # of -1, which is nowhere, the last
+    given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # place -1 means nowhere: the appended 0
     ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
     change = torch.from_numpy(changes).to(scene.velocities)[ids]
     futures = tuple(replace(future, velocities=future.velocities + change) for future in scene.futures)

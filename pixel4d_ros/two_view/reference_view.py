@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera saw a moment before an image, and from where: it shows what moves, and how far things are."""
+"""An earlier image and its pose: a second view, from which depth and object motion are estimated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at
 class ReferenceView:
     """An earlier image of the scene, for a Forecaster's `reference` or for depth_from_motion.
 
-    Raises ValueError for what cannot be.
+    Raises ValueError for an image, K, pose or time that cannot be right.
     """
 
     image: NDArray[np.uint8]  # (h, w, 3) RGB
@@ -62,9 +62,9 @@ class ReferenceView:
 
 
 def view_for_motion(ages: FloatArray) -> int | None:
-    """Which of earlier views, that many seconds (N,) old, tells motion best: the one whose age is nearest to AGO.
+    """Index of the best reference view for motion, from ages (N,) in seconds: the age nearest to AGO; None: none fits.
 
-    Of less time noise is too large a part, in more time what moves goes too far. None where none is of use.
+    Over less time noise dominates the flow. Over more time objects move too far.
     """
-    usable = np.where((ages > AGO / 4) & (ages <= LONGEST_AGO), np.abs(ages - AGO), np.inf)
-    return int(usable.argmin()) if np.isfinite(usable).any() else None
+    distance = np.where((ages > AGO / 4) & (ages <= LONGEST_AGO), np.abs(ages - AGO), np.inf)
+    return int(distance.argmin()) if np.isfinite(distance).any() else None

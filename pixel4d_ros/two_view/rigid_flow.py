@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where two images deny that the world stands still: flow that no static scene of known depth explains."""
+"""Where two images show motion: optical flow that no static scene of the known depth explains."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, sample
 Map = NDArray[np.float32]  # (H, W)
 Grey = NDArray[np.uint8]  # (H, W)
 
-NOISE = 1.1  # pixels of flow at 832 columns that are not worth believing
-RELATIVE_NOISE = 0.12  # of the flow of a static world: what depth and poses get wrong
-AGREEMENT = 1.0  # pixels at 832 columns by which there and back again may differ
-REACH = 0.02  # of the image's width: how far a depth value speaks for pixels around it
+NOISE = 1.1  # pixels at 832 columns: error of the flow
+RELATIVE_NOISE = 0.12  # of the flow of a static world: error from depth and poses
+AGREEMENT = 1.0  # pixels at 832 columns by which forward and backward flow may differ
+REACH = 0.02  # of the image's width: a depth value is used for pixels up to so far away
 PRIOR = 1 / np.array([0.002, 0.002, 0.002, 0.02, 0.02, 0.02]) ** 2  # of pose errors between frames, rad and metres
-EVIDENCE = 100  # independent pixels that all the flow is worth
-DENIAL = 3.0  # grey levels by which the images must fit the flow better than a static world, somewhere in a patch
-DOUBT = 1.0  # grey levels in the rest of the patch
-SURE = 0.2  # share of a patch that must be denied by that much
+EVIDENCE = 100  # number of independent pixels that the whole flow counts as
+# Grey levels by which the images must fit the flow better than a static world: in STRONG_SHARE of a moving patch, and
+# in the rest of it.
+STRONG_EVIDENCE, WEAK_EVIDENCE = 3.0, 1.0
+STRONG_SHARE = 0.2
 HOLE = 0.005  # of the image's pixels: smaller holes in a patch are filled
 SMALLEST = 0.0004  # of the image's pixels: smaller patches are no object
 
 
 @dataclass(frozen=True)
 class Known:
-    """Between which inverse depths each pixel of a frame lies; unknown where far is NaN."""
+    """Bounds of the inverse depth of each pixel of a frame; unknown where far is NaN."""
 
     near: Map  # (H, W) 1 / m
     far: Map  # (H, W) 1 / m
@@ -43,30 +44,28 @@ class Residual:
 
     static: Flow  # (H, W, 2) pixels: the static flow next to the measured one; NaN where no depth is near
     excess: Map  # (H, W) distance of the flow from it, noise = 1; NaN where that or the flow is unknown
-    photometric_evidence: (
-        Map  # (H, W) grey levels by which the images deny that the pixel is static; 0 where it could be
-    )
+    photometric_evidence: Map  # (H, W) grey levels that speak against a static pixel; 0 where it may be static
 
 
 def fineness(width: int) -> float:
-    """How many pixels an image that many columns wide has for one of 832, which NOISE and AGREEMENT are given for."""
+    """Scale of pixels in an image of this width, relative to 832 columns, for which NOISE and AGREEMENT hold."""
     return width / 832
 
 
 def reach_of(width: int) -> int:
-    """REACH in an image that many columns wide, as the size of a window in pixels."""
+    """REACH in an image of this width, as the size of a window in pixels."""
     return max(3, int(REACH * width / 2) * 2 + 1)
 
 
 def flow_noise(flow: Flow) -> Map:
-    """Pixels (H, W) by which a flow that is measured may differ from that of a static world."""
+    """Standard deviation (H, W) in pixels of measured flow around the flow of a static world."""
     return np.asarray(NOISE * fineness(flow.shape[1]) + RELATIVE_NOISE * length(flow), np.float32)
 
 
 def residual(checked: CheckedFlow, known: Known, T: FloatArray, K: FloatArray, here: Grey, there: Grey) -> Residual:
-    """What of the flow between two images a static world does not explain, when the camera moves so that p_there = T p.
+    """Compare flow between two images with that of a static world, for a camera that moves so that p_there = T p.
 
-    The world may have any depth that is known to be possible near a pixel.
+    At each pixel the static world may have any depth between the known bounds.
     """
     flow = checked.flow
     near, far = static_flow(known.near, T, K), static_flow(known.far, T, K)
@@ -87,19 +86,20 @@ def _mismatch(here: Grey, there: Grey, flow: Flow) -> Map:
 
 
 def moving_patches(photometric_evidence: NDArray[np.float32]) -> Mask:
-    """Patches of pixels that move: specks left out, gaps and holes closed, each surely moving somewhere."""
-    out = cv2.morphologyEx((photometric_evidence > DOUBT).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    """Patches (H, W) of moving pixels, with strong evidence in a share of each; specks removed, holes closed."""
+    weak = (photometric_evidence > WEAK_EVIDENCE).astype(np.uint8)
+    out = cv2.morphologyEx(weak, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     reach = reach_of(out.shape[1])
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     out = cv2.morphologyEx(out, cv2.MORPH_CLOSE, disc)
     _, holes, sizes, _ = cv2.connectedComponentsWithStats(1 - out, connectivity=4)
     out[(sizes[:, cv2.CC_STAT_AREA] < HOLE * out.size)[holes]] = 1
     count, labels, sizes, _ = cv2.connectedComponentsWithStats(out, connectivity=4)
-    sure = np.bincount(labels[photometric_evidence > DENIAL], minlength=count)
-    keep = (sizes[:, cv2.CC_STAT_AREA] >= SMALLEST * out.size) & (sure >= SURE * sizes[:, cv2.CC_STAT_AREA])
+    strong = np.bincount(labels[photometric_evidence > STRONG_EVIDENCE], minlength=count)
+    keep = (sizes[:, cv2.CC_STAT_AREA] >= SMALLEST * out.size) & (strong >= STRONG_SHARE * sizes[:, cv2.CC_STAT_AREA])
     keep[0] = False
-    kept: Mask = keep[labels]
-    return kept
+    patches: Mask = keep[labels]
+    return patches
 
 
 def pixels(height: int, width: int) -> tuple[Map, Map]:
