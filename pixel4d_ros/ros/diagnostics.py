@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the node is doing: counters, latencies and faults (logged once each), and the DiagnosticStatus of all that."""
+"""State of the node: counters, latencies, faults (each logged once), and the DiagnosticStatus made of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEGRADING = (
     "depth",
     "occupancy",
 )  # faults in these places worsen the forecast but do not prevent it
-FROM_ONE_IMAGE = "by the image alone"  # how it is known what moves
+FROM_ONE_IMAGE = "by the image alone"  # source of the object motion
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,29 @@ class Measured:
 
 
 class Faults:
-    """What is wrong now, by place ("image", "motion", ...). A new fault is one log line; so is a flickering one."""
+    """Active faults by place ("image", "motion", ...). A new or an intermittent fault is logged once."""
 
     def __init__(self, warn: Callable[[str], object], error: Callable[[str], object]) -> None:
         self._warn, self._error = warn, error
         self._lock = RLock()
-        self._logged: dict[tuple[str, str], float] = {}  # (place, message): when, of the last REPEAT_S
+        self._logged: dict[tuple[str, str], float] = {}  # (place, message): time of the last log line
         self._active: dict[str, str] = {}
         self.last = ""
         self.count = 0
 
     def report(self, place: str, message: str) -> bool:
-        """Note a fault; true when it was new and therefore logged."""
+        """Record a fault. Returns whether it was logged, i.e. is new."""
         with self._lock:
             now = time.monotonic()
-            # All of them, not the last alone: two faults that take turns would fill the log.
+            # Keep all recent ones: two alternating faults would fill the log.
             self._logged = {what: at for what, at in self._logged.items() if now - at < REPEAT_S}
-            standing = self._active.get(place) == message
-            recent = (place, message) in self._logged
+            repeated = self._active.get(place) == message or (place, message) in self._logged
             self._active[place] = self.last = message
             self.count += 1
-            if standing or recent:
+            if repeated:
                 return False
             self._logged[place, message] = now
-        # Two lines on purpose: rclpy refuses one line of code that logs at changing severities.
+        # Two calls: rclpy rejects one call site that logs at different severities.
         if place in DEGRADING:
             self._warn(f"{place}: {message}")
         else:
@@ -70,27 +69,27 @@ class Faults:
         return True
 
     def clear(self, *places: str) -> None:
-        """These places are fine (again); without arguments: all of them."""
+        """Remove the faults of these places, or of all places without arguments."""
         with self._lock:
             for place in places or tuple(self._active):
                 self._active.pop(place, None)
 
     @property
     def active(self) -> dict[str, str]:
-        """Faults that stand now: {place: message}."""
+        """Active faults as {place: message}."""
         with self._lock:
             return dict(self._active)
 
 
 class Statistics:
-    """Counters since activation and sliding windows; safe to use from the executor's and the worker's thread."""
+    """Counters since activation and sliding windows. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         self.received = 0
         self.dropped = 0
         self.published = 0
-        self.skipped = 0  # not computed because nobody subscribes
+        self.skipped = 0  # not computed for lack of subscribers
         self.motion = "none yet"
         self.motion_warning = ""
         self.depth = "none"
@@ -102,24 +101,24 @@ class Statistics:
         self._publish_times: deque[float] = deque(maxlen=1000)
 
     def frame_received(self, dropped_one: bool) -> None:
-        """An image came in; dropped_one: it replaced one that was still waiting."""
+        """Count a received image; dropped_one: it replaced a waiting image."""
         with self._lock:
             self.received += 1
             self.dropped += dropped_one
             self._last_received = time.monotonic()
 
     def frame_skipped(self) -> None:
-        """A frame was not computed because nobody subscribes to any output."""
+        """Count a frame that was not computed for lack of subscribers."""
         with self._lock:
             self.skipped += 1
 
     def moved_by(self, source: str, warning: str) -> None:
-        """Which motion the forecast follows, and why nothing better."""
+        """Record the source of the ego motion, and why no better one is used."""
         with self._lock:
             self.motion, self.motion_warning = source, warning
 
     def frame_published(self, received_at: float, stamp_ns: int) -> None:
-        """A forecast went out; received_at: time.monotonic() of its image's callback."""
+        """Count a published forecast; received_at: time.monotonic() of its image's callback."""
         with self._lock:
             now = time.monotonic()
             self.published += 1
@@ -128,23 +127,23 @@ class Statistics:
             self._publish_times.append(now)
 
     def silent(self, seconds: float) -> bool:
-        """Whether no image came for so long."""
+        """Whether no image arrived within the last seconds."""
         with self._lock:
             return self._last_received is None or time.monotonic() - self._last_received > seconds
 
     def measured(self, ros_now_ns: int) -> Measured:
-        """The figures now; age is that of the last published stamp against the ROS clock."""
+        """Current figures; age is the ROS time minus the last published stamp."""
         with self._lock:
             now = time.monotonic()
             recent = [t for t in self._publish_times if now - t <= RATE_S]
-            # Intervals rather than counts, so that the rate is right from the second forecast on.
+            # Intervals instead of counts: correct from the second forecast on.
             rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
             p50, p99, worst = np.percentile(self._latencies, (50, 99, 100)) if self._latencies else [np.nan] * 3
             age = np.nan if self._last_stamp_ns is None else (ros_now_ns - self._last_stamp_ns) * 1e-9
             return Measured(rate, (float(p50), float(p99), float(worst)), age, self.dropped / max(self.received, 1))
 
     def values(self, ros_now_ns: int) -> dict[str, str]:
-        """Everything as text for diagnostics."""
+        """All values as text for /diagnostics."""
         measured = self.measured(ros_now_ns)
         p50, p99, worst = (1e3 * seconds for seconds in measured.latencies)
         with self._lock:
@@ -167,37 +166,39 @@ class Statistics:
 
 
 def exceeded(measured: Measured, limits: Limits, has_subscribers: bool) -> list[str]:
-    """What is beyond its limit; the rate only counts while somebody wants forecasts."""
-    said = []
+    """Messages about exceeded limits. Rate and age count only while there are subscribers."""
+    messages = []
     if has_subscribers and limits.min_rate and measured.rate < limits.min_rate:
-        said.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {limits.min_rate:g}")
+        messages.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {limits.min_rate:g}")
     if limits.max_latency and measured.latencies[1] > limits.max_latency:
-        said.append(
+        messages.append(
             f"latency p99 {measured.latencies[1]:.3f} s is above diagnostics_max_latency {limits.max_latency:g}"
         )
     if has_subscribers and limits.max_age and measured.age > limits.max_age:
-        said.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {limits.max_age:g}")
+        messages.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {limits.max_age:g}")
     if limits.max_drops and measured.drops > limits.max_drops:
-        said.append(f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {limits.max_drops:.0%}")
-    return said
+        messages.append(
+            f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {limits.max_drops:.0%}"
+        )
+    return messages
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a node's status is judged by."""
+    """Input of the node's DiagnosticStatus."""
 
     state: str  # of the lifecycle
     statistics: Statistics
     faults: Faults
     limits: Limits
     ros_now_ns: int
-    has_subscribers: bool  # somebody subscribes
+    has_subscribers: bool
 
 
 def status(name: str, hardware: str, condition: Condition, values: dict[str, str]) -> DiagnosticStatus:
-    """The node's status: ERROR while frames fail, WARN when degraded or beyond a limit, STALE without images, OK.
+    """The node's status: ERROR while frames fail, WARN when degraded or beyond a limit, STALE without images, else OK.
 
-    values are said beside what the condition's statistics and faults say.
+    values: key-value pairs to add to those of the condition's statistics and faults.
     """
     level, message = _judge(condition)
     faults = condition.faults
@@ -226,7 +227,7 @@ def _judge(condition: Condition) -> tuple[bytes, str]:
 
 
 def simulated_time(use_sim_time: bool, now_ns: int, before_ns: int) -> str:
-    """The state of the node's clock, from its time now and at the diagnostics before."""
+    """State of the node's clock, from its time now and at the previous diagnostics."""
     if not use_sim_time:
         return "wall clock"
     if now_ns == 0:
@@ -235,7 +236,7 @@ def simulated_time(use_sim_time: bool, now_ns: int, before_ns: int) -> str:
 
 
 def gpu_memory(device: str) -> str:
-    """What this process holds of the GPU's memory."""
+    """GPU memory allocated by this process."""
     if not device.startswith("cuda"):
         return "no GPU"
     used, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)

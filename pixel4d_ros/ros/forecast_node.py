@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """forecast_node: camera images, calibration, trajectory and odometry in; forecast video and Gaussian clouds out.
 
-Callbacks only store the newest message. One worker thread (pipeline.py) reads the newest image, predicts, renders and
-publishes; an image that arrives meanwhile replaces the waiting one. A lifecycle node: configure loads the weights and
-warms up, activate subscribes, deactivate frees the GPU; the next activate then loads the weights again.
+Callbacks store the newest message. One worker thread (pipeline.py) takes the newest image, predicts, renders and
+publishes; a newer image replaces the waiting one. Lifecycle: configure loads the weights and warms up, activate
+subscribes, deactivate frees the GPU; the next activate loads the weights again.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 NO_STAMP = (
     "images have stamp 0: odometry, tf, trajectory and depth cannot be matched with them; have the driver stamp them"
 )
-STAMPS_BACK_NS = 500_000_000  # image stamps jumping back further than this are a log that begins anew
+STAMPS_BACK_NS = 500_000_000  # a larger backward jump of image stamps means that a log starts again
 
 
 class ForecastNode(LifecycleNode):
-    """See the module. `load(weights, device)` makes the forecaster."""
+    """The lifecycle node. `load(weights, device)` creates the forecaster."""
 
     def __init__(self, load: Callable[[str | None, str], Any] = Forecaster.load, **options: Any) -> None:
         super().__init__("forecast_node", **options)
@@ -72,15 +72,15 @@ class ForecastNode(LifecycleNode):
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._restart("the clock"))
         self._diagnosed_at_ns = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on while simulated time stands
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time is paused
         self.create_timer(self.parameters.diagnostics_period, self._on_timer, clock=steady)
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the weights and warm up. On failure one line says why, and the node can be configured again."""
+        """Load the weights and warm up. A failure is logged in one line; the node can be configured again."""
         try:
-            p = self.parameters  # as they are now: the next activate uses what the node was configured with
+            p = self.parameters  # a snapshot: activate uses the values of configure
             self._image_type = CompressedImage if p.image_transport == "compressed" else Image
             self._depth_type = CompressedImage if p.depth_transport == "compressed" else Image
             self._plan_type, self._read_plan = plan_type(p.trajectory_type), PLAN_READERS[p.trajectory_type]
@@ -100,10 +100,10 @@ class ForecastNode(LifecycleNode):
         self._forecaster.warm_up()
 
     def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
-        """Say why the transition is not made; of what nobody foresaw, also where it happened."""
-        foreseen = isinstance(error, (WeightsError, DeviceError, ImportError, OSError))
-        if self.context.ok():  # else the node was told to end meanwhile
-            reason = str(error) if foreseen else "".join(traceback.format_exception(error))
+        """Report why a transition failed; unexpected errors with their traceback."""
+        expected = isinstance(error, (WeightsError, DeviceError, ImportError, OSError))
+        if self.context.ok():  # else the node is shutting down
+            reason = str(error) if expected else "".join(traceback.format_exception(error))
             self._faults.report(transition, reason)
         return TransitionCallbackReturn.FAILURE
 
@@ -159,7 +159,7 @@ class ForecastNode(LifecycleNode):
         )
 
     def _stop(self) -> None:
-        """No more images. Waits for the forecast in work, but not for a request, which is rejected."""
+        """Unsubscribe and stop the worker. Waits for the current forecast; a current request is rejected."""
         if self._inputs_subscribed is not None:
             self._inputs_subscribed.destroy()
             self._inputs_subscribed = None
@@ -171,12 +171,12 @@ class ForecastNode(LifecycleNode):
             self._inputs = Inputs(self._inputs.info)
 
     def _forget_forecaster(self) -> None:
-        """Give back its memory. The worker, whose pipeline knows it too, has to be gone by then."""
+        """Free the forecaster's memory. Stop the worker first: its pipeline holds a reference."""
         self._forecaster = None
         free_gpu()
 
     def _free(self) -> None:
-        """Give back the forecaster's memory and take the outputs down."""
+        """Free the forecaster's memory and destroy publishers and service."""
         self._forget_forecaster()
         if self._outputs is not None:
             self._outputs.destroy()
@@ -192,9 +192,9 @@ class ForecastNode(LifecycleNode):
     # Callbacks: store, nothing else
 
     def _now_ns(self) -> int | None:
-        """The time against which stamps are checked; None while it is not known.
+        """The time that stamps are compared with: the later of clock and newest image stamp. None while unknown.
 
-        The newest image's stamp counts as the present too: a robot's clock may be ahead of this machine's.
+        The robot's clock may be ahead of this machine's.
         """
         now = self.get_clock().now().nanoseconds
         return max(now, self._inputs.stamp_ns or 0) if now else None
@@ -209,10 +209,10 @@ class ForecastNode(LifecycleNode):
             self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
             dropped = self._worker.offer(self._inputs.image)
             self._statistics.frame_received(dropped)
-            self.get_logger().debug(f"image {stamp} came in" + (", the waiting one is dropped" if dropped else ""))
+            self.get_logger().debug(f"image {stamp} received" + (", the waiting one is dropped" if dropped else ""))
 
     def _check_stamp(self, stamp: int, before: int | None) -> None:
-        """Report images without stamps. A simulation may begin at 0, but does not stay there."""
+        """Report images without stamps. The first stamp of a simulation may be 0."""
         if stamp == 0 and (before == 0 or not self.get_clock().ros_time_is_active):
             self._faults.report("image stamps", NO_STAMP)
         elif stamp:
@@ -223,7 +223,7 @@ class ForecastNode(LifecycleNode):
 
     def _on_trajectory(self, message: Any) -> None:
         self._inputs.trajectory = TrajectoryMessage(message, self.get_clock().now().nanoseconds, self._read_plan)
-        self.get_logger().debug("trajectory came in")
+        self.get_logger().debug("trajectory received")
 
     def _on_odometry(self, message: Odometry) -> None:
         try:
@@ -239,11 +239,11 @@ class ForecastNode(LifecycleNode):
         if self._worker is None:
             pending.reject(NOT_ACTIVE)
         elif not self._worker.submit(pending):
-            pending.reject(f"{MAX_REQUESTS} requests wait already: ask again when they are answered")
+            pending.reject(f"{MAX_REQUESTS} requests are queued already: retry after their responses")
 
     def _restart(self, what: str) -> None:
-        """Time jumped back: forget everything but the calibration, which holds at all times."""
-        text = f"{what} jumped back: all state is dropped (if this goes on, two programs publish it)"
+        """Time jumped back: drop all state except the calibration."""
+        text = f"{what} jumped back: all state is dropped (if this repeats, two publishers conflict)"
         self.get_logger().warning(text, throttle_duration_sec=5.0)
         self._inputs.outdated = True
         self._inputs = Inputs(self._inputs.info)
@@ -256,9 +256,9 @@ class ForecastNode(LifecycleNode):
 
     def _check_parameters(self, changes: list[rclpy.Parameter]) -> SetParametersResult:
         try:
-            wanted = parameters.updated(self.parameters, {c.name: c.value for c in changes})
+            changed = parameters.updated(self.parameters, {c.name: c.value for c in changes})
             if {c.name for c in changes} & {"device", "weights"}:
-                parameters.check_resources(wanted)
+                parameters.check_resources(changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -293,13 +293,13 @@ class ForecastNode(LifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until Ctrl-C or SIGTERM (exit code 0); 1, and one line, when it cannot start."""
-    node, begun = None, False
+    """Run the node until Ctrl-C or SIGTERM (exit code 0). Exit code 1 and one line if it cannot start."""
+    node, initialized = None, False
     configure_malloc()
     set_fastdds_profile()
     try:
         rclpy.init(args=arguments)
-        begun = True
+        initialized = True
         node = ForecastNode()
         if node.parameters.autostart and not _start(node):
             return int(rclpy.ok())
@@ -307,17 +307,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RuntimeError as error:
-        stopped = begun and not rclpy.ok()  # by a signal, amid configure perhaps, which cannot be published then
+        stopped = initialized and not rclpy.ok()  # a signal during a transition, whose event cannot be published
         if node is not None and not stopped:
             raise
-        if not stopped:  # what rcl refuses: a name, or security that it cannot keep
+        if not stopped:  # rejected by rcl: an invalid name, or missing security files
             print(f"forecast_node: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
     except (ParameterException, ValueError) as error:
         print(f"forecast_node: {error}", file=sys.stderr)
         return 1
     finally:
-        # Ctrl-C reaches the node twice, once through `ros2 launch`: the second must not break the ending.
+        # Ctrl-C arrives twice under `ros2 launch`: the second must not interrupt the shutdown.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
@@ -326,7 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start(node: ForecastNode) -> bool:
-    """Configure and activate. Nobody would notice a standalone node that stays unconfigured, so failure ends it."""
+    """Configure and activate. Returns whether both succeeded; main ends the process otherwise."""
     steps = (node.trigger_configure, node.trigger_activate)
     return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 

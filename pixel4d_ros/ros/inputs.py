@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input messages: the newest of each topic as the executor stores them, and how the worker reads them."""
+"""Input messages: the executor stores the newest of each topic, the worker converts them to arrays."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ from pixel4d_ros.ros.transforms import EgoState, TransformSource
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT = 10
-MAX_SIDE = 8192  # pixels of an image
 
 
 class InputFault(ValueError):
-    """A message that cannot be used; place says which input, the text why."""
+    """An unusable message; place: the input, text: the reason."""
 
     def __init__(self, place: str, message: str) -> None:
         super().__init__(message)
@@ -38,20 +37,20 @@ class InputFault(ValueError):
 
 
 class DepthBuffer:
-    """The newest depth messages. The executor's thread adds, the worker waits for the one of its image."""
+    """The newest depth messages. The executor's thread adds, the worker waits for the match of its image."""
 
     def __init__(self) -> None:
         self._messages: deque[Image | CompressedImage] = deque(maxlen=DEPTHS_KEPT)
         self._changed = Condition()
 
     def add(self, message: Image | CompressedImage) -> None:
-        """Keep a message and wake up whoever waits for it."""
+        """Store a message and notify the waiting worker."""
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()
 
     def nearest(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> Image | CompressedImage | None:
-        """The message nearest to a stamp; waits up to wait_s for one within tolerance_s while depth is coming in."""
+        """The message nearest to a stamp within tolerance_s; waits up to wait_s for it if depth is being received."""
         with self._changed:
             if self._messages:
                 self._changed.wait_for(lambda: self._nearest(stamp_ns, tolerance_s) is not None, wait_s)
@@ -68,27 +67,27 @@ class TrajectoryMessage:
     """A trajectory message."""
 
     message: Any
-    received_ns: int  # ROS time when it came in
+    received_ns: int  # ROS time of reception
     read: Callable[[Any, int], Plan]  # one of PLAN_READERS
 
 
 @dataclass
 class Inputs:
-    """What the node keeps of its inputs; replaced as a whole, except for the calibration, when time jumps back."""
+    """Stored inputs of the node. When time jumps back, all but the calibration is replaced."""
 
     info: CameraInfo | None = None  # newest calibration
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
     trajectory: TrajectoryMessage | None = None  # newest
-    plan: tuple[TrajectoryMessage, Plan | PlanError] | None = None  # that trajectory, read
+    plan: tuple[TrajectoryMessage, Plan | PlanError] | None = None  # the trajectory converted
     depths: DepthBuffer = field(default_factory=DepthBuffer)
     stamp_ns: int | None = None  # of the newest image
     image: ImageMessage | None = None  # newest
-    outdated: bool = False  # time jumped back since
+    outdated: bool = False  # time has jumped back since
 
 
 @dataclass(frozen=True)
 class ImageMessage:
-    """An image message to forecast from, and the inputs at its time."""
+    """An image message to forecast from, and the inputs of its time."""
 
     message: Image | CompressedImage
     received_at: float  # time.monotonic()
@@ -97,12 +96,12 @@ class ImageMessage:
 
 @dataclass(frozen=True)
 class Source:
-    """A decoded image with its camera. Its header is used for everything forecast from it."""
+    """A decoded image with its camera. All outputs forecast from it carry its header."""
 
     rgb: RgbImage
     camera: Camera
     header: Header
-    undistortion: Undistortion | None = None  # applied to the image; None: it was not distorted
+    undistortion: Undistortion | None = None  # already applied to the image; None: no distortion
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,16 +116,16 @@ class Source:
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """A CameraInfo, or none yet, and where it comes from."""
+    """A CameraInfo, or none yet, and its topic."""
 
     info: CameraInfo | None
-    name: str  # the topic's, for people
+    name: str  # of the topic, for messages
 
 
 def read_source(
     message: Image | CompressedImage, calibration: CalibrationSource, rectifier: Rectifier, rectify: bool
 ) -> Source:
-    """Decode an image, match it with its calibration, and undo lens distortion if asked to. Raises InputFault."""
+    """Decode an image, match it with its calibration, and undistort it if `rectify`. Raises InputFault."""
     try:
         rgb = decode_image(message)
     except ValueError as error:
@@ -137,8 +136,6 @@ def read_source(
             "camera_info", f"nothing received on {calibration.name} yet: remap camera_info to the camera's"
         )
     height, width, _ = rgb.shape
-    if max(width, height) > MAX_SIDE:
-        raise InputFault("image", f"image is {width}x{height}: more than {MAX_SIDE} pixels along a side are not taken")
     frame = frame_name(message.header.frame_id) or frame_name(info.header.frame_id)
     header = Header(stamp=message.header.stamp, frame_id=frame)
     try:
@@ -149,14 +146,14 @@ def read_source(
 
 
 def describe(source: Source) -> str:
-    """The calibration in words."""
+    """Text about the calibration."""
     (fx, _, cx), (_, fy, cy), _ = source.camera.K
-    done = "" if source.undistortion is None else ", undistorted"
-    return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{done}"
+    undistorted = "" if source.undistortion is None else ", undistorted"
+    return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{undistorted}"
 
 
 def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
-    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault when it does not belong to it."""
+    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault if frame or size differ."""
     frame, image_frame = frame_name(message.header.frame_id), source.header.frame_id
     if frame and image_frame and frame != image_frame:
         raise InputFault(
@@ -175,7 +172,7 @@ def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
 
 
 def read_plan(inputs: Inputs) -> Plan | PlanError | None:
-    """The newest trajectory, read once per message; a PlanError says why it cannot be used."""
+    """The newest trajectory, converted once per message; a PlanError if it is unusable."""
     newest = inputs.trajectory
     if newest is None:
         return None
@@ -188,7 +185,7 @@ def read_plan(inputs: Inputs) -> Plan | PlanError | None:
 
 
 def ego_state(inputs: Inputs, transforms: TransformSource, parameters: Parameters) -> EgoState:
-    """Where the vehicle and its camera are, by these inputs and tf."""
+    """Poses of vehicle and camera from these inputs and tf."""
     return EgoState(
         inputs.odometry,
         transforms,

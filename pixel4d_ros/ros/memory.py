@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of a process that runs for days: giving back what is no longer needed."""
+"""Memory management of a process that runs for days."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LARGE = 1 << 20  # bytes
 
 
 def configure_malloc() -> None:
-    """Let glibc give freed blocks of a megabyte or more back to the system at once.
+    """Make glibc return freed blocks of a megabyte or more to the system at once.
 
-    By default it learns to keep them, and images and clouds of changing sizes fragment what it keeps: resident memory
-    then wanders by a tenth. Other C libraries are left as they are.
+    By default it caches them; images and clouds of changing sizes fragment that cache, and resident memory varies by a
+    tenth. Other C libraries have no mallopt and are not changed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -24,22 +24,22 @@ def configure_malloc() -> None:
 
 
 def freeze_gc() -> None:
-    """Leave every object there is now out of garbage collection, until free_gpu.
+    """Exclude all current objects from garbage collection until free_gpu.
 
-    Torch, ROS and the network are 200 000 objects. To look through them takes tens of milliseconds, amid a forecast or
-    an answer, every twenty requests with thirty paths.
+    Torch, ROS and the network are 200 000 objects. A full GC pass takes tens of milliseconds and would stall
+    a forecast.
     """
     gc.collect()
     gc.freeze()
 
 
 def free_gpu() -> None:
-    """Give back what torch holds of the GPU for objects that are gone: blocks it caches, workspaces of cuBLAS.
+    """Free torch's unused GPU memory: cached blocks and cuBLAS workspaces.
 
-    Page-locked host memory goes too where torch can do that (2.10 on). The CUDA context stays until the process ends.
+    Also frees pinned host memory with torch 2.10 or newer. The CUDA context stays until the process ends.
     """
     gc.unfreeze()
-    gc.collect()  # CUDA graphs are in reference cycles with what they captured
+    gc.collect()  # CUDA graphs form reference cycles with their buffers
     if not torch.cuda.is_available():
         return
     torch._C._cuda_clearCublasWorkspaces()

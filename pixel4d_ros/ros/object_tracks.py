@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving objects from image to image: ids that last, and velocities smoothed over several images."""
+"""Tracked objects: persistent ids, and velocities smoothed over several images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pixel4d_ros.scene import DynamicGaussians
 
 @dataclass(frozen=True)
 class TrackedScene:
-    """A scene whose objects move as they did over several images."""
+    """A scene whose objects have tracked velocities."""
 
     scene: DynamicGaussians
     objects: Sequence[TrackedObject] = ()  # in odometry's frame; empty: not tracked
 
 
 class ObjectTracks:
-    """A tracker in odometry's frame. Without odometry objects cannot be tracked, and scenes stay as they are."""
+    """A tracker in odometry's frame. Without odometry there is no tracking, and scenes stay unchanged."""
 
     def __init__(self) -> None:
         self._tracker = Tracker()
@@ -31,12 +31,12 @@ class ObjectTracks:
         self._inputs: Inputs | None = None
 
     def update(self, scene: DynamicGaussians, source: Source, ego: EgoState, inputs: Inputs) -> TrackedScene:
-        """Take the objects of a new image's scene."""
+        """Update the tracks with the objects of a new image's scene."""
         T_odometry_camera = camera_in_odometry(source, ego)
         if T_odometry_camera is None:
             self._tracker.clear()
             return TrackedScene(scene)
-        if inputs is not self._inputs or ego.odometry.frame != self._frame:  # time jumped back, or another world
+        if inputs is not self._inputs or ego.odometry.frame != self._frame:  # time jumped back, or a new frame
             self._tracker.clear()
         self._inputs, self._frame = inputs, ego.odometry.frame
         tracked = self._tracker.update(source.stamp_ns * 1e-9, detections_of(scene, T_odometry_camera))

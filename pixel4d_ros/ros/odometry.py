@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What odometry reported lately: poses of its child frame and the newest twist, checked against each other."""
+"""Recent odometry: poses of its child frame and the newest twist, checked against each other."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_p
 
 FUTURE_S = 2.0  # localisation stamps map -> odom up to a second ahead (AMCL's transform_tolerance)
 DIFFERENCE_S = 0.2  # interval over which the velocity of the poses is measured
-LONG_DIFFERENCE_S = 0.5  # over which a jump of the poses, as of GPS, does not count as a velocity
-# A twist agrees with the poses when it differs by less than an absolute part and a share of the larger of the two.
+LONG_DIFFERENCE_S = 0.5  # long enough that a jump of the poses (GPS) does not count as a velocity
+# A twist agrees with the poses within an absolute tolerance plus a share of the larger of the two.
 LINEAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.2  # m/s
-YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and about other axes, where bumps are seen
-# A part that is exactly zero is often not filled at all, which a closer look finds.
+YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and the other axes (bumps)
+# An exactly zero part is often unfilled: it then must match the poses within a tighter tolerance.
 LINEAR_ZERO, ANGULAR_ZERO = 0.1, 0.03  # m/s, rad/s
 FASTEST, FASTEST_TURN = 1e3, 1e2  # m/s and rad/s: no robot moves faster, and numbers stay far from overflow
 DISAGREEMENT = (
@@ -29,7 +29,7 @@ DISAGREEMENT = (
 
 
 class StampError(ValueError):
-    """A message whose stamp cannot be right; it is dropped."""
+    """A message with an implausible stamp; it is dropped."""
 
 
 def check_not_future(stamp_ns: int, now_ns: int | None, what: str) -> None:
@@ -43,10 +43,10 @@ def check_not_future(stamp_ns: int, now_ns: int | None, what: str) -> None:
 
 @dataclass(frozen=True)
 class Motion:
-    """How a frame moves on at constant velocity from a time t0."""
+    """Constant-velocity motion of a frame from a time t0."""
 
     path: CameraPath  # T_frame(t0)_frame(t)
-    warning: str = ""  # why the twist is not used; empty when it is, or none was given
+    warning: str = ""  # why a given twist is not used
 
 
 class OdometryTrack:
@@ -59,7 +59,7 @@ class OdometryTrack:
         self._twist: tuple[FloatArray, FloatArray] = (np.zeros(3), np.zeros(3))
 
     def add(self, message: Odometry, now_ns: int | None = None) -> None:
-        """Take one message; poses are forgotten when stamps go back by RESTART_S or more.
+        """Add one message; poses are cleared if stamps go back by RESTART_S or more.
 
         Raises ValueError when pose or twist are not finite or far too large, StampError when the stamp lies after
         now_ns or goes back.
@@ -86,29 +86,29 @@ class OdometryTrack:
             self._twist = (np.array(linear), np.array(angular))
         if restarted:
             raise StampError(
-                f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this goes on, "
-                "two programs publish it)"
+                f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this repeats, "
+                "two publishers conflict)"
             )
 
     def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.
 
-        A single pose, as after a start, is moved on by the twist.
+        A single pose, as after a start, is extrapolated by the twist.
         """
-        known, newest = self._poses.at(stamp_ns, tolerance_s), self._poses.newest
-        if known is not None or newest is None:
-            return known
+        pose, newest = self._poses.at(stamp_ns, tolerance_s), self._poses.newest
+        if pose is not None or newest is None:
+            return pose
         linear, angular = self._twist
         seconds = (stamp_ns - newest[0]) * 1e-9
         if abs(seconds) > tolerance_s or not (linear.any() or angular.any()):
             return None
-        onward: FloatArray = newest[1] @ CameraPath.constant_twist(linear, angular, BASELINE_S).at(seconds)[0]
-        return onward
+        extrapolated: FloatArray = newest[1] @ CameraPath.constant_twist(linear, angular, BASELINE_S).at(seconds)[0]
+        return extrapolated
 
     def motion(self, stamp_ns: int, tolerance_s: float, horizon_s: float) -> Motion | None:
-        """How child moves on from a time at constant velocity; None without fresh odometry.
+        """Constant-velocity motion of the child frame from a time; None without fresh odometry.
 
-        By the message's twist; by the difference of poses where the twist is exactly zero or contradicts it.
+        Uses the message's twist, or the difference of poses if the twist is exactly zero or contradicts them.
         """
         if self.pose(stamp_ns, tolerance_s) is None:
             return None
@@ -132,7 +132,7 @@ class OdometryTrack:
         return False
 
     def _step(self, stamp_ns: int, tolerance_s: float, seconds: float) -> FloatArray | None:
-        """T_child(t0 - seconds)_child(t0) from the poses alone; None where they do not reach so far."""
+        """T_child(t0 - seconds)_child(t0) from the poses alone; None if they do not cover the interval."""
         now = self._poses.at(stamp_ns, tolerance_s)
         before = self._poses.at(stamp_ns - round(seconds * 1e9), tolerance_s)
         return None if now is None or before is None else rigid_inverse(before) @ now

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derived from the declared parameters: ROS descriptors, config/forecast.yaml and the table of the documents.
+"""Derived from the declared parameters: ROS descriptors, config/forecast.yaml and the table of docs/parameters.md.
 
 `python -m pixel4d_ros.ros.parameter_documents yaml` prints config/forecast.yaml, `... markdown` the table.
 """
@@ -35,7 +35,7 @@ def descriptor(f: Field[Any]) -> ParameterDescriptor:
 
 
 def declare(node: Node) -> Parameters:
-    """Declare every parameter at the node and return their values. Raises ValueError saying why one is refused."""
+    """Declare every parameter on the node and return their values. Raises ValueError for an invalid one."""
     values = {}
     for f in fields(Parameters):
         name = parameter_name(f.name)

@@ -20,27 +20,14 @@ def parameter(
     read_only: bool = False,
     on_configure: bool = False,
 ) -> Any:
-    """One parameter. `on_configure`: changes take effect at the next configure; `read_only`: only set at the start."""
-    metadata = {
-        "description": description,
-        "name": name,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "read_only": read_only,
-        "on_configure": on_configure,
-    }
-    return field(default=default, metadata=metadata)
+    """One parameter. `on_configure`: changes take effect at the next configure; `read_only`: set at startup only."""
+    metadata = {"description": description, "name": name, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata={**metadata, "read_only": read_only, "on_configure": on_configure})
 
 
 def check(f: Field[Any], value: Any) -> None:
     """Raise ValueError with the reason when a value is not one of the choices, not finite or out of range."""
-    name, low, high, choices = (
-        f.metadata["name"] or f.name,
-        f.metadata["low"],
-        f.metadata["high"],
-        f.metadata["choices"],
-    )
+    name, (low, high, choices) = f.metadata["name"] or f.name, (f.metadata[key] for key in ("low", "high", "choices"))
     numbers = value if isinstance(value, tuple) else (value,)
     if choices and value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -144,7 +144,7 @@ class Parameters:
     )
     occupancy_heights: tuple[float, ...] = parameter(
         (0.3, 2.5),
-        "Metres above the ground between which something is an obstacle. The ground is estimated from the scene.",
+        "Lowest and highest obstacle height in metres above the ground, which is estimated from the scene.",
         name="occupancy.heights",
         low=-10.0,
         high=100.0,
@@ -162,14 +162,14 @@ class Parameters:
         "Empty: a circle of footprint_radius.",
     )
     footprint_radius: float = parameter(
-        0.0, "Radius in metres of the circle around the base that stands for the vehicle.", low=0.0, high=100.0
+        0.0, "Radius in metres of a circular vehicle outline around the base.", low=0.0, high=100.0
     )
     max_candidates: int = parameter(
         64, "Largest number of trajectories in a request to ~/forecast_trajectories.", low=1, high=1000
     )
     trajectory_timeout: float = parameter(
         2.0,
-        "Largest age of a trajectory in seconds, by its stamp and the image's. Older ones are not followed.",
+        "Largest age of a trajectory in seconds relative to the image. Older trajectories are ignored.",
         low=0.0,
         high=3600.0,
     )
@@ -181,7 +181,7 @@ class Parameters:
     )
     base_frame: str = parameter(
         "",
-        "Frame whose poses the trajectory holds. Empty: odometry's child_frame_id, else base_link.",
+        "Frame whose poses the trajectory contains. Empty: odometry's child_frame_id, else base_link.",
     )
     mounting_translation: tuple[float, ...] = parameter(
         (0.0, 0.0, 0.0),
@@ -190,7 +190,7 @@ class Parameters:
     )
     mounting_rotation: tuple[float, ...] = parameter(
         (-0.5, 0.5, -0.5, 0.5),
-        "Orientation of the optical frame in base_frame (quaternion x, y, z, w), used likewise. Default: ahead.",
+        "Orientation of the optical frame in base_frame (quaternion x, y, z, w). Used if tf does not connect the two.",
         name="mounting.rotation",
     )
     autostart: bool = parameter(
@@ -257,7 +257,7 @@ class Parameters:
 
     @property
     def occupancy_frames(self) -> list[int]:
-        """Indices of the forecast frames that become occupancy grids, each once; those beyond the last become it."""
+        """Unique indices of the frames published as occupancy grids, clamped to the last frame."""
         return sorted({self.selected if i < 0 else min(i, self.steps - 1) for i in self.occupancy_steps})
 
     @property
@@ -268,7 +268,7 @@ class Parameters:
 
     @property
     def vehicle_footprint(self) -> Footprint:
-        """The vehicle's outline. Raises ValueError where the parameter footprint is none."""
+        """The vehicle's outline. Raises ValueError for an invalid parameter footprint."""
         return parse_footprint(self.footprint, self.footprint_radius)
 
     @property
@@ -293,7 +293,7 @@ def parameter_name(field_name: str) -> str:
 
 
 def check_resources(parameters: Parameters) -> None:
-    """Raise ValueError when the weights file or the GPU that the parameters name is not there."""
+    """Raise ValueError if the weights file or the GPU of the parameters does not exist."""
     if parameters.weights and not Path(parameters.weights).is_file():
         raise ValueError(f"weights: there is no file {parameters.weights}")
     if parameters.device.startswith("cuda"):
@@ -305,9 +305,7 @@ def check_resources(parameters: Parameters) -> None:
 
 
 def updated(parameters: Parameters, changes: dict[str, Any]) -> Parameters:
-    """The parameters with changes {ROS name: value} applied, other names ignored. Raises ValueError saying why not."""
-    known = {parameter_name(f.name): f.name for f in fields(Parameters)}
-    values: dict[str, Any] = {
-        known[name]: tuple(v) if np.ndim(v) else v for name, v in changes.items() if name in known
-    }
+    """The parameters with changes {ROS name: value} applied; other names are ignored. Raises ValueError."""
+    names = {parameter_name(f.name): f.name for f in fields(Parameters)}
+    values: dict[str, Any] = {names[n]: tuple(v) if np.ndim(v) else v for n, v in changes.items() if n in names}
     return replace(parameters, **values)

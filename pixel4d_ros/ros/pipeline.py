@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work of the worker's thread: images become published forecasts, requests get their responses."""
+"""The worker thread's work: publish forecasts of images, respond to service requests."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.triangulation import depth_from_motion
 
 NOT_ACTIVE = "the node is not active: activate it first"
-OUTPUT_FAULTS = ("forecast", "occupancy")  # places of faults that only exist while somebody subscribes
-CANDIDATES_AT_ONCE = {"cpu": 4, "cuda": 16}  # paths rendered between two looks at whether the node is deactivated
+OUTPUT_FAULTS = ("forecast", "occupancy")  # places whose faults require subscribers
+CANDIDATES_AT_ONCE = {"cpu": 4, "cuda": 16}  # paths rendered between two checks for deactivation
 
 
 @dataclass
 class PipelineContext:
-    """What a pipeline works with; the executor's thread uses some of it too."""
+    """Objects that a pipeline uses; some are shared with the executor's thread."""
 
     node: LifecycleNode
     forecaster: Any
@@ -61,7 +61,7 @@ class PipelineContext:
 
 
 class Measurements(TypedDict, total=False):
-    """What a Forecaster is given beside an image."""
+    """Optional inputs of Forecaster.predict besides the image."""
 
     depth: Depth | None
     reference: ReferenceView | None
@@ -81,7 +81,7 @@ class CancelledError(Exception):
 
 
 class ForecastPipeline:
-    """Works on one image or request at a time; an error is reported, and the next one is tried."""
+    """Processes one image or request at a time. Errors are reported; processing continues."""
 
     def __init__(self, context: PipelineContext) -> None:
         self._context = context
@@ -90,11 +90,11 @@ class ForecastPipeline:
         self._history = ImageHistory()
         self._tracks = ObjectTracks()
         self._cancelled = Event()
-        self._size: tuple[int, int] | None = None  # of the newest image read
+        self._size: tuple[int, int] | None = None  # of the newest decoded image
         self._predicted: Prediction | None = None  # the newest
 
     def cancel(self) -> None:
-        """Reject the request in work as soon as possible. From another thread."""
+        """Reject the current request as soon as possible. Called from another thread."""
         self._cancelled.set()
 
     def handle(self, image: ImageMessage, p: Parameters) -> None:
@@ -106,8 +106,8 @@ class ForecastPipeline:
             faults.report(fault.place, str(fault))
         except (DeviceError, ValueError) as error:
             faults.report("forecast", str(error))
-        except Exception as error:  # noqa: BLE001 (the node goes on)
-            # A context that was shut down meanwhile cannot publish: that is the end, not a fault.
+        except Exception as error:  # noqa: BLE001 (the node continues)
+            # After a shutdown of the context publishing fails: not a fault.
             if node.context.ok() and faults.report("forecast", f"{type(error).__name__}: {error}"):
                 self._logger.error(traceback.format_exc())
 
@@ -120,7 +120,7 @@ class ForecastPipeline:
             pending.reject(NOT_ACTIVE)
         except (DeviceError, ValueError) as error:
             pending.reject(str(error))
-        except Exception as error:  # noqa: BLE001 (the node goes on)
+        except Exception as error:  # noqa: BLE001 (the node continues)
             if self._context.node.context.ok():
                 self._logger.error(traceback.format_exc())
                 pending.reject(f"{type(error).__name__}: {error}")
@@ -135,7 +135,7 @@ class ForecastPipeline:
         if not out.has_subscribers():
             context.faults.clear(*OUTPUT_FAULTS)
             context.statistics.frame_skipped()
-            self._logger.debug("not computed: nobody subscribes to an output")
+            self._logger.debug("not computed: no subscribers")
             return
         result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, result.scene)
@@ -150,10 +150,10 @@ class ForecastPipeline:
         context.statistics.frame_published(image.received_at, source.stamp_ns)
         context.faults.clear("forecast")
         seconds = time.monotonic() - image.received_at
-        self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after it came in")
+        self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
 
     def _result(self, image: ImageMessage, source: Source, ego: EgoState, path: CameraPath, p: Parameters) -> Result:
-        """Predict, track objects, and render as much as somebody subscribes to."""
+        """Predict, track objects, and render what the subscribed outputs need."""
         out, forecaster = self._context.outputs, self._context.forecaster
         size, i = p.size_of(source.size), p.selected
         measured = self._measured(image, source, ego, p)
@@ -182,7 +182,7 @@ class ForecastPipeline:
         poses = candidate_paths(request.trajectories, ego, source, now, p)
         if scene is None:
             measured = Measurements() if image is None else self._measured(image, source, ego, p)
-            # Candidates start alike, from the speed that the vehicle has.
+            # All candidates start at the vehicle's current speed.
             speed = CameraPath(p.times, poses[0]).speed()
             scene = self._context.forecaster.predict(
                 source.rgb, source.camera.K, num_samples=1, seed=p.seed, speed=speed, **measured
@@ -197,7 +197,7 @@ class ForecastPipeline:
         self, poses: FloatArray, source: Source, scene: DynamicGaussians, mounting: FloatArray, p: Parameters,
         with_images: bool, footprint: Any,
     ) -> list[Any]:  # fmt: skip
-        """The forecasts along camera paths (P, T, 4, 4), a few at a time. Raises CancelledError in between."""
+        """The forecasts along camera paths (P, T, 4, 4), in batches. Raises CancelledError between batches."""
         forecaster, found = self._context.forecaster, []
         at_once = CANDIDATES_AT_ONCE["cuda" if str(forecaster.device).startswith("cuda") else "cpu"]
         for first in range(0, len(poses), at_once):
@@ -210,16 +210,16 @@ class ForecastPipeline:
     def _requested_source(
         self, request: Any, inputs: Inputs, p: Parameters
     ) -> tuple[ImageMessage | None, Source, DynamicGaussians | None]:
-        """The request's image, or the newest one with its scene where that is predicted already."""
+        """The request's image, or the newest one with its scene if that was predicted already."""
         if len(request.image.data):
             given = CalibrationSource(request.camera_info, "the request's camera_info")
             return None, read_source(request.image, given, self._rectifier, p.rectify), None
-        image, known = inputs.image, self._predicted
+        image, predicted = inputs.image, self._predicted
         if image is None:
             topic = self._context.node.resolve_topic_name("image")
             raise InputFault("image", f"no image yet on {topic}: send one in `image`")
-        if known is not None and known.image is image:
-            return image, known.source, known.scene.sample(0)
+        if predicted is not None and predicted.image is image:
+            return image, predicted.source, predicted.scene.sample(0)
         return image, self._source(image, p), None
 
     def _source(self, image: ImageMessage, p: Parameters) -> Source:
@@ -228,7 +228,7 @@ class ForecastPipeline:
         return read_source(image.message, calibration, self._rectifier, p.rectify)
 
     def _read(self, image: ImageMessage, p: Parameters) -> Source:
-        """The source of a forecast; notes its calibration."""
+        """Decode the image of a forecast and record its calibration."""
         source = self._source(image, p)
         self._context.faults.clear("image", "camera_info")
         self._context.statistics.calibration = describe(source)
@@ -238,7 +238,7 @@ class ForecastPipeline:
         return source
 
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
-        """Depth by sensor or from motion, and a reference image, as far as parameters and inputs allow."""
+        """Depth from sensor or motion, and a reference view, depending on parameters and inputs."""
         statistics, candidates = self._context.statistics, None
         if p.depth_from_motion or p.motion_from_flow:
             candidates = self._history.candidates(source, ego, image.inputs)
@@ -247,14 +247,16 @@ class ForecastPipeline:
         if reference is not None:
             depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)
             origin = ", from motion"
-        earlier = candidates.for_motion() if candidates is not None and p.motion_from_flow else None
+        motion_reference = candidates.for_motion() if candidates is not None and p.motion_from_flow else None
         share = 0.0 if depth is None else (depth > 0).mean()
         statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{origin}"
-        statistics.objects = FROM_ONE_IMAGE if earlier is None else f"and by the flow of {earlier.seconds:.2f} s"
-        return Measurements(depth=depth, reference=earlier)
+        statistics.objects = (
+            FROM_ONE_IMAGE if motion_reference is None else f"and by the flow of {motion_reference.seconds:.2f} s"
+        )
+        return Measurements(depth=depth, reference=motion_reference)
 
     def _sensor_depth(self, image: ImageMessage, source: Source, p: Parameters) -> Depth | None:
-        """The depth that came with the image; None when there is none to use, reporting a fault if it is unusable."""
+        """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""
         message = image.inputs.depths.nearest(source.stamp_ns, p.depth_tolerance, p.depth_wait)
         try:
             depth = None if message is None else read_depth(message, source)
@@ -265,7 +267,7 @@ class ForecastPipeline:
         return depth
 
     def _camera_path(self, inputs: Inputs, ego: EgoState, source: Source, p: Parameters) -> CameraPath:
-        """Where the camera will be at the forecast times; notes which motion that is."""
+        """The camera path at the forecast times; records the source of the motion."""
         motion = ego_motion(read_plan(inputs), ego, source.header.frame_id, source.stamp_ns, p.times)
         self._context.statistics.moved_by(motion.source, motion.warning)
         self._logger.debug(f"motion: {motion.source}" + (f" ({motion.warning})" if motion.warning else ""))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planned trajectories as they come in, of any message type that holds one, read into one form: Plan."""
+"""Trajectory messages of all supported types converted to one form: Plan."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.ros.messages.conversions import nanoseconds, rigid_from_xyzw
 
-MAX_POSES = 10_000  # a longer trajectory is refused rather than read for seconds
-STOPPED = 0.01  # m/s: where a planned speed falls below, the vehicle stays
+MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
+STOPPED = 0.01  # m/s: below this planned speed the vehicle stands
 
 
 class PlanError(ValueError):
-    """A trajectory that cannot be followed, and why; without changing numbers, so that it is logged once."""
+    """A trajectory that cannot be followed. The text has no changing numbers, so it is logged once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A planned trajectory of the base, whatever message it came in."""
+    """A planned trajectory of the base."""
 
     frame: str
     stamp_ns: int  # when it was planned
@@ -34,13 +34,13 @@ class Plan:
 
 
 def plan_from_path(message: Path, received_ns: int) -> Plan:
-    """Read a nav_msgs/Path; received_ns stands in for a missing stamp. Raises PlanError when it cannot be used."""
+    """Read a nav_msgs/Path; received_ns replaces a missing stamp. Raises PlanError."""
     poses = _poses(message, message.poses, _place)
     return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.poses], received_ns)
 
 
 def plan_from_multi_dof(message: Any, received_ns: int) -> Plan:
-    """Read a trajectory_msgs/MultiDOFJointTrajectory, of which the first joint is the base. Raises PlanError."""
+    """Read a trajectory_msgs/MultiDOFJointTrajectory, whose first joint is the base. Raises PlanError."""
     if any(not p.transforms for p in message.points):
         raise PlanError("trajectory has points without transforms")
 
@@ -51,7 +51,7 @@ def plan_from_multi_dof(message: Any, received_ns: int) -> Plan:
 
 
 def plan_from_nav_trajectory(message: Any, received_ns: int) -> Plan:
-    """Read a nav_msgs/Trajectory (of distributions after Jazzy), whose points have stamps. Raises PlanError."""
+    """Read a nav_msgs/Trajectory (newer than Jazzy), whose points have stamps. Raises PlanError."""
     poses = _poses(message, message.points, _place)
     return _stamped(message, poses, [nanoseconds(p.header.stamp) for p in message.points], received_ns)
 
@@ -59,7 +59,7 @@ def plan_from_nav_trajectory(message: Any, received_ns: int) -> Plan:
 def plan_from_points(message: Any, received_ns: int) -> Plan:
     """Read a nav2_msgs/Trajectory or autoware_planning_msgs/Trajectory. Raises PlanError.
 
-    Autoware's planners may leave all times at zero; the speeds they plan give the times then.
+    Autoware's planners may leave all times at zero; times then follow from the planned speeds.
     """
     poses = _poses(message, message.points, _place)
     if hasattr(message.points[0], "longitudinal_velocity_mps"):
@@ -76,11 +76,11 @@ PLAN_READERS: dict[str, Callable[[Any, int], Plan]] = {
     "nav2_msgs/Trajectory": plan_from_points,
     "autoware_planning_msgs/Trajectory": plan_from_points,
 }
-"""How to read each message type a trajectory may come in; (message, time received in ns) -> Plan or PlanError."""
+"""Reader of each message type: (message, reception time in ns) -> Plan, or raises PlanError."""
 
 
 def plan_type(name: str) -> type:
-    """The class of one of PLAN_READERS' message types. Raises ImportError that says what to install."""
+    """The class of one of PLAN_READERS' message types. Raises ImportError naming the package to install."""
     package, _, kind = name.partition("/")
     try:
         found: type = getattr(import_module(f"{package}.msg"), kind)
@@ -93,11 +93,11 @@ def plan_type(name: str) -> type:
 
 
 def with_path_headings(poses: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
-    """Poses (n, 4, 4) of which the chosen ones (n,) head along the path: x along it, z up."""
+    """Poses (n, 4, 4) with the orientations of the chosen ones (n,) replaced: x along the path, z up."""
     xy = poses[:, :2, 3]
     new = np.append(True, np.linalg.norm(np.diff(xy, axis=0), axis=1) > 1e-6)  # repeated points have no direction
     if new.sum() < 2:
-        raise PlanError("trajectory has a zero quaternion and no path whose heading could stand in")
+        raise PlanError("trajectory has a zero quaternion, and its positions define no heading")
     direction = np.gradient(xy[new], axis=0)[np.cumsum(new) - 1]
     heading = np.arctan2(direction[:, 1], direction[:, 0])
     along = np.tile(np.eye(3), (len(poses), 1, 1))
@@ -122,7 +122,7 @@ def _poses(message: Any, points: Sequence[Any], place: Callable[[Any], tuple[Any
         raise PlanError("trajectory has no frame_id in its header")
     places = [place(point) for point in points]
     quaternions = np.array([(q.x, q.y, q.z, q.w) for _, q in places], np.float64)
-    # Planners that give positions only leave all four numbers at zero.
+    # Position-only planners leave all four numbers at zero.
     missing: NDArray[np.bool_] = np.logical_not(quaternions.any(axis=1))
     quaternions[missing, 3] = 1.0
     try:
@@ -148,7 +148,7 @@ def _from_start(message: Any, poses: FloatArray, received_ns: int) -> Plan:
 
 
 def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, received_ns: int) -> Plan:
-    """A plan whose points have speeds: the time from one to the next is at their mean speed."""
+    """A plan whose points have speeds: each segment is driven at the mean speed of its ends."""
     if not np.isfinite(speeds).all():
         raise PlanError("trajectory has speeds that are NaN or Inf")
     start = nanoseconds(message.header.stamp) or received_ns
@@ -157,7 +157,7 @@ def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, receiv
     steps = np.linalg.norm(np.diff(poses[: stop + 1, :3, 3], axis=0), axis=1) / mean[:stop]
     seconds, kept = np.append(0.0, np.cumsum(steps)), poses[: stop + 1]
     if stop < len(mean) or abs(speeds[-1]) < STOPPED:
-        # It stays where it stops: two equal poses, as a path goes on beyond its end as it went.
+        # Two equal poses at the end: paths are extrapolated, and this one must stop.
         seconds, kept = np.append(seconds, seconds[-1] + 1.0), np.concatenate([kept, kept[-1:]])
     return _plan(message.header.frame_id, start, kept, start + np.round(seconds * 1e9).astype(np.int64))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a forecast becomes messages, each made only while somebody subscribes."""
+"""Publish a forecast; messages without subscribers are not built."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from pixel4d_ros.scene import DynamicGaussians
 
 
 class OccupancyError(ValueError):
-    """There is no occupancy grid, and why."""
+    """An occupancy grid cannot be computed."""
 
 
 @dataclass(frozen=True)
 class CameraViews:
-    """What a ForecastSequence holds: T views along a path."""
+    """Content of a ForecastSequence: T views along a path."""
 
     camera: Camera
     times: FloatArray  # (T,) s
@@ -56,13 +56,13 @@ class SelectedFrame:
 
 @dataclass(frozen=True)
 class Result:
-    """What was forecast from one image."""
+    """The forecast from one image."""
 
     source: Source
     ego: EgoState
     path: CameraPath  # at the forecast times
     scene: DynamicGaussians
-    forecast: Forecast | None  # all frames, where somebody wants them
+    forecast: Forecast | None  # all frames, if subscribed
     selected: SelectedFrame | None
     tracked: Sequence[TrackedObject] = ()  # in odometry's frame; empty without odometry
 
@@ -78,7 +78,7 @@ def sequence_message(views: CameraViews, header: Header) -> Any:
 
 
 def sequence_messages(all_views: Sequence[CameraViews], header: Header) -> Iterator[Any]:
-    """A ForecastSequence for each of the paths or futures, which share camera and times: those are written once."""
+    """A ForecastSequence for each of the paths or futures, which share camera and times."""
     kind, times = interface("msg", "ForecastSequence"), all_views[0].times
     camera_info = c.camera_info_message(all_views[0].camera, header)
     durations = [c.duration_message(t) for t in times]
@@ -97,7 +97,7 @@ def sequence_messages(all_views: Sequence[CameraViews], header: Header) -> Itera
 
 
 def publish(result: Result, out: Publishers, p: Parameters) -> None:
-    """Everything that somebody subscribes to. Raises OccupancyError, at the end, for a grid without odometry."""
+    """Publish all subscribed outputs. Raises OccupancyError, after the others, for a grid without odometry."""
     if result.forecast is not None:
         _publish_sequences(result.forecast, result.source, out, p)
     if result.selected is not None:
@@ -119,7 +119,7 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
 
 
 def uncertainty_image(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Standard deviation of the colours over S samples (S, H, W, 3), as (H, W): 255 is half the range, the most."""
+    """Standard deviation of the colours over S samples (S, H, W, 3), as (H, W); 255 is half the range, the maximum."""
     spread: NDArray[np.float32] = frames.std(0, dtype=np.float32).mean(-1)
     return np.rint((2 * spread).clip(0, 255)).astype(np.uint8)
 
@@ -153,11 +153,11 @@ def _publish_images(selected: SelectedFrame, header: Header, out: Publishers, p:
 
 
 def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
-    """The scene now, and as it will be at the selected step."""
+    """The scene now and at the selected step."""
     scene, header = result.scene, result.source.header
     if out.splats is not None and has_subscribers(out.splats):
         splats = subsample(scene, max(p.min_opacity, LEAST_OPACITY), p.max_splats)
-        # Until RVizSplat has sorted a new message it draws in the order sent: far ones first looks right from behind.
+        # RVizSplat draws a new message in the order sent until it has sorted it: send far Gaussians first.
         splats = splats.select(splats.means[:, 2].argsort(descending=True))
         out.splats.publish(splat_array_bytes(*in_odometry(splats, result.ego, result.source)))
     if not has_subscribers(out.cloud, out.moved_cloud):
@@ -171,7 +171,7 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
 
 
 def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
-    """The scene in odometry's frame, or the camera's where there is no odometry; and the header that says which."""
+    """The scene and its header, in odometry's frame, or in the camera's frame without odometry."""
     base, header = _base_in_odometry(ego, source.stamp_ns), source.header
     if base is None:
         return scene, header
@@ -208,15 +208,15 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
     if base is None:
         raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
     header = Header(stamp=result.source.header.stamp, frame_id=ego.odometry.frame)
-    every = has_subscribers(out.occupancy_forecast)
-    steps = range(p.steps) if every else p.occupancy_frames
+    all_steps = has_subscribers(out.occupancy_forecast)
+    steps = range(p.steps) if all_steps else p.occupancy_frames
     seconds = [float(p.times[i]) for i in steps]
     made = occupancy_maps(result.scene, seconds, base, _mounting(result), p.map_extent)
     grids = {i: c.grid_message(m, stamp_ns + round(t * 1e9), header) for i, t, m in zip(steps, seconds, made)}
     if has_subscribers(out.occupancy):
         for i in p.occupancy_frames:
             out.occupancy.publish(grids[i])
-    if every:
+    if all_steps:
         durations = [c.duration_message(t) for t in seconds]
         kind = interface("msg", "OccupancyForecast")
         out.occupancy_forecast.publish(kind(header=header, time_from_start=durations, grids=list(grids.values())))

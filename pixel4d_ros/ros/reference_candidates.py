@@ -47,7 +47,7 @@ class PastImage:
 
 @dataclass(frozen=True)
 class ReferenceCandidates:
-    """An image and the earlier ones it can be compared with, newest first."""
+    """An image and the earlier images it can be compared with, newest first."""
 
     now: PastImage
     images: list[PastImage]
@@ -64,14 +64,14 @@ class ReferenceCandidates:
         return np.array([(self.now.stamp_ns - image.stamp_ns) * 1e-9 for image in self.images])
 
     def for_depth(self) -> ReferenceView | None:
-        """The reference for depth; None where the camera has hardly moved."""
-        return self._earlier(view_for_depth(self._motions))
+        """The reference for depth; None if the camera has hardly moved."""
+        return self._view(view_for_depth(self._motions))
 
     def for_motion(self) -> ReferenceView | None:
-        """The reference for object motion; None where there is none of the right age."""
-        return self._earlier(view_for_motion(self._ages))
+        """The reference for object motion; None if none has the right age."""
+        return self._view(view_for_motion(self._ages))
 
-    def _earlier(self, chosen: int | None) -> ReferenceView | None:
+    def _view(self, chosen: int | None) -> ReferenceView | None:
         if chosen is None:
             return None
         image, T_source_reference = self.images[chosen], rigid_inverse(self._motions[chosen])
@@ -85,7 +85,7 @@ class ImageHistory:
         self._images: deque[PastImage] = deque(maxlen=IMAGES_KEPT)
 
     def candidates(self, source: Source, ego: EgoState, inputs: Inputs) -> ReferenceCandidates | None:
-        """The references for an image, which is stored; None without odometry at its time."""
+        """Store an image and return its reference candidates; None without odometry at its time."""
         now = _past_image(source, ego, inputs)
         if now is None:
             return None
@@ -96,7 +96,7 @@ class ImageHistory:
 
 
 def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
-    """What to keep of an image; None where odometry has no pose at its time."""
+    """The stored form of an image; None if odometry has no pose at its time."""
     pose = camera_in_odometry(source, ego)
     if pose is None:
         return None

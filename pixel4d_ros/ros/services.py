@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service ~/forecast_trajectories: what would be seen, and what would come how close, along candidate paths."""
+"""The service ~/forecast_trajectories: views and clearances along candidate paths."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from pixel4d_ros.ros.trajectory import camera_poses_along, planned_base_path
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
 
-SERVICE = QoSProfile(depth=100)  # with ROS's default of 10 a burst of requests loses some, which then never end
-SMALL_WIDTH = 208  # pixels of the views from which the unseen share is taken where nobody wants the images
+SERVICE = QoSProfile(depth=100)  # ROS's default of 10 drops requests of a burst, whose clients then wait forever
+SMALL_WIDTH = 208  # pixels: width of the views for the unseen share if no images are requested
 
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that waits for its answer."""
+    """A request that waits for its response."""
 
     request: Any
     reply: Callable[[Any], None]
     response_type: type
 
     def respond(self, forecasts: list[Any]) -> None:
-        """Answer with one TrajectoryForecast per path."""
+        """Send one TrajectoryForecast per path."""
         self.reply(self.response_type(success=True, forecasts=forecasts))
 
     def reject(self, reason: str) -> None:
-        """Answer that there is none, and why."""
+        """Send a failure with its reason."""
         self.reply(self.response_type(success=False, message=reason))
 
 
 class CandidatesService:
-    """The service of a node. The executor's thread only takes requests; `take` is called with each.
+    """The service of a node. The executor's thread calls `take` with each request and does not wait for it.
 
-    Raises ImportError when the package's interfaces are not built.
+    Raises ImportError if the package's interfaces are not built.
     """
 
     def __init__(self, node: LifecycleNode, take: Callable[[PendingRequest], None]) -> None:
@@ -64,30 +64,30 @@ class CandidatesService:
             )
 
         self._service = node.create_service(kind, "~/forecast_trajectories", lambda *pair: pair, qos_profile=SERVICE)
-        # rclpy sends what the callback returns as soon as it returns it. A coroutine that awaits the worker would do,
-        # but Jazzy's executor polls unfinished coroutines without a pause.
+        # rclpy sends the callback's result as soon as it returns. A coroutine that awaits the worker is no alternative:
+        # Jazzy's executor polls unfinished coroutines without a pause.
         self._service.send_response = postpone
 
     def destroy(self) -> None:
-        """Take the service down."""
+        """Destroy the service."""
         self._node.destroy_service(self._service)
 
 
 def candidate_paths(
     trajectories: list[Path], ego: EgoState, source: Source, received_ns: int, p: Parameters
 ) -> FloatArray:
-    """Camera poses (P, T, 4, 4) along each path. Raises PlanError that says what is wrong with which path."""
+    """Camera poses (P, T, 4, 4) along each path. Raises PlanError naming the path and its fault."""
     if not trajectories:
         raise PlanError("the request has no trajectories")
     if len(trajectories) > p.max_candidates:
         raise PlanError(f"the request has {len(trajectories)} trajectories, max_candidates is {p.max_candidates}")
-    ways, camera, stamp_ns, times = [], source.header.frame_id, source.stamp_ns, p.times
+    paths, camera, stamp_ns, times = [], source.header.frame_id, source.stamp_ns, p.times
     for number, message in enumerate(trajectories):
         try:
-            ways.append(planned_base_path(plan_from_path(message, received_ns), ego, camera, stamp_ns, times))
+            paths.append(planned_base_path(plan_from_path(message, received_ns), ego, camera, stamp_ns, times))
         except PlanError as error:
             raise PlanError(f"trajectories[{number}]: {error}") from error
-    return camera_poses_along(ways, ego.camera_in_base(camera, stamp_ns), times)
+    return camera_poses_along(paths, ego.camera_in_base(camera, stamp_ns), times)
 
 
 def forecast_candidates(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ROS commands share: a node with clean stops, message classes by name, spinning on a thread."""
+"""Shared by the ROS commands: a node with clean shutdown, message classes by name, spinning on a thread."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 @contextmanager
 def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Event]]:
-    """A node, and an event that SIGINT and SIGTERM set: the command ends its loop and tidies up.
+    """A node, and an event that SIGINT and SIGTERM set; the command then ends its loop and cleans up.
 
-    After such a signal further ones are ignored, also when the node is gone: the process is about to end.
-
-    Raises ValueError with rcl's reason when there can be no node, for want of what security asks for, say.
+    Further signals are ignored. Raises ValueError with rcl's reason if the node cannot be created, e.g. missing
+    security files.
     """
     stop = Event()
     before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -42,7 +41,7 @@ def ros_node(name: str, use_sim_time: bool = False) -> Iterator[tuple[Node, Even
     finally:
         rclpy.try_shutdown()
         for s, handler in before.items():
-            # Ctrl-C reaches a launched command twice: the second must not break the ending.
+            # Ctrl-C arrives twice under `ros2 launch`: the second must not interrupt the shutdown.
             signal.signal(s, signal.SIG_IGN if stop.is_set() else handler)
 
 
@@ -57,7 +56,7 @@ def message_class(type_name: str) -> Any | None:
 
 @contextmanager
 def spinning(node: Node, name: str) -> Iterator[None]:
-    """Spin a node meanwhile, on a thread of this name."""
+    """Spin a node on a thread of this name."""
     executor, done = SingleThreadedExecutor(), Event()
     executor.add_node(node)
 
@@ -70,8 +69,8 @@ def spinning(node: Node, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Not by the executor's shutdown: in Jazzy that destroys what the thread is still waiting for, which then raises
-        # InvalidHandle there.
+        # Stop the thread first: Jazzy's executor.shutdown destroys handles that spin_once still waits for, which raises
+        # InvalidHandle.
         done.set()
         executor.create_task(lambda: None)  # ends the wait
         thread.join()

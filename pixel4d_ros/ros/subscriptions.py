@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's subscriptions: quality of service by what publishers offer, and warnings of inputs that do not arrive."""
+"""The node's subscriptions: QoS by what publishers offer, and warnings about missing inputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Input:
     kind: Any  # message class
     take: Callable[[Any], None]
     qos: QoSProfile
-    often_latched: bool = False  # some publishers send it once and keep it for late subscribers
-    required: bool = False  # there is no forecast without it
+    often_latched: bool = False  # some publishers send it once, as transient local
+    required: bool = False  # for a forecast
 
 
 class InputSubscriptions:
-    """Subscriptions to all inputs of an active node. `check` is to be called now and then."""
+    """Subscriptions to all inputs of an active node. Call `check` periodically."""
 
     def __init__(self, node: Node, inputs: Sequence[Input]) -> None:
         self._node, self._inputs = node, inputs
@@ -41,11 +41,11 @@ class InputSubscriptions:
         self._watch = InputWatch(node, watched, lambda: self._seen)
 
     def check(self) -> None:
-        """Look for new publishers that keep their last message."""
+        """Subscribe to new transient local publishers."""
         self._subscribe_latched()
 
     def destroy(self) -> None:
-        """Take all subscriptions down."""
+        """Destroy all subscriptions."""
         self._watch.stop()
         for subscription in (*self._all, *self._latched.values()):
             self._node.destroy_subscription(subscription)
@@ -58,14 +58,14 @@ class InputSubscriptions:
         return take
 
     def _subscribe_latched(self) -> None:
-        """Also get what publishers sent before, where they offer that.
+        """Also get earlier messages of transient local publishers.
 
-        A transient local subscription does not match volatile publishers, so it is a second one.
+        A transient local subscription does not match volatile publishers, hence a second subscription.
         """
         for i in self._inputs:
             if i.often_latched and i.topic not in self._latched and offers_latched(self._node, i.topic):
                 self._latched[i.topic] = self._node.create_subscription(i.kind, i.topic, self._taker(i), LATCHED)
-                self._node.get_logger().debug(f"{i.topic}: its publisher keeps the last message, which is requested")
+                self._node.get_logger().debug(f"{i.topic}: subscribed to the transient local publisher's last message")
 
 
 def _type_name(kind: Any) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's topics: names, quality of service, and whether anybody subscribes."""
+"""The node's topics: names, quality of service, subscriber checks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,15 @@ from visualization_msgs.msg import MarkerArray
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.splats import splat_array_type
 
-# Images lose nothing by being dropped: only the newest counts.
+# Only the newest image counts.
 INPUT_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 INPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 TRAJECTORY = QoSProfile(depth=1)  # reliable
-# Deep enough for all samples of one forecast, which go out back to back.
+# Deep enough for all samples of one forecast, published back to back.
 OUTPUT = QoSProfile(depth=10)
 CLOUD = QoSProfile(depth=1)  # DDS keeps the history in memory, and a cloud takes up to 22 MB
-
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-)
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
 def overridable() -> QoSOverridingOptions:
@@ -43,19 +35,19 @@ def overridable() -> QoSOverridingOptions:
 
 
 def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Subscription:
-    """A subscription whose quality of service parameters can override."""
+    """A subscription with overridable quality of service."""
     return node.create_subscription(kind, topic, callback, qos, qos_overriding_options=overridable())
 
 
 def offers_latched(node: Node, topic: str) -> bool:
-    """Whether a publisher of the topic keeps its last message for late subscribers (transient local, reliable)."""
+    """Whether a publisher of the topic is transient local and reliable."""
     latched = (DurabilityPolicy.TRANSIENT_LOCAL, ReliabilityPolicy.RELIABLE)
     offered = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
     return any((p.qos_profile.durability, p.qos_profile.reliability) == latched for p in offered)
 
 
 class Publishers:
-    """The lifecycle publishers of a node. Raises ImportError when the package's messages are not built."""
+    """The lifecycle publishers of a node. Raises ImportError if the package's messages are not built."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
@@ -71,7 +63,7 @@ class Publishers:
         self.occupancy = self._create(OccupancyGrid, "~/occupancy")
         self.occupancy_forecast = self._create(interface("msg", "OccupancyForecast"), "~/occupancy/forecast", CLOUD)
         self.objects = self._create(interface("msg", "PredictedObjects"), "~/objects")
-        # Beside ~/forecast/image as image_transport expects it; depth_image_proc wants one beside the depth.
+        # Namespaces as image_transport and depth_image_proc expect them.
         self.image_info = self._create(CameraInfo, "~/forecast/camera_info")
         self.depth_info = self._create(CameraInfo, "~/forecast/depth/camera_info")
         splats = splat_array_type()
@@ -83,15 +75,15 @@ class Publishers:
         return made
 
     def destroy(self) -> None:
-        """Take the topics down."""
+        """Destroy the publishers."""
         for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def has_subscribers(self) -> bool:
-        """Whether anybody subscribes to anything."""
+        """Whether any topic has a subscriber."""
         return has_subscribers(*self._all)
 
 
 def has_subscribers(*publishers: Any) -> bool:
-    """Whether somebody subscribes to any of these."""
+    """Whether any of these has a subscriber."""
     return any(publisher.get_subscription_count() > 0 for publisher in publishers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planned trajectories -> the camera's path after the source image, with fallbacks that say why.
+"""The camera's path after the source image, from the plan, else from odometry, else standing.
 
 A trajectory gives poses of the vehicle's base in a frame. With the base's pose at the image's stamp t0, the camera's is
 T_source_camera(t) = (T_frame_base(t0) T_base_camera)^-1 T_frame_base(t) T_base_camera.
@@ -19,16 +19,16 @@ from pixel4d_ros.ros.messages.conversions import frame_name
 from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
 from pixel4d_ros.ros.transforms import EgoState
 
-STANDSTILL = 0.05  # m/s: slower counts as standing when a trajectory without times is timed by speed
+STANDSTILL = 0.05  # m/s: a lower speed counts as standing when it times a trajectory without times
 
 
 @dataclass(frozen=True)
 class EgoMotion:
-    """How the camera moves during the forecast, and where that is known from."""
+    """The camera's motion during the forecast, and its source."""
 
     path: CameraPath
-    source: str  # for people: "trajectory", "constant velocity from odometry", ...
-    warning: str = ""  # why nothing better is used; empty when all is well
+    source: str  # for diagnostics: "trajectory", "constant velocity from odometry", ...
+    warning: str = ""  # why no better source is used
 
 
 ENDS_EARLY = "trajectory ends before the forecast does: the camera stops at its end"
@@ -36,14 +36,14 @@ ENDS_EARLY = "trajectory ends before the forecast does: the camera stops at its 
 
 @dataclass(frozen=True)
 class BasePath:
-    """The path of the base along a plan, and where on it the base is at which time."""
+    """The path of the base along a plan, and the base's places on it over time."""
 
     knots: FloatArray  # (n,) seconds after the image or, of a plan without times, metres; strictly increasing
     poses: FloatArray  # (n, 4, 4) T_frame_base there
-    begin: float  # where on it the base is at the image's stamp
-    places: FloatArray  # (T,) where it is at the forecast times
-    start: FloatArray | None = None  # (4, 4) the pose that the others are relative to; None: that at begin
-    warning: str = ""  # what is wrong with it although it is followed
+    begin: float  # the base's place at the image's stamp, in units of knots
+    places: FloatArray  # (T,) its places at the forecast times
+    start: FloatArray | None = None  # (4, 4) reference of the relative poses; None: the pose at begin
+    warning: str = ""  # a fault of a plan that is followed nevertheless
 
 
 def ego_motion(
@@ -51,7 +51,7 @@ def ego_motion(
 ) -> EgoMotion:
     """The camera's motion at times (T,) s after stamp_ns: along the plan, else at constant velocity, else standing.
 
-    A PlanError in place of a plan is why there is none.
+    plan: a PlanError gives the reason why there is none.
     """
     reason = str(plan) if isinstance(plan, PlanError) else ""
     if isinstance(plan, Plan):
@@ -111,12 +111,12 @@ def camera_poses_along(paths: Sequence[BasePath], mounting: FloatArray, times: F
 def _camera_poses(base_poses: FloatArray, mounting: FloatArray, times: FloatArray) -> FloatArray:
     """Poses (..., T, 4, 4) of the camera relative to where it was at t0, from those of the base."""
     poses: FloatArray = rigid_inverse(mounting) @ base_poses @ mounting
-    poses[..., times == 0, :, :] = np.eye(4)  # the source image was taken where the camera is, whatever the plan says
+    poses[..., times == 0, :, :] = np.eye(4)  # by definition, whatever the plan contains
     return poses
 
 
 def _joined(first: str, *others: str) -> str:
-    """Reasons in one line, none of them twice."""
+    """Unique reasons in one line."""
     for reason in others:
         if reason and reason not in first:
             first = f"{first}, {reason}" if first else reason
@@ -124,7 +124,7 @@ def _joined(first: str, *others: str) -> str:
 
 
 def _warning(plan: Plan, ego: EgoState, stamp_ns: int, ends_early: bool) -> str:
-    """What to say of a plan that is followed."""
+    """Warning about a plan that is followed."""
     fault = ego.odometry_fault(stamp_ns) if frame_name(plan.frame) == ego.odometry.frame else ""
     return _joined(fault, ENDS_EARLY if ends_early else "")
 
@@ -137,10 +137,10 @@ def _stands_at_end(seconds: FloatArray, poses: FloatArray) -> bool:
 
 
 def _base_in_plan_frame(plan: Plan, ego: EgoState, camera: str, stamp_ns: int) -> FloatArray | None:
-    """T_frame_base(t0); None when only the plan itself can tell. Raises PlanError for an unknown frame."""
+    """T_frame_base(t0); None without odometry: the plan's own pose at t0 applies. Raises PlanError if unknown."""
     frame, odometry = frame_name(plan.frame), ego.odometry.frame
     if frame in (ego.base, frame_name(camera)):
-        # The frame moves with the vehicle: it is meant where it was when the plan was made.
+        # The frame moves with the vehicle: poses refer to its place at the plan's stamp.
         then, now = (ego.base_in(odometry, at) if odometry else None for at in (plan.stamp_ns, stamp_ns))
         if then is None or now is None:
             return None
@@ -180,7 +180,7 @@ def _arc_length_nearest(positions: FloatArray, lengths: FloatArray, point: Float
 
 
 def _with_headings(poses: FloatArray) -> FloatArray:
-    """Poses that head along the path, where a planner left all orientations but the goal's at identity, as NavFn."""
+    """Poses with headings along the path if all orientations but the goal's are identity, as from NavFn."""
     if len(poses) < 2 or not np.allclose(poses[:-1, :3, :3], np.eye(3)):
         return poses
     return with_path_headings(poses, np.ones(len(poses), bool))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where frames are at a time: tf, odometry, and the camera's mounting."""
+"""Poses of frames over time: tf, odometry, and the camera's mounting."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Found = TypeVar("Found")
 
 
 class TransformSource(Protocol):
-    """Gives the transform between two frames at a time, as tf does."""
+    """Source of the transform between two frames at a time, as tf."""
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
-        """T_target_source (4, 4) at a time, without waiting; None when not known."""
+        """T_target_source (4, 4) at a time, without waiting; None if unknown."""
 
     def clear(self) -> None:
-        """Forget all but static transforms."""
+        """Drop all but static transforms."""
 
 
 class NullTransforms:
-    """A source that knows no frames: an installation without tf2_msgs."""
+    """A source without frames, for installations without tf2_msgs."""
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         return None
@@ -42,10 +42,10 @@ class NullTransforms:
 
 
 def transform_source(node: Node, now_ns: Callable[[], int | None] = lambda: None) -> TransformSource:
-    """A tree of frames fed by /tf and /tf_static, where tf2_msgs is installed; else NullTransforms.
+    """A transform tree fed by /tf and /tf_static; NullTransforms if tf2_msgs is not installed.
 
-    now_ns: the time against which stamps are checked. tf2_ros's own buffer is not used: one transform stamped an hour
-    ahead empties it and hides all later ones, and it does not look up a moment after its newest transform.
+    now_ns: the time that stamps are compared with. tf2_ros's buffer is not used: one transform stamped an hour ahead
+    clears it and hides all later ones, and it does not extrapolate beyond its newest transform.
     """
     try:
         from tf2_msgs.msg import TFMessage
@@ -62,7 +62,7 @@ def transform_source(node: Node, now_ns: Callable[[], int | None] = lambda: None
 
 
 class TransformListener:
-    """Puts TFMessages into a tree, and warns of those that cannot be used."""
+    """Adds TFMessages to a tree and warns about unusable transforms."""
 
     def __init__(self, now_ns: Callable[[], int | None], logger: Any) -> None:
         self.tree = TransformTree(restart_s=RESTART_S)
@@ -97,15 +97,15 @@ class TransformListener:
 
 @dataclass(frozen=True)
 class EgoState:
-    """Where the vehicle and its camera are, by odometry, tf and the mounting parameters.
+    """Poses of the vehicle and its camera from odometry, tf and the mounting parameters.
 
-    Made anew for each image or request. It caches its answers: thirty candidate paths look up the base once, and start
-    from one place even when odometry comes in meanwhile.
+    Created for each image or request. Results are cached, so that all candidate paths of a request share one start pose
+    although odometry continues.
     """
 
     odometry: OdometryTrack
     transforms: TransformSource
-    mounting: FloatArray  # T_base_camera where tf does not know it
+    mounting: FloatArray  # T_base_camera if tf has none
     base_frame: str = ""  # "": the odometry's child frame
     odometry_timeout: float = 0.5
     trajectory_timeout: float = 2.0
@@ -117,7 +117,7 @@ class EgoState:
         return frame_name(self.base_frame) or self.odometry.child or "base_link"
 
     def camera_in_base(self, camera: str, stamp_ns: int) -> FloatArray:
-        """T_base_camera: from tf, else the mounting; identity when odometry is the camera's own."""
+        """T_base_camera: from tf, else the mounting; identity if odometry is of the camera itself."""
         base, camera = self.base, frame_name(camera)
         if camera == base:
             return np.eye(4)
@@ -130,7 +130,7 @@ class EgoState:
         return np.eye(4) if child in ("", base) else self._lookup(child, base, stamp_ns)
 
     def odometry_fault(self, stamp_ns: int) -> str:
-        """Why fresh odometry cannot be used for the base; empty when it can, or there is none."""
+        """Why fresh odometry is unusable for the base; empty if it is usable, or there is none."""
         if self.odometry_pose(stamp_ns) is None or self.base_in_child(stamp_ns) is not None:
             return ""
         child, base = self.odometry.child, self.base
@@ -140,7 +140,7 @@ class EgoState:
         )
 
     def base_in(self, frame: str, stamp_ns: int) -> FloatArray | None:
-        """T_frame_base at a time, from odometry or tf; None when neither knows."""
+        """T_frame_base at a time, from odometry or tf; None if neither has it."""
         frame = frame_name(frame)
         if frame == self.odometry.frame:
             pose, offset = self.odometry_pose(stamp_ns), self.base_in_child(stamp_ns)
@@ -153,7 +153,7 @@ class EgoState:
         return self._once(("odometry", stamp_ns), lambda: self.odometry.pose(stamp_ns, self.odometry_timeout))
 
     def base_motion(self, stamp_ns: int, horizon_s: float) -> Motion | None:
-        """How the base moves on from a time at constant velocity: T_base(t0)_base(t). None without usable odometry."""
+        """Constant-velocity motion of the base from a time: T_base(t0)_base(t). None without usable odometry."""
         motion = self._once(
             ("motion", stamp_ns, horizon_s),
             lambda: self.odometry.motion(stamp_ns, self.odometry_timeout, horizon_s),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that works on the newest item. An item that arrives meanwhile replaces the waiting one: nothing queues.
+"""One thread that processes the newest item; a newer item replaces the waiting one.
 
-Requests each need a response. They are served in their order, before the waiting item, and only a few may wait.
+Requests each need a response: they are queued, up to MAX_REQUESTS, and served before the waiting item.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 PendingRequest = TypeVar("PendingRequest")
-MAX_REQUESTS = 8  # that may wait; further ones are rejected at once
+MAX_REQUESTS = 8  # queue length; further requests are rejected
 
 
 class LatestWorker(Generic[Item, PendingRequest]):
@@ -30,7 +30,7 @@ class LatestWorker(Generic[Item, PendingRequest]):
         self._thread.start()
 
     def offer(self, item: Item) -> bool:
-        """Hand over an item. Returns true when it replaced a waiting one, which is dropped."""
+        """Offer an item. Returns whether it replaced a waiting one, which is dropped."""
         with self._changed:
             dropped = self._waiting is not None
             self._waiting = item
@@ -38,7 +38,7 @@ class LatestWorker(Generic[Item, PendingRequest]):
         return dropped
 
     def submit(self, request: PendingRequest) -> bool:
-        """Hand over a request. Returns false when too many wait already, or the worker is ending."""
+        """Queue a request. Returns false if the queue is full or the worker is stopping."""
         with self._changed:
             if self._stopping or len(self._requests) >= MAX_REQUESTS:
                 return False
@@ -47,12 +47,12 @@ class LatestWorker(Generic[Item, PendingRequest]):
         return True
 
     def clear(self) -> None:
-        """Forget the waiting item; current work goes on."""
+        """Drop the waiting item; current work continues."""
         with self._changed:
             self._waiting = None
 
     def stop(self) -> list[PendingRequest]:
-        """Finish the current work, forget the waiting item and end the thread. Returns the unanswered requests."""
+        """Finish the current work, drop the waiting item and end the thread. Returns the unanswered requests."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

@@ -144,7 +144,7 @@ def test_the_node_goes_on_receiving_while_it_answers(node, client):
     answers = [f.result() for f in futures]
     assert sum(a.success for a in answers) >= MAX_REQUESTS
     refused = [a.message for a in answers if not a.success]
-    assert refused and all("requests wait already" in message for message in refused)
+    assert refused and all("requests are queued already" in message for message in refused)
     client.destroy_client(service)
 
 

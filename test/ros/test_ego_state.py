@@ -322,7 +322,7 @@ def test_a_standing_path_of_zero_quaternions_has_no_heading():
     message = path_message(PLANNED, np.tile(np.eye(4), (21, 1, 1)))
     for pose in message.poses:
         pose.pose.orientation = Quaternion(w=0.0)
-    with pytest.raises(PlanError, match="zero quaternion and no path whose heading could stand in"):
+    with pytest.raises(PlanError, match="zero quaternion, and its positions define no heading"):
         plan_from_path(message, T0)
 
 

@@ -223,7 +223,7 @@ def test_image_transport_takes_effect_at_configure_as_its_description_says(tmp_p
 def test_debug_lines_are_the_nodes_own(node, client):
     """They tell what comes in, what is used and how long it takes."""
     client.send_odometry(time.time() - T0)
-    for words in ("came in", "motion: constant velocity from odometry", "s after it came in"):
+    for words in ("received", "motion: constant velocity from odometry", "s after reception"):
         node.wait_for(words)
     debug = [line for line in node.log.splitlines() if line.startswith("[DEBUG]")]
     assert debug and all("[forecast_node]" in line for line in debug)

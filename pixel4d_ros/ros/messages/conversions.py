@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ROS messages <-> arrays, no logic.
 
-Pixels are decoded in logs/images.py, for messages from a log as for those of the node. All readers raise ValueError
-with one clear sentence.
+logs/images.py decodes pixels, for messages of the node and of logs alike. Readers raise ValueError with the cause.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def image_message(rgb: RgbImage, header: Header) -> Image:
 
 
 def depth_message(depth: NDArray[np.float32], header: Header) -> Image:
-    """A 32FC1 Image of depth (H, W) in metres, inf where nothing is seen (REP 118)."""
+    """A 32FC1 Image of depth (H, W) in metres, inf where unseen (REP 118)."""
     height, width = depth.shape
     message = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
     fill(message, depth.astype("<f4", copy=False))
@@ -68,7 +67,7 @@ def mono_message(values: NDArray[np.uint8], header: Header) -> Image:
 
 
 def jpeg_message(rgb: RgbImage, quality: int, header: Header) -> CompressedImage:
-    """A CompressedImage as image_transport's compressed plugin makes it."""
+    """A CompressedImage in the format of image_transport's compressed plugin."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
     fill(message, data)
@@ -76,7 +75,7 @@ def jpeg_message(rgb: RgbImage, quality: int, header: Header) -> CompressedImage
 
 
 def grid_message(occupancy: OccupancyMap, at_ns: int, header: Header) -> OccupancyGrid:
-    """An OccupancyGrid at height 0 of the header's frame; map_load_time is the time at_ns that it shows."""
+    """An OccupancyGrid at height 0 of the header's frame; map_load_time is at_ns, the time of the forecast."""
     rows, columns = occupancy.cells.shape
     info = MapMetaData(map_load_time=time_message(at_ns), resolution=occupancy.resolution, width=columns, height=rows)
     info.origin.position.x, info.origin.position.y = (float(v) for v in occupancy.origin)
@@ -86,21 +85,21 @@ def grid_message(occupancy: OccupancyMap, at_ns: int, header: Header) -> Occupan
 
 
 def fill(message: Any, array: NDArray[Any]) -> None:
-    """Put an array's bytes into message.data (uint8[] or int8[]): frombytes, as assigning takes far longer."""
+    """Put an array's bytes into message.data (uint8[] or int8[]): frombytes: an assignment takes far longer."""
     message.data.frombytes(np.ascontiguousarray(array).data.cast("B"))
 
 
 def read_pose(pose: Pose) -> FloatArray:
-    """4x4 matrix of a Pose. Raises ValueError when it is not finite or its quaternion is not near unit length."""
+    """4x4 matrix of a Pose. Raises ValueError if it is not finite or its quaternion not of about unit length."""
     p, q = pose.position, pose.orientation
     return rigid_from_xyzw((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
 
 
 def pose_messages(poses: FloatArray) -> list[Pose]:
-    """A Pose for each of the 4x4 matrices (n, 4, 4), as pose_message, all at once."""
+    """Poses of 4x4 matrices (n, 4, 4)."""
     messages = []
     for (x, y, z), (i, j, k, w) in zip(poses[:, :3, 3].tolist(), xyzw_from_matrix(poses[:, :3, :3]).tolist()):
-        message = Pose()  # with a point and a quaternion: given others, it would make these nevertheless
+        message = Pose()  # creates point and quaternion itself; passing others costs more
         p, q = message.position, message.orientation
         p.x, p.y, p.z, q.x, q.y, q.z, q.w = x, y, z, i, j, k, w
         messages.append(message)
@@ -118,7 +117,7 @@ def nanoseconds(stamp: Time) -> int:
 
 
 def frame_name(frame_id: str) -> str:
-    """A frame's name without the leading slash of ROS 1's habit: "/odom" is "odom"."""
+    """A frame's name without the leading slash of ROS 1: "/odom" becomes "odom"."""
     return frame_id.strip("/")
 
 

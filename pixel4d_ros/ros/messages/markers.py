@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving objects and the camera's way as visualization_msgs markers, in the optical frame of the source image."""
+"""Moving objects and the camera path as visualization_msgs markers, in the optical frame of the source image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import MovingObject
 from pixel4d_ros.ros.messages.conversions import duration_message, pose_message
 
-LIFETIME_S = 2.0  # markers of a node that has stopped vanish after that
+LIFETIME_S = 2.0  # markers vanish this long after the node has stopped
 LINE_WIDTH = 0.1  # metres
 CAMERA_COLOUR = ColorRGBA(r=0.1, g=1.0, b=0.2, a=0.9)
 
 
 def motion_markers(objects: list[MovingObject], camera_path: FloatArray, header: Header) -> MarkerArray:
-    """What replaces the markers before: per object a box, an arrow (its way in one second) and its path, by namespace.
+    """Per object a box, an arrow (motion in one second) and its path, by namespace; replaces all earlier markers.
 
     camera_path (T, 4, 4) T_source_camera is drawn too. Markers have the ids of their objects.
     """
@@ -43,7 +43,7 @@ def motion_markers(objects: list[MovingObject], camera_path: FloatArray, header:
 def _line(namespace: str, identifier: int, points: FloatArray, colour: ColorRGBA, header: Header) -> Marker:
     marker = _marker(namespace, identifier, Marker.LINE_STRIP, colour, header, 0.9)
     marker.scale.x = LINE_WIDTH
-    # RViz refuses a line of one point.
+    # RViz rejects a line of one point.
     marker.points = [_point(p) for p in (points if len(points) > 1 else np.repeat(points, 2, 0))]
     return marker
 
@@ -63,6 +63,6 @@ def _point(xyz: ArrayLike) -> Point:
 
 
 def _colour(object_id: int) -> ColorRGBA:
-    """A colour of its own for each object: hues a golden angle apart."""
+    """A distinct colour per object: hues a golden angle apart."""
     r, g, b = colorsys.hsv_to_rgb(0.618034 * object_id % 1, 0.8, 1.0)
     return ColorRGBA(r=r, g=g, b=b, a=1.0)

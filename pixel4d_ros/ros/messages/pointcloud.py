@@ -23,8 +23,8 @@ FIELD_NAMES = (
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
     *("vx", "vy", "vz", "ax", "ay", "az", "wx", "wy", "wz", "alx", "aly", "alz"),
     "object_id",
-    # The rotation centre of the Gaussian's object (zero for the background), and whether the image showed it (1) or it
-    # is guessed (0).
+    # The rotation centre of the Gaussian's object (zero for the background), and whether the image shows it (1) or the
+    # network inferred it (0).
     *("cx", "cy", "cz", "observed"),
 )
 _POINT = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussians for RVizSplat, whose messages (gsplat_msgs) are used where they are installed.
+"""Gaussians for RVizSplat, if its messages (gsplat_msgs) are installed.
 
-Format as its plugin (1.0.0) reads it: covariance in the upper left 3x3 of a pose's, opacity in 255ths, spherical
-harmonics of degree 0; the topic reliable and transient local. It takes every position for one in RViz's fixed frame,
-whatever the headers say.
+Format of its plugin (1.0.0): covariance in the upper left 3x3 of a pose's, opacity in 255ths, spherical harmonics of
+degree 0; the topic reliable and transient local. It ignores the headers: positions are in RViz's fixed frame.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.scene import DynamicGaussians
 
-LEAST_OPACITY = 0.4  # its shader leaves out what is less opaque
+LEAST_OPACITY = 0.4  # its shader discards fainter Gaussians
 _CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 
 
@@ -31,9 +30,9 @@ def splat_array_type() -> type | None:
 
 
 def splat_array_bytes(scene: DynamicGaussians, header: Header) -> bytes:
-    """A SplatArray, serialized: the format asks for a message per Gaussian, and made one by one they take seconds."""
+    """A serialized SplatArray. Creating its messages, one per Gaussian, would take seconds."""
     frame = header.frame_id.encode() + b"\0"
-    # Doubles lie at multiples of 8, and all splats, at 4 after one, are of one size.
+    # CDR aligns doubles to 8 bytes; splats start at 4 modulo 8 and have one size.
     padding = -len(frame) % 8
     splat = np.dtype(
         [
