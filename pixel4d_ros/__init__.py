@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# The messages (pixel4d_ros.msg) lie in the colcon installation, these modules perhaps in the source tree.
+# The messages (pixel4d_ros.msg) are in the colcon installation, these modules may be in the source tree.
 __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["Camera", "CameraPath", "DynamicGaussians", "ReferenceView", "Forecas
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that tools which need only message types or logs do not pay for importing torch.
+    # Lazy: tools that need only message types or logs do not import torch.
     if name in _HOMES:
         from importlib import import_module
 

@@ -48,7 +48,7 @@ def check_poses(poses: ArrayLike) -> FloatArray:
 
 
 def unproject(pixels: ArrayLike, depth: ArrayLike, K: FloatArray) -> FloatArray:
-    """Points (..., 3) in the camera's frame that pixels (..., 2), x and y, show at depths (...) along its axis."""
+    """Points (..., 3) in the camera's frame of pixels (..., 2), x and y, at depths (...) along its axis."""
     pixels = np.asarray(pixels, np.float64)
     homogeneous = np.concatenate((pixels, np.ones_like(pixels[..., :1])), -1)
     return np.asarray(homogeneous @ np.linalg.inv(K).T * np.asarray(depth, np.float64)[..., None])
@@ -78,7 +78,7 @@ class Camera:
         return Camera(_pixel_scale(width / self.width, height / self.height) @ self.K, width, height)
 
     def binned(self, x: int, y: int) -> Camera:
-        """The same camera with x times y pixels in one; what is left over at the right and at the bottom is cut off."""
+        """The same camera with x times y pixels in one; a remainder at the right and the bottom is cut off."""
         return Camera(_pixel_scale(1 / x, 1 / y) @ self.K, self.width // x, self.height // y)
 
     def shifted(self, left: int, top: int, width: int, height: int) -> Camera:
@@ -145,12 +145,12 @@ class CameraPath:
         return np.asarray(poses)
 
     def speed(self) -> float | None:
-        """Forward speed in m/s at time 0; None for a path of one pose, which says nothing of it."""
+        """Forward speed in m/s at time 0; None for a path of one pose."""
         if len(self.times) == 1:
             return None
         first, after = np.searchsorted(self.times, (0.0, SPEED_INTERVAL))
         if after < len(self.times) and self.times[first] == 0:
-            # The usual path has a pose at 0, and places between its poses, on a line, ask for no rotations.
+            # Fast case, a pose at 0: linear interpolation of positions needs no rotations.
             share = (SPEED_INTERVAL - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
             start, (here, there) = self.poses[first], self.poses[after - 1 : after + 1, :3, 3]
             end = here + share * (there - here)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera paths from text files, with the mistakes that such files usually hold recognised."""
+"""Camera paths from text files; common mistakes are recognised."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ OTHER_NAMES = {
 }
 EXPECTED = f"expected lines of {' '.join(COLUMNS)}"
 EPOCH_S = 1e8  # times beyond this many seconds are dates
-LONGEST_STEP_S = 10.0  # between two poses: more means another unit than seconds
+LONGEST_STEP_S = 10.0  # between two poses: larger values mean another unit than seconds
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
 
 
 def read_camera_path(file: Path, horizon: float) -> CameraPath:
     """A camera path from lines `t x y z qx qy qz qw` (spaces, commas or semicolons; # starts a comment), or JSON rows.
 
-    Times are seconds, from the source image on or dates, which count from the first. Poses are T_source_camera: metres
-    in the optical frame of the source camera, quaternions in the order of ROS. A header may name the columns in any
-    order. horizon: the last time, s, that the path must reach. Raises ValueError with cause and cure.
+    Times are seconds after the source image, or dates, which count from the first. Poses are T_source_camera: metres in
+    the optical frame of the source camera, quaternions in the order of ROS. A header may name the columns in any order.
+    horizon: time, s, that the path must cover. Raises ValueError with cause and cure.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -116,7 +116,7 @@ def _path(table: FloatArray, horizon: float) -> CameraPath:
     path = CameraPath(times, rigid_from_xyzw(table[:, 4:], table[:, 1:4]))
     if horizon > 0 and times[-1] < horizon - 1e-6:
         raise ValueError(
-            f"ends at {times[-1]:g} s, but the forecast goes on to {horizon:g} s: add poses, or lower --steps or --step"
+            f"ends at {times[-1]:g} s, but the forecast extends to {horizon:g} s: add poses, or lower --steps or --step"
         )
     if times[0] > (steps[0] if len(steps) else 0) + 1e-6:
         raise ValueError(f"begins at {times[0]:g} s, but the source image is at 0 s: add the pose at that time")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d`: one command, its subcommands in the rooms that own them."""
+"""`pixel4d`: the command line, with one module per subcommand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ COMMANDS = {
     "record": ("pixel4d_ros.ros.bag.record", "record topics into an MCAP file"),
     "demo": ("pixel4d_ros.commands.demo", "run the node on a replayed log and report"),
     "train": ("pixel4d_ros.commands.train", "train the predictor"),
-    "evaluate": ("pixel4d_ros.commands.evaluate", "measure forecasts against what a log shows later"),
+    "evaluate": ("pixel4d_ros.commands.evaluate", "compare forecasts with the later images of a log"),
     "benchmark": ("pixel4d_ros.commands.benchmark", "measure how long forecasts take on this machine"),
     "convert": ("pixel4d_ros.commands.convert", "write a data set's clip as a driving log that replays"),
     "export": ("pixel4d_ros.commands.export", "write a scene as splat files, one per time step"),
     "synthesize": ("pixel4d_ros.commands.synthesize", "write a synthetic driving log"),
 }
-
-
 ROS_MODULES = ("rclpy", "rosidl_parser", "rosidl_runtime_py", "ament_index_python", "launch", "launch_ros", "tf2_ros")
 
 
@@ -32,7 +30,7 @@ def _sentence(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; bad input ends in one line on stderr and exit code 1."""
+    """Run a subcommand. Invalid input: one line on stderr and exit code 1."""
     parser = argparse.ArgumentParser(prog="pixel4d", description="Forecast what a robot's camera will see.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
@@ -51,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    # The subcommand's own parser is built only now, so that `pixel4d --help` imports nothing.
+    # The subcommand's parser is built here, so that `pixel4d --help` imports nothing.
     module = import_module(COMMANDS[command][0])
     own = argparse.ArgumentParser(prog=f"pixel4d {command}", description=_sentence(COMMANDS[command][1]))
     module.add_arguments(own)
@@ -61,7 +59,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _explained(error: ImportError) -> str:
-    """What to do about a module that is missing."""
+    """The error with the cure for the missing module."""
     name = (error.name or "").partition(".")[0]
     if name in ROS_MODULES or name.endswith(("_msgs", "_interfaces")):
         return (

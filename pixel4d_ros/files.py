@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-LEAST_SPACE = 1 << 20  # bytes that must be free where something is to be written
+LEAST_SPACE = 1 << 20  # bytes that must be free on the disk
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 
 
 def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -> None:
-    """Raise ValueError where a file could not be written to path: before hours of work, not after.
+    """Raise ValueError if a file cannot be written to path. Call it before the work begins.
 
-    suffixes: those that are possible (none: all); force: whether an existing file may be replaced.
+    suffixes: the allowed ones (none: all); force: whether an existing file may be replaced.
     """
     folder = path.parent
     if suffixes and path.suffix.lower() not in suffixes:
@@ -33,7 +33,7 @@ def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -
 
 
 def check_folder(path: Path) -> None:
-    """Create a folder for results where there is none. Raises ValueError where nothing could be written in it."""
+    """Create a folder for results if missing. Raises ValueError if it is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -46,16 +46,16 @@ def check_folder(path: Path) -> None:
 
 
 def check_space(folder: Path) -> None:
-    """Raise ValueError where the disk of a folder is full."""
+    """Raise ValueError if the disk of a folder is full."""
     if shutil.disk_usage(folder).free < LEAST_SPACE:
-        raise ValueError(f"no space left where {folder} is: remove something, or choose another folder")
+        raise ValueError(f"no space left on the disk of {folder}: remove files, or choose another folder")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; the file moves into place at the end.
+    """A temporary path beside `path` to write to; the file replaces `path` at the end.
 
-    An exception, a full disk or Ctrl-C leaves an older file as it was. Raises OSError where nothing was written.
+    An exception, a full disk or Ctrl-C leaves an existing file unchanged. Raises OSError if nothing was written.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise OSError(f"{path} was not written: is the disk full, or the format unknown?")
         part.replace(path)
     except OSError as error:
-        if error.filename == str(part):  # people know nothing of the file beside
+        if error.filename == str(part):  # name the file that the user asked for
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
@@ -78,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def resource_folders(folder: str) -> list[Path]:
-    """Where a folder of the package may lie: in the source tree, the pip package, or the ROS installation."""
+    """Candidate paths of a folder of the package: in the source tree, the pip package, or the ROS installation."""
     package = Path(__file__).resolve().parent
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     installed = [Path(prefix) / "share" / "pixel4d_ros" / folder for prefix in prefixes if prefix]
@@ -86,5 +86,5 @@ def resource_folders(folder: str) -> list[Path]:
 
 
 def find_resource(folder: str, name: str) -> Path | None:
-    """The file of that name; None where it was not installed."""
+    """The package's file of that name; None if it was not installed."""
     return next((place / name for place in resource_folders(folder) if (place / name).is_file()), None)

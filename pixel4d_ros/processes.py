@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that run side by side: started, watched, stopped; one that dies is reported with its last words."""
+"""Child processes: start, watch, stop; failures are reported with their last output."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LAST_LINES = 8
 
 
 class ProcessError(ChildProcessError):
-    """A program that died, or did not do what it was waited for; the message holds its last lines."""
+    """A program ended or timed out; the message contains its last lines."""
 
 
 @dataclass
 class Child:
-    """A running program; what it says goes to a file."""
+    """A running program whose output goes to a file."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -40,7 +40,7 @@ class Child:
 
     @property
     def output(self) -> str:
-        """All it has said so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     def check_alive(self) -> None:
@@ -52,10 +52,10 @@ class Child:
     def last_words(self) -> str:
         """Its last lines, for an error message."""
         lines = [line for line in self.output.splitlines() if line.strip()][-LAST_LINES:]
-        return "".join(f"\n  | {line}" for line in lines) + (f"\n  all of it: {self.log}" if lines else "")
+        return "".join(f"\n  | {line}" for line in lines) + (f"\n  full output: {self.log}" if lines else "")
 
     def wait_for_output(self, text: str, others: Sequence[Child], timeout: float) -> bool:
-        """Wait until it has said some text; False when time is up. Raises ProcessError when a program ends first."""
+        """Wait for a text in the output; False after the timeout. Raises ProcessError if a program ends first."""
         deadline = time.monotonic() + timeout
         while text not in self.output:
             for child in (self, *others):
@@ -66,7 +66,7 @@ class Child:
         return True
 
     def stop(self, timeout: float = 20) -> None:
-        """Ask it to end. Raises ProcessError when it does not, or ends badly."""
+        """Stop it by SIGINT. Raises ProcessError if it does not stop, or fails."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -79,13 +79,13 @@ class Child:
             self.check_alive()
 
     def end(self) -> None:
-        """Make sure that it has ended, however it takes that."""
+        """Stop it, by force if necessary."""
         with suppress(ProcessError):
             self.stop(timeout=5)
 
 
 def ros_environment() -> dict[str, str]:
-    """The environment with a ROS domain of this process on this machine only, unless the user chose one."""
+    """The environment with a private ROS domain on this machine, unless the user chose a domain."""
     private = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "PYTHONUNBUFFERED": "1"}
     if "ROS_LOCALHOST_ONLY" not in os.environ:
         private["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

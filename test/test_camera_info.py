@@ -48,7 +48,7 @@ def test_binning_counts_also_where_it_does_not_divide_the_size() -> None:
     odd = info(width=65, height=49, binning_x=2, binning_y=2)
     camera = read_camera_info(odd, 32, 24).camera
     np.testing.assert_allclose(camera.K, [[25, 0, 15.5], [0, 26, 11.5], [0, 0, 1]])
-    with pytest.raises(ValueError, match="image is 64x48 but CameraInfo says 32x48"):
+    with pytest.raises(ValueError, match="image is 64x48 but CameraInfo is for 32x48"):
         read_camera_info(info(binning_x=2), 64, 48)
 
 
@@ -94,7 +94,7 @@ def test_each_lens_is_undistorted(model: str, coefficients: list[float]) -> None
 
 @pytest.mark.parametrize("model", ["double_sphere", "ftheta"])
 def test_unknown_lenses_are_refused_even_with_zero_coefficients(model: str) -> None:
-    with pytest.raises(ValueError, match=f"distortion model '{model}' is not known: publish plumb_bob"):
+    with pytest.raises(ValueError, match=f"distortion model '{model}' is not supported: publish plumb_bob"):
         read_camera_info(info(distortion_model=model), 64, 48)
 
 

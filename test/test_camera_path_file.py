@@ -56,7 +56,7 @@ def test_stamps_that_are_dates_count_from_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (ROWS[:5], "ends at 0.4 s, but the forecast goes on to 1.3 s: add poses, or lower --steps"),
+        (ROWS[:5], "ends at 0.4 s, but the forecast extends to 1.3 s: add poses, or lower --steps"),
         (ROWS[:1], "ends at 0 s, but the forecast"),
         (ROWS[5:], "begins at 0.5 s, but the source image is at 0 s"),
         (with_times([100.0 * i for i in range(21)]), "100 s lie between two poses: .* divide milliseconds by 1000"),

@@ -140,7 +140,7 @@ def test_several_clips_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["kitti", "{raw}", "a.mcap", "--scale", "2"], "is in metres already: leave --scale out"),
+        (["kitti", "{raw}", "a.mcap", "--scale", "2"], "is in metres already: omit --scale"),
         (["kitti", "{raw}", "a.mcap", "--scale", "-1"], "--scale must be a positive length in metres, got -1"),
         (["kitti", "{raw}", "a.mcap", "--frames", "0"], "--frames must be at least 1, got 0"),
         (["kitti", "{raw}", "a.mcap", "--camera", "FRONT"], "KITTI raw has no camera FRONT: choose 0, 1"),

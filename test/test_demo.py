@@ -117,7 +117,7 @@ def python(tmp_path: Path, code: str, name: str = "helper") -> Child:
 def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
     child = python(tmp_path, "import sys; print('loading'); print('no weights found'); sys.exit(3)")
     with pytest.raises(
-        ProcessError, match=r"(?s)the helper ended with code 3.*\| no weights found.*all of it: .*helper\.log"
+        ProcessError, match=r"(?s)the helper ended with code 3.*\| no weights found.*full output: .*helper\.log"
     ):
         child.wait_for_output("ready", [], 20)
 

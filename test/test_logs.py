@@ -136,7 +136,7 @@ def test_writer_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     with LogWriter(tmp_path / "out.mcap") as log:
         with pytest.raises(LogError, match="some_msgs/msg/Thing is unknown"):
             log.add_topic("/thing", "some_msgs/msg/Thing")
-        with pytest.raises(LogError, match="add_topic comes first"):
+        with pytest.raises(LogError, match="call add_topic first"):
             log.write("/thing", 0, b"\0\1\0\0")
 
 

@@ -68,7 +68,7 @@ def test_an_undistortion_is_made_once_per_calibration() -> None:
 
 
 def test_what_cannot_be_undone_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match="distortion model 'kannala' is not known: publish plumb_bob"):
+    with pytest.raises(ValueError, match="distortion model 'kannala' is not supported: publish plumb_bob"):
         undistortion(Lens(CAMERA, "kannala", (0.1,) * 4))
     with pytest.raises(ValueError, match="rational_polynomial needs 8 or 12 or 14 distortion coefficients, got 5"):
         undistortion(Lens(CAMERA, "rational_polynomial", (0.1,) * 5))

@@ -54,7 +54,7 @@ def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ValueError, match=words):
             check_target(tmp_path / name, (".mp4",), force=False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(ValueError, match="no space left where"):
+    with pytest.raises(ValueError, match="no space left on"):
         check_target(tmp_path / "a.mp4", (".mp4",))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d benchmark`: how long forecasts take on this machine, and how close that is to what it could do."""
+"""`pixel4d benchmark`: forecast times on this machine, compared with lower bounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALLEST, LARGEST = 32, 8192  # pixels of an image's sides
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pixel4d benchmark`."""
-    what = parser.add_argument_group("what is measured")
+    what = parser.add_argument_group("measured cases")
     what.add_argument(
         "--sizes",
         type=_size,
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[14],
         metavar="N",
-        help="frames per forecast; all but the first with one number of samples only (default: 14)",
+        help="frames per forecast; all but the first with the first number of samples only (default: 14)",
     )
     what.add_argument(
         "--samples", type=_count, nargs="+", default=[1, 4], metavar="N", help="sampled futures (default: 1 4)"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         nargs="*",
         metavar="N",
-        help="trajectories rendered from one prediction, with --node in one request to the service; nothing: none "
+        help="trajectories rendered from one prediction, with --node in one request to the service; no number: none "
         "(default: 1 16 64, on the CPU 1 4, with --node 30)",
     )
     what.add_argument(
@@ -61,13 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--warm-up",
         type=int,
         metavar="N",
-        help=f"runs before (default: {GPU_WARM_UP}, on the CPU {CPU_WARM_UP}, with --node on CUDA {NODE_WARM_UP})",
+        help=f"unmeasured runs (default: {GPU_WARM_UP}, on the CPU {CPU_WARM_UP}, with --node on CUDA {NODE_WARM_UP})",
     )
     what.add_argument(
         "--image",
         type=Path,
         metavar="FILE",
-        help="an image, or a log whose first one is taken (default: a synthetic street)",
+        help="an image, or a log, whose first image is used (default: a synthetic street)",
     )
     what.add_argument(
         "--reference-image",
@@ -78,20 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     what.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    node = parser.add_argument_group("the node, instead of all that (needs ROS)")
+    node = parser.add_argument_group("the node instead (needs ROS)")
     node.add_argument(
         "--node",
         type=float,
         metavar="SECONDS",
-        help="feed the real node over DDS for so long, then ask its service about candidates",
+        help="feed the real node over DDS for this long, then call its service with the candidates",
     )
     node.add_argument("--rate", type=float, default=30.0, metavar="HZ", help="images per second (default: 30)")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    output.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw how times grow (png, svg or pdf; needs matplotlib)"
-    )
-    output.add_argument("--read", type=Path, metavar="JSON", help="measure nothing, print and draw what --json wrote")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="plot the times (png, svg or pdf; needs matplotlib)")
+    output.add_argument("--read", type=Path, metavar="JSON", help="print and plot a file of --json; measure nothing")
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
@@ -102,7 +100,7 @@ def _measure_node(feed: Feed) -> NodeTimes:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 1 when forecasts differ too much from eager float32."""
+    """Measure and print. Exit code 1 if forecasts differ too much from eager float32."""
     from pixel4d_ros.benchmark.report import describe
     from pixel4d_ros.benchmark.results import Benchmark
 
@@ -126,23 +124,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Before minutes are spent on measuring."""
+    """Raise ValueError for invalid options before measuring."""
     if args.json is not None and not args.json.parent.is_dir():
-        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, create it first")
     if args.plot is not None:
         from pixel4d_ros.benchmark.plots import check_plot
 
         check_plot(args.plot)
         if args.node is not None:
-            raise ValueError("--plot draws forecasts of the library: leave --node away, or draw without it")
+            raise ValueError("--plot shows times of the library: omit --node, or omit --plot")
     if args.motion_from_flow and args.node is not None:
-        raise ValueError("--motion-from-flow times the library: leave --node away")
+        raise ValueError("--motion-from-flow times the library: omit --node")
     if args.node is not None and importlib.util.find_spec("rclpy") is None:
         raise ValueError("--node needs ROS 2: source its setup script, or env.sh after `make setup`")
 
 
 def _plan(args: argparse.Namespace) -> BenchmarkPlan:
-    """What the arguments ask for; what they leave open depends on whether a GPU computes."""
+    """The plan of the arguments; defaults depend on the device."""
     import torch
 
     from pixel4d_ros.benchmark.measure import BenchmarkPlan

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d convert KIND SRC OUT.mcap`: a data set's clip as a driving log that replays."""
+"""`pixel4d convert KIND SRC OUT.mcap`: convert a clip of a data set to a driving log."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale", type=float, metavar="METRES", help="length of the unit of RealEstate10K and DL3DV (default: 1)"
     )
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--force", action="store_true", help="replace logs that are there already")
+    parser.add_argument("--force", action="store_true", help="replace existing logs")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the log or logs, of several all that can be written (then 1). Raises ValueError where there is none."""
+    """Write the log or logs. Exit code 1 if some of several failed. Raises ValueError if there is none."""
     from pixel4d_ros.datasets.open import good_clips, open_clips
     from pixel4d_ros.files import check_folder
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_replaceable(path: Path, force: bool) -> None:
-    """Raise ValueError where a log is there that may not be replaced."""
+    """Raise ValueError if a log exists and must not be replaced."""
     if path.exists() and not force:
         raise ValueError(f"{path} exists: choose another name, or pass --force to replace it")
 
@@ -93,10 +93,10 @@ def _write(path: Path, clip: Clip, args: argparse.Namespace) -> None:
 
 
 def _scaled(clip: Clip, scale: float | None) -> Clip:
-    """The clip with its unit of length replaced by `scale` metres."""
+    """The clip with its unit of length set to `scale` metres."""
     if clip.metric:
         if scale is not None:
-            raise ValueError(f"{clip.name} is in metres already: leave --scale out")
+            raise ValueError(f"{clip.name} is in metres already: omit --scale")
         return clip
     if scale is None:
         print(f"{clip.name}: its positions have no known unit; 1 unit is written as 1 m (set --scale)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d demo`: the real node on a replayed driving log, in real time over DDS, and a report of how it did."""
+"""`pixel4d demo`: run the real node on a replayed driving log, in real time over DDS, and write a report."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from pixel4d_ros.logs.streams import Streams
 
 NODE = "/forecast_node"
-RECORDED = f"{NODE}/[!s]*"  # not the splats: 25 MB each, for RVizSplat alone
+RECORDED = f"{NODE}/[!s]*"  # without the splats: 25 MB each, for RVizSplat only
 PLAN = "/planned_path"
 STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
-SLOWEST = 3  # times real time: a replay slower than that hangs
-REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # how often to start it, and how long its /clock may be on the way
-LINGER_S = 60.0  # how long to wait for a first forecast after the replay's end
+SLOWEST = 3  # times real time: a slower replay has failed
+REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # attempts to start it, timeout of its first /clock
+LINGER_S = 60.0  # timeout of the first forecast after the replay's end
 REST_S = 3.0
 
 
@@ -40,15 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera", metavar="TOPIC", help="the image topic or its namespace (default: most plausible)")
     parser.add_argument("--rate", type=float, default=1.0, help="replay speed, 1 is real time (default %(default)s)")
     parser.add_argument("--duration", type=float, metavar="S", help="only the first S seconds of the log")
-    parser.add_argument(
-        "--device", default="auto", help="where the node computes: auto, cpu, cuda (default %(default)s)"
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="sampled futures per image (default %(default)s)")
     parser.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Raises ValueError or ProcessError with what a user needs to know."""
+    """Run the demo. Raises ValueError or ProcessError with cause and cure."""
     from pixel4d_ros.evaluation.report import write_report
     from pixel4d_ros.logs.cloud import save_middle_cloud
 
@@ -57,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     job = read_job(args.log or street(out), args.camera)
-    say(f"log       {job.log}: {job.seconds:.1f} s of {job.streams.image.name}, {job.plan_note}")
+    log_progress(f"log       {job.log}: {job.seconds:.1f} s of {job.streams.image.name}, {job.plan_note}")
     recorded = out / "forecast.mcap"
     forecast(job, args, recorded)
-    say("report    comparing the forecasts with what really happened")
+    log_progress("report    comparing the forecasts with the later images")
     numbers = write_report(job.log, recorded, out, args.camera)
     count = save_middle_cloud(recorded, f"{NODE}/gaussians", out / "gaussians.ply")
     summarise(numbers, count, out, time.monotonic() - began)
@@ -71,13 +69,13 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def say(text: str) -> None:
-    """A line about what goes on."""
+def log_progress(text: str) -> None:
+    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def street(out: Path) -> Path:
-    """The synthetic street's log in the folder out, made anew only when its settings or its code have changed."""
+    """The synthetic street's log in the folder out; created again only if its settings or code have changed."""
     import pixel4d_ros.synthetic as synthetic
 
     path, note = out / "street.mcap", out / "street.json"
@@ -86,7 +84,7 @@ def street(out: Path) -> Path:
         code.update(source.read_bytes())
     made_of = json.dumps([STREET_SEED, STREET_FRAMES, STREET_SIZE, code.hexdigest()])
     if not (path.is_file() and note.is_file() and note.read_text() == made_of):
-        say("log       making the synthetic street")
+        log_progress("log       rendering the synthetic street")
         synthetic.write_street_log(path, seed=STREET_SEED, frames=STREET_FRAMES, size=STREET_SIZE)
         note.write_text(made_of)
     return path
@@ -94,7 +92,7 @@ def street(out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """What the node has to be told about a log."""
+    """A log, and the node's parameters for it."""
 
     log: Path
     seconds: float
@@ -109,20 +107,20 @@ class Job:
 
     @property
     def plan_note(self) -> str:
-        """For people: what the plan is."""
-        return f"plan {self.streams.path.name}" if self.streams.path else "plan: the poses really driven"
+        """Text about the plan."""
+        return f"plan {self.streams.path.name}" if self.streams.path else "plan: the recorded poses"
 
     @property
     def replayed(self) -> list[str]:
-        """The topics that the node listens to."""
+        """The topics that the node subscribes to."""
         s = self.streams
-        # tf needs a ROS distribution; without it the node gets the mounting as parameters.
+        # tf2_msgs needs a ROS distribution; without it the node gets the mounting as parameters.
         tf = [s.tf, s.tf_static] if importlib.util.find_spec("tf2_msgs") else []
         return [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path, *tf) if topic is not None]
 
 
 def read_job(log_path: Path, camera: str | None) -> Job:
-    """Look into a log. Raises LogError when the node could not work with it."""
+    """Read the streams of a log. Raises LogError if the node could not use it."""
     from pixel4d_ros.logs.calibration import camera_frame, read_image_camera
     from pixel4d_ros.logs.reader import LogError, LogReader
     from pixel4d_ros.logs.streams import pick_streams
@@ -141,7 +139,7 @@ def read_job(log_path: Path, camera: str | None) -> Job:
 
 
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
-    """Node, recorder and replay as three processes; their output in files beside the recording."""
+    """Run node, recorder and replay as three processes; their output goes to files beside the recording."""
     from pixel4d_ros.processes import Child, ProcessError, ros_environment
     from pixel4d_ros.ros.bag.record import TIME_BEGAN
 
@@ -150,31 +148,31 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     try:
         command = cli("record", str(recorded), "--overwrite", "--use-sim-time", "--topics", RECORDED, "/diagnostics")
         recorder = Child.start("recorder", command, environment, args.out / "recorder.log")
-        say(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
+        log_progress(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
         began = time.monotonic()
         node = Child.start("forecast node", node_command(job, args), environment, args.out / "node.log")
         for topic in ("forecast", "gaussians"):
             if not recorder.wait_for_output(f"recording {NODE}/{topic}\n", [node], START_TIMEOUT_S):
                 raise ProcessError(f"the node was not ready within {START_TIMEOUT_S:g} s{node.last_words()}")
-        say(f"node      ready after {time.monotonic() - began:.1f} s, replaying in real time x {args.rate:g}")
-        # Now and then two processes on one machine do not find each other; a new one is found.
+        log_progress(f"node      ready after {time.monotonic() - began:.1f} s, replaying in real time x {args.rate:g}")
+        # DDS discovery between two processes fails now and then; a new process is found.
         for _ in range(REPLAYS):
             replay = Child.start(
                 "replay", replay_command(job, args), environment, args.out / "replay.log", show_errors=True
             )
             if recorder.wait_for_output(TIME_BEGAN, [node, replay], CLOCK_TIMEOUT_S):
                 break
-            say("replay    the recorder does not hear it: replaying anew")
+            log_progress("replay    the recorder did not discover it: starting again")
             replay.end()
         else:
-            raise ProcessError(f"the recorder heard nothing on /clock from {REPLAYS} replays")
+            raise ProcessError(f"the recorder received no /clock from {REPLAYS} replays")
         seconds = (job.seconds if args.duration is None else args.duration) / args.rate
         replay.wait_for_output("replayed ", [node, recorder], seconds * SLOWEST + START_TIMEOUT_S)
-        # The clock goes on until the node has published something, and a little longer for what it works at.
+        # The clock runs until the node has published, and REST_S longer for its current forecast.
         if not recorder.wait_for_output(f"first message on {NODE}/gaussians\n", [node, replay], LINGER_S):
             raise ProcessError(f"the node forecast nothing from {job.log}{node.last_words()}")
         time.sleep(REST_S)
-        say(f"replay    {replay.output.strip()}")
+        log_progress(f"replay    {replay.output.strip()}")
         replay.stop()
         node.stop()
         recorder.stop()
@@ -218,7 +216,7 @@ def mounting_parameters(mounting: FloatArray) -> dict[str, list[float]]:
 
 
 def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
-    """The replay of the topics that the node needs, which waits for it."""
+    """The replay of the node's topics, which waits for its subscriptions."""
     s = job.streams
     awaited = [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path) if topic is not None]
     options = ["--rate", str(args.rate), "--linger", str(2 * LINGER_S), "--wait-for-subscribers", *awaited]
@@ -228,16 +226,16 @@ def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
 
 
 def cli(*arguments: str) -> list[str]:
-    """A command of this package in a process of its own."""
+    """The command line of a pixel4d subcommand."""
     return [sys.executable, "-m", "pixel4d_ros.cli", *arguments]
 
 
 def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float) -> None:
-    """A few numbers, and where the files are."""
+    """Print a summary and the files."""
     from pixel4d_ros.evaluation.report import summary
 
     files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html", "scores.jsonl")
-    say(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")
+    log_progress(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")
     for name in files:
         path = out / name
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

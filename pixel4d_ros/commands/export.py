@@ -12,12 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", type=Path, help="a scene written by `pixel4d forecast --scene`")
     parser.add_argument("out", type=Path, help="folder for the files")
     parser.add_argument("--format", choices=("ply", "spz"), default="ply", help="of the files (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=14, help="files (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=14, help="number of files (default %(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="seconds between them (default %(default)s)")
     parser.add_argument("--sample", type=int, default=0, help="which sampled future (default %(default)s)")
-    parser.add_argument(
-        "--min-opacity", type=float, default=0.02, help="leave out fainter Gaussians (default %(default)s)"
-    )
+    parser.add_argument("--min-opacity", type=float, default=0.02, help="omit fainter Gaussians (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 if TYPE_CHECKING:
     from pixel4d_ros.scene import DynamicGaussians
 
-DEFAULT_FOV = 80.0  # degrees across the image, when nobody says
+DEFAULT_FOV = 80.0  # degrees, horizontal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=4,
         metavar=("FX", "FY", "CX", "CY"),
-        help=f"pixels of the image as it is stored (default: {DEFAULT_FOV:g} degrees across the upright image)",
+        help=f"pixels of the image as stored (default: {DEFAULT_FOV:g} degrees across the upright image)",
     )
     parser.add_argument("--steps", type=int, default=14, help="frames (default %(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default %(default)s)")
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Forecast and write what was asked for."""
+    """Forecast and write the files."""
     import cv2
 
     from pixel4d_ros.datasets.image_files import read_rgb

@@ -24,18 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which street (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=100, help="images at 10 Hz (default: %(default)s)")
     parser.add_argument("--size", type=_size, default=(416, 128), metavar="WxH", help="image size (default: 416x128)")
-    parser.add_argument("--benchmark", action="store_true", help="measure frames per second, on CUDA where it is there")
+    parser.add_argument("--benchmark", action="store_true", help="measure frames per second, on CUDA if present")
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="write a contact sheet of twelve worlds instead of a log"
     )
     parser.add_argument(
         "--kind", choices=("street", "room", "mixed"), default="street", help="worlds of --benchmark and --preview"
     )
-    parser.add_argument("--samples", type=int, choices=(1, 4), default=1, help="rays per pixel of the same two")
+    parser.add_argument("--samples", type=int, choices=(1, 4), default=1, help="rays per pixel of the same")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the log, or measure, or draw; raises ValueError when there is nothing to do."""
+    """Write the log, or measure, or draw. Raises ValueError if there is nothing to do."""
     if args.frames < 1 or args.seed < 0:
         raise ValueError("--frames must be at least 1 and --seed at least 0")
     if args.benchmark:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    """Whole batches, layouts and upload included, after one to warm up."""
+    """Time whole batches, with layouts and upload, after one warm-up batch."""
     import torch
 
     from pixel4d_ros.synthetic.views import sample_views

@@ -14,13 +14,11 @@ _TYPES = {"Path": Path, "Path | None": Path, "int": int, "float": float, "str": 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of TrainingConfig; what is not given is absent, so that a config file may say it."""
+    """One option per field of TrainingConfig. Omitted options are absent, so that the config file applies."""
     what = "driving logs, folders of them, data sets, folders of stereo pairs; in place of the config file's sources"
     parser.add_argument("logs", nargs="*", type=Path, metavar="SOURCE", help=f"what to train on: {what}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of these options; options here win")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on where the run that wrote --out stopped, with its settings"
-    )
+    parser.add_argument("--resume", action="store_true", help="continue the run that wrote --out, with its settings")
     for f in fields(TrainingConfig):
         if f.name != "sources":
             parser.add_argument(
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; raises ValueError when there is nothing to train on."""
+    """Train. Raises ValueError without training data."""
     from pixel4d_ros.training.loop import train
 
     config = read_config(args)
@@ -43,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
-    """The run's settings: defaults, then those of the run to resume, then the config file's, then the options."""
+    """The run's settings, later ones win: defaults, the resumed run, the config file, the options."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainingConfig) if hasattr(args, f.name)}
     if args.logs:
         given["sources"] = tuple(Source(path) for path in args.logs)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sensor_msgs/CameraInfo means for an image: its pinhole camera, and how to undo the lens's distortion.
+"""sensor_msgs/CameraInfo to a pinhole camera and an undistortion, for the node and all readers of logs.
 
-The one reading of CameraInfo, for the node and for every reader of logs. It reads the message's fields only, so rclpy's
-messages, those of rosbags and plain objects all do. Meaning of the fields: sensor_msgs/CameraInfo.msg and REP 104.
+Only fields of the message are read: rclpy's messages, those of rosbags and plain objects work. Meaning of the fields:
+sensor_msgs/CameraInfo.msg and REP 104.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pixel4d_ros.geometry.rotations import FloatArray
 
 logger = logging.getLogger(__name__)
 
-# Names that drivers give to a camera without distortion; any other unknown model is refused, as zero coefficients need
-# not mean "no distortion" there (they do not for a fisheye lens).
+# Names that drivers use for a camera without distortion. Other unknown models are rejected: zero coefficients need not
+# mean "no distortion" (they do not for a fisheye lens).
 UNDISTORTED_MODELS = ("", "none", "pinhole", "perspective", "plumb_bob", "rational_polynomial", "brown_conrady")
-SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: less is no pinhole camera but a placeholder
+SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: smaller values are placeholders
 LARGEST_FOCAL_LENGTH = 100.0  # of the longer side, i.e. 0.6 degrees
-ASPECT_TOLERANCE = 0.01  # how much the horizontal and the vertical scale of a resized image may differ
+ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a resized image
 
 
 @dataclass(frozen=True)
 class ImageCamera:
-    """The camera of an image: `camera` holds for what `image` and `depth` return."""
+    """The camera of an image: `camera` applies to the results of `image` and `depth`."""
 
     camera: Camera
-    undistortion: Undistortion | None = None  # None: the image is one of a pinhole camera already
+    undistortion: Undistortion | None = None  # None: the image is undistorted already
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) without distortion."""
@@ -48,7 +48,7 @@ class ImageCamera:
 def image_camera(camera: Camera, coefficients: Sequence[float], target: Camera | None = None) -> ImageCamera:
     """A data set's camera with OpenCV's coefficients k1, k2, p1, p2, k3. Raises ValueError.
 
-    target: the pinhole camera that the images shall have (None: that of their undistortion without black corners).
+    target: the pinhole camera of the results (None: that of the undistortion without black corners).
     """
     if not is_distorted(coefficients) and (target is None or np.array_equal(camera.K, target.K)):
         return ImageCamera(camera)
@@ -57,18 +57,18 @@ def image_camera(camera: Camera, coefficients: Sequence[float], target: Camera |
 
 
 def is_rectified_topic(image_topic: str) -> bool:
-    """Whether the name of an image topic promises rectified images, as image_proc's image_rect and image_rect_color."""
+    """Whether the name of an image topic means rectified images, as image_proc's image_rect and image_rect_color."""
     return any("rect" in word.split("_") or "rectified" in word.split("_") for word in image_topic.lower().split("/"))
 
 
 def read_camera_info(
     info: Any, width: int, height: int, rectified: bool = False, rectifier: Rectifier | None = None
 ) -> ImageCamera:
-    """The camera of an image of width x height pixels that a CameraInfo describes.
+    """The camera of an image of width x height pixels, from its CameraInfo.
 
-    K (P for rectified images) holds for the full sensor; region of interest, binning, and a resized image of the same
-    aspect ratio are taken into account. rectified: the images are without distortion already, so D is not undone.
-    rectifier: keeps the maps of known lenses. Raises ValueError with cause and cure.
+    K (P for rectified images) refers to the full sensor; region of interest, binning, and resizing at the same aspect
+    ratio are considered. rectified: the images have no distortion, D is ignored. rectifier: caches undistortion maps.
+    Raises ValueError with cause and cure.
     """
     _check_numbers(info)
     camera = _window(_full_camera(info, width, height, rectified), info, width, height)
@@ -76,7 +76,7 @@ def read_camera_info(
         return ImageCamera(camera)
     model = str(info.distortion_model).strip().lower()
     coefficients = tuple(float(d) for d in info.d)
-    if model in FISHEYE:  # bent also where all coefficients are zero: r = f theta
+    if model in FISHEYE:  # distorted even with zero coefficients: r = f theta
         coefficients = coefficients or (0.0,) * 4
     elif not is_distorted(coefficients) and model in UNDISTORTED_MODELS:
         return ImageCamera(camera)
@@ -101,7 +101,7 @@ def _full_camera(info: Any, width: int, height: int, rectified: bool) -> Camera:
             " its CameraInfo by hand"
         )
     if not (info.width and info.height):
-        # A driver that leaves the size out: a principal point near the middle says that K is this image's.
+        # The driver omits the size: accept K as that of this image if its principal point is near the middle.
         if not (0.3 < K[0, 2] / width < 0.7 and 0.3 < K[1, 2] / height < 0.7):
             raise ValueError(
                 f"CameraInfo has no size (0x0), and the principal point of its {name} is not near the middle of the"
@@ -114,7 +114,7 @@ def _full_camera(info: Any, width: int, height: int, rectified: bool) -> Camera:
 
 
 def check_pinhole(K: FloatArray, width: int, height: int, name: str = "K") -> None:
-    """Raise ValueError where K (3, 3) is no camera of width x height pixels but a placeholder or in other units."""
+    """Raise ValueError if K (3, 3) cannot be a camera of width x height pixels: a placeholder, or other units."""
     side = max(width, height)
     cure = "calibrate the camera, and publish the focal lengths and the principal point in pixels"
     if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[1, 0]) > 1e-6:
@@ -158,7 +158,9 @@ def _window(full: Camera, info: Any, width: int, height: int) -> Camera:
     sx, sy = width / camera.width, height / camera.height
     pixel = max(1 / camera.width, 1 / camera.height)
     if abs(sx - sy) > max(ASPECT_TOLERANCE * max(sx, sy), pixel):
-        said = f"{camera.width}x{camera.height}"
-        raise ValueError(f"image is {width}x{height} but CameraInfo says {said}: remap camera_info to this camera's")
+        calibrated = f"{camera.width}x{camera.height}"
+        raise ValueError(
+            f"image is {width}x{height} but CameraInfo is for {calibrated}: remap camera_info to this camera's"
+        )
     logger.debug("CameraInfo of %dx%d is scaled to images of %dx%d", camera.width, camera.height, width, height)
     return camera.resized(width, height)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where paths of poses lead, between their poses and beyond: many paths at once, as thirty take little longer than one.
+"""Interpolation and extrapolation of many paths of poses at once: 30 paths take little longer than one.
 
-It is what CameraPath.at does with one path.
+CameraPath.at does the same with one path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def poses_along(paths: Sequence[tuple[FloatArray, FloatArray]], places: FloatArr
     start = poses[segment]
     step = rigid_inverse(start) @ poses[segment + 1]
     share = (places - knots[segment]) / (knots[segment + 1] - knots[segment])
-    # Beyond the ends the arc goes on: whole steps are repeated, so that a turn stays a turn.
+    # Beyond the ends repeat whole steps, so that the arc continues.
     beyond = (share < 0) | (share > 1)
     whole = np.where(beyond, np.floor(share), 0).astype(np.int64)
     if beyond.any():
@@ -42,12 +42,12 @@ def poses_along(paths: Sequence[tuple[FloatArray, FloatArray]], places: FloatArr
 
 
 def _standing(knots: FloatArray, poses: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A path that stays at its only pose."""
+    """A constant path through its only pose."""
     return np.append(knots, knots + 1), np.concatenate((poses, poses))
 
 
 def _power(steps: FloatArray, exponents: NDArray[np.int64]) -> FloatArray:
-    """Each of the steps (m, 4, 4) so many times (m,), by repeated squaring."""
+    """The steps (m, 4, 4) to the powers (m,), by repeated squaring."""
     power, left = np.tile(np.eye(4), (len(steps), 1, 1)), exponents
     while (left > 0).any():
         power = np.where((left % 2 == 1)[:, None, None], power @ steps, power)

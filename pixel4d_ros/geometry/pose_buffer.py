@@ -13,8 +13,8 @@ from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 HISTORY_S = 10.0  # how long a live buffer keeps poses
-RESTART_S = 0.5  # a live source whose stamps go back by that much has begun anew
-BASELINE_S = 0.05  # extrapolation and differences use poses at least so far apart: nearer ones are mostly noise
+RESTART_S = 0.5  # a live source whose stamps go back by this much has restarted
+BASELINE_S = 0.05  # smallest interval of extrapolation and differences: shorter ones are mostly noise
 
 
 class PoseBuffer:
@@ -23,8 +23,8 @@ class PoseBuffer:
     def __init__(self, history_s: float | None = HISTORY_S, restart_s: float | None = None) -> None:
         """Poses history_s older than the newest are dropped; None keeps all, as a log needs.
 
-        A pose restart_s or more before the newest clears the buffer first, as when a log is played again; with None it
-        is inserted in its place.
+        A pose restart_s or more before the newest one clears the buffer, as when a log is replayed; None: it is
+        inserted by its stamp.
         """
         self._lock = Lock()
         self._history_s, self._restart_s = history_s, restart_s
@@ -35,7 +35,7 @@ class PoseBuffer:
         return len(self._stamps)
 
     def add(self, stamp_ns: int, pose: FloatArray) -> bool:
-        """Insert a pose in the order of stamps; of two with the same stamp the first counts. True: it began anew."""
+        """Insert a pose by its stamp; of two with the same stamp the first is kept. Returns whether it restarted."""
         with self._lock:
             newest = self._stamps[-1] if self._stamps else stamp_ns
             restarted = self._restart_s is not None and stamp_ns <= newest - round(self._restart_s * 1e9)
@@ -53,7 +53,7 @@ class PoseBuffer:
         return restarted
 
     def clear(self) -> None:
-        """Forget all poses."""
+        """Drop all poses."""
         with self._lock:
             self._stamps.clear()
             self._poses.clear()
@@ -73,7 +73,7 @@ class PoseBuffer:
     def at(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that.
 
-        A single pose does not show how fast it changes, so it holds for BASELINE_S around it only.
+        A single pose has no velocity, so it is valid within BASELINE_S only.
         """
         times, poses = self._around(stamp_ns)
         tolerance_s = tolerance_s if len(times) > 1 else min(tolerance_s, BASELINE_S)
@@ -94,7 +94,7 @@ class PoseBuffer:
         return np.asarray(poses_along([((own - own[0]) * 1e-9, np.stack(poses))], places[None])[0])
 
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which of the stamps (n,) lie between the first and the last pose, or at most slack_ns beyond."""
+        """Which stamps (n,) are between the first and the last pose, or at most slack_ns beyond."""
         first, last = self.oldest, self.newest
         if first is None or last is None:
             return np.zeros(len(stamps), bool)
@@ -102,7 +102,7 @@ class PoseBuffer:
         return covered
 
     def _around(self, stamp_ns: int) -> tuple[list[float], list[FloatArray]]:
-        """The two poses to inter- or extrapolate with; times are seconds relative to stamp_ns."""
+        """The two poses for inter- or extrapolation; times are seconds relative to stamp_ns."""
         with self._lock:
             stamps, poses = list(self._stamps), list(self._poses)
         if not poses:
@@ -120,7 +120,7 @@ class PoseBuffer:
 
 
 class TransformTree:
-    """A small tf: frames, each with its parent and its poses in it; static transforms hold at all times."""
+    """A transform tree: frames with their parents and poses; static transforms are valid at all times."""
 
     tolerance_s = 0.5
 
@@ -130,34 +130,34 @@ class TransformTree:
         self._moving: dict[str, tuple[str, PoseBuffer]] = {}
 
     def add_static(self, parent: str, child: str, pose: FloatArray) -> None:
-        """Take one T_parent_child that holds at all times."""
+        """Set a static T_parent_child."""
         self._static[child] = (parent, pose)
 
     def add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> bool:
-        """Take one T_parent_child of a moving child, as PoseBuffer.add does."""
+        """Add a T_parent_child of a moving child, as PoseBuffer.add."""
         return self.moving(parent, child).add(stamp_ns, pose)
 
     def add_track(self, parent: str, child: str, poses: PoseBuffer) -> None:
-        """Take all poses of a moving child at once; those known before are replaced."""
+        """Set all poses of a moving child."""
         self._moving[child] = (parent, poses)
 
     def moving(self, parent: str, child: str) -> PoseBuffer:
-        """The poses of a moving child; a child that has changed its parent begins anew."""
-        known = self._moving.get(child)
-        if known is None or known[0] != parent:
-            known = self._moving[child] = (parent, PoseBuffer(self._history_s, self._restart_s))
-        return known[1]
+        """The poses of a moving child; a new parent clears them."""
+        entry = self._moving.get(child)
+        if entry is None or entry[0] != parent:
+            entry = self._moving[child] = (parent, PoseBuffer(self._history_s, self._restart_s))
+        return entry[1]
 
     def track(self, child: str) -> tuple[str, PoseBuffer] | None:
-        """The parent of a moving child and its poses there; None of a child that is not known to move."""
+        """The parent of a moving child and its poses there; None if the child is not moving."""
         return self._moving.get(child)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
-        """T_target_source (4, 4) at a time; None where the tree does not connect the two then."""
+        """T_target_source (4, 4) at a time; None if the tree does not connect the two at that time."""
         return _between(self.chain(target, stamp_ns), self.chain(source, stamp_ns))
 
     def lookup_static(self, target: str, source: str) -> FloatArray | None:
-        """T_target_source (4, 4) by static transforms alone."""
+        """T_target_source (4, 4) from static transforms only."""
         return _between(self.chain(target, None), self.chain(source, None))
 
     def chain(self, frame: str, stamp_ns: int | None) -> dict[str, FloatArray]:
@@ -169,11 +169,11 @@ class TransformTree:
         return chain
 
     def clear(self) -> None:
-        """Forget all but static transforms."""
+        """Drop all but static transforms."""
         self._moving.clear()
 
     def _step(self, frame: str, stamp_ns: int | None) -> tuple[str, FloatArray] | None:
-        """Parent of a frame and T_parent_frame; None where it has none, or not then."""
+        """Parent of a frame and T_parent_frame; None if it has none at that time."""
         if frame in self._static:
             return self._static[frame]
         if stamp_ns is None or frame not in self._moving:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distorted images become those of a pinhole camera, by OpenCV, with its maps kept per calibration."""
+"""Undistortion of images to a pinhole camera with OpenCV; its maps are cached per calibration."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera
 
-# Names of sensor_msgs/distortion_models.hpp, with the counts of coefficients that OpenCV takes; "fisheye" is what some
-# drivers call equidistant.
-COEFFICIENTS = {
-    "plumb_bob": (4, 5),
-    "rational_polynomial": (8, 12, 14),
-    "equidistant": (4,),
-    "fisheye": (4,),
-}
+# Names of sensor_msgs/distortion_models.hpp with OpenCV's counts of coefficients; some drivers call equidistant
+# "fisheye".
+COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
 FISHEYE = ("equidistant", "fisheye")
-KEPT = 4  # calibrations: those of a camera that changes between a few resolutions
+CACHED = 4  # calibrations, for cameras that change between a few resolutions
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Lens:
 
 @dataclass(frozen=True)
 class Undistortion:
-    """What turns a lens's images into those of `camera`, a pinhole camera of the same size without black corners."""
+    """Maps from a lens's images to those of `camera`, a pinhole camera of the same size without black corners."""
 
     camera: Camera
     maps: tuple[NDArray[Any], NDArray[Any]]
@@ -45,22 +40,22 @@ class Undistortion:
         return np.asarray(cv2.remap(pixels, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
     def depth(self, metres: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The undistorted depth (H, W); nearest pixel, as depths must not blend."""
+        """The undistorted depth (H, W); nearest pixel, because depths must not be averaged."""
         return np.asarray(cv2.remap(metres, *self.maps, cv2.INTER_NEAREST, borderValue=0))
 
 
 class Rectifier:
-    """Undistortions by lens; making one takes some milliseconds."""
+    """Cache of undistortions by lens: computing one takes some milliseconds."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Undistortion] = {}
 
     def undistortion(self, lens: Lens) -> Undistortion:
-        """That of a lens. Raises ValueError when its model or coefficients cannot be undone."""
+        """The undistortion of a lens. Raises ValueError for an unsupported model or coefficients."""
         camera = lens.camera
         key = (lens.model, lens.coefficients, camera.K.tobytes(), camera.width, camera.height)
         if key not in self._known:
-            if len(self._known) >= KEPT:
+            if len(self._known) >= CACHED:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = undistortion(lens)
         return self._known[key]
@@ -75,8 +70,8 @@ def undistortion(lens: Lens, target: Camera | None = None) -> Undistortion:
     """The undistortion of a lens, to the camera `target` (None: the one without black corners). Raises ValueError."""
     if lens.model not in COEFFICIENTS:
         raise ValueError(
-            f"distortion model {lens.model!r} is not known: publish {', '.join(COEFFICIENTS)}, or images rectified by "
-            "image_proc with the parameter rectify false"
+            f"distortion model {lens.model!r} is not supported: publish {', '.join(COEFFICIENTS)}, or images rectified"
+            " by image_proc with the parameter rectify false"
         )
     allowed = COEFFICIENTS[lens.model]
     if len(lens.coefficients) not in allowed:
@@ -96,5 +91,5 @@ def undistortion(lens: Lens, target: Camera | None = None) -> Undistortion:
         maps = cv2.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
     if not (np.isfinite(K_new).all() and K_new[0, 0] > 0 and K_new[1, 1] > 0):
         raise ValueError(f"the {lens.model} coefficients {list(lens.coefficients)} cannot be undone: calibrate again")
-    # OpenCV may leave a pixel's width of border outside the image; what it names there is the nearest inside.
+    # The border may lie up to a pixel outside the image; remap replicates the nearest pixel there.
     return Undistortion(Camera(K_new, *size), (maps[0], maps[1]))

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 FloatArray = NDArray[np.float64]
-FARTHEST_M = 1e9  # of a pose from its frame's origin: coordinates of the Earth and of simulators stay far below
-UNIT_TOLERANCE = 0.1  # how far the length of a message's quaternion may be from 1
+FARTHEST_M = 1e9  # largest coordinate of a pose: those on the Earth and in simulators are far smaller
+UNIT_TOLERANCE = 0.1  # of the length of a message's quaternion
 
 
 def rigid(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
@@ -28,8 +28,8 @@ def rigid(rotation: ArrayLike, translation: ArrayLike) -> FloatArray:
 def rigid_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray:
     """Rigid transforms (..., 4, 4) of quaternions (..., 4) in the order x, y, z, w and translations (..., 3).
 
-    Raises ValueError where a number is not finite, a translation is over FARTHEST_M or a quaternion is not near unit
-    length.
+    Raises ValueError if a number is not finite, a translation exceeds FARTHEST_M or a quaternion is not a unit
+    quaternion.
     """
     q, p = np.asarray(rotations, np.float64), np.asarray(translations, np.float64)
     if not q.size:
@@ -70,7 +70,7 @@ def rigid_inverse(T: ArrayLike) -> FloatArray:
 def rotation_vector(R: ArrayLike) -> FloatArray:
     """Rotation vectors (..., 3) in radians, at most pi long, of rotation matrices (..., 3, 3).
 
-    By the antisymmetric part, seven times faster for a thousand matrices than scipy's, which is used near half a turn.
+    Uses the antisymmetric part, seven times faster for a thousand matrices than scipy, which handles angles near pi.
     """
     R = np.asarray(R, np.float64)
     axis = np.stack((R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]), -1) / 2

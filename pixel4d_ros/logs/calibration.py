@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera of a log's images: what its CameraInfo says of them, read as the node reads it."""
+"""The camera of a log's images, from its CameraInfo, as in the node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixel4d_ros.logs.reader import LogError, LogReader, Topic
 
 
 def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:
-    """The frame of an image message: its own, or that of its CameraInfo where it has none; "" without either."""
+    """The frame of an image message: its own, else that of its CameraInfo, else ""."""
     frame = str(message.header.frame_id).strip("/")
     if not frame and info is not None:
         frame = str(next(log.messages([info.name])).message.header.frame_id).strip("/")
@@ -21,8 +21,8 @@ def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:
 def read_image_camera(log: LogReader, image: Topic, info: Topic | None, message: Any = None) -> ImageCamera:
     """The camera of an image topic by its first CameraInfo; its images are undistorted by ImageCamera.image.
 
-    message: the topic's first image where that was read already. Topics named as rectified (image_rect) follow P.
-    Raises LogError without a CameraInfo, or with one that does not describe a camera of these images.
+    message: the topic's first image, if already read. Topics named as rectified (image_rect) use P.
+    Raises LogError if the CameraInfo is missing or does not fit the images.
     """
     if info is None:
         raise LogError(f"{log.path} has no CameraInfo for {image.name}: record the camera's camera_info topic as well")

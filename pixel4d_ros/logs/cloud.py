@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded Gaussian clouds (sensor_msgs/PointCloud2) as scenes again, and as PLY files for splat viewers."""
+"""Recorded Gaussian clouds (sensor_msgs/PointCloud2) converted to scenes and PLY files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"
 def read_gaussians(cloud: Any) -> DynamicGaussians:
     """The scene in a PointCloud2 of the node; centroids are the means of each object's Gaussians.
 
-    Raises ValueError when the cloud lacks a field of Gaussians.
+    Raises ValueError if the cloud lacks a field of Gaussians.
     """
     points = _points(cloud)
     colors = SH_C0 * _columns(points, "f_dc_0", "f_dc_1", "f_dc_2") + 0.5
@@ -46,9 +46,9 @@ def read_gaussians(cloud: Any) -> DynamicGaussians:
 
 
 def save_middle_cloud(recorded: Path, topic: str, ply: Path) -> int:
-    """Write the Gaussians of the middle one of a topic's recorded clouds as a 3DGS PLY; how many there are.
+    """Write the middle one of a topic's recorded clouds as a 3DGS PLY. Returns the number of Gaussians.
 
-    Raises LogError when the recording has no such clouds.
+    Raises LogError if the recording has no such clouds.
     """
     with LogReader(recorded) as log:
         found = log.topics.get(topic)
@@ -62,7 +62,7 @@ def save_middle_cloud(recorded: Path, topic: str, ply: Path) -> int:
                     raise LogError(f"{recorded}: {topic}: {error}") from error
                 scene.save_ply(ply)
                 return len(scene)
-    raise LogError(f"{recorded} holds fewer messages on {topic} than its index says: record it again")
+    raise LogError(f"{recorded} holds fewer messages on {topic} than its index lists: record it again")
 
 
 def _points(cloud: Any) -> NDArray[np.void]:

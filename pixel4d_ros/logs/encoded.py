@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images (JPEG, PNG and what else OpenCV reads): checked before they are decoded.
+"""Encoded images (JPEG, PNG and other formats of OpenCV), checked before decoding.
 
-The header is read first, because a PNG of some hundred kilobytes may unpack to gigabytes, and the end is looked for,
-because decoders fill what is missing of a truncated file with grey. Poses and calibrations belong to the pixels as they
-are stored, so the orientation in EXIF data is ignored.
+The size in the header is checked because a PNG of some hundred kilobytes may unpack to gigabytes, the end marker
+because decoders fill truncated images with grey. EXIF orientation is ignored: calibrations refer to the stored pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, b"\xff\xd9"
 
 
 def decode(data: bytes | NDArray[np.uint8], flags: int, upright: bool = False) -> NDArray[Any]:
-    """The pixels of an encoded image, as cv2.imdecode with these flags; upright: turned as its EXIF data say.
+    """The pixels of an encoded image, as cv2.imdecode with these flags; upright: apply the EXIF orientation.
 
     Raises ValueError with the cause.
     """
@@ -35,7 +34,7 @@ def decode(data: bytes | NDArray[np.uint8], flags: int, upright: bool = False) -
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ValueError("damaged, or no image that OpenCV reads")
+        raise ValueError("damaged, or not a format that OpenCV reads")
     check_size(pixels.shape[1], pixels.shape[0])
     return np.asarray(pixels)
 
@@ -56,7 +55,7 @@ def check_encoded(data: bytes) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ValueError for images of more than MAX_SIDE pixels along a side, or of none."""
+    """Raise ValueError for an empty image or more than MAX_SIDE pixels along a side."""
     if max(width, height) > MAX_SIDE:
         raise ValueError(f"image is {width}x{height}: more than {MAX_SIDE} pixels along a side are not supported")
     if min(width, height) < 1:
@@ -64,7 +63,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG; None where it ends too early."""
+    """(width, height) of a JPEG; None if it is truncated."""
     at, size = 2, None
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -78,7 +77,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             size = width, height
         elif marker == START_OF_SCAN:
-            # Within entropy coded data 0xFF is followed by 0 or a restart marker, so the first such pair is the end.
+            # In entropy coded data, 0 or a restart marker follows 0xFF: the first such pair is the end.
             return size if data.find(END_OF_IMAGE, at + 2 + length) >= 0 else None
         at += 2 + length
     return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels of sensor_msgs/Image and CompressedImage messages, whether `rosbags` or rclpy made them.
+"""Pixels of sensor_msgs/Image and CompressedImage messages of `rosbags` or rclpy.
 
 Decoded with numpy and OpenCV: cv_bridge 1.13 from PyPI miscounts channels with OpenCV 5 (whose type codes changed),
-calls ndarray.tostring (gone from numpy 2.3) and knows no yuv422; so one path serves every installation.
+calls ndarray.tostring (removed in numpy 2.3) and lacks yuv422.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _read_raw(message: Any) -> RgbImage:
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype == np.float32:
         pixels = _float_to_uint8(pixels, message.encoding)
-    # OpenCV wants yuv422 as two channels and grey as a plain (H, W).
+    # OpenCV expects yuv422 as two channels and grey as (H, W).
     pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
     return pixels if to_rgb is None else _converted(pixels, to_rgb, message.encoding)
 
@@ -104,10 +104,10 @@ def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
 
 
 def _read_compressed(message: Any) -> RgbImage:
-    """As image_transport's compressed plugin means `format`: "ORIGINAL ENCODING; CODEC compressed ORDER OF CHANNELS".
+    """`format` as of image_transport's compressed plugin: "ORIGINAL ENCODING; CODEC compressed ORDER OF CHANNELS".
 
-    Bayer patterns are compressed as they are, and become colours only here. "compressed rgb8" says that red and blue
-    are swapped in the file. Without an encoding (older publishers, other software) it is an ordinary picture.
+    Bayer patterns are compressed without demosaicing. "compressed rgb8": red and blue are swapped in the file. Without
+    an encoding (older publishers, other software) it is an ordinary picture.
     """
     encoding, _, rest = str(message.format).partition(";")
     encoding = encoding.strip()

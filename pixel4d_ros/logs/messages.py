@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS messages of a driving log, made from arrays; the types come from rosbags, no ROS needed."""
+"""ROS messages of a driving log from arrays, with the types of rosbags; needs no ROS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ODOM, BASE = "odom", "base_link"
 
 
 class Messages:
-    """Makes messages; stamps are ns, poses T_parent_child (4, 4)."""
+    """Creates messages; stamps are ns, poses T_parent_child (4, 4)."""
 
     def __init__(self) -> None:
         self.types = jazzy_types().types

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Driving logs as a stream of messages: a bare .mcap or .db3 file, a rosbag2 folder, a rosbag1 .bag. No ROS needed.
 
-`rosbags` reads all of these with one interface, which is why neither the mcap package nor rosbag2_py is used.
+`rosbags` reads all of these through one interface, hence neither the mcap package nor rosbag2_py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, QosDurability
 from rosbags.typesys.store import Typestore
 
-from pixel4d_ros.logs.storage import PatientReader
+from pixel4d_ros.logs.storage import TolerantReader
 from pixel4d_ros.logs.types import HEADER, RENAMED, merged_types, ros1_types, ros2_types
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TRANSIENT_LOCAL = QosDurability.TRANSIENT_LOCAL
 
 
 class LogError(ValueError):
-    """A log that cannot be used; the message names the file, the cause and the cure."""
+    """An unusable log; the message names the file, the cause and the cure."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class LoggedMessage:
-    """A deserialised message (a dataclass with the fields of the ROS 2 type) and when it was logged, ns."""
+    """A deserialised message (a dataclass with the fields of the ROS 2 type) and its log time, ns."""
 
     topic: str
     time_ns: int
@@ -52,7 +52,7 @@ class LoggedMessage:
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message as ROS 2 CDR bytes and when it was logged, ns."""
+    """A message as ROS 2 CDR bytes and its log time, ns."""
 
     topic: str
     type: str
@@ -65,8 +65,8 @@ class LogReader:
 
     `with LogReader(path) as log: for m in log.messages(["/odometry"]): ...`
 
-    Opening reads only the index. Raises LogError, also while reading, when the file is damaged. `latched` are the
-    topics whose last messages late subscribers get (transient local; latching in ROS 1).
+    Opening reads only the index. Raises LogError, also while reading, if the file is damaged. `latched`: transient
+    local topics (latched in ROS 1).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -75,7 +75,7 @@ class LogReader:
         self._reader: Any = None
 
     def __enter__(self) -> Self:
-        opener = rosbag1.Reader if self.is_ros1 else PatientReader
+        opener = rosbag1.Reader if self.is_ros1 else TolerantReader
         self._reader = self._guarded(lambda: opener(self.path))
         self._guarded(self._reader.open)
         try:
@@ -111,27 +111,27 @@ class LogReader:
             self._retime()
 
     def _retime(self) -> None:
-        """Messages that were logged at time 0 beside others at real times, or all of them: their stamps count."""
+        """Use the stamps of messages that were logged at time 0."""
         self._retimed = True
         times = [raw.time_ns for raw in self.raw()]
-        known = [time for time in times if time > 0]
-        if not known:
+        valid = [time for time in times if time > 0]
+        if not valid:
             raise LogError(
                 f"{self.path}: all messages were logged at time 0 and have no stamps, their order in time is unknown:"
                 " record it again with a recorder whose clock runs (without --use-sim-time, or with /clock published)"
             )
-        self.start_ns, self.end_ns = min(known), max(known) + 1
+        self.start_ns, self.end_ns = min(valid), max(valid) + 1
 
     def messages(self, topics: Collection[str] | None = None, start_ns: int | None = None) -> Iterator[LoggedMessage]:
-        """Deserialised messages of some topics (None: of all whose type is known) in the order of their log times."""
-        known = [name for name in (self.topics if topics is None else topics) if topics is not None or self.knows(name)]
-        for name in known:
-            if name in self.topics and not self.knows(name):
+        """Deserialised messages of some topics (None: all of known type) in the order of their log times."""
+        chosen = list(filter(self.is_known, self.topics) if topics is None else topics)
+        for name in chosen:
+            if name in self.topics and not self.is_known(name):
                 raise LogError(
                     f"{self.path}: topic {name} has the unknown type {self.topics[name].type} and the log lacks its"
                     " definition; record it again with a recorder that stores definitions (MCAP does)"
                 )
-        for raw in self.raw(known, start_ns):
+        for raw in self.raw(chosen, start_ns):
             yield LoggedMessage(raw.topic, raw.time_ns, self.decode(raw))
 
     def decode(self, raw: RawMessage) -> Any:
@@ -139,31 +139,27 @@ class LogReader:
         return self._guarded(lambda: self.types.deserialize_cdr(raw.data, raw.type))
 
     def raw(self, topics: Collection[str] | None = None, start_ns: int | None = None) -> Iterator[RawMessage]:
-        """Messages as ROS 2 CDR bytes in the order of their log times; those of a rosbag1 are converted.
+        """Messages as ROS 2 CDR bytes in the order of their log times. Messages of a rosbag1 are converted.
 
-        Topics of a rosbag1 whose type ROS 2 cannot express are left out.
+        Topics of a rosbag1 without a corresponding ROS 2 type are skipped.
         """
-        wanted = [c for c in self._connections if topics is None or c.topic in topics]
+        chosen = [c for c in self._connections if topics is None or c.topic in topics]
         if self.is_ros1:
-            wanted = [c for c in wanted if self.knows(c.topic)]
-        if not wanted:
-            return
-        if self._retimed:
-            yield from self._retimed_messages(wanted, start_ns)
-            return
-        yield from self._stored(wanted, start_ns)
+            chosen = [c for c in chosen if self.is_known(c.topic)]
+        if chosen:
+            yield from (self._retimed_messages if self._retimed else self._stored)(chosen, start_ns)
 
-    def _retimed_messages(self, wanted: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
-        """Those logged at time 0 at their stamp, without one at the log's start; kept in memory to sort them."""
+    def _retimed_messages(self, connections: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
+        """All messages in memory, sorted; those logged at time 0 get their stamp, without one the log's start."""
         earliest = getattr(self, "start_ns", 0)
         timed = [
             raw if raw.time_ns > 0 else replace(raw, time_ns=raw_stamp_ns(raw, self.types) or earliest)
-            for raw in self._stored(wanted, None)
+            for raw in self._stored(connections, None)
         ]
         yield from (raw for raw in sorted(timed, key=lambda raw: raw.time_ns) if raw.time_ns >= (start_ns or 0))
 
-    def _stored(self, wanted: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
-        stream = self._guarded(lambda: iter(self._reader.messages(connections=wanted, start=start_ns)))
+    def _stored(self, connections: list[Connection], start_ns: int | None) -> Iterator[RawMessage]:
+        stream = self._guarded(lambda: iter(self._reader.messages(connections=connections, start=start_ns)))
         while (item := self._guarded(lambda: next(stream, None))) is not None:
             connection, time_ns, data = item
             name = RENAMED.get(connection.msgtype, connection.msgtype)
@@ -178,12 +174,12 @@ class LogReader:
             self._source_types, self.types, ros1_name, name, self._migrations, data, src_is2=False, dst_is2=True
         )
 
-    def knows(self, topic: str) -> bool:
-        """Whether the definition of this topic's type is known, so that its messages can be deserialised."""
+    def is_known(self, topic: str) -> bool:
+        """Whether the topic's messages can be deserialised: the definition of their type is known."""
         return self.topics[topic].type in self.types.fielddefs
 
     def definition(self, type_name: str) -> str:
-        """The message definition as text, with those it contains (the `ros2msg` schema of MCAP)."""
+        """The message definition as text, with contained types (the `ros2msg` schema of MCAP)."""
         return self.types.generate_msgdef(type_name, ros_version=2)[0]
 
     def _guarded(self, call: Callable[[], T]) -> T:
@@ -191,17 +187,17 @@ class LogReader:
             return call()
         except LogError:
             raise
-        except Exception as error:  # a damaged file makes the parsers raise anything: struct.error, apsw.Error...
-            raise explained(self.path, error) from error
+        except Exception as error:  # parsers of damaged files raise many types: struct.error, apsw.Error...
+            raise log_error(self.path, error) from error
 
 
 def _is_cdr(connection: Connection) -> bool:
-    """Whether a connection holds ROS messages; MCAP files may hold JSON and protobuf as well."""
+    """Whether a connection holds ROS messages; MCAP files may also hold JSON and protobuf."""
     return isinstance(connection.ext, ConnectionExtRosbag1) or connection.ext.serialization_format in ("cdr", "")
 
 
 def raw_stamp_ns(raw: RawMessage, types: Typestore) -> int:
-    """The stamp in a message's header, ns, without deserialising the rest; 0 where its type has no header."""
+    """The header stamp of a message, ns, without deserialising the rest; 0 if its type has no header."""
     fields = types.fielddefs.get(raw.type, ([], []))[1]
     if not fields or fields[0][1][1] != HEADER or len(raw.data) < 12:
         return 0
@@ -217,7 +213,7 @@ def _is_latched(connection: Connection) -> bool:
 
 
 def existing_log(path: Path) -> Path:
-    """The log at this path, with its suffix added where it was left out. Raises LogError."""
+    """The log at a path, whose suffix may be omitted. Raises LogError."""
     if not path.exists():
         found = [path.with_name(path.name + suffix) for suffix in (".mcap", ".bag", ".db3")]
         found = [p for p in found if p.is_file()]
@@ -255,8 +251,8 @@ CURES = {
 }
 
 
-def explained(path: Path, error: Exception) -> LogError:
-    """The LogError for what a parser said about the file at path."""
+def log_error(path: Path, error: Exception) -> LogError:
+    """The LogError for a parser's error on the file at path."""
     what = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PermissionError):
         return LogError(f"{path} cannot be read: permission denied; check its owner and mode")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storage of rosbag2 read with more patience than `rosbags` has.
+"""Readers of rosbag2 storages that tolerate more faults than those of `rosbags`.
 
-MCAP files that were not closed (a recorder that was killed) are read up to where they end, channels that hold no ROS
-messages (protobuf, JSON) are left out, an empty profile or storage identifier is replaced by what the file is, and the
-files of a split recording are merged by time in whatever order they are listed.
+Unclosed MCAP files (of a killed recorder) are read to their end, channels without ROS messages (protobuf, JSON) are
+skipped, an empty profile or storage identifier is detected from the file, and the files of a split recording are merged
+by time in any order.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ CHUNK_HEADER = struct.Struct("<QQQI")  # first and last log time, uncompressed s
 Item = tuple[Connection, int, bytes]
 
 
-class PatientMcapReader(McapReader):
-    """An MCAP file, by its index where it has one for ROS messages alone, else by reading it through."""
+class TolerantMcapReader(McapReader):
+    """An MCAP file, by its index if that lists ROS messages only, else by a scan of all records."""
 
     def open(self) -> None:
-        """Open the file. Raises ReaderError and whatever else a damaged file makes the parser raise."""
-        self._loose: list[tuple[int, int, int, int]] = []  # log time, offset, size and channel outside of chunks
+        """Open the file. Raises ReaderError, or any error of the parser for a damaged file."""
+        self._loose: list[tuple[int, int, int, int]] = []  # unchunked messages: log time, offset, size, channel
         self._foreign: set[str] = set()
         try:
             super().open()
@@ -83,7 +83,7 @@ class PatientMcapReader(McapReader):
                 yield connections[channel], time, self.bio.read(size)
 
     def _read_through(self, is_closed: bool, error: Exception) -> None:
-        """Index the file by its records, up to the end or to the first that is not whole. Raises `error` if empty."""
+        """Index the file by its records up to the first incomplete one. Raises `error` without messages."""
         self.schemas.clear()
         self.chunks.clear()
         self.connections.clear()
@@ -120,7 +120,7 @@ class PatientMcapReader(McapReader):
         )
 
     def _read_records(self, counts: dict[int, int], is_closed: bool) -> int:
-        """Take chunks and messages outside of chunks; the number of bytes that could not be read."""
+        """Index chunks and unchunked messages. Returns the number of unreadable bytes."""
         assert self.bio
         size = Path(str(self.path)).stat().st_size
         offset = len(MAGIC)
@@ -141,7 +141,7 @@ class PatientMcapReader(McapReader):
             except Exception:
                 if is_closed:
                     raise
-                break  # what was written last may be damaged
+                break  # the last record may be damaged
             offset += 9 + length
         return size - offset
 
@@ -185,7 +185,7 @@ class PatientMcapReader(McapReader):
 
 
 def _outline(path: Path) -> tuple[str | None, bool]:
-    """The profile of an MCAP file (None: it is none), and whether it was closed."""
+    """The profile of an MCAP file (None: no MCAP file), and whether it was closed."""
     with path.open("rb") as file:
         head = file.read(4096)
         file.seek(max(0, path.stat().st_size - len(MAGIC)))
@@ -209,22 +209,22 @@ def _text(stream: BytesIO) -> str:
 
 
 def open_storage(path: Path) -> Any:
-    """The reader of a storage file by what it is, whatever its name or its metadata claim."""
+    """The reader of a storage file, by its content."""
     with path.open("rb") as file:
         is_sqlite = file.read(15) == b"SQLite format 3"
-    return Sqlite3Reader(path) if is_sqlite else PatientMcapReader(path)
+    return Sqlite3Reader(path) if is_sqlite else TolerantMcapReader(path)
 
 
-class PatientDirectoryReader(DirectoryReader):
+class TolerantDirectoryReader(DirectoryReader):
     """A rosbag2 folder whose files are merged by log time."""
 
-    STORAGE_PLUGINS = {"mcap": PatientMcapReader, "sqlite3": Sqlite3Reader, "": open_storage}  # type: ignore[dict-item]  # noqa: RUF012 (as in the base class)
+    STORAGE_PLUGINS = {"mcap": TolerantMcapReader, "sqlite3": Sqlite3Reader, "": open_storage}  # type: ignore[dict-item]  # noqa: RUF012 (as in the base class)
 
     def open(self) -> None:
         """Open all files. Raises ReaderError."""
         super().open()
         spans = [s.metadata for s in self.storages if s.metadata.message_count]
-        if spans:  # metadata.yaml need not be right
+        if spans:  # metadata.yaml may be wrong
             first, last = min(s.start_time for s in spans), max(s.end_time for s in spans)
             self.metadata = self.metadata._replace(start_time=first, end_time=last, duration=last - first)
 
@@ -240,7 +240,7 @@ class PatientDirectoryReader(DirectoryReader):
         yield from heapq.merge(*streams, key=lambda item: item[1])
 
 
-class PatientReader(Reader):
-    """rosbags' Reader of rosbag2 folders and files, on the storages of this module."""
+class TolerantReader(Reader):
+    """rosbags' Reader of rosbag2 folders and files with the storages of this module."""
 
-    STORAGE_PLUGINS = {"dir": PatientDirectoryReader, ".mcap": PatientMcapReader, ".db3": Sqlite3Reader}  # noqa: RUF012 (as in the base class)
+    STORAGE_PLUGINS = {"dir": TolerantDirectoryReader, ".mcap": TolerantMcapReader, ".db3": Sqlite3Reader}  # noqa: RUF012 (as in the base class)

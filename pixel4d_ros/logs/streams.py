@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a log are the camera, its calibration and depth, the odometry, the plan and the transforms."""
+"""The topics of a log: camera, calibration, depth, odometry, plan and transforms."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 PATH = "nav_msgs/msg/Path"
 TF = "tf2_msgs/msg/TFMessage"
 
-# Words in the names of image topics that are no pictures.
+# Words in the names of image topics that are not camera pictures.
 NOT_PICTURES = ("depth", "disparity", "label", "mask", "semantic", "segmentation", "confidence", "theora", "forecast")
 TRANSPORTS = ("compressed", "compressedDepth")
 
 
 @dataclass(frozen=True)
 class Streams:
-    """The topics of a log that pixel4d uses; None where the log has none."""
+    """The topics of a log that pixel4d uses; None if the log has none."""
 
     image: Topic
     camera_info: Topic | None
@@ -43,7 +43,7 @@ class Streams:
 def pick_streams(log: LogReader, camera: str | None = None) -> Streams:
     """The streams of a log. Of several cameras the most plausible: with a CameraInfo, left or front, the first by name.
 
-    camera names another one: an image topic, or the namespace of one. Raises LogError when there is no such image.
+    camera: an image topic or its namespace instead. Raises LogError if there is no such image.
     """
     topics = [topic for topic in log.topics.values() if topic.count]
     pictures = [t for t in topics if is_picture(t)]
@@ -64,7 +64,7 @@ def pick_streams(log: LogReader, camera: str | None = None) -> Streams:
 
 
 def is_picture(topic: Topic) -> bool:
-    """Whether a topic holds camera images, and not depth, labels and the like."""
+    """Whether a topic holds camera images, not depth, labels or similar."""
     return topic.type in (IMAGE, COMPRESSED_IMAGE) and not any(word in topic.name.lower() for word in NOT_PICTURES)
 
 
@@ -106,23 +106,23 @@ def _most_plausible(log: LogReader, pictures: list[Topic]) -> Topic:
 
 
 def _named(log: LogReader, pictures: list[Topic], camera: str) -> Topic:
-    wanted = "/" + camera.strip("/")
-    if wanted in log.topics and log.topics[wanted].type not in (IMAGE, COMPRESSED_IMAGE):
+    name = "/" + camera.strip("/")
+    if name in log.topics and log.topics[name].type not in (IMAGE, COMPRESSED_IMAGE):
         raise LogError(
-            f"{log.path}: topic {wanted} has the type {log.topics[wanted].type}, which is no image type:"
+            f"{log.path}: topic {name} has the type {log.topics[name].type}, which is no image type:"
             f" choose one of {', '.join(t.name for t in pictures) or 'no image topics at all'}"
         )
-    if wanted in log.topics:
-        return log.topics[wanted]
+    if name in log.topics:
+        return log.topics[name]
     for topic in sorted(pictures, key=lambda t: (t.type != IMAGE, t.name)):
-        if wanted in (base_name(topic.name), namespace(topic.name)):
+        if name in (base_name(topic.name), namespace(topic.name)):
             return topic
     choice = ", ".join(t.name for t in pictures) or "none"
     raise LogError(f"{log.path} has no camera {camera}: its image topics are {choice}")
 
 
 def _camera_info(image: Topic, infos: list[Topic]) -> Topic | None:
-    """The CameraInfo beside the image or in the nearest namespace above it; the only one of the log otherwise."""
+    """The CameraInfo beside the image or in the nearest parent namespace; else the only one of the log."""
     prefix = base_name(image.name)
     by_name = {info.name: info for info in infos}
     while prefix:
@@ -133,7 +133,7 @@ def _camera_info(image: Topic, infos: list[Topic]) -> Topic | None:
 
 
 def _depth(image: Topic, topics: list[Topic]) -> Topic | None:
-    """Depth in this camera's pixels: within its namespace, or beside it and named as registered to it."""
+    """Depth in this camera's pixels: in its namespace, or beside it with a name that means registered."""
     own = namespace(image.name) + "/"
     beside = own.rstrip("/").rpartition("/")[0] + "/"
     for topic in sorted(topics, key=lambda t: (t.type != IMAGE, t.name)):
@@ -150,7 +150,7 @@ def _to_the_right(name: str) -> str:
 
 
 def _preferred(topics: list[Topic], words: tuple[str, ...]) -> Topic | None:
-    """The topic whose name holds the first of the words, then the one with the most messages."""
+    """The topic whose name contains the earliest of the words, then the one with the most messages."""
 
     def rank(topic: Topic) -> tuple[object, ...]:
         held = [i for i, word in enumerate(words) if word in topic.name.lower()]

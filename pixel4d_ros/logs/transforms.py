@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a log's camera was: poses from odometry, tf or a Path, carried to the camera's optical frame."""
+"""The camera's poses in a log: from odometry, tf or a Path, transformed to the optical frame."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ class PoseTrack:
     poses: PoseBuffer = field(default_factory=lambda: PoseBuffer(history_s=None))
 
     def add(self, stamp: int, pose: FloatArray) -> None:
-        """Insert a pose in the order of stamps; of two with the same stamp the first counts (repeated tf)."""
+        """Insert a pose by its stamp; of two with the same stamp the first is kept (repeated tf)."""
         self.poses.add(stamp, pose)
 
     def at(self, stamps: NDArray[np.int64]) -> FloatArray:
-        """Poses (n, 4, 4) at stamps (n,) ns, by slerp and linear translation; held or continued beyond the ends."""
+        """Poses (n, 4, 4) at stamps (n,) ns, by slerp and linear translation, extrapolated beyond the ends."""
         return self.poses.at_stamps(stamps)
 
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which stamps (n,) lie within the track, or at most slack_ns beyond its ends."""
+        """Which stamps (n,) are within the track, or at most slack_ns beyond its ends."""
         return self.poses.covers(stamps, slack_ns)
 
 
 @dataclass
 class Frames:
-    """The transforms of a log, and the track of the base by odometry or by a Path."""
+    """The transforms of a log, and the track of the base from odometry or a Path."""
 
     tree: TransformTree = field(default_factory=lambda: TransformTree(history_s=None))
     standing: dict[str, PoseTrack] = field(default_factory=dict)  # edges of /tf that never change, by child frame
@@ -76,8 +76,8 @@ class Frames:
     def camera_track(self, camera_frame: str) -> tuple[PoseTrack, FloatArray]:
         """The moving part of the camera's pose, T_world_base over time, and the fixed rest T_base_camera.
 
-        Odometry goes before tf, tf before the first poses of Path messages. An edge of /tf that never changes is part
-        of the mounting, as one of /tf_static. Raises LogError when there is none.
+        Odometry is preferred to tf, tf to the first poses of Path messages. A constant edge of /tf is part of the
+        mounting, like those of /tf_static. Raises LogError if there is none.
         """
         mounts = self.tree.chain(camera_frame, None)
         top = next(reversed(mounts))
@@ -98,7 +98,7 @@ class Frames:
         if mounting is not None:
             return track, mounting
         warnings.warn(
-            f"no tf_static from {base} to {camera_frame or 'the camera'}: it is taken to look forward from there",
+            f"no tf_static from {base} to {camera_frame or 'the camera'}: it is assumed to look forward from there",
             stacklevel=2,
         )
         return track, FORWARD_OPTICAL
@@ -110,7 +110,7 @@ class Frames:
 
 
 def read_frames(log: LogReader, streams: Streams) -> Frames:
-    """All transforms of a log, read in one pass over its small messages; invalid poses are left out with a warning."""
+    """All transforms of a log, in one pass over its small messages; invalid poses are skipped with a warning."""
     chosen = (streams.odometry, streams.path, streams.tf, streams.tf_static)
     names = [topic.name for topic in chosen if topic is not None]
     found: dict[tuple[str, str, str], list[TimedPose]] = defaultdict(list)  # by topic, parent and child
@@ -143,7 +143,7 @@ def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:
             pose = pose_matrix(t.transform.translation, t.transform.rotation)
             yield t.header.frame_id.strip("/"), t.child_frame_id.strip("/"), stamp_ns(t.header), pose
     elif hasattr(message, "poses"):
-        for first in message.poses[:1]:  # the first pose of a plan is where the base is now
+        for first in message.poses[:1]:  # the first pose of a plan is the current pose of the base
             stamp = stamp_ns(first.header) or stamp_ns(message.header)
             pose = pose_matrix(first.pose.position, first.pose.orientation)
             yield message.header.frame_id.strip("/"), "", stamp, pose
@@ -153,7 +153,7 @@ def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:
 
 
 def _track(parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
-    """Poses by stamp, whatever their order; by log time where no message has a stamp (simulators begin at 0)."""
+    """Poses sorted by stamp; by log time if no message has a stamp (simulators begin at 0)."""
     stamped = any(stamp for stamp, _, _ in poses)
     track = PoseTrack(parent, child)
     for stamp, logged, pose in sorted(poses, key=lambda entry: entry[0] if stamped else entry[1]):
@@ -162,7 +162,7 @@ def _track(parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
 
 
 def _add_edge(frames: Frames, parent: str, child: str, poses: list[TimedPose]) -> None:
-    """An edge of /tf; one that never changes is a mounting that is repeated there."""
+    """Add an edge of /tf; a constant one counts as a mounting."""
     track = _track(parent, child, poses)
     if all(np.allclose(pose, poses[0][2], atol=1e-6) for _, _, pose in poses):
         frames.standing[child] = track

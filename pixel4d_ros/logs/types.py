@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS message types without ROS: what `rosbags` knows of Jazzy, plus the definitions that a log brings along."""
+"""ROS message types without ROS: those of Jazzy from `rosbags`, plus the definitions stored in a log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-# Old names of types that ROS 2 knows under another one.
+# Types that ROS 2 has renamed.
 RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 IDL_SEPARATOR = "=" * 80 + "\n"
 HEADER = "std_msgs/msg/Header"
-# Types whose fields are read here: a log's own definition must have them.
+# Types that the package reads: a log's own definition must have their fields.
 USED = (
     HEADER,
     "builtin_interfaces/msg/Time",
@@ -29,15 +29,15 @@ USED = (
 
 @lru_cache(maxsize=1)
 def jazzy_types() -> Typestore:
-    """All message types of ROS 2 Jazzy; shared, never register anything in it."""
+    """All message types of ROS 2 Jazzy. Shared: do not register types in it."""
     return get_typestore(Stores.ROS2_JAZZY)
 
 
 def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
     """A new store of (type name, definition) pairs and, for every other name, Jazzy's types.
 
-    A log's own definition goes before Jazzy's, because its bytes were written with it. Definitions that cannot be
-    parsed are left out: their types stay unknown unless Jazzy has them. Raises ValueError for one that lacks a field.
+    A log's own definition takes precedence: its bytes were written with it. Definitions that cannot be parsed are
+    skipped: their types stay unknown unless Jazzy has them. Raises ValueError for one that lacks a field.
     """
     own = _parsed(definitions)
     for name in set(USED) & set(own):
@@ -67,13 +67,13 @@ def parse_definition(name: str, definition: MessageDefinition) -> dict[str, Any]
 
 
 def ros2_types(ros1: Typestore) -> Typestore:
-    """The store that messages of a rosbag1 are converted to: Jazzy's types, and the bag's own where Jazzy has none."""
+    """The types that messages of a rosbag1 are converted to: Jazzy's, else the bag's own."""
     jazzy = jazzy_types().fielddefs
     return store_of({**ros1.fielddefs, **jazzy})
 
 
 def ros1_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
-    """The types of a rosbag1, which always brings its definitions along."""
+    """The types of a rosbag1, which always stores its definitions."""
     return store_of(_parsed(definitions))
 
 

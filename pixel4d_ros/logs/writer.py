@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing driving logs: one MCAP file that `ros2 bag play`, Foxglove and LogReader open.
 
-`rosbags` writes it, the library that reads logs too; it makes a rosbag2 folder, of which the one .mcap file is kept.
+`rosbags` writes a rosbag2 folder, of which the .mcap file is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pixel4d_ros.logs.types import jazzy_types, store_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-FLUSH_S = 1.0  # at most so much of a recording is lost when the recorder is killed
+FLUSH_S = 1.0  # a killed recorder loses at most this much
 FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -31,11 +31,11 @@ class LogWriter:
     """`with LogWriter(path) as log: log.write("/odometry", stamp_ns, message)`; the file appears when it is complete.
 
     Messages are dataclasses of `jazzy_types().types`, or CDR bytes on topics that were added with their type. An
-    existing file is replaced at the end. Chunks are compressed with zstd. Leaving with an exception writes nothing.
+    existing file is replaced at the end. Chunks are compressed with zstd. An exception discards the file.
 
-    recording: the log holds what cannot be had again. It grows in the visible folder OUT.partial beside OUT.mcap, at
-    most FLUSH_S seconds behind, whence a recorder that was killed leaves a log that LogReader reads; an exception, such
-    as KeyboardInterrupt, closes it and moves it into place. Raises LogError where such a folder is there already.
+    recording: save as much as possible. The log grows in the folder OUT.partial beside OUT.mcap, FLUSH_S behind,
+    so that a killed recorder leaves a log that LogReader reads; an exception, such as KeyboardInterrupt, closes the log
+    and moves it into place. Raises LogError if that folder exists.
     """
 
     def __init__(self, path: str | Path, recording: bool = False) -> None:
@@ -63,7 +63,7 @@ class LogWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self._folder, ignore_errors=True)
-            # The inner folder has the file's name, because the metadata inside the MCAP tells it.
+            # The metadata in the MCAP contains the name of the inner folder: give it the file's name.
             self._writer = Writer(self._folder / self.path.stem, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             self._writer.open()
@@ -87,7 +87,7 @@ class LogWriter:
         except OSError as error:
             if self._recording:
                 raise LogError(
-                    f"{self.path} cannot be written ({error.strerror}); what there is lies in {self._folder}"
+                    f"{self.path} cannot be written ({error.strerror}); all messages so far are in {self._folder}"
                 ) from error
             shutil.rmtree(self._folder, ignore_errors=True)
             raise LogError(f"{self.path} cannot be written: {error.strerror}") from error
@@ -96,10 +96,10 @@ class LogWriter:
     def add_topic(
         self, name: str, type_name: str, definition: str | None = None, transient_local: bool | None = None
     ) -> None:
-        """Announce a topic. definition: the message's .msg text with those it contains (None: Jazzy's).
+        """Add a topic. definition: the message's .msg text with contained types (None: Jazzy's).
 
-        transient_local: late subscribers get the last messages; None: when the topic is a tf_static.
-        Raises LogError when the type is unknown or its definition cannot be parsed.
+        transient_local: the durability of the topic; None: transient local for tf_static only.
+        Raises LogError if the type is unknown or its definition cannot be parsed.
         """
         if name in self._topics:
             return
@@ -116,7 +116,7 @@ class LogWriter:
         is_bytes = isinstance(message, (bytes, bytearray, memoryview))
         if topic not in self._topics:
             if is_bytes:
-                raise LogError(f"cannot write bytes to {topic}: its type is unknown, add_topic comes first")
+                raise LogError(f"cannot write bytes to {topic}: its type is unknown, call add_topic first")
             self.add_topic(topic, message.__msgtype__)
         connection, types = self._topics[topic]
         data = message if is_bytes else types.serialize_cdr(message, connection.msgtype)
@@ -124,7 +124,7 @@ class LogWriter:
         self.counts[topic] += 1
 
     def flush(self) -> None:
-        """Write out what waits for its chunk to be full, where the last flush is FLUSH_S ago; for recordings."""
+        """Write the current chunk if the last flush is FLUSH_S ago; for recordings."""
         storage: Any = self._writer.storage
         if time.monotonic() > self._flushed + FLUSH_S and storage.chunk.msgs:
             storage.close_chunk()
@@ -133,7 +133,7 @@ class LogWriter:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a recording grows: OUT.partial beside OUT.mcap, with OUT/OUT.mcap in it."""
+    """The folder of an unfinished recording: OUT.partial beside OUT.mcap, containing OUT/OUT.mcap."""
     return path.with_name(f"{path.stem}.partial")
 
 

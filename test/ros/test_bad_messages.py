@@ -40,10 +40,10 @@ BAD_IMAGES = {
     "unknown encoding": (lambda t: image(t, picture(), encoding="rainbow9"), "'rainbow9' is not supported"),
     "NaN": (lambda t: float_image(t, np.nan), "32FC1 image contains NaN or Inf"),
     "Inf": (lambda t: float_image(t, np.inf), "32FC1 image contains NaN or Inf"),
-    "fewer rows": (lambda t: image(t, picture()[:-9]), "image is 208x55 but CameraInfo says 208x64"),
+    "fewer rows": (lambda t: image(t, picture()[:-9]), "image is 208x55 but CameraInfo is for 208x64"),
     "too little data": (lambda t: image(t, picture(), height=HEIGHT + 1), "needs 40560"),
     "empty": (lambda t: image(t, picture(), width=0), "sends no picture"),
-    "other size": (lambda t: image(t, picture(width=100)), "image is 100x64 but CameraInfo says 208x64"),
+    "other size": (lambda t: image(t, picture(width=100)), "image is 100x64 but CameraInfo is for 208x64"),
 }
 
 
@@ -74,7 +74,7 @@ BAD_CALIBRATIONS = {
     "not calibrated": ({"k": [0.0] * 9}, "focal lengths 0, 0: the camera is not calibrated"),
     "NaN": ({"k": [np.nan] * 9}, "NaN or Inf in K, D or P"),
     "distortion Inf": ({"d": [np.inf] * 5}, "NaN or Inf in K, D or P"),
-    "other size": ({"width": 400}, "image is 208x64 but CameraInfo says 400x64"),
+    "other size": ({"width": 400}, "image is 208x64 but CameraInfo is for 400x64"),
 }
 
 

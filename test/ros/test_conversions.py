@@ -168,8 +168,8 @@ def test_intrinsics_after_region_of_interest_and_binning():
         ({"k": [0.0] * 9}, "not calibrated"),
         ({"k": [np.nan] * 9}, "NaN or Inf"),
         ({"d": [0.1, np.inf]}, "NaN or Inf"),
-        ({"width": 96}, "image is 64x48 but CameraInfo says 96x48"),
-        ({"binning_x": 2}, "CameraInfo says 32x48"),
+        ({"width": 96}, "image is 64x48 but CameraInfo is for 96x48"),
+        ({"binning_x": 2}, "CameraInfo is for 32x48"),
     ],
 )
 def test_unusable_calibrations_are_refused(changes, words):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Definitions of installed message types as text, for logs that explain themselves."""
+"""Definitions of installed message types as text, for self-contained logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 
 
 def installed_definition(type_name: str) -> str | None:
-    """The type's .msg text with those of all types in it, as MCAP's ros2msg schemas have it; None if not installed."""
+    """The .msg text of a type and of all types it contains, as an MCAP ros2msg schema; None if not installed."""
     parts: dict[str, str] = {}
     waiting = [type_name]
     while waiting:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan for logs that have none: the poses really driven over the next seconds, as nav_msgs/Path."""
+"""A plan for logs without one: the recorded poses of the next seconds as nav_msgs/Path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP_S = 0.1
 
 
 def driven_path(track: PoseTrack, start_ns: int) -> Path | None:
-    """The base's poses from start_ns on, in the track's parent frame, each with its time; None where the track ends."""
+    """The base's poses from start_ns on, in the track's parent frame, with times; None at the end of the track."""
     stamps = start_ns + (np.arange(round(HORIZON_S / STEP_S) + 1) * STEP_S * 1e9).astype(np.int64)
     stamps = stamps[track.covers(stamps, slack_ns=0)]
     if len(stamps) < 2:
@@ -35,7 +35,7 @@ def driven_path(track: PoseTrack, start_ns: int) -> Path | None:
 
 
 class DrivenPlan:
-    """Publishes the driven path before each image of a log. Raises LogError when the log does not tell the poses."""
+    """Publishes the driven path before each image of a log. Raises LogError if the log has no poses."""
 
     def __init__(self, log: LogReader, streams: Streams, node: Node, topic: str) -> None:
         self._log = log

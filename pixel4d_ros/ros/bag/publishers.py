@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a replay publishes: a log's topics, under which names and with which quality of service."""
+"""Publishers of a replay: the log's topics, their remapped names and quality of service."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
     from pixel4d_ros.logs.reader import LogReader
 
+logger = logging.getLogger(__name__)
+
 
 def read_remaps(texts: Sequence[str]) -> dict[str, str]:
-    """Other names for topics, from words like "/topic:=/other". Raises ValueError."""
+    """Remappings {topic: other name} from texts such as "/topic:=/other". Raises ValueError."""
     remaps = {}
     for text in texts:
         name, separator, other = text.partition(":=")
@@ -25,17 +27,17 @@ def read_remaps(texts: Sequence[str]) -> dict[str, str]:
     return remaps
 
 
-def chosen_topics(log: LogReader, wanted: Sequence[str] | None) -> list[str]:
-    """The topics wanted (None: all) but the clock, which is the replay's. Raises ValueError for those the log lacks."""
+def chosen_topics(log: LogReader, requested: Sequence[str] | None) -> list[str]:
+    """The requested topics (None: all) except /clock. Raises ValueError for topics that the log lacks."""
     names = [name for name, topic in log.topics.items() if topic.count and name != "/clock"]
-    unknown = [name for name in wanted or [] if name not in names]
+    unknown = [name for name in requested or [] if name not in names]
     if unknown:
         raise ValueError(f"{log.path} has no topic {', '.join(unknown)}; it has {', '.join(names)}")
-    return [name for name in names if wanted is None or name in wanted]
+    return [name for name in names if requested is None or name in requested]
 
 
 def make_publishers(node: Node, log: LogReader, names: Sequence[str], remaps: dict[str, str]) -> dict[str, Publisher]:
-    """Publishers by the log's topic names; warns of types that are not installed. Raises ValueError if none is left."""
+    """Publishers by the log's topic names; logs types that are not installed. Raises ValueError if none is left."""
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     from pixel4d_ros.ros.session import message_class
@@ -47,14 +49,14 @@ def make_publishers(node: Node, log: LogReader, names: Sequence[str], remaps: di
         if kind is None:
             missing[name] = topic.type
             continue
-        # Reliable, so that both reliable and best-effort subscribers match.
+        # Reliable: matches reliable and best-effort subscribers.
         qos = QoSProfile(depth=10)
         if name in log.latched:
             qos = QoSProfile(depth=min(topic.count, 1000), durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publishers[name] = node.create_publisher(kind, remaps.get(name, name), qos)
     if missing:
         listed = ", ".join(f"{name} ({kind})" for name, kind in missing.items())
-        print(f"warning: not replayed, their message types are not installed: {listed}", file=sys.stderr)
+        logger.warning("not replayed, their message types are not installed: %s", listed)
     if not publishers:
         raise ValueError(f"{log.path}: none of the topics can be replayed; install their message packages")
     return publishers

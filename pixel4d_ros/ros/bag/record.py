@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d record OUT.mcap`: write what is published to an MCAP log, topics as they appear."""
+"""`pixel4d record OUT.mcap`: record published topics to an MCAP log."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from fnmatch import fnmatchcase
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from pixel4d_ros.logs.writer import LogWriter
 
+logger = logging.getLogger(__name__)
 NOT_BY_DEFAULT = ("/rosout", "/parameter_events", "/clock")
 DISCOVERY_PERIOD_S = 0.1
-TIME_BEGAN = "simulated time began\n"  # what is printed when the first /clock has come
-QUEUE = 100  # messages per topic that may wait while the disk is slow
+TIME_BEGAN = "simulated time began\n"  # printed at the first /clock message
+QUEUE = 100  # messages per topic that may wait for a slow disk
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,37 +54,37 @@ def run(args: argparse.Namespace) -> int:
     total = sum(counts.values())
     print(f"recorded {total} messages on {len(counts)} topics to {args.out}", file=sys.stderr)
     if not total:
-        wanted = " ".join(args.topics) if args.topics else "anything"
-        print(f"warning: nobody published {wanted}; check ROS_DOMAIN_ID and the topics' names", file=sys.stderr)
+        topics = " ".join(args.topics or ["any topic"])
+        logger.warning("nobody published %s; check ROS_DOMAIN_ID and the topics' names", topics)
     return 0
 
 
 class Recorder:
-    """Raw subscriptions to the topics that are wanted, as they appear."""
+    """Raw subscriptions to the requested topics, created as the topics appear."""
 
     def __init__(self, node: Node, log: LogWriter, patterns: list[str] | None, everything: bool) -> None:
         self.node, self.log, self.patterns, self.everything = node, log, patterns, everything
         self.subscriptions: dict[str, Subscription | None] = {}  # None: cannot be recorded
-        self._early: list[tuple[str, bytes]] = []  # what came before simulated time began
+        self._early: list[tuple[str, bytes]] = []  # received before simulated time began
 
     def spin(self, stop: Event, duration: float | None) -> None:
-        """Record until the event is set or the time is over."""
+        """Record until the event is set or the duration has passed."""
         from rclpy.executors import SingleThreadedExecutor
 
         executor = SingleThreadedExecutor()
         executor.add_node(self.node)
         end = None if duration is None else time.monotonic() + duration
-        next_look, waits_for_time = 0.0, self._now() == 0
+        next_discovery, waits_for_time = 0.0, self._now() == 0
         while not stop.is_set() and (end is None or time.monotonic() < end):
             if waits_for_time and self._now() > 0:
                 print(TIME_BEGAN, end="", flush=True)
                 waits_for_time = False
-            if time.monotonic() >= next_look:
+            if time.monotonic() >= next_discovery:
                 self._subscribe_to_new()
-                next_look = time.monotonic() + DISCOVERY_PERIOD_S
+                next_discovery = time.monotonic() + DISCOVERY_PERIOD_S
             executor.spin_once(timeout_sec=DISCOVERY_PERIOD_S / 2)
             self.log.flush()
-        # What has arrived already is still written.
+        # Write what has already arrived.
         last = time.monotonic() + 1
         while self._spin_some(executor) and time.monotonic() < last:
             pass
@@ -94,7 +96,7 @@ class Recorder:
         return int(self.node.get_clock().now().nanoseconds)
 
     def _write(self, topic: str, data: bytes) -> None:
-        """Write a message at the node's time; those before simulated time began get its first moment."""
+        """Write a message at the node's time; earlier ones get the first moment of simulated time."""
         now = self._now()
         if now == 0:
             self._early.append((topic, data))
@@ -117,17 +119,17 @@ class Recorder:
         executor.spin_once(timeout_sec=0.05)
         return sum(self.log.counts.values()) > before
 
-    def _wanted(self, name: str) -> bool:
+    def _is_selected(self, name: str) -> bool:
         if self.patterns is not None:
             return any(fnmatchcase(name, pattern) for pattern in self.patterns)
         return self.everything or name not in NOT_BY_DEFAULT
 
     def _subscribe_to_new(self) -> None:
         for name, types in self.node.get_topic_names_and_types():
-            if name in self.subscriptions or not self._wanted(name):
+            if name in self.subscriptions or not self._is_selected(name):
                 continue
             publishers = self.node.get_publishers_info_by_topic(name)
-            if publishers:  # before there is one, its quality of service is unknown
+            if publishers:  # without one, the quality of service is unknown
                 self.subscriptions[name] = self._subscribe(name, types[0], matching_qos(publishers))
 
     def _subscribe(self, name: str, type_name: str, qos: QoSProfile) -> Subscription | None:
@@ -136,12 +138,12 @@ class Recorder:
 
         kind = message_class(type_name)
         if kind is None:
-            print(f"warning: {name} is not recorded, its type {type_name} is not installed", file=sys.stderr)
+            logger.warning("%s is not recorded: its type %s is not installed", name, type_name)
             return None
         try:
             self.log.add_topic(name, type_name, installed_definition(type_name), is_transient_local(qos))
         except ValueError as error:
-            print(f"warning: {name} is not recorded: {error}", file=sys.stderr)
+            logger.warning("%s is not recorded: %s", name, error)
             return None
         subscription = self.node.create_subscription(kind, name, lambda data: self._write(name, data), qos, raw=True)
         print(f"recording {name}", flush=True)
@@ -149,7 +151,7 @@ class Recorder:
 
 
 def matching_qos(publishers: list[Any]) -> QoSProfile:
-    """A subscription's quality of service that matches all publishers of a topic and loses least."""
+    """The most reliable quality of service that matches all publishers of a topic."""
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
     profiles = [p.qos_profile for p in publishers]
@@ -163,7 +165,7 @@ def matching_qos(publishers: list[Any]) -> QoSProfile:
 
 
 def is_transient_local(qos: QoSProfile) -> bool:
-    """Whether late subscribers get the last messages."""
+    """Whether the durability is transient local."""
     from rclpy.qos import DurabilityPolicy
 
     return bool(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL)

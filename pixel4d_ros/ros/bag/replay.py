@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
     from pixel4d_ros.logs.reader import LogReader, RawMessage
     from pixel4d_ros.ros.bag.driven_path import DrivenPlan
 
+logger = logging.getLogger(__name__)
 CLOCK_PERIOD_S = 0.01
-BEHIND_S = 0.1  # a lag that is worth a word
+BEHIND_S = 0.1  # larger lags are reported
 LINGER_STEP_S = 0.2
-SETTLE_S = 0.3  # a subscriber needs a moment more to know the publisher than the other way round
+SETTLE_S = 0.3  # subscribers discover the publisher later than the publisher discovers them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pixel4d replay`."""
     parser.add_argument("log", help="an .mcap, .db3 or .bag file, or a rosbag2 folder")
     parser.add_argument("-r", "--rate", type=float, default=1.0, help="speed, 1 is real time (default %(default)s)")
-    parser.add_argument("-l", "--loop", action="store_true", help="begin anew at the end, until interrupted")
+    parser.add_argument("-l", "--loop", action="store_true", help="restart at the end, until interrupted")
     parser.add_argument(
         "--start", "--start-offset", type=float, default=0.0, metavar="S", help="skip the first S seconds"
     )
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin when the space bar is pressed or the service ~/resume called, which pause and resume at any time",
     )
-    parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="publish only these")
+    parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="publish only these topics")
     parser.add_argument("--remap", nargs="+", default=[], metavar="A:=B", help="publish topic A under the name B")
     parser.add_argument("--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock at 100 Hz")
     parser.add_argument("--camera", metavar="TOPIC", help="the image topic or its namespace (default: most plausible)")
@@ -60,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan-from-odometry",
         action="store_true",
-        help="where the log has no nav_msgs/Path, publish the poses really driven over the next 3 s as /planned_path",
+        help="if the log has no nav_msgs/Path, publish the recorded poses of the next 3 s as /planned_path",
     )
     add_score_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay a log. Raises LogError or ValueError with one line for the user."""
+    """Replay a log. Raises LogError or ValueError with one line."""
     from pixel4d_ros.logs.reader import LogReader
     from pixel4d_ros.ros.session import ros_node
 
@@ -81,22 +83,22 @@ def run(args: argparse.Namespace) -> int:
             replay.check_unscored(args.score_topic)
             score = stack.enter_context(scoring(args.score, args.score_topic, args.clock))
         replay.wait(args.wait_for_subscribers, score)
-        pacer = replay.play()
+        replay_clock = replay.play()
         while args.loop and not stop.is_set():
-            pacer = replay.play()
+            replay_clock = replay.play()
         replay.flush()
         if not stop.is_set():
-            replay.say_how_it_went(pacer)
-            replay.linger(pacer, args.linger)
+            replay.report_lag(replay_clock)
+            replay.linger(replay_clock, args.linger)
         while score is not None and score.expects_more() and not stop.is_set():
-            replay.linger(pacer, LINGER_STEP_S)
+            replay.linger(replay_clock, LINGER_STEP_S)
     if args.score is not None:
         report(log.path, args.camera, args.score)
     return 0
 
 
 class Replay:
-    """A log, its publishers, and what to publish besides: /clock and, where asked for, the plan."""
+    """A log, its publishers, and those of /clock and of the plan, if requested."""
 
     def __init__(self, log: LogReader, node: Node, args: argparse.Namespace, stop: Event) -> None:
         self.log, self.node, self.args, self.stop = log, node, args, stop
@@ -116,7 +118,7 @@ class Replay:
         self.clock = self._clock_publisher() if args.clock else None
         self.plan = self._plan() if args.plan_from_odometry else None
         self.published = 0
-        self.time_ns = self.start_ns  # of the log, up to which it has been replayed
+        self.time_ns = self.start_ns  # log time replayed so far
 
     def _plan(self) -> DrivenPlan | None:
         from pixel4d_ros.logs.streams import pick_streams
@@ -132,12 +134,12 @@ class Replay:
         return self.node.create_publisher(Clock, "/clock", 10)
 
     def check_unscored(self, topic: str) -> None:
-        """Raise ValueError when the log itself would be heard in place of the node."""
+        """Raise ValueError if the log contains the scored topic itself."""
         if topic in [self.remaps.get(name, name) for name in self.publishers]:
             raise ValueError(f"{self.log.path} holds {topic} itself: choose what to replay with --topics, or remap it")
 
     def wait(self, subscribers: list[str] | None, score: Scoring | None) -> None:
-        """Until the topics have subscribers and there is somebody to score. Raises ValueError when time is up."""
+        """Wait for subscribers and for the publisher of the scored topic. Raises ValueError after the timeout."""
         if score is not None:
             self._wait_until(
                 lambda: [] if score.is_ready else [score.topic],
@@ -182,12 +184,12 @@ class Replay:
         from tqdm import tqdm
 
         self._publish_latched_before_start()
-        pacer = ReplayClock(self.start_ns, self.args.rate, self.stop)
+        replay_clock = ReplayClock(self.start_ns, self.args.rate, self.stop)
         self.time_ns = self.start_ns
         seconds = (self.end_ns - self.start_ns) * 1e-9
         form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f}/{total:.1f} s{postfix}"
         with tqdm(total=seconds, desc="replay", bar_format=form, mininterval=0.2) as bar:
-            for raw in self._timed(pacer):
+            for raw in self._timed(replay_clock):
                 self._publish_clock(raw.time_ns)
                 if self.plan is not None:
                     self.plan.publish_with(raw)
@@ -196,61 +198,60 @@ class Replay:
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
             if not self.stop.is_set():
                 bar.update(seconds - bar.n)
-        return pacer
+        return replay_clock
 
-    def say_how_it_went(self, pacer: ReplayClock) -> None:
-        """How much was published, and a warning where it came late."""
-        print(f"replayed {self.published} messages, at most {pacer.max_lag * 1e3:.0f} ms late", flush=True)
-        if pacer.max_lag > BEHIND_S:
-            print(
-                f"warning: replay fell up to {pacer.max_lag:.1f} s behind real time: lower --rate, or publish less"
-                " with --topics",
-                file=sys.stderr,
+    def report_lag(self, replay_clock: ReplayClock) -> None:
+        """Print the number of messages and the largest lag; warn about a large one."""
+        print(f"replayed {self.published} messages, at most {replay_clock.max_lag * 1e3:.0f} ms late", flush=True)
+        if replay_clock.max_lag > BEHIND_S:
+            logger.warning(
+                "replay fell up to %.1f s behind real time: lower --rate, or publish less with --topics",
+                replay_clock.max_lag,
             )
 
-    def linger(self, pacer: ReplayClock, seconds: float) -> None:
-        """Keep /clock running after the end, so that subscribers that are not done yet still know the time."""
-        self._run_clock(pacer, self.time_ns + int(seconds * self.args.rate * 1e9))
+    def linger(self, replay_clock: ReplayClock, seconds: float) -> None:
+        """Keep /clock running after the end, for subscribers that are still working."""
+        self._run_clock(replay_clock, self.time_ns + int(seconds * self.args.rate * 1e9))
 
-    def _timed(self, pacer: ReplayClock) -> Iterator[RawMessage]:
-        """Messages, each when its time has come; /clock ticks in between."""
+    def _timed(self, replay_clock: ReplayClock) -> Iterator[RawMessage]:
+        """Messages, each at its time; /clock ticks in between."""
         for raw in self.log.raw(list(self.publishers), self.start_ns):
             if raw.time_ns > self.end_ns:
                 break
-            self._run_clock(pacer, raw.time_ns)
+            self._run_clock(replay_clock, raw.time_ns)
             if self.stop.is_set():
                 return
             yield raw
-        self._run_clock(pacer, self.end_ns)
+        self._run_clock(replay_clock, self.end_ns)
 
-    def _run_clock(self, pacer: ReplayClock, end_ns: int) -> None:
-        """Let the time up to end_ns pass, with /clock ticking; ticks that are overdue are left out."""
-        self._hold(pacer)
+    def _run_clock(self, replay_clock: ReplayClock, end_ns: int) -> None:
+        """Wait until end_ns, publishing /clock; overdue ticks are skipped."""
+        self._hold(replay_clock)
         period = int(CLOCK_PERIOD_S * 1e9 * self.args.rate)
         tick = self.time_ns + period
         while tick < end_ns and not self.stop.is_set():
-            pacer.wait_until(tick)
+            replay_clock.wait_until(tick)
             self._publish_clock(tick)
             self.time_ns = tick
-            self._hold(pacer)
-            tick = max(tick + period, min(pacer.now_ns(), end_ns))
-        pacer.wait_until(end_ns)
+            self._hold(replay_clock)
+            tick = max(tick + period, min(replay_clock.now_ns(), end_ns))
+        replay_clock.wait_until(end_ns)
         self.time_ns = end_ns
 
-    def _hold(self, pacer: ReplayClock) -> None:
-        """While paused, repeat the time: whoever comes meanwhile needs to know it."""
+    def _hold(self, replay_clock: ReplayClock) -> None:
+        """While paused, repeat the current time for new subscribers."""
         if not self.paused.is_set():
             return
-        cure = ("the space bar or " if self.has_keyboard else "") + f"{self.node.get_fully_qualified_name()}/resume"
+        control = ("the space bar or " if self.has_keyboard else "") + f"{self.node.get_fully_qualified_name()}/resume"
         seconds = (self.time_ns - self.log.start_ns) * 1e-9
-        print(f"\npaused at {seconds:.2f} s: {cure} resumes", file=sys.stderr, flush=True)
-        with pacer.standing_still():
+        print(f"\npaused at {seconds:.2f} s: {control} resumes", file=sys.stderr, flush=True)
+        with replay_clock.paused():
             while self.paused.is_set() and not self.stop.is_set():
                 self._publish_clock(self.time_ns)
                 self.stop.wait(CLOCK_PERIOD_S)
 
     def _publish_latched_before_start(self) -> None:
-        """Whoever skips the beginning still needs the static transforms that were sent there."""
+        """After --start, publish the earlier latched messages, e.g. static transforms."""
         latched = [name for name in self.publishers if name in self.log.latched]
         if self.args.start <= 0 or not latched:
             return
@@ -268,7 +269,7 @@ class Replay:
             self.clock.publish(Clock(clock=time_message(time_ns)))
 
     def flush(self) -> None:
-        """Give reliable subscribers a moment to get the last messages."""
+        """Wait until reliable subscribers have received the last messages."""
         from rclpy.duration import Duration
 
         for publisher in self.publishers.values():

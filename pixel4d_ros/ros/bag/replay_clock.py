@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The time of a replay: in step with the wall's clock, and standing still while paused."""
+"""The clock of a replay: follows the wall clock, stops while paused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_PERIOD_S = 0.1
 
 @dataclass
 class ReplayClock:
-    """Keeps the log's time in step with the wall's, and measures how late it gets."""
+    """Maps wall time to log time, and measures the lag."""
 
     start_ns: int
     rate: float
@@ -26,7 +26,7 @@ class ReplayClock:
     max_lag: float = 0.0  # s of wall time
 
     def wait_until(self, log_ns: int) -> None:
-        """Sleep until the log's time has come; returns at once when late or stopped."""
+        """Sleep until a log time; returns at once when late or stopped."""
         remaining = self.began + (log_ns - self.start_ns) * 1e-9 / self.rate - time.monotonic()
         if remaining > 0:
             self.stop.wait(remaining)
@@ -34,27 +34,27 @@ class ReplayClock:
             self.max_lag = max(self.max_lag, -remaining)
 
     def now_ns(self) -> int:
-        """The log's time now, were it in step."""
+        """The current log time."""
         return self.start_ns + int((time.monotonic() - self.began) * self.rate * 1e9)
 
     @contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """The log's time stands still meanwhile."""
+    def paused(self) -> Iterator[None]:
+        """Stop the log time within the context."""
         began = time.monotonic()
         yield
         self.began += time.monotonic() - began
 
 
 def toggle(event: Event) -> None:
-    """Set what is clear, clear what is set."""
+    """Invert an event."""
     (event.clear if event.is_set() else event.set)()
 
 
 @contextmanager
 def space_bar(paused: Event, stop: Event) -> Iterator[bool]:
-    """The space bar pauses and resumes, as in `ros2 bag play`; yields whether there is a keyboard to listen to.
+    """The space bar pauses and resumes, as in `ros2 bag play`; yields whether there is a keyboard.
 
-    There is none where stdin is no terminal, or that of a shell which keeps it for itself (a job in the background).
+    There is none if stdin is no terminal, or this is a background job of the shell.
     """
     import termios
     import tty
@@ -67,7 +67,7 @@ def space_bar(paused: Event, stop: Event) -> Iterator[bool]:
     done = Event()
     listener = Thread(target=_listen, args=(keyboard, paused, stop, done), daemon=True)
     try:
-        tty.setcbreak(keyboard)  # keys come one by one and unseen; Ctrl-C still interrupts
+        tty.setcbreak(keyboard)  # unbuffered, without echo; Ctrl-C still interrupts
         listener.start()
         yield True
     finally:
@@ -82,6 +82,6 @@ def _listen(keyboard: int, paused: Event, stop: Event, done: Event) -> None:
             continue
         keys = os.read(keyboard, 64)
         if not keys:
-            return  # the terminal is gone
+            return  # the terminal was closed
         if keys.count(b" ") % 2:
             toggle(paused)

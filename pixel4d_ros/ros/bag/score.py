@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d replay --score`: the forecasts that a node makes of the replay, recorded and scored against the log."""
+"""`pixel4d replay --score`: record a node's forecasts of the replay and score them against the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.ros.bag.record import Recorder
 
 DIAGNOSTICS = "/diagnostics"
-LAST_FORECAST_S = 3.0  # of silence after which no more forecasts are expected
+LAST_FORECAST_S = 3.0  # without messages, after which no more forecasts are expected
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,41 +25,41 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "--score",
         type=Path,
         metavar="FOLDER",
-        help="score every forecast that a running node makes of the replay against the images that the log shows later:"
+        help="score every forecast of a running node against the later images of the log:"
         " scores.jsonl, report.html, report.json, forecast.mp4 and forecast.mcap",
     )
     parser.add_argument(
         "--score-topic",
         default="/forecast_node/forecast",
         metavar="TOPIC",
-        help="what --score listens to (default %(default)s)",
+        help="the topic that --score records (default %(default)s)",
     )
 
 
 class Scoring:
-    """A recorder beside the replay, and the report made from what it wrote."""
+    """A recorder that runs during the replay."""
 
     def __init__(self, recorder: Recorder, log: LogWriter, topic: str) -> None:
         self.topic = topic
         self._recorder, self._log = recorder, log
-        self._count, self._heard = -1, 0.0
+        self._count, self._received = -1, 0.0
 
     @property
     def is_ready(self) -> bool:
-        """Whether the forecasts' publisher is there and has_subscribers to."""
+        """Whether the forecast topic is subscribed to."""
         return self._recorder.subscriptions.get(self.topic) is not None
 
     def expects_more(self) -> bool:
-        """Whether more forecasts may come: a node is still at work when the replay ends. Ask repeatedly."""
+        """Whether the node may still publish forecasts after the replay's end. Poll it."""
         now, count = time.monotonic(), self._log.counts.get(self.topic, 0)
         if count != self._count:
-            self._count, self._heard = count, now
-        return now < self._heard + LAST_FORECAST_S
+            self._count, self._received = count, now
+        return now < self._received + LAST_FORECAST_S
 
 
 @contextmanager
 def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]:
-    """Record forecasts and diagnostics to FOLDER/forecast.mcap meanwhile. Needs a ROS context."""
+    """Record forecasts and diagnostics to FOLDER/forecast.mcap within the context. Needs a ROS context."""
     import rclpy
     from rclpy.parameter import Parameter
 
@@ -68,7 +68,7 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
 
     folder.mkdir(parents=True, exist_ok=True)
     with LogWriter(folder / "forecast.mcap", recording=True) as log:
-        # On the replay's clock ages and rates in the report are those of the log's time.
+        # With the replay's clock, ages and rates in the report are in log time.
         simulated = [Parameter("use_sim_time", value=simulated_time)]
         node = rclpy.create_node("pixel4d_score", parameter_overrides=simulated, start_parameter_services=False)
         recorder = Recorder(node, log, [topic, DIAGNOSTICS], everything=False)
@@ -84,7 +84,7 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
 
 
 def report(log: Path, camera: str | None, folder: Path) -> None:
-    """Score FOLDER/forecast.mcap. Raises LogError when it holds no forecast of the log's images."""
+    """Score FOLDER/forecast.mcap. Raises LogError if it has no forecast of the log's images."""
     from pixel4d_ros.evaluation.report import summary, write_report
 
     numbers = write_report(log, folder / "forecast.mcap", folder, camera, most_scored=None)

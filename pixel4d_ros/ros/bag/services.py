@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pause and resume a replay by service, under the names that `ros2 bag play` gives them."""
+"""Services that pause and resume a replay, named as those of `ros2 bag play`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ACTIONS: dict[str, Callable[[Event], None]] = {
 
 @contextmanager
 def pause_services(node: Node, paused: Event) -> Iterator[None]:
-    """Serve ~/pause, ~/resume, ~/toggle_paused and ~/is_paused meanwhile, on a thread that spins the node.
+    """Serve ~/pause, ~/resume, ~/toggle_paused and ~/is_paused on a thread that spins the node.
 
-    Their types are those of rosbag2_interfaces where that is installed, so that what controls `ros2 bag play` controls
-    this too; std_srvs/Trigger elsewhere, whose message says whether the replay is paused then.
+    Types: rosbag2_interfaces if installed, so that clients of `ros2 bag play` work; else std_srvs/Trigger with the
+    message "paused" or "running".
     """
     from pixel4d_ros.ros.session import spinning
 

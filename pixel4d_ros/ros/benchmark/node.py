@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d benchmark --node`: the real node in a process of its own, fed like by a camera, and timed from outside."""
+"""`pixel4d benchmark --node`: feed the real node, a separate process, like a camera, and time it from outside."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from pixel4d_ros.ros.session import ros_node, spinning
 
 FORECAST = "/forecast_node/forecast"
 CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers publish
-HEADER_BYTES = 64  # at the start of a serialised message, which hold its header
-FIRST_S, POLL_S = 120.0, 0.05  # to the first forecast, between looks at slow things
+HEADER_BYTES = 64  # at the start of a serialised message: its header
+FIRST_S, POLL_S = 120.0, 0.05  # timeout of the first forecast, polling period
 SETTLED = 5  # forecasts before the measurement
 PLAN_S, PLAN_HZ = 3.0, 10.0
 COUNTERS = {"received frames": "received", "dropped frames": "dropped", "published forecasts": "published"}
-SAID = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion source", "GPU memory")
+REPORTED = ("latency p50 (ms)", "latency p99 (ms)", "latency worst (ms)", "motion source", "GPU memory")
 
 
 def measure_node(feed: Feed) -> NodeTimes:
-    """Start the node, feed it, then ask its service, and say how it kept up.
+    """Start the node, feed it, then call its service.
 
-    Raises ValueError for more candidates than the node takes, ProcessError when it does not work, and
-    KeyboardInterrupt when the user wants an end (SIGINT, SIGTERM).
+    Raises ValueError for more candidates than the node accepts, ProcessError if it fails, and KeyboardInterrupt on
+    SIGINT or SIGTERM.
     """
     check_candidates(feed)
-    # A domain of our own, for this process as for those it starts.
+    # A private ROS domain for this process and its children.
     os.environ.update(ros_environment())
-    freeze_gc()  # what this process has to collect is not the node's time
+    freeze_gc()  # GC passes of this process would distort the times
     with (
         tempfile.TemporaryDirectory(prefix="pixel4d_benchmark_") as folder,
         ros_node("pixel4d_benchmark") as (node, stop),
@@ -79,7 +79,7 @@ def measure_node(feed: Feed) -> NodeTimes:
 
 
 class Rig:
-    """Camera, planner and listener."""
+    """Camera, planner and subscriber."""
 
     def __init__(self, node: Node, feed: Feed, watch: Watch) -> None:
         self.feed, self.watch = feed, watch
@@ -95,7 +95,7 @@ class Rig:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def send_image(self) -> int:
-        """An image taken now; its stamp in ns."""
+        """Publish an image stamped now; returns its stamp in ns."""
         header = Header(frame_id=CAMERA, stamp=c.time_message(time.time_ns()))
         self.info.publish(c.camera_info_message(self.feed.source.camera, header))
         stamp_ns = time.time_ns()
@@ -104,14 +104,14 @@ class Rig:
         return stamp_ns
 
     def send_plan(self) -> None:
-        """Straight ahead from here and now."""
+        """Publish a straight path ahead."""
         times = np.arange(0, PLAN_S, STEP)
         poses = np.tile(np.eye(4), (len(times), 1, 1))
         poses[:, 0, 3] = SPEED * times
         self.plan.publish(path_message(poses, times, time.time_ns()))
 
     def forecast_one(self, patience_s: float) -> int | None:
-        """Send an image and wait for its forecast; the image's stamp in ns, None when nothing came for so long."""
+        """Send an image and wait for its forecast; returns the image's stamp in ns, None after patience_s."""
         self.send_plan()
         stamp, end = self.send_image(), time.monotonic() + patience_s
         while stamp not in self.whole():
@@ -122,7 +122,7 @@ class Rig:
         return stamp
 
     def whole(self, since_ns: int = 0) -> dict[int, tuple[int, int]]:
-        """By image stamp, of forecasts that arrived with all their samples: when published, when arrived; ns."""
+        """Times of publication and arrival, ns, by image stamp, of forecasts that arrived with all samples."""
         parts: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for stamp, published, arrived in tuple(self.messages):
             if stamp >= since_ns:
@@ -130,7 +130,7 @@ class Rig:
         return {s: max(p, key=lambda times: times[1]) for s, p in parts.items() if len(p) == self.feed.samples}
 
     def counters(self) -> dict[str, int]:
-        """The node's own counts, from its next status but one, which was written after this call."""
+        """The node's own counts, from its second next status: that one is newer than this call."""
         seen = self.statuses
         self.watch.wait(lambda: self.statuses >= seen + 2, FIRST_S, "the node publishes no /diagnostics")
         return {name: int(self.status[key]) for key, name in COUNTERS.items()}
@@ -148,7 +148,7 @@ class Rig:
 
 
 def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
-    """Until the node has settled, then for the time asked for."""
+    """Warm the node up, then measure for feed.seconds."""
     feed, watch = rig.feed, rig.watch
     _settle(rig)
     _rest(rig)
@@ -170,7 +170,7 @@ def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
     in_order = sorted(arrived.items())
     latencies = [1e-6 * (arrival - stamp) for stamp, (_, arrival) in in_order]
     published = [1e-6 * (publication - stamp) for stamp, (publication, _) in in_order]
-    told = min(published) > 0
+    has_publication_times = min(published) > 0
     camera = feed.source.camera
     return NodeTimes(
         size=(camera.width, camera.height),
@@ -181,29 +181,27 @@ def _drive(rig: Rig, publishing: Publishing) -> NodeTimes:
         sent=len(sent),
         **{name: after[name] - before[name] for name in before},
         arrived=len(arrived),
-        to_published=Spread.of(published) if told else None,
+        to_published=Spread.of(published) if has_publication_times else None,
         to_arrived=Spread.of(latencies),
-        course=course(published if told else latencies),
-        node={name: rig.status[name] for name in SAID if name in rig.status},
+        course=course(published if has_publication_times else latencies),
+        node={name: rig.status[name] for name in REPORTED if name in rig.status},
         publishing=publishing,
         services=(),
     )
 
 
 def _settle(rig: Rig) -> None:
-    """Images one by one until some forecasts have come: the first ones record graphs and meet cold caches."""
+    """Send images one by one until SETTLED forecasts have arrived: the first ones record graphs and fill caches."""
     end = time.monotonic() + FIRST_S
     while len(rig.whole()) < SETTLED:
         if time.monotonic() > end:
-            said = "; ".join(
-                f"{key}: {value}" for key, value in rig.status.items() if "error" in key or "frames" in key
-            )
-            raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({said}){rig.watch.child.last_words()}")
+            status = "; ".join(f"{k}: {text}" for k, text in rig.status.items() if "error" in k or "frames" in k)
+            raise ProcessError(f"no {SETTLED} forecasts within {FIRST_S:g} s ({status}){rig.watch.child.last_words()}")
         rig.forecast_one(REST_S)
 
 
 def _rest(rig: Rig) -> None:
-    """Until no more forecasts come, for longer than any has taken."""
+    """Wait until no forecast has arrived for longer than any has taken."""
     slowest_s = 1e-9 * max((arrived - stamp for stamp, (_, arrived) in rig.whole().items()), default=0)
     count, quiet = -1, 0.0
     while (now := time.monotonic()) < quiet + REST_S + slowest_s or count < 0:
@@ -213,7 +211,7 @@ def _rest(rig: Rig) -> None:
 
 
 def _rest_on_an_image(rig: Rig, usual_s: float) -> int:
-    """Leave the node with a new image that it has forecast, which takes usual_s; the image's stamp in ns."""
+    """Make the node forecast one more image, which takes usual_s; returns the image's stamp in ns."""
     end = time.monotonic() + FIRST_S
     while (stamp_ns := rig.forecast_one(REST_S + usual_s)) is None:
         if time.monotonic() > end:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to publish a forecast, beside computing it: messages built, serialised, sent to another process."""
+"""Time to publish a forecast: building, serialising and sending the message to another process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from pixel4d_ros.ros.session import ros_node
 ALONE = "/pixel4d_benchmark/forecast"
 CAMERA = "camera"
 OUTPUT_QOS = QoSProfile(depth=10)
-START_S, REST_S = 300.0, 2.0  # to start the process that listens, to the last message
-MESSAGES, LONGEST_S = 50, 0.1  # and the most time between them
+START_S, REST_S = 300.0, 2.0  # timeouts of the subscriber's start and the last message
+MESSAGES, LONGEST_S = 50, 0.1  # count, longest interval
 
 
 def measure_publishing(node: Node, feed: Feed, folder: Path, stop: Event) -> Publishing:
-    """Send a finished forecast again and again to a process that only listens; folder is for what that says.
+    """Send one forecast repeatedly to a subscriber process, whose output goes to `folder`.
 
-    Raises ProcessError when that does not work, KeyboardInterrupt when the user wants an end, which is what stop says.
+    Raises ProcessError on failure, KeyboardInterrupt when `stop` is set.
     """
     camera, header = feed.source.camera, Header(frame_id=CAMERA)
     frames = np.repeat(feed.source.pixels[None], feed.frames, 0)
@@ -79,7 +79,7 @@ def measure_publishing(node: Node, feed: Feed, folder: Path, stop: Event) -> Pub
 
 
 def listen() -> None:
-    """A process that takes ForecastSequences and prints, at the end, how long each was under way, ms."""
+    """The subscriber process: receive ForecastSequences, then print the delay of each in ms."""
     delays: list[float] = []
     with ros_node("pixel4d_benchmark_listener") as (node, stop):
         node.create_subscription(

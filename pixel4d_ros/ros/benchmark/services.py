@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's service ~/forecast_trajectories as a planner meets it, timed from the request to its answer.
+"""The node's service ~/forecast_trajectories, timed from the request to its response.
 
-One request after another, and no images meanwhile. The node has just forecast the image that it answers from, so its
-prediction is at hand: timed are the paths on their way there, rendering along them, and the answer on its way back
-until it is a Python message here.
+Requests are sequential, without images in between. The node has a prediction for the newest image, so the times cover
+transport of the request, rendering, and transport and deserialisation of the response.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from pixel4d_ros.ros.parameters import Parameters
 
 SERVICE = "/forecast_node/forecast_trajectories"
 BASE = "base_link"
-FOUND_S, ANSWER_S, POLL_S = 60.0, 300.0, 0.2  # to find the service, to an answer, between looks at the node
+FOUND_S, ANSWER_S, POLL_S = 60.0, 300.0, 0.2  # timeouts of discovery and response, polling period
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Who asks: its client on a node that another thread spins, and what ends its waiting."""
+    """The client, on a node that another thread spins, and the watched node process."""
 
     client: Client
     node: Watch
 
     def ask(self, request: Any) -> tuple[float, Any]:
-        """Milliseconds from the call to the whole answer, and that. Raises ProcessError when there is none."""
+        """Milliseconds from the call to the response, and the response. Raises ProcessError without one."""
         answered, ends = Event(), []
 
         def note(_: Any) -> None:
@@ -67,7 +66,7 @@ class Planner:
 
 
 def check_candidates(feed: Feed) -> None:
-    """Before minutes are spent on measuring. Raises ValueError for more candidates than the node takes."""
+    """Raise ValueError for more candidates than the node accepts."""
     most = Parameters().max_candidates
     if max(feed.candidates, default=0) > most:
         raise ValueError(
@@ -78,8 +77,8 @@ def check_candidates(feed: Feed) -> None:
 def measure_service(node: Node, feed: Feed, stamp_ns: int, watch: Watch) -> tuple[ServiceTimes, ...]:
     """Ask about each number of candidates, without images and with; stamp_ns is that of the node's newest image.
 
-    Another thread spins the node meanwhile. Raises ProcessError when an answer does not come, or is a refusal, and
-    KeyboardInterrupt when the user wants an end.
+    Another thread spins the node. Raises ProcessError without a successful response, KeyboardInterrupt on a
+    signal.
     """
     kind = interface("srv", "ForecastTrajectories")
     planner = Planner(node.create_client(kind, SERVICE), watch)
@@ -104,7 +103,7 @@ def _measure(planner: Planner, request: Any, feed: Feed) -> ServiceTimes:
 
 
 def candidate_messages(count: int, frames: int, stamp_ns: int) -> list[Path]:
-    """Paths of the base from an image of that stamp on, a step longer than the forecast; they differ in turn, speed."""
+    """Paths of the base from stamp_ns on, one step longer than the forecast, with different turns and speeds."""
     p, times = Parameters(), forecast_times(frames + 1)
     mounting = rigid_from_xyzw(p.mounting_rotation, p.mounting_translation)
     bases = mounting @ candidate_poses(count, times) @ rigid_inverse(mounting)

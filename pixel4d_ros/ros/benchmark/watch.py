@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for something while a program is measured."""
+"""Wait while a program is measured."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pixel4d_ros.processes import Child, ProcessError
 
 @dataclass(frozen=True)
 class Watch:
-    """A program while it is measured: waiting for something ends when the program does, or when the user wants that."""
+    """A measured program. Waiting ends when the program ends or the user interrupts."""
 
     child: Child
     stop: Event
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt when the user wants an end, ProcessError when the program has ended."""
+        """Raise KeyboardInterrupt when interrupted, ProcessError when the program has ended."""
         # In this order: Ctrl-C reaches the program too.
         if self.stop.is_set():
             raise KeyboardInterrupt
         self.child.check_alive()
 
     def wait(self, true: Callable[[], bool], seconds: float, complaint: str, poll_s: float = 0.01) -> None:
-        """Wait until something is true. Raises what check does, and ProcessError with the complaint when time is up."""
+        """Wait until a condition holds. Raises as check does, and ProcessError(complaint) after the timeout."""
         end = time.monotonic() + seconds
         while not true():
             self.check()
@@ -35,6 +35,6 @@ class Watch:
             time.sleep(poll_s)
 
     def rest(self, seconds: float) -> None:
-        """Do nothing for a while. Raises what check does."""
+        """Sleep. Raises as check does."""
         self.stop.wait(seconds)
         self.check()
