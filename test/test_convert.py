@@ -147,7 +147,7 @@ def test_several_clips_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
         (["kitti", "{raw}/nowhere", "a.mcap"], "nowhere holds no drives of KITTI raw"),
         (["dl3dv", "{raw}", "a.mcap"], "holds no scene: a transforms.json was expected"),
         (["re10k", "{raw}", "a.mcap", "--split", "eigen"], "only KITTI raw has splits"),
-        (["re10k", "{raw}", "a.mcap", "--camera", "2"], "which has one camera: leave it unnamed"),
+        (["re10k", "{raw}", "a.mcap", "--camera", "2"], "which has one camera: omit the camera"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -182,7 +182,7 @@ def test_every_kind_is_recognised(tmp_path: Path) -> None:
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("see https://example.org\nfor more\n")
     for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(DatasetError, match=r"is no data set that is known here\. Expected one of:") as error:
+        with pytest.raises(DatasetError, match=r"is no supported data set\. Expected one of:") as error:
             open_clips(path)
         assert all(text in str(error.value) for text in KINDS.values())
     with pytest.raises(DatasetError, match="nothing does not exist: check the path"):

@@ -103,7 +103,7 @@ def edit(change: Callable[[str], str]) -> Callable[[Path], object]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (edit(lambda t: t[:-40]), r"\.txt, line 5 has 1[5-8] numbers, 19 were expected"),
     "no number": (edit(lambda t: t.replace("46313000", "now")), r"\.txt, line 2: invalid literal"),
-    "no cameras": (edit(lambda t: t.splitlines()[0]), r"\.txt tells no cameras: a URL and then lines of 19 numbers"),
+    "no cameras": (edit(lambda t: t.splitlines()[0]), r"\.txt contains no cameras: a URL and then lines of 19 numbers"),
     "order": (edit(lambda t: t.replace("46513000", "46313000")), r"\.txt: the timestamps do not increase"),
     "calibration": (edit(lambda t: t.replace(" " + t.split()[2] + " ", " -0.5 ")), r"positive numbers were expected"),
     "pose": (edit(lambda t: t.replace(t.split()[8], "7.5")), r"\.txt: camera poses are not rigid"),

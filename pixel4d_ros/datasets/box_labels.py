@@ -4,7 +4,7 @@
 `frames` is a list with, per image, `stamp` (s) and `boxes`, each with id (of the track), class, center (m, optical
 frame of the camera at that stamp), size [length, width, height] (m), rotation (3x3, box to camera; box axes x forward,
 y left, z up), velocity (m/s over ground in the camera's axes, null where unknown) and occluded (0 visible, 1 partly, 2
-largely, 3 or -1 unknown). `complete` (true or false) says whether all that can move in view has a box.
+largely, 3 or -1 unknown). `complete` (true or false): whether everything movable in view has a box.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid
 
 SUFFIX = ".boxes.json"
 LOG_SUFFIXES = (".mcap", ".db3", ".bag")
-MOVES = 0.5  # m/s over ground from which on a labelled thing counts as moving
-SAME_STAMP = 0.02  # s: labels belong to the image whose stamp is that near
+MOVES = 0.5  # m/s over ground: labelled objects at this speed or more are moving
+SAME_STAMP = 0.02  # s: largest time difference between labels and their image
 
 
 def box_file(log: Path, name: str) -> Path | None:
-    """The labels beside a log, or beside the log of that name in a folder; None where there are none."""
+    """The labels beside a log, or beside the log of that name in a folder; None if there is no file."""
     path = (log if log.is_dir() else log.parent) / f"{name}{SUFFIX}"
     return path if path.is_file() else None
 
 
 def labelled(clip: Clip, path: Path) -> Clip:
-    """A clip of the log, folder of logs or other data set at path, with boxes if any are known.
+    """A clip of the log, folder of logs or other data set at path, with boxes if there are any.
 
-    Those of the clip itself, else of the file beside its log, else of the log's detections. Raises DatasetError.
+    Boxes of the clip, else of the file beside its log, else of the log's detections. Raises DatasetError.
     """
     file = box_file(path, clip.name)
     if clip.boxes is not None or file is not None:
@@ -65,7 +65,7 @@ def with_box_labels(clip: Clip, path: Path) -> Clip:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether all that can move in view has a box: as `complete` says, else unless `source` says "not official"."""
+    """Whether everything movable in view has a box: `complete`, else true unless `source` contains "not official"."""
     about = json.loads(path.read_text())
     return bool(about.get("complete", "not official" not in str(about.get("source", "")).lower()))
 

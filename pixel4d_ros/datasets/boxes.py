@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from pixel4d_ros.geometry.rotations import FloatArray
 
 MOVED = 1.0  # metres on the ground: label noise and pose drift move a parked car by some decimetres
-NEAR = 0.05  # metres: what lies nearer than this plane, or behind the camera, is cut off before it is projected
+NEAR = 0.05  # metres: near plane, at which boxes are clipped before projection
 _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1])
 
 
 @dataclass(frozen=True)
 class Box:
-    """One thing in one frame; `track` (1..) is the same through the clip.
+    """One object in one frame; `track` (1..) is constant through the clip.
 
     T_camera_box (4, 4) is the pose of the box's centre in that frame's optical frame, the box's axes being x forward,
-    y left, z up; size (3,) is length, width, height in metres; moving: it moves in the world at some time of the clip.
+    y left, z up; size (3,) is length, width, height in metres; moving: at some time of the clip, in the world.
     """
 
     track: int
@@ -41,7 +41,7 @@ def box_corners(box: Box) -> FloatArray:
 
 
 def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.bool_]:
-    """Pixels (H, W) whose centre lies in the box's outline; occlusion by other things is not known here."""
+    """Pixels (H, W) whose centre lies in the box's outline; without occlusion by other objects."""
     mask = np.zeros((height, width), bool)
     corners = box_corners(box)
     a, b = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
@@ -58,7 +58,7 @@ def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.boo
     v, u = np.mgrid[low[1] : high[1], low[0] : high[0]]
     inside = np.ones(u.shape, bool)
     ahead = np.roll(outline, -1, 0)
-    # The turn of the outline: OpenCV's order of a hull's points is not promised.
+    # The sense of rotation of the outline: OpenCV does not specify it.
     turn = np.sign((outline[:, 0] * ahead[:, 1] - outline[:, 1] * ahead[:, 0]).sum())
     for (x, y), (dx, dy) in zip(outline, ahead - outline):
         inside &= turn * (dx * (v - y) - dy * (u - x)) >= 0

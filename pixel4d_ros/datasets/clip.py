@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clip.
-
-Posed images with whatever else a data set knows about them; every reader and the synthetic street make these.
-"""
+"""Clips: posed images with depth, boxes and object motion where known. All readers of data sets return them."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ from pixel4d_ros.geometry.rotations import FloatArray
 class Clip:
     """T posed images of one camera, in time order.
 
-    World is any fixed frame; poses are T_world_camera of the optical frame. Moving objects, where known, are numbered
-    1..M through the whole clip; their motion is given per frame in that frame's own optical frame. Images and depth may
-    be arrays or LazyFrames, which read a frame when it is asked for; np.asarray makes an array of either.
+    World is any fixed frame; poses are T_world_camera of the optical frame. Moving objects, if known, are numbered 1..M
+    through the clip; their motion is per frame, in that frame's optical frame. Images and depth are arrays, or
+    LazyFrames, which read frames on access; np.asarray converts both to an array.
     """
 
     name: str
@@ -36,8 +33,8 @@ class Clip:
     object_motions: NDArray[np.float32] | None = None  # (T, M + 1, 4, 3): v, a, w, a_w in frame t's optical frame
     object_centroids: NDArray[np.float32] | None = None  # (T, M + 1, 3) metres, in frame t's optical frame
     stereo: Clip | None = None  # the other camera of a stereo pair: same times, its own K and poses
-    boxes: tuple[tuple[Box, ...], ...] | None = None  # per frame, the labelled things in view
-    boxes_complete: bool = True  # False: things without a box may move too
+    boxes: tuple[tuple[Box, ...], ...] | None = None  # per frame, the labelled objects in view
+    boxes_complete: bool = True  # False: objects without a box may move too
     metric: bool = True  # False: positions are in units of unknown length
 
     def __post_init__(self) -> None:
@@ -49,7 +46,7 @@ class Clip:
                 raise ValueError(f"clip {self.name}: {len(self.images)} images but {count} {name}")
 
     def _per_frame(self) -> list[str]:
-        """Names of the fields that hold something for each frame."""
+        """Names of the fields with one entry per frame."""
         kinds = (np.ndarray, LazyFrames, tuple)
         return [f.name for f in fields(self) if f.name != "K" and isinstance(getattr(self, f.name), kinds)]
 
@@ -63,13 +60,13 @@ class Clip:
         return replace(self, **cut, stereo=stereo)
 
     def in_memory(self) -> Clip:
-        """The same clip with its images and depth as arrays, and those of the other camera."""
+        """The clip, and its stereo partner, with images and depth as arrays."""
         depth = None if self.depth is None else np.asarray(self.depth)
         stereo = None if self.stereo is None else self.stereo.in_memory()
         return replace(self, images=np.asarray(self.images), depth=depth, stereo=stereo)
 
     def moving_mask(self, t: int) -> NDArray[np.bool_] | None:
-        """Pixels (H, W) of frame t on moving things: by object_ids, else in a moving box; None where neither exists."""
+        """Pixels (H, W) of frame t on moving objects: by object_ids, else in a moving box; None if neither exists."""
         if self.object_ids is not None:
             return self.object_ids[t] > 0
         if self.boxes is None:

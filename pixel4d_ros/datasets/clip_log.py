@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips as driving logs that replay: images, calibration, depth, odometry, tf and the plan in one MCAP file."""
+"""Clips as driving logs: images, calibration, depth, odometry, tf and the plan in one MCAP file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.logs.writer import LogWriter
 
 PLAN = 3.0  # seconds of the planned path
-EPOCH = 1_700_000_000  # where clips begin whose times are no dates: a stamp of 0 would mean "no stamp" in ROS
+EPOCH = 1_700_000_000  # start of clips whose times are no dates: in ROS, a stamp of 0 means "no stamp"
 DATES = 1e9  # seconds: earlier times are no dates
-MAX_DEPTH = 65.535  # metres: what 16 bits of millimetres hold
+MAX_DEPTH = 65.535  # metres: 16 bits of millimetres
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Drive:
-    """Where the base really was: times (N,) in the clip's seconds, and T_odom_base (N, 4, 4)."""
+    """Poses of the base: times (N,) in the clip's seconds, and T_odom_base (N, 4, 4)."""
 
     times: FloatArray
     base: FloatArray
@@ -40,10 +40,10 @@ def write_clip(
 ) -> None:
     """Write a clip into a log, with the topics of this project's driving logs.
 
-    base_link is where T_base_camera says; by default in the camera, with x forward and z up in the picture. odom is
-    base_link at the first image. The plan of each image is what was driven in the next PLAN seconds, as far as `drive`
-    (None: the clip itself) tells. Times that are no dates begin at EPOCH. Depth beyond MAX_DEPTH is left out. A stereo
-    partner becomes the right camera. Boxes and masks have no topic. Raises LogError when the log cannot be written.
+    T_base_camera places base_link, by default at the camera with x forward and z up in the picture. odom is base_link
+    at the first image. The plan of each image is the path driven in the next PLAN seconds, from `drive` (None: the
+    clip). Times that are no dates begin at EPOCH. Depth beyond MAX_DEPTH is omitted. A stereo partner becomes the right
+    camera. Boxes and masks have no topic. Raises LogError if the log cannot be written.
     """
     if drive is None:
         base = clip.poses @ rigid_inverse(T_base_camera)

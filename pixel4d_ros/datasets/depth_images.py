@@ -27,9 +27,9 @@ def depth_folders(path: Path) -> list[Path]:
 
 
 def read_depth_folder(path: Path, part: Part = "all") -> list[Clip]:
-    """Images as clips of one frame: all of them, those to train on, or those held out, each folder for itself.
+    """Images as clips of one frame: all of them, those to train on, or those held out, chosen per folder.
 
-    An image called left has its partner in right.jpg, placed by clip.json's T_left_right. Raises DatasetError naming an
+    An image named left has its partner in right.jpg, with clip.json's T_left_right. Raises DatasetError naming an
     incomplete or damaged image.
     """
     folders = depth_folders(path)

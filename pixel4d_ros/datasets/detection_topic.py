@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled 3D boxes of a log: from vision_msgs/Detection3DArray messages, whose definition MCAP brings along.
+"""Labelled 3D boxes of a log: from vision_msgs/Detection3DArray messages, whose definition MCAP contains.
 
 A detection's `bbox` is centre (pose; x forward, y left, z up) and size (length, width, height) in the frame of the
-array's header, `id` the name of its track, the first result's `class_id` its class. Frames are those of tf or the
+array's header, `id` the name of its track, the first result's `class_id` its class. Frames are those of tf, or the
 parent frame of the odometry.
 """
 
@@ -31,7 +31,7 @@ def read_detections(
 ) -> tuple[tuple[Box, ...], ...] | None:
     """Boxes of images at times (T,) s with poses (T, 4, 4) in the odometry's frame; None without such messages.
 
-    Messages belong to the image whose stamp is at most slack seconds away. A track moves when it spans more than a
+    Messages belong to the image whose stamp is at most slack seconds away. A track moves if it spans more than a
     metre in the world. Raises LogError for frames without a transform and for messages that cannot be read.
     """
     with LogReader(path) as log:

@@ -15,7 +15,7 @@ from pixel4d_ros.datasets.image_files import DatasetError, FrameCameras, image_s
 from pixel4d_ros.geometry.rotations import FloatArray
 
 TRANSFORMS = "transforms.json"
-STEP = 0.1  # seconds: the scenes do not tell when a picture was taken
+STEP = 0.1  # seconds: assumed, as the scenes have no times
 FOLDERS = ("images", "images_2", "images_4", "images_8")  # the same pictures at 1, 1/2, 1/4, 1/8 of the size
 OPENGL_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])  # x right, y up, z back -> x right, y down, z forward
 LENS_KEYS = ("k1", "k2", "p1", "p2", "k3")
@@ -34,10 +34,10 @@ def dl3dv_scenes(path: Path) -> list[Path]:
 def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
     """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names, 0.1 s apart.
 
-    images: the folder of pictures (None: the json's own, else the largest of images_2, _4, _8 that is there); K follows
-    their size. Pictures are undistorted; those with other intrinsics than the first are resampled to its. Poses are
-    structure from motion: no metric scale, any world axes.
-    Raises DatasetError, also when a damaged picture is asked for.
+    images: the folder of pictures (None: the json's own, else the largest existing of images_2, _4, _8); K is scaled to
+    their size. Pictures are undistorted; those with other intrinsics than the first are resampled to the first's. Poses
+    are structure from motion: no metric scale, any world axes. Raises DatasetError, also on access to a damaged
+    picture.
     """
     path = dl3dv_scenes(Path(scene))[0]
     data = _read_json(path)
@@ -45,7 +45,7 @@ def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
     files = _picture_files(path, frames, images)
     poses = _poses(path, frames)
     size = image_size(files[0])
-    own = [{**data, **frame} for frame in frames]  # a frame's intrinsics go before the scene's
+    own = [{**data, **frame} for frame in frames]  # a frame's intrinsics override the scene's
     lenses = np.array([[_number(path, given, key, 0.0) for key in LENS_KEYS] for given in own])
     cameras = FrameCameras(np.stack([_intrinsics(path, given, size) for given in own]), lenses, size)
     return Clip(
@@ -85,7 +85,7 @@ def _number(path: Path, data: dict[str, Any], key: str, default: float | None = 
 
 
 def _picture_files(path: Path, frames: list[dict[str, Any]], images: str | None) -> list[Path]:
-    """The pictures of the frames. A scaled folder holds the same names as the one that the json tells."""
+    """The pictures of the frames. A scaled folder contains the same names as the folder in the json."""
     named = [Path(str(frame.get("file_path"))) for frame in frames]
     folders: tuple[str | None, ...] = (images,) if images is not None else (None, *FOLDERS)
     for folder in folders:
@@ -112,7 +112,7 @@ def _poses(path: Path, frames: list[dict[str, Any]]) -> FloatArray:
 
 
 def _intrinsics(path: Path, data: dict[str, Any], size: tuple[int, int]) -> FloatArray:
-    """K of pictures of this size; the json's is that of w x h pixels whose corner, not middle, is at (0, 0)."""
+    """K of pictures of this size; the json's is of w x h pixels with the corner of the first pixel at (0, 0)."""
     fx, fy, cx, cy, w, h = (_number(path, data, key) for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"))
     if min(fx, fy, w, h) <= 0:
         raise DatasetError(f"{path}: fl_x {fx:g}, fl_y {fy:g}, w {w:g}, h {h:g}: positive numbers were expected")

@@ -22,18 +22,17 @@ from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
 from pixel4d_ros.logs.transforms import Frames, read_frames, seconds
 
-POSE_SLACK_NS = 200_000_000  # frames this far beyond the first and last known pose still get an extrapolated one
+POSE_SLACK_NS = 200_000_000  # poses are extrapolated at most this far
 
 
 def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count: int | None = None) -> Clip:
-    """A log, or its images start .. start + count, as a Clip whose images and depth are decoded when asked for.
+    """A log, or its images start .. start + count, as a Clip whose images and depth are decoded on access.
 
-    camera names the image topic or its namespace (None: the most plausible one). Times are the images' stamps, s. Poses
-    are the odometry's, interpolated to the stamps, times base -> camera of tf; without odometry those of tf, or the
-    first poses of the Path messages. Images outside the time of the poses are left out. Depth comes from a depth topic
-    of the same camera; `stereo` from the right camera when each image has a partner within half a frame.
-    Distorted images, and depth in their pixels, are undistorted: K is that of the images that the clip holds.
-    Raises LogError, also when a damaged image is asked for.
+    camera: the image topic or its namespace (None: the most plausible one). Times are the images' stamps, s. Poses are
+    odometry's, interpolated to the stamps, times base -> camera of tf; without odometry those of tf, or the first poses
+    of the Path messages. Images outside the time of the poses are omitted. Depth is from a depth topic of the same
+    camera; `stereo` is the right camera if each image has a partner within half a frame. Images and depth are
+    undistorted, and K is that of the undistorted images. Raises LogError, also on access to a damaged image.
     """
     with LogReader(path) as log:
         streams = pick_streams(log, camera)
@@ -85,7 +84,7 @@ def half_period(stamps: NDArray[np.int64]) -> float:
 def _read_depth(
     log: LogReader, found: ImageIndex | None, index: ImageIndex, camera_model: ImageCamera
 ) -> LazyFrames[np.float32] | None:
-    """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without depth in the images' pixels."""
+    """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without registered depth."""
     if found is None:
         return None
     size = camera_model.camera.height, camera_model.camera.width
@@ -94,7 +93,7 @@ def _read_depth(
     depth = lazy_images(log.path, found, decode)
     if depth.shape[1:] != size:
         warnings.warn(
-            f"{log.path}: depth {depth.shape[2]}x{depth.shape[1]} is not in the images' pixels and is ignored",
+            f"{log.path}: depth {depth.shape[2]}x{depth.shape[1]} is not registered to the images and is ignored",
             stacklevel=2,
         )
         return None
@@ -107,7 +106,7 @@ def _read_depth(
 def _read_stereo(
     log: LogReader, streams: Streams, indices: dict[str, ImageIndex], left: ImageIndex, frames: Frames
 ) -> Clip | None:
-    """The right camera at the left images' stamps; None where there is none or an image has no partner."""
+    """The right camera at the left images' stamps; None if there is none or an image has no partner."""
     if streams.right_image is None or streams.right_camera_info is None:
         return None
     found = indices[streams.right_image.name]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What two frames of a posed clip with depth tell of motion: flow, the refined pose, and what these do not explain."""
+"""Motion between two frames of a posed clip with depth: flow, refined pose, and residual flow."""
 
 from __future__ import annotations
 
@@ -22,19 +22,16 @@ DEPTH_SLACK = 0.05  # relative, of sensor depth
 
 
 class FramePairs:
-    """Flows and residuals between frames of a clip with depth, each computed once and the latest `kept` of them kept.
+    """Flows and residuals between frames of a clip with depth; the latest `cached` of each are cached. Thread-safe."""
 
-    Threads may share it.
-    """
-
-    def __init__(self, clip: Clip, kept: int = 32) -> None:
+    def __init__(self, clip: Clip, cached: int = 32) -> None:
         self.clip, self.count = clip, len(clip)
         self.slack = AGREEMENT * fineness(clip.images.shape[2])
-        self.grey = _Once(self._grey, kept)
-        self.known = _Once(self._known, kept)
-        self.pose = _Once(self._pose, kept)
-        self.residual = _Once(self._residual, kept)
-        self._both = _Once(self._both_ways, kept)
+        self.grey = _Once(self._grey, cached)
+        self.known = _Once(self._known, cached)
+        self.pose = _Once(self._pose, cached)
+        self.residual = _Once(self._residual, cached)
+        self._both = _Once(self._both_ways, cached)
 
     def flow(self, a: int, b: int) -> CheckedFlow:
         """Flow from frame a to frame b."""
@@ -64,7 +61,7 @@ class FramePairs:
 
 
 class _Entry(Generic[V]):
-    """A place for one value, and a lock for who makes it."""
+    """One cached value and the lock of its computation."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -72,17 +69,17 @@ class _Entry(Generic[V]):
 
 
 class _Once(Generic[V]):
-    """A function of frame numbers that is called once for each, whichever thread asks first."""
+    """A thread-safe cache of a function of frame numbers."""
 
-    def __init__(self, make: Callable[..., V], kept: int) -> None:
-        self.make, self.kept = make, kept
+    def __init__(self, make: Callable[..., V], cached: int) -> None:
+        self.make, self.cached = make, cached
         self.entries: dict[tuple[int, ...], _Entry[V]] = {}
         self.lock = Lock()
 
     def __call__(self, *key: int) -> V:
         with self.lock:
             entry = self.entries.setdefault(key, _Entry())
-            while len(self.entries) > self.kept:
+            while len(self.entries) > self.cached:
                 del self.entries[next(iter(self.entries))]
         with entry.lock:
             if not entry.values:
@@ -91,16 +88,16 @@ class _Once(Generic[V]):
 
 
 def _inverse_depth(depth: Map) -> Known:
-    """The range of inverse depth around each pixel; a pixel with no depth nearby has none."""
+    """The range of inverse depth around each pixel; NaN without depth nearby."""
     reach = reach_of(depth.shape[1])
     window = np.ones((reach, reach), np.uint8)
     inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
-    # The laser sits above the camera and looks over the rims of near things: what is below may reach up to here.
+    # The laser is above the camera and sees beyond the rims of near objects: depth below a pixel may apply to it.
     below = np.zeros((6 * (reach // 2) + 1, reach), np.uint8)
     below[2 * (reach // 2) :] = 1
     near = cv2.dilate(inverse, below)
     far = cv2.erode(np.where(depth > 0, inverse, np.float32(np.inf)), window)
-    # Above the topmost values of the laser nothing tells which of two surfaces a pixel shows.
+    # Above the topmost laser points the surface of a pixel is ambiguous.
     above = np.zeros_like(window)
     above[: reach // 2 + 1] = 1
     unknown = cv2.dilate(inverse, above) == 0

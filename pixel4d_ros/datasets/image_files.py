@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of image files as lazy frames, checked for size and freed of lens distortion."""
+"""Folders of image files as lazy frames, checked for size and undistorted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pixel4d_ros.logs.encoded import decode
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be read; the message names the file and what was expected."""
+    """An unreadable data set; the message names the file and what was expected."""
 
 
 def decode_rgb(data: bytes, source: str, upright: bool = False) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) of an encoded image; `source` names it in the DatasetError that a damaged one raises.
+    """RGB (H, W, 3) of an encoded image; raises DatasetError naming `source`.
 
-    upright: turned as its EXIF data say, for pictures without a calibration.
+    upright: apply the EXIF orientation, for pictures without a calibration.
     """
     try:
         bgr = decode(data, cv2.IMREAD_COLOR, upright)
@@ -52,16 +52,15 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def natural_key(name: object) -> list[tuple[int, int, str]]:
-    """Sorts names as people do: frame_2 before frame_10."""
+    """Key of the natural order: frame_2 before frame_10."""
     parts = re.split(r"(\d+)", str(name))
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 class FrameCameras:
-    """The cameras of a clip's frames: images of other intrinsics than the first one's are resampled to those.
+    """The cameras of a clip's frames; all images are undistorted and resampled to the intrinsics of the first.
 
-    Ks (T, 3, 3) pixels, coefficients (T, n) as OpenCV's k1, k2, p1, p2, k3. Raises ValueError for a lens that cannot be
-    undone.
+    Ks (T, 3, 3) pixels, coefficients (T, n) as OpenCV's k1, k2, p1, p2, k3. Raises ValueError for an invalid lens.
     """
 
     def __init__(self, Ks: FloatArray, coefficients: FloatArray, size: tuple[int, int]) -> None:
@@ -71,7 +70,7 @@ class FrameCameras:
         self._camera = lru_cache(maxsize=1)(self._make)
 
     def image(self, i: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Frame i (H, W, 3) as the camera K sees it."""
+        """Frame i (H, W, 3) as seen by the camera K."""
         same = np.array_equal(self._Ks[i], self._Ks[0]) and np.array_equal(self._coefficients[i], self._coefficients[0])
         return (self._first if same else self._camera(i)).image(pixels)
 
@@ -82,7 +81,7 @@ class FrameCameras:
 def lazy_image_files(
     paths: Sequence[Path], size: tuple[int, int], why: str, cameras: FrameCameras | None = None
 ) -> LazyFrames[np.uint8]:
-    """Image files as frames of size (width, height), undistorted by `cameras`; `why`: where that size comes from."""
+    """Image files as frames of size (width, height), undistorted by `cameras`; `why`: the source of that size."""
 
     def load(i: int) -> NDArray[np.uint8]:
         image = read_rgb(paths[i])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration and poses of KITTI raw recordings.
 
-Read here and not with pykitti, which does the same sums but needs matplotlib, Pillow and pandas, knows no tracklets,
-pairs scans with images by their place in the listing (four scans of drive 0009 are missing) and tells damaged files as
-a traceback. Formulas: KITTI's development kit (convertOxtsToPose.m, loadCalibration.m).
+Not with pykitti: it needs matplotlib, Pillow and pandas, has no tracklets, pairs scans with images by their order (four
+scans of drive 0009 are missing) and raises bare errors for damaged files. Formulas: KITTI's development kit
+(convertOxtsToPose.m, loadCalibration.m).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POSE_VALUES = 6  # latitude, longitude, altitude, roll, pitch, yaw; the others a
 
 @dataclass(frozen=True)
 class KittiCamera:
-    """One rectified camera: K (3, 3), size (width, height), and where the LiDAR and the inertial unit are in it."""
+    """One rectified camera: K (3, 3), size (width, height), and the poses of LiDAR and inertial unit in it."""
 
     K: FloatArray
     size: tuple[int, int]
@@ -41,7 +41,7 @@ def read_camera(date: Path, number: int) -> KittiCamera:
     width, height = _entry(cameras, path, f"S_rect_{number:02d}", 2)
     K = P[:, :3]
     rectified = rigid(_rotation(_entry(cameras, path, "R_rect_00", 9), path, "R_rect_00"), np.zeros(3))
-    # P = K [I | t]: the camera's place beside camera 0, in the rectified axes that all four share.
+    # P = K [I | t]: the position relative to camera 0, in the rectified axes common to all four.
     beside = rigid(np.eye(3), np.linalg.solve(K, P[:, 3]))
     T_camera_velodyne = beside @ rectified @ _read_rigid(date / "calib_velo_to_cam.txt")
     T_velodyne_imu = _read_rigid(date / "calib_imu_to_velo.txt")
@@ -115,7 +115,7 @@ def _rotation(values: FloatArray, path: Path, key: str) -> FloatArray:
     R = values.reshape(3, 3)
     if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
         raise DatasetError(f"{path}: {key} is no rotation matrix: the calibration is damaged")
-    # The files have seven digits; poses are checked more strictly.
+    # The files have seven digits, but poses must be orthonormal.
     u, _, v = np.linalg.svd(R)
     return np.asarray(u @ v)
 

@@ -48,12 +48,11 @@ def kitti_drives(path: Path, split: str | None = None, part: str = "test") -> li
 
 
 def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> Clip:
-    """A synced drive as a Clip; camera 0..3 (2: left in colour), `stereo`: with its partner where that is there.
+    """A synced drive as a Clip; camera 0..3 (2: left in colour), `stereo`: with its partner if present.
 
-    The calibration lies in the folder above. The world is east, north, up from the inertial unit's first place. Depth
-    is the LiDAR's scan, nearest point per pixel, boxes are the tracklets (`moving`: see moving.py), each where it is
-    there. Pose and scan are those with the image's number, as the synced drives have them. Raises DatasetError, also
-    when a damaged file is asked for.
+    The calibration is in the parent folder. The world is east, north, up from the inertial unit's first position. Depth
+    is the LiDAR's scan, nearest point per pixel, boxes are the tracklets, if present. Pose and scan have the image's
+    number. Raises DatasetError, also on access to a damaged file.
     """
     drive = Path(drive)
     numbers, paths = _numbered(drive / f"image_{camera:02d}" / "data", *PICTURES)
@@ -80,12 +79,12 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
         if labels.is_file()
         else None,
     )
-    clip.images[0]  # a wrong size is told at once
+    clip.images[0]  # raises at once for a wrong size
     return clip
 
 
 def _partner(drive: Path, camera: int, numbers: list[int], world_imu: FloatArray, times: FloatArray) -> Clip | None:
-    """The other camera of the pair, None where it lacks one of the images."""
+    """The other camera of the pair; None if it lacks one of the images."""
     found = dict(zip(*_numbered(drive / f"image_{camera:02d}" / "data", *PICTURES)))
     if not set(numbers) <= set(found):
         return None
@@ -122,7 +121,7 @@ def read_times(path: Path, numbers: list[int]) -> FloatArray:
 
 
 def _numbered(folder: Path, *suffixes: str) -> tuple[list[int], list[Path]]:
-    """Files named by their frame's number, in order; of two with one number that of the first suffix."""
+    """Files named by their frame's number, in order; of two with the same number that of the first suffix."""
     files: dict[int, Path] = {}
     for suffix in suffixes:
         for path in folder.glob(f"*{suffix}"):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which drives of KITTI raw published work trains and tests on.
+"""Splits of KITTI raw in published work.
 
 "tulsiani": the 28 city drives of Tulsiani et al., Layer-structured 3D Scene Inference via View Synthesis (ECCV 2018),
 20 to train on, 4 to validate and 4 to test, as its code (google/layered-scene-inference) draws them with seed 0; MINE
 and later work on single-image view synthesis use the same. "eigen": the drives of Eigen et al. (NIPS 2014) as
-monodepth2 lists them; its training and validation images come from the same 33 drives, here both are `train`, and the
+monodepth2 lists them; its training and validation images are from the same 33 drives, here `train`, and the
 benchmark evaluates 697 single images of the test drives.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KITTI's tracklet_labels.xml: 3D boxes of tracked things, in the LiDAR's frame."""
+"""KITTI's tracklet_labels.xml: 3D boxes of tracked objects, in the LiDAR's frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
 @dataclass(frozen=True)
 class Tracklet:
-    """One tracked thing: its label, size (length, width, height) and T_velodyne_box from frame `first` on."""
+    """One tracked object: label, size (length, width, height) and T_velodyne_box from frame `first` on."""
 
     label: str
     size: FloatArray
@@ -64,7 +64,7 @@ def _tracklet(item: ET.Element) -> Tracklet:
     poses = []
     for pose in item.findall("./poses/item"):
         x, y, z, yaw = (_number(pose, name) for name in ("tx", "ty", "tz", "rz"))
-        # KITTI places a box by the middle of its bottom.
+        # KITTI's origin of a box is the centre of its bottom.
         poses.append(rigid(rotation_matrix([0, 0, yaw]), [x, y, z + height / 2]))
     if not poses:
         raise ValueError("a tracklet has no poses")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images or depth of a clip that are read when they are asked for."""
+"""Images or depth of a clip, read on access."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 S = TypeVar("S", bound=np.generic)
-CACHED = 16  # frames that are kept: neighbouring windows of a clip share theirs
+CACHED = 16  # frames: neighbouring windows of a clip overlap
 
 
 class LazyFrames(Generic[S]):
-    """Frames (T, H, W) or (T, H, W, 3) behind `load(index)`; what users do with an array of them works here too.
+    """Frames (T, H, W) or (T, H, W, 3) read by `load(index)`, indexed like an array.
 
-    An int gives the frame as a new array, a slice another LazyFrames on the same cache (the last CACHED frames), a
-    tuple an array as numpy would. np.asarray reads all of them. Errors are those of `load`.
+    An int gives a new array, a slice another LazyFrames with the same cache (the last CACHED frames), a tuple an
+    array as in numpy. np.asarray reads all frames. Raises the errors of `load`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LazyFrames(Generic[S]):
             if isinstance(first, slice):
                 return np.asarray(self[first])[(slice(None),) + tuple(rest)]  # noqa: RUF005 (unpacking in an index needs Python 3.11)
             return np.asarray(self)[key]
-        return self._load(self._indices[int(key)]).copy()  # a copy: drawing on it leaves the cache alone
+        return self._load(self._indices[int(key)]).copy()  # a copy: callers may modify it
 
     def __iter__(self) -> Iterator[NDArray[S]]:
         return (self[i] for i in range(len(self)))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 
-NEAREST = 0.5  # metres: nearer returns come from the vehicle itself
+NEAREST = 0.5  # metres: nearer returns are from the vehicle itself
 
 
 def project_depth(
@@ -22,7 +22,7 @@ def project_depth(
     """
     width, height = size
     depth = np.zeros((height, width), np.float32)
-    # Row by row: half of the points are behind the camera, and one product of all takes several times as long.
+    # Depth first: half of the points are behind the camera and need no further products.
     P = (K @ T_camera_points[:3]).astype(points.dtype)
     z = _row(points, P[2])
     ahead = z > NEAREST

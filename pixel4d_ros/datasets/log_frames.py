@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and depth of a driving log, decoded when they are asked for."""
+"""Images and depth of a driving log, decoded on access."""
 
 from __future__ import annotations
 
@@ -20,28 +20,25 @@ from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_stamp_n
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=np.generic)
-READ_ON_NS = 1_000_000_000  # a message this little ahead is reached by reading on, any other by a new search
+READ_ON_NS = 1_000_000_000  # messages within this time ahead are reached by reading on, others by a seek
 
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """The messages of an image topic: their stamps (T,) ns, strictly increasing, and when they were logged (T,) ns."""
+    """The messages of an image topic: their stamps (T,) ns, strictly increasing, and log times (T,) ns."""
 
     topic: str
     stamps: NDArray[np.int64]
     logged: NDArray[np.int64]
-    first: Any  # the topic's message that was logged first
-    unstamped: bool = False  # stamps are log times, as the messages have none
+    first: Any  # the topic's first logged message
+    unstamped: bool = False  # the messages have no stamps: log times are used
 
     def __getitem__(self, keep: slice | NDArray[Any]) -> ImageIndex:
         return replace(self, stamps=self.stamps[keep], logged=self.logged[keep])
 
 
 def image_messages(log: LogReader, topic: str) -> Iterator[tuple[int, Any]]:
-    """(stamp ns, message) of an image topic in strictly increasing order of stamps, whatever order they were logged in.
-
-    See index_images for what is left out.
-    """
+    """(stamp ns, message) of an image topic in strictly increasing order of stamps; see index_images."""
     index = index_images(log, [topic]).get(topic)
     if index is None:
         return
@@ -51,10 +48,10 @@ def image_messages(log: LogReader, topic: str) -> Iterator[tuple[int, Any]]:
 
 
 def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]:
-    """Where the images of some topics are, by topic, in one pass over the log; topics without images are left out.
+    """Index of the images of each topic, in one pass over the log; topics without images are omitted.
 
-    Images are in the order of their stamps; where all stamps of a topic are 0, log times stand in. What was logged out
-    of order, and further images of a stamp, which are left out, is counted and reported as a warning.
+    Images are sorted by stamp; if all stamps of a topic are 0, by log time. Images out of order, and repeated stamps,
+    which are omitted, are logged as a warning.
     """
     times: dict[str, list[tuple[int, int]]] = {}
     firsts: dict[str, RawMessage] = {}
@@ -87,7 +84,7 @@ def _index(log: LogReader, topic: str, found: list[tuple[int, int]], first: RawM
 
 
 def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S]]) -> LazyFrames[S]:
-    """The frames of an index, all as large as the topic's first. Raises LogError, also when a frame is asked for."""
+    """The frames of an index, all of the first one's size. Raises LogError, also on access to a frame."""
     messages = _Messages(path, index.topic, index.unstamped)
 
     def decoded(message: Any, i: int) -> NDArray[S]:
@@ -111,9 +108,9 @@ def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S
 
 
 class _Messages:
-    """Messages of one topic by their times. Reading on in order is quick in every format, going back where it can be.
+    """Messages of one topic by time; sequential access is fast in every format.
 
-    The log is opened on first use, by each process for itself.
+    Each process opens the log on first use.
     """
 
     def __init__(self, path: Path, topic: str, unstamped: bool) -> None:
@@ -121,10 +118,10 @@ class _Messages:
         self._lock = Lock()
         self._process: int | None = None
         self._stream: Iterator[RawMessage] = iter(())
-        self._position = 0  # when the last message that was read was logged
+        self._position = 0  # log time of the last message read
 
     def at(self, logged_ns: int, stamp: int) -> Any:
-        """The message of that time of logging and that stamp."""
+        """The message with a log time and a stamp."""
         with self._lock:
             if self._process != os.getpid():
                 self._open()
@@ -139,7 +136,7 @@ class _Messages:
                 if raw.time_ns > logged_ns:
                     break
             self._position = logged_ns
-            raise LogError(f"{self.path}: a message of {self.topic} is no longer there: the log was changed meanwhile")
+            raise LogError(f"{self.path}: a message of {self.topic} is missing: the log has changed since opening")
 
     def _open(self) -> None:
         self._log = LogReader(self.path).__enter__()

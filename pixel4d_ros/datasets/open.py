@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips from whatever data set lies at a path."""
+"""Clips of any data set at a path."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ONE_CAMERA = ("re10k", "dl3dv", "video", "depth")
 def open_clips(
     path: str | Path, kind: str | None = None, camera: str | None = None, split: str | None = None, part: str = "test"
 ) -> Iterator[Clip]:
-    """The clips at a path, one after another; their frames are read when asked for.
+    """The clips at a path, one after another; their frames are read on access.
 
     kind: one of KINDS (None: see recognise). camera: an image topic of logs, 0..3 of KITTI, FRONT, SIDE_LEFT ... of
     Waymo. split and part choose drives of KITTI, see kitti_splits.py. Raises DatasetError or LogError, both ValueError:
-    at once for what is no data set, later for a damaged part, after which the next clip may be asked for (good_clips).
+    at once if there is no data set, later for a damaged clip, after which iteration may continue (good_clips).
     """
     path = Path(path)
     kind = kind or recognise(path)
@@ -43,7 +43,7 @@ def open_clips(
     if split is not None and kind != "kitti":
         raise DatasetError(f"only KITTI raw has splits, {path} is {KINDS[kind].partition(':')[0]}")
     if camera is not None and kind in ONE_CAMERA:
-        raise DatasetError(f"{path} is {KINDS[kind].partition(':')[0]}, which has one camera: leave it unnamed")
+        raise DatasetError(f"{path} is {KINDS[kind].partition(':')[0]}, which has one camera: omit the camera")
     if kind == "log":
         return _logs(path, camera)
     if kind == "kitti":
@@ -58,7 +58,7 @@ def open_clips(
 
 
 def good_clips(clips: Iterator[Clip], failures: list[str]) -> Iterator[Clip]:
-    """The clips that can be opened; failures gets the reasons of those that cannot."""
+    """The readable clips; the errors of the others are appended to failures."""
     while True:
         try:
             clip = next(clips)
@@ -71,7 +71,7 @@ def good_clips(clips: Iterator[Clip], failures: list[str]) -> Iterator[Clip]:
 
 
 def recognise(path: Path) -> str:
-    """The kind of data set at a path, by the names in it. Raises DatasetError when it is none."""
+    """The kind of data set at a path, by file names. Raises DatasetError if it is none."""
     from pixel4d_ros.datasets.re10k import is_camera_file
 
     tests: dict[str, Callable[[], bool]] = {
@@ -94,7 +94,7 @@ def recognise(path: Path) -> str:
     for kind, fits in tests.items():
         if fits():
             return kind
-    raise DatasetError(f"{path} is no data set that is known here. Expected one of:\n  " + "\n  ".join(KINDS.values()))
+    raise DatasetError(f"{path} is no supported data set. Expected one of:\n  " + "\n  ".join(KINDS.values()))
 
 
 def _has(path: Path, pattern: str) -> bool:
@@ -102,7 +102,7 @@ def _has(path: Path, pattern: str) -> bool:
 
 
 def _log_files(path: Path) -> list[Path]:
-    """The logs in a folder, if that is no rosbag2 itself."""
+    """The logs in a folder."""
     return sorted(
         (p for p in path.glob("*") if p.suffix in LOG_SUFFIXES or (p / "metadata.yaml").is_file()), key=natural_key
     )

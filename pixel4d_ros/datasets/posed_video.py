@@ -36,10 +36,10 @@ def posed_videos(path: Path) -> list[Path]:
 
 
 def read_posed_video(folder: Path) -> Clip:
-    """A posed video as a Clip whose frames are decoded when asked for; `kind` starts its name, as in indoor_fern.
+    """A posed video as a Clip whose frames are decoded on access; its name starts with `kind`, as in indoor_fern.
 
-    Depth comes from the folder that `depth` names, the other camera from `stereo`. Raises DatasetError for what is
-    missing or damaged, also when a frame is asked for.
+    Depth is in the folder depth/ if `depth` is set, the other camera in `stereo`. Raises DatasetError for missing or
+    damaged files, also on access to a frame.
     """
     about = read_description(folder)
     poses = _array(folder, about, "T_world_camera", (-1, 4, 4))
@@ -72,7 +72,7 @@ def _stereo(
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """clip.json, with the fields that every reader needs. Raises DatasetError."""
+    """The content of clip.json, with K. Raises DatasetError."""
     path = folder / DESCRIPTION
     try:
         about = json.loads(path.read_text())
@@ -84,7 +84,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def clip_name(name: str, about: dict[str, Any]) -> str:
-    """A clip's name with its kind in front, by which training tells rooms from streets."""
+    """A clip's name with its kind as prefix, which training uses to separate rooms from streets."""
     kind = about.get("kind", "")
     return name if kind in name.split("_") or kind not in KINDS else f"{kind}_{name}"
 
@@ -99,7 +99,7 @@ def _array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...]
 
 
 def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.float32]:
-    """depth/0000.png ...: 16 bits, millimetres; a frame without a file has none."""
+    """depth/0000.png ...: 16 bits, millimetres; zero for a frame without a file."""
 
     def load(i: int) -> NDArray[np.float32]:
         path = folder / "depth" / f"{i:04d}.png"
@@ -114,13 +114,13 @@ def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.flo
 
 
 def video_frames(path: Path, size: tuple[int, int], count: int) -> LazyFrames[np.uint8]:
-    """The first count frames of a video of size (width, height), RGB. Raises DatasetError where there are fewer."""
+    """The first count frames of a video of size (width, height), RGB. Raises DatasetError if there are fewer."""
     video = _Video(path, size, count)
     return LazyFrames(video.frame, count, (size[1], size[0], 3), np.uint8)
 
 
 class _Video:
-    """Frames of a video by number. Reading on in order is quick, going back starts from the first frame."""
+    """Frames of a video by number. Sequential access is fast; going back restarts at the first frame."""
 
     def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
         if not path.is_file():

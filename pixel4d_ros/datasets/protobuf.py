@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A walk over the fields of a protocol buffer, without its definition.
+"""Decoder of protocol buffers without their definitions, for the few fields of Waymo's frames in use.
 
-Enough for the few fields of Waymo's frames that are used; the protobuf package would need their compiled definitions,
-which are published for TensorFlow's versions only. Format: https://protobuf.dev/programming-guides/encoding.
+The protobuf package would need compiled definitions, which are published for TensorFlow's versions only. Format: https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RealEstate10K: camera files and the frames that were cut from their videos, as clips."""
+"""RealEstate10K: camera files and frames of their videos as clips."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_camera_file(path: Path) -> bool:
 
 
 def frame_folder(path: Path) -> Path | None:
-    """Where the frames of a camera file are: <id>/ beside it, or in frames/ or frames/<part>/ beside its folder."""
+    """The frames of a camera file: <id>/ beside it, or in frames/ or frames/<part>/ beside its folder."""
     above, part = path.parent.parent, path.parent.name
     places = (path.parent, path.parent / "frames", above / "frames" / part, above / "frames", above / f"{part}_frames")
     return next((place / path.stem for place in places if (place / path.stem).is_dir()), None)
@@ -49,9 +49,9 @@ def frame_folder(path: Path) -> Path | None:
 def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
     """A camera file with its frames, <timestamp>.png or .jpg in `frames` (None: see frame_folder), as a Clip.
 
-    Lines without a frame are left out. Poses come from the videos: no metric scale, any world axes. Frames are
-    undistorted by k1 and k2; those with other intrinsics than the first are resampled to its.
-    Raises DatasetError, also when a damaged frame is asked for.
+    Lines without a frame are omitted. Poses are structure from motion: no metric scale, any world axes. Frames are
+    undistorted by k1 and k2; those with other intrinsics than the first are resampled to the first's. Raises
+    DatasetError, also on access to a damaged frame.
     """
     path = Path(path)
     stamps, cameras, poses = _read_cameras(path)
@@ -76,7 +76,7 @@ def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
 
 
 def read_re10k_folder(path: Path) -> Iterator[Clip]:
-    """All camera files at path whose frames are there. Raises DatasetError when there are none at all."""
+    """All camera files at path that have frames. Raises DatasetError if there are none."""
     files = camera_files(path)
     if len(files) == 1:
         return map(read_re10k, files)
@@ -108,7 +108,7 @@ def _read_cameras(path: Path) -> tuple[list[int], FloatArray, FloatArray]:
                 f"{path}, line {number} has {len(values) + 1} numbers, {COLUMNS} were expected: truncated?"
             )
     if not rows:
-        raise DatasetError(f"{path} tells no cameras: a URL and then lines of {COLUMNS} numbers were expected")
+        raise DatasetError(f"{path} contains no cameras: a URL and then lines of {COLUMNS} numbers were expected")
     if (np.diff(stamps) <= 0).any():
         raise DatasetError(f"{path}: the timestamps do not increase")
     table = np.array(rows)
@@ -125,7 +125,7 @@ def _frame(folder: Path, stamp: int) -> Path | None:
 
 
 def _intrinsics(path: Path, cameras: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """K (T, 3, 3) of frames of this size. The file's are those of an image of size 1 whose corner is at (0, 0)."""
+    """K (T, 3, 3) of frames of this size. The file's K are of an image of size 1 with its corner at (0, 0)."""
     if cameras.min() <= 0:
         raise DatasetError(f"{path}: fx fy cx cy are {cameras.min(0).tolist()}: positive numbers were expected")
     K = np.tile(np.eye(3), (len(cameras), 1, 1))

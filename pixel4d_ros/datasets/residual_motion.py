@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels move, where nobody has labelled them: optical flow that depth and the camera's motion do not explain."""
+"""Moving pixels without labels: optical flow that depth and the camera's motion do not explain."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from pixel4d_ros.datasets.frame_pairs import FramePairs
 from pixel4d_ros.two_view.flow import Mask, sample
 from pixel4d_ros.two_view.rigid_flow import moving_patches
 
-GAPS = (1, 3)  # frames between the two images of a pair: one for what is fast, one for what is slow
-OVERLAP = 0.4  # of a patch that must be a patch in a neighbouring frame too
+GAPS = (1, 3)  # frames between the two images of a pair, for fast and slow objects
+OVERLAP = 0.4  # share of a patch that must be in a patch of a neighbouring frame
 
 
 def with_residual_masks(clip: Clip) -> Clip:
-    """The clip with what moves by residual_moving_masks as its object 1; its true motion stays unknown."""
+    """The clip with the pixels of residual_moving_masks as object 1, whose motion is unknown."""
     ids = residual_moving_masks(clip).astype(np.uint8)
     return replace(clip, object_ids=ids, object_motions=None, object_centroids=None, stereo=None)
 
 
 def residual_moving_masks(clip: Clip) -> Mask:
-    """Pixels (T, H, W) that move on their own, found in images, sensor depth and poses alone.
+    """Independently moving pixels (T, H, W), from images, sensor depth and poses.
 
-    Per pair of frames: dense optical flow (DIS, T. Kroeger et al., ECCV 2016), kept where the flow back agrees; the
-    pose of the pair refined on the flow at pixels with depth, robustly; and the distance of the flow from what any
-    depth near the pixel would give a static point. A pixel moves when that distance is clearly above the noise both in
-    an earlier and in a later frame (at the ends of the clip: in two later or earlier ones), and its patch is large
-    enough and is there in a neighbouring frame too. Where no depth is near, nothing moves. Raises ValueError without
-    depth or with fewer than 3 frames.
+    Per pair of frames: dense optical flow (DIS, T. Kroeger et al., ECCV 2016) with a forward-backward check; a robust
+    refinement of the relative pose on the flow at pixels with depth; the distance of the flow from that of a static
+    point at any depth near the pixel. A pixel moves if that distance is clearly above the noise both in an earlier and
+    in a later frame (at the ends of the clip: in two later or earlier ones), and its patch is large enough and present
+    in a neighbouring frame. Pixels without depth nearby do not move. Raises ValueError without depth or with fewer than
+    3 frames.
     """
     if clip.depth is None:
-        raise ValueError(f"clip {clip.name} has no depth, without which moving pixels cannot be told from near ones")
+        raise ValueError(f"clip {clip.name} has no depth: without it moving and near pixels look alike")
     if len(clip) < 3:
-        raise ValueError(f"clip {clip.name} has {len(clip)} frames: to see what moves takes three")
+        raise ValueError(f"clip {clip.name} has {len(clip)} frames: motion needs three")
     return moving_masks(FramePairs(clip), map)
 
 
 def moving_masks(pairs: FramePairs, run: Callable[..., Iterable[Mask]]) -> Mask:
-    """residual_moving_masks of frames whose flows are kept; run is map, or that of a thread pool."""
-    raw = np.stack(list(run(lambda t: moving_patches(_denial(pairs, t)), range(pairs.count))))
-    return np.stack(list(run(lambda t: _lasting(raw, pairs, t), range(pairs.count))))
+    """residual_moving_masks with cached flows; run is map, or that of a thread pool."""
+    raw = np.stack(list(run(lambda t: moving_patches(_photometric_evidence(pairs, t)), range(pairs.count))))
+    return np.stack(list(run(lambda t: _confirmed(raw, pairs, t), range(pairs.count))))
 
 
-def _denial(pairs: FramePairs, t: int) -> NDArray[np.float32]:
-    """Grey levels (H, W) by which an earlier and a later frame deny that frame t stands still, for the better gap.
+def _photometric_evidence(pairs: FramePairs, t: int) -> NDArray[np.float32]:
+    """Photometric evidence (H, W), grey levels, for motion in frame t: the smaller of an earlier and a later frame's.
 
-    At the ends of the clip two frames on the same side take their place.
+    The larger value of all gaps counts. At the ends of the clip, both frames are on the same side.
     """
     out = np.zeros(pairs.clip.images.shape[1:3], np.float32)
     for gap in GAPS:
@@ -69,8 +69,8 @@ def _denial(pairs: FramePairs, t: int) -> NDArray[np.float32]:
     return out
 
 
-def _lasting(masks: Mask, pairs: FramePairs, t: int) -> Mask:
-    """Only the patches of frame t that are found again, where the flow leads, in a frame before or after."""
+def _confirmed(masks: Mask, pairs: FramePairs, t: int) -> Mask:
+    """The patches of frame t that reappear along the flow in the previous or the next frame."""
     count, labels = cv2.connectedComponents(masks[t].astype(np.uint8), connectivity=4)
     share = np.zeros(count)
     for s in (t - 1, t + 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which data is held out of training, so that training and evaluation agree on it."""
+"""Data held out of training, for training and evaluation alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Part = Literal["all", "train", "held_out"]
 
 HELD_OUT_EVERY = 10  # of single images and stereo pairs, by name in order, the first included
 FIRST_TRAINING_SEED = 1 << 20  # synthetic worlds with a smaller seed are for evaluation only
-# Logs by which the weights are judged (../shared/logs/README.md of a development checkout).
+# Logs that evaluate the weights (../shared/logs/README.md of a development checkout).
 HELD_OUT_LOGS = frozenset(
     {"kitti_0002", "kitti_0052", "kitti_0056", "indoor_desk", "indoor_livingroom", "indoor_room5"}
 )
@@ -28,6 +28,6 @@ def choose(items: Sequence[T], part: Part) -> list[T]:
 
 
 def check_trainable(path: Path) -> None:
-    """Raise ValueError for a log that the weights are judged by."""
+    """Raise ValueError for a held-out log."""
     if path.stem in HELD_OUT_LOGS:
         raise ValueError(f"{path} is held out for evaluation: leave it out of the sources of training")

@@ -27,8 +27,8 @@ def is_stereo_folder(path: Path) -> bool:
 def read_stereo_folder(folder: Path, part: Part = "all") -> list[Clip]:
     """Pairs as clips of one frame: all of them, those to train on, or those held out for evaluation.
 
-    left/, right/, disparity/ (png, 16 bits, 0 unknown), and where there is objects/ (png: 0 nothing, else the number of
-    a moving car) what moves. A ValueError names an incomplete pair or a damaged image.
+    left/, right/, disparity/ (png, 16 bits, 0 unknown), optionally objects/ (png: 0 background, else the number of a
+    moving car). Raises ValueError naming an incomplete pair or a damaged image.
     """
     clips = [_read_pair(folder, path) for path in choose(sorted((folder / "left").glob("*")), part)]
     if not clips:
@@ -60,5 +60,5 @@ def _read_pair(folder: Path, path: Path) -> Clip:
 
 
 def _read_map(path: Path) -> NDArray[Any] | None:
-    """A png as it is; None where it is missing or damaged."""
+    """A png unchanged; None if it is missing or damaged."""
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waymo Open segments as clips: what both distributions, v1 and v2, have in common.
+"""Waymo Open segments as clips: common parts of the distributions v1 and v2.
 
-Waymo's vehicle and camera frames are x forward, y left, z up. The lens distortion is taken out; the rolling shutter is
-not: each image has the one pose that the data set gives it. Formulas of the range images: the data set's
+Waymo's vehicle and camera frames are x forward, y left, z up. The lens distortion is corrected; the rolling shutter is
+not: each image has the one pose of the data set. Formulas of the range images: the data set's
 range_image_utils.py.
 """
 
@@ -40,7 +40,7 @@ class CameraCalibration:
 
 @dataclass(frozen=True)
 class LaserCalibration:
-    """T_vehicle_laser; inclinations of the beams, rad, lowest first, or none and their range."""
+    """T_vehicle_laser; inclinations of the beams, rad, lowest first; if empty, their range."""
 
     T_vehicle_laser: FloatArray
     inclinations: FloatArray
@@ -54,12 +54,12 @@ class Scan:
 
     laser: LaserCalibration
     ranges: FloatArray  # (H, W) metres, 0 or less for none
-    poses: FloatArray | None  # (H, W, 6) roll pitch yaw x y z of T_world_vehicle when each was measured, if known
+    poses: FloatArray | None  # (H, W, 6) roll pitch yaw x y z of T_world_vehicle at each measurement, if known
 
 
 @dataclass(frozen=True)
 class Label:
-    """A labelled thing in the vehicle's frame: centre and size (3,) in metres, heading in rad."""
+    """A labelled object in the vehicle's frame: centre and size (3,) in metres, heading in rad."""
 
     id: str
     kind: int
@@ -70,7 +70,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Segment:
-    """One camera of a segment. `image(i)` is an encoded picture, `scans(i)` the lasers' scans, where there are any."""
+    """One camera of a segment. `image(i)` is an encoded picture, `scans(i)` the lasers' scans, if any."""
 
     name: str
     source: str  # the file, for errors
@@ -91,7 +91,7 @@ def camera_number(name: str) -> int:
 
 
 def segment_clip(segment: Segment) -> Clip:
-    """The segment as a Clip. Raises DatasetError, also when a damaged frame is asked for."""
+    """The segment as a Clip. Raises DatasetError, also on access to a damaged frame."""
     camera = segment.camera
     size = (camera.width, camera.height)
     fx, fy, cx, cy = camera.intrinsic[:4]
@@ -127,7 +127,7 @@ def segment_clip(segment: Segment) -> Clip:
         depth=None if segment.scans is None else LazyFrames(depth, count, size[::-1], np.float32),
         boxes=None if segment.labels is None else _boxes(segment.labels, segment.frame_poses, T_camera_vehicle),
     )
-    clip.images[0]  # a wrong size is told at once
+    clip.images[0]  # raises at once for a wrong size
     return clip
 
 
@@ -138,7 +138,7 @@ def scan_points(scan: Scan, T_world_vehicle: FloatArray) -> FloatArray:
     inclinations = laser.inclinations
     if not len(inclinations):
         inclinations = laser.lowest + (np.arange(height) + 0.5) / height * (laser.highest - laser.lowest)
-    # Columns go clockwise from behind; the laser's yaw is taken out, so that the middle is the vehicle's front.
+    # Columns go clockwise from the back; without the laser's yaw, the middle is the vehicle's front.
     yaw = np.arctan2(laser.T_vehicle_laser[1, 0], laser.T_vehicle_laser[0, 0])
     azimuth = (2 * (np.arange(width, 0, -1) - 0.5) / width - 1) * np.pi - yaw
     row, column = np.nonzero(scan.ranges > 0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Waymo Open v1: segments in .tfrecord files, read without TensorFlow.
 
-A record is framed by its length; inside is a protocol buffer `Frame`, of which only the fields needed here are walked
-to. Field numbers: the data set's dataset.proto and label.proto. Files are mapped, so that only what is used is read.
+A record is a protocol buffer `Frame` with its length; only the fields in use are decoded. Field numbers: the data set's
+dataset.proto and label.proto. Files are memory-mapped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_waymo_v1_folder(path: Path, camera: str = "FRONT") -> Iterator[Clip]:
 def read_waymo_v1(path: str | Path, camera: str = "FRONT") -> Clip:
     """A segment as a Clip of one camera, with depth of all lasers' first returns and boxes of the laser's labels.
 
-    Raises DatasetError, also when a damaged frame is asked for.
+    Raises DatasetError, also on access to a damaged frame.
     """
     path = Path(path)
     number = camera_number(camera)
@@ -75,7 +75,7 @@ def read_waymo_v1(path: str | Path, camera: str = "FRONT") -> Clip:
 
 
 class _Head:
-    """What is small in a frame, and where its image is."""
+    """The metadata of a frame, and a view of its image."""
 
     def __init__(self, frame: Message, camera: int) -> None:
         image = next((m for m in map(parse, frame.get(4, [])) if integer(m, 1) == camera), None)

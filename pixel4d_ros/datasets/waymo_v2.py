@@ -35,7 +35,7 @@ BOX = "[LiDARBoxComponent]"
 SCAN = "[LiDARComponent].range_image_return1"
 SCAN_POSE = "[LiDARPoseComponent].range_image_return1"
 LASER_CALIBRATION = "[LiDARCalibrationComponent]"
-AT_ONCE = 4  # rows that are read together
+AT_ONCE = 4  # rows per batch
 
 
 def waymo_v2_segments(path: Path) -> list[Path]:
@@ -57,8 +57,8 @@ def read_waymo_v2(path: str | Path, camera: str = "FRONT") -> Clip:
     """A segment, named by the file of any of its components, as a Clip of one camera.
 
     Needs camera_image, camera_calibration and vehicle_pose; lidar_box gives boxes, lidar with lidar_calibration depth,
-    lidar_pose its correction for the vehicle's way during a scan. Raises DatasetError, also when a damaged frame is
-    asked for.
+    lidar_pose its correction for the vehicle's motion during a scan. Raises DatasetError, also on access to a damaged
+    frame.
     """
     images = waymo_v2_segments(Path(path))[0]
     root, name = images.parent.parent, images.name
@@ -103,7 +103,7 @@ def _open(path: Path, columns: list[str]) -> Any:
         raise DatasetError(f"{path} is missing: download the component {path.parent.name} of the segment as well")
     try:
         file = parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow's own errors, or OSError: damaged in any way
+    except Exception as error:  # pyarrow's errors, or OSError
         raise DatasetError(f"{path} is truncated or no parquet file ({error}): download it again") from error
     missing = [c for c in columns if c not in file.schema_arrow.names]
     if missing:
@@ -121,7 +121,7 @@ def _columns(path: Path, columns: list[str]) -> dict[str, list[Any]]:
 
 
 class _Rows:
-    """Rows of large columns by their number; reading on in order is quick."""
+    """Rows of large columns by number; sequential access is fast."""
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         self.path, self.columns = path, columns
@@ -131,7 +131,7 @@ class _Rows:
         self._lock = Lock()
         self._batches: Iterator[Any] = iter(())
         self._batch: Any = None
-        self._first, self._stop = int(self._starts[-1]), 0  # rows of the batch; at first none
+        self._first, self._stop = int(self._starts[-1]), 0  # rows of the batch; initially none
 
     def row(self, number: int) -> dict[str, Any]:
         """One row's columns as pyarrow scalars."""
@@ -228,7 +228,7 @@ class _LaserRows:
         self._where = {key: i for i, key in enumerate(zip(keys[STAMP], keys[LASER]))}
 
     def read(self, stamp: int, laser: int) -> FloatArray | None:
-        """(H, W, C), None where there is none."""
+        """(H, W, C); None if there is none."""
         row = self._where.get((stamp, laser))
         if row is None:
             return None

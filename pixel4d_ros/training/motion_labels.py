@@ -104,7 +104,7 @@ def label_motion(clip: Clip) -> MotionLabels:
 
 
 def _label(clip: Clip) -> MotionLabels:
-    pairs = FramePairs(clip, kept=2 * len(GAPS) * len(clip))
+    pairs = FramePairs(clip, cached=2 * len(GAPS) * len(clip))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         moving = moving_masks(pairs, pool.map)
         sharp = [_sharp_depth(pairs.depth(t)) for t in range(len(clip))]
