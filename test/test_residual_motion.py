@@ -92,5 +92,5 @@ def test_masks_become_the_clips_own(street: Clip) -> None:
 def test_clips_that_cannot_tell_are_refused(street: Clip) -> None:
     with pytest.raises(ValueError, match="no depth"):
         residual_moving_masks(replace(street, depth=None))
-    with pytest.raises(ValueError, match="takes three"):
+    with pytest.raises(ValueError, match="needs three"):
         residual_moving_masks(street.part(0, 2))
