@@ -195,7 +195,7 @@ def test_the_middle_cloud_becomes_a_ply_file(tmp_path: Path) -> None:
     assert save_middle_cloud(tmp_path / "a.mcap", "/forecast_node/gaussians", tmp_path / "a.ply") == 6
     ply = (tmp_path / "a.ply").read_bytes()
     assert b"element vertex 6\n" in ply
-    assert len(ply) == ply.index(b"end_header\n") + len(b"end_header\n") + 6 * 17 * 4
+    assert len(ply) == ply.index(b"end_header\n") + len(b"end_header\n") + 6 * (17 + 45) * 4  # with f_rest
     with pytest.raises(LogError, match="holds no Gaussian clouds on /other"):
         save_middle_cloud(tmp_path / "a.mcap", "/other", tmp_path / "b.ply")
 
