@@ -4,14 +4,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path as FilePath
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -33,6 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.conversions import fill, pose_message
+from support.node_process import PATIENCE, NodeProcess, running_node  # noqa: F401 (with the client: all that tests need)
 from support.ros_domain import ros_domain
 
 # One domain per test run, so that neither other runs nor robots of this network are disturbed or disturb.
@@ -43,68 +39,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 WIDTH, HEIGHT = 208, 64
 K = [120.0, 0.0, 103.5, 0.0, 120.0, 31.5, 0.0, 0.0, 1.0]
 T0 = 1_700_000_000.0
-PATIENCE = 120.0  # seconds; a loaded machine with two cores is slow
-
-
-FORECAST_NODE = ("-m", "pixel4d_ros.ros.forecast_node")
-
-
-class NodeProcess:
-    """`python -m pixel4d_ros.ros.forecast_node`, or another program, with its output in a file."""
-
-    def __init__(
-        self, log: FilePath, *arguments: str, program: Sequence[str] = FORECAST_NODE, **parameters: Any
-    ) -> None:
-        self._log = log
-        ros = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-        command = [sys.executable, *program, "--ros-args", *arguments, *ros]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "NO_COLOR": "1"})
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    @property
-    def errors(self) -> list[str]:
-        """Its ERROR lines, except that the first image came before its calibration."""
-        return [line for line in self.log.splitlines() if "[ERROR]" in line and "camera_info: nothing" not in line]
-
-    @property
-    def resident_mib(self) -> float:
-        """Its resident memory."""
-        lines = FilePath(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-    def wait_for(self, words: str, count: int = 1) -> None:
-        """Until words are in the log so many times."""
-        end = time.monotonic() + PATIENCE
-        while self.log.count(words) < count:
-            assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.log}"
-            assert time.monotonic() < end, f"{words!r} not in the log:\n{self.log}"
-            time.sleep(0.05)
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """End it; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        try:
-            return self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-
-
-@contextmanager
-def running_node(log: FilePath, *arguments: str, **parameters: Any) -> Iterator[NodeProcess]:
-    """A node that is active (or, with autostart false, there); ended at the end."""
-    node = NodeProcess(log, *arguments, **parameters)
-    try:
-        if parameters.get("autostart", "true") == "true":
-            node.wait_for("active: ")
-        yield node
-    finally:
-        node.stop()
+SETTLED = 4  # answers
 
 
 def picture(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -148,8 +83,12 @@ class Client(Node):
         self.until(lambda: all(p.get_subscription_count() for p in inputs))
         topics = [s.topic_name for s in self.subscriptions if "forecast_node" in s.topic_name]
         self.until(lambda: all(self.count_publishers(t) for t in topics))
-        self.spin_for(1.0)  # the node must have seen this side too
+        self.round_trip()  # the node has discovered this side's publishers and subscriptions before this service client
         return self
+
+    def round_trip(self) -> None:
+        """Have the node answer something small: it has received what was sent before."""
+        call(self, GetState, "forecast_node/get_state", GetState.Request())
 
     def until(self, true: Callable[[], Any], patience: float = PATIENCE) -> Any:
         """Spin until something holds; its value."""
@@ -159,6 +98,13 @@ class Client(Node):
                 f"waited {patience} s in vain; got { {k: len(v) for k, v in self.got.items()} }"
             )
             rclpy.spin_once(self, timeout_sec=0.05)
+        return value
+
+    def wait(self, true: Callable[[], Any], seconds: float) -> Any:
+        """Spin until something holds, but no longer than this; its value."""
+        end = time.monotonic() + seconds
+        while not (value := true()) and time.monotonic() < end:
+            rclpy.spin_once(self, timeout_sec=0.02)
         return value
 
     def spin_for(self, seconds: float) -> None:
@@ -205,8 +151,9 @@ class Client(Node):
         self.trajectory.publish(path(seconds, speed, frame, count))
 
     def settle(self) -> None:
-        """Give what was sent before time to arrive: images do not wait for other topics."""
-        self.spin_for(0.3)
+        """Until the node has taken what was sent before, few messages a topic: images do not wait for other topics."""
+        for _ in range(SETTLED):  # between two answers it takes at least one message of each topic
+            self.round_trip()
 
     def forecast(self, seconds: float) -> Any:
         """Send frames with this stamp until one is forecast; its first ForecastSequence."""
@@ -215,9 +162,7 @@ class Client(Node):
         while True:
             assert time.monotonic() < end, "no forecast came"
             self.send_frame(seconds)
-            self.spin_for(0.5)
-            own = [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)]
-            if own:
+            if own := self.wait(lambda: [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)], 0.5):
                 return own[0]
 
 
