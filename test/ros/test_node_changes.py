@@ -17,7 +17,6 @@ from support.harness import (
     WIDTH,
     Client,
     K,
-    NodeProcess,
     image,
     integer,
     number,
@@ -25,6 +24,7 @@ from support.harness import (
     set_parameter,
     stamp,
 )
+from support.node_process import ForkedNodeProcess
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 
@@ -123,7 +123,7 @@ def test_a_camera_that_stops_makes_the_node_stale_until_it_sends_again(client):
 
 def test_a_node_that_is_killed_and_started_again_amid_a_stream_goes_on(tmp_path):
     client = Client(namespace="mortal")
-    first = NodeProcess(tmp_path / "first.txt", "-r", "__ns:=/mortal", steps=1)
+    first = ForkedNodeProcess(tmp_path / "first.txt", "-r", "__ns:=/mortal", steps=1)
     second = None
     try:
         first.wait_for("active: ")
@@ -131,7 +131,7 @@ def test_a_node_that_is_killed_and_started_again_amid_a_stream_goes_on(tmp_path)
         assert client.forecast(1.0).images
         first.stop(signal.SIGKILL)
         client.send_frame(2.0)
-        second = NodeProcess(tmp_path / "second.txt", "-r", "__ns:=/mortal", steps=1)
+        second = ForkedNodeProcess(tmp_path / "second.txt", "-r", "__ns:=/mortal", steps=1)
         for i in range(20):  # the camera goes on
             client.send_frame(2.0 + i / 10)
             client.spin_for(0.1)

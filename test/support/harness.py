@@ -162,7 +162,7 @@ class Client(Node):
         while True:
             assert time.monotonic() < end, "no forecast came"
             self.send_frame(seconds)
-            if own := self.wait(lambda: [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)], 0.5):
+            if own := self.wait(lambda: [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)], 1.5):
                 return own[0]
 
 
