@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 import zlib
@@ -13,6 +14,10 @@ from typing import Any
 
 import pytest
 from support.ros_domain import ros_domain
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what ends in & so, and programs started from here would not end at SIGINT either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.dataset_samples import FRAMES, street
+from support.dl3dv_sample import write_scene
 from support.kitti_sample import BASELINE, write_kitti
 from support.log_samples import entries, write_mcap
-from test_dl3dv import write_scene
-from test_re10k import NAME, write_clip
+from support.re10k_sample import NAME, write_clip
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.commands import convert as convert_command

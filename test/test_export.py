@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_scene import random_scene
+from support.scenes import random_scene
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.geometry.quaternions import quaternion_to_matrix

@@ -12,13 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.dataset_samples import Photo, street_photo
+from support.scenes import tensors
 
 from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians
 
 SIZE = (208, 64)
 TIMES = np.array([0.0, 0.3, 0.6])
@@ -99,12 +99,6 @@ def test_sampled_futures_move_the_same_gaussians(forecast: Forecast) -> None:
         assert (sample.object_ids[moving] > 0).all()
         for i in sample.object_ids.unique():
             assert len(sample.velocities[sample.object_ids == i].unique(dim=0)) == 1
-
-
-def tensors(scene: DynamicGaussians) -> dict[str, torch.Tensor]:
-    """All of a scene, sampled futures included."""
-    futures = {f"{k}.{name}": getattr(m, name) for k, m in enumerate(scene.futures) for name in MOTION_FIELDS}
-    return {name: value for name, value in vars(scene).items() if isinstance(value, torch.Tensor)} | futures
 
 
 def test_a_scene_shares_no_memory_with_what_the_next_prediction_writes_over(

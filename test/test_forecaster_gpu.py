@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.dataset_samples import Photo, street_photo
-from test_forecaster import tensors
+from support.scenes import tensors
 
 from pixel4d_ros import Camera, CameraPath, Forecaster, ReferenceView
 from pixel4d_ros.errors import DeviceError

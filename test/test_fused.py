@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_tiles import SIZE, random_splats
+from support.gaussian_views import SIZE, random_splats
 from torch.nn import functional as F
 
 from pixel4d_ros.geometry.quaternions import quaternion_to_matrix

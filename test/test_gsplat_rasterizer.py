@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_rasterizers import converted, futures_of, one_gaussian, psnr, random_views, with_movers
+from support.gaussian_views import converted, futures_of, one_gaussian, psnr, random_views, with_movers
 from torch import Tensor
 
 from pixel4d_ros.rendering import GaussianViews, Moved, Rendering, rasterize, rasterize_futures

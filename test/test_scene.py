@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.scenes import random_scene
 from torch import Tensor
 
 from pixel4d_ros import Camera, DynamicGaussians
@@ -18,44 +19,12 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.rendering import GaussianViews
 from pixel4d_ros.rendering.torch_rasterizer import rasterize_torch
-from pixel4d_ros.scene import MOTION_FIELDS, Motion
+from pixel4d_ros.scene import MOTION_FIELDS
 
 often = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
 times = st.floats(-2, 2)
 CAMERA = Camera(np.array([[60.0, 0, 24], [0, 60, 16], [0, 0, 1]]), 48, 32)
-
-
-def random_scene(seed: int, n: int = 30, objects: int = 2, samples: int = 0) -> DynamicGaussians:
-    """Gaussians (float64) 4 to 12 m ahead; each object's angular velocity and acceleration share their axis."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
-
-    ids = torch.randint(0, objects + 1, (n,), generator=generator)
-
-    def motion() -> Motion:
-        moves = (torch.arange(objects + 1) > 0)[:, None]
-        axis = torch.nn.functional.normalize(uniform(-1, 1, objects + 1, 3), dim=-1) * moves
-        linear = (uniform(-3, 3, objects + 1, 3) * moves, uniform(-1, 1, objects + 1, 3) * moves)
-        angular = (axis * uniform(-1, 1, objects + 1, 1), axis * uniform(-1, 1, objects + 1, 1))
-        return Motion(*(values[ids] for values in (*linear, *angular)))
-
-    futures = tuple(motion() for _ in range(samples))
-    first = futures[0] if futures else motion()
-    means = uniform(-1, 1, n, 3) * torch.tensor([3.0, 2, 4]) + torch.tensor([0.0, 0, 8])
-    return DynamicGaussians(
-        means=means,
-        quaternions=torch.nn.functional.normalize(uniform(-1, 1, n, 4), dim=-1),
-        scales=uniform(0.05, 0.5, n, 3),
-        opacities=uniform(0.3, 0.95, n),
-        colors=uniform(0, 1, n, 3),
-        **{name: getattr(first, name) for name in MOTION_FIELDS},
-        object_ids=ids,
-        centroids=uniform(-2, 2, objects + 1, 3) + torch.tensor([0.0, 0, 8]),
-        futures=futures,
-    )
 
 
 def random_pose(seed: int) -> FloatArray:

@@ -7,22 +7,10 @@ import math
 
 import pytest
 import torch
+from support.gaussian_views import SIZE, random_splats
 from torch import Tensor
 
 from pixel4d_ros.rendering.tiles import TILE, radii_within, tile_grid, touched_tiles
-
-SIZE = (83, 41)  # pixels, no multiple of the tiles
-
-
-def random_splats(seed: int, views: int, count: int) -> tuple[Tensor, Tensor]:
-    """Means and radii of splats within and beyond the image; some reach a tile's very edge, some are not drawn."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.rand(views, count, 2, generator=generator) * 160 - 40
-    means[:, ::3] = means[:, ::3].round()
-    radii = torch.randint(0, 9, (views, count, 2), generator=generator, dtype=torch.int32)
-    radii[:, 5::17] *= 4
-    means[(radii == 0).any(-1)] = torch.nan  # gsplat leaves them as memory was
-    return means, radii
 
 
 def tiles_of(mean: Tensor, radius: Tensor) -> set[tuple[int, int]]:

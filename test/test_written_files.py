@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.kitti_sample import write_kitti
 from support.log_samples import entries, write_mcap
-from test_scene import random_scene
+from support.scenes import random_scene
 
 from pixel4d_ros import cli
 from pixel4d_ros.cli import main

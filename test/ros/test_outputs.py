@@ -191,7 +191,7 @@ float32[] spherical_harmonics
 @pytest.mark.parametrize("frame", ["", "odom", "camera", "a_longer_name"])  # strings move what comes after them
 def test_splats_are_what_rvizsplat_reads(frame):
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-    from test_conversions import scene_of
+    from support.scenes import scene_of
 
     scene = scene_of(5)
     made = splat_array_bytes(scene, Header(frame_id=frame, stamp=stamp(1.5)))
@@ -213,7 +213,7 @@ def test_splats_are_what_rvizsplat_reads(frame):
 def test_splats_are_as_long_as_ros_makes_them():
     messages = pytest.importorskip("gsplat_msgs.msg", reason="needs RVizSplat's messages, which are not on PyPI")
     from rclpy.serialization import deserialize_message, serialize_message
-    from test_conversions import scene_of
+    from support.scenes import scene_of
 
     scene = scene_of(3)
     made = splat_array_bytes(scene, Header(frame_id="odom", stamp=stamp(1.5)))
@@ -228,7 +228,7 @@ def test_splats_are_as_long_as_ros_makes_them():
 def test_splats_lie_in_odometrys_frame():
     """RVizSplat takes them for the fixed frame's, whatever the header says."""
     from support.drive import ego_state
-    from test_conversions import scene_of
+    from support.scenes import scene_of
 
     scene, odometry = scene_of(5), OdometryTrack()
     source = Source(np.zeros((2, 2, 3), np.uint8), Camera(np.eye(3), 2, 2), Header(frame_id="camera", stamp=stamp(1.0)))
