@@ -14,13 +14,13 @@ setup:  ## virtual environment, ROS 2 Jazzy, packages, colcon build (seconds whe
 demo: setup  ## forecast a replayed driving log: out/demo/report.html (LOG=path for your own)
 	@source ./env.sh && pixel4d demo --out out/demo $(if $(LOG),--log "$(LOG)")
 
-# Tests without ROS run two at a time with one thread each; tests with ROS one by one, as they watch the clock.
+# Three workers on two cores, one thread each: tests with ROS wait a lot. Each file's tests stay together.
 test: setup  ## all tests (ARGS="-k camera" for some)
 ifdef ARGS
 	@source ./env.sh && python -m pytest $(ARGS)
 else
-	@source ./env.sh && OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --ignore=test/ros $(CI_ARGS)
-	@source ./env.sh && python -m pytest test/ros $(CI_ARGS)
+	@cd test && source ../env.sh && python -m support.compile_kernels
+	@source ./env.sh && OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10 $(CI_ARGS)
 endif
 
 lint: setup  ## ruff, mypy, spelling and Markdown
