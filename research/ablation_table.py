@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pixel4d_ros.evaluation.intervals import Interval, known
-from pixel4d_ros.evaluation.results import Depth, Evaluation, Motion
+from pixel4d_ros.evaluation.results import DepthResults, Evaluation, MotionResults
 from pixel4d_ros.evaluation.tables import table
 
 BASELINE = "nothing left out"
@@ -45,11 +45,11 @@ class Measure:
     factor: float = 1.0
 
 
-def _depth(evaluation: Evaluation, value: Callable[[Depth], Interval]) -> Interval | None:
+def _depth(evaluation: Evaluation, value: Callable[[DepthResults], Interval]) -> Interval | None:
     return None if evaluation.depth is None else value(evaluation.depth)
 
 
-def _motion(measured: Measured, value: Callable[[Motion], Interval | None]) -> Interval | None:
+def _motion(measured: Measured, value: Callable[[MotionResults], Interval | None]) -> Interval | None:
     return None if measured.streets.motion is None else value(measured.streets.motion)
 
 

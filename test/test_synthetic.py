@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pixel4d_ros.cli import main
 from pixel4d_ros.geometry.quaternions import axis_angle_to_quaternion, quaternion_rotate
-from pixel4d_ros.synthetic import RenderedViews, sample_views, street_clip, write_street_log
+from pixel4d_ros.synthetic import WorldViews, sample_views, street_clip, write_street_log
 from pixel4d_ros.synthetic.camera_effects import apply_camera
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL, ArcActor, RoadActor, RoadTable, expand, true_pose_changes
@@ -30,12 +30,12 @@ TIMES = (0.0, 0.4, 1.2)
 
 
 @pytest.fixture(scope="module", params=["street", "room"])
-def views(request: pytest.FixtureRequest) -> RenderedViews:
+def views(request: pytest.FixtureRequest) -> WorldViews:
     """Six worlds of one kind in three views each."""
     return sample_views(SEEDS, torch.tensor([TIMES] * len(SEEDS)), SIZE, kind=request.param)
 
 
-def lift(views: RenderedViews, b: int, v: int) -> tuple[Tensor, Tensor]:
+def lift(views: WorldViews, b: int, v: int) -> tuple[Tensor, Tensor]:
     """Points (N, 3) in the view's camera and their pixels' mask (H, W)."""
     K, depth = views.K[b], views.depth[b, v]
     y, x = torch.meshgrid(torch.arange(depth.shape[0]), torch.arange(depth.shape[1]), indexing="ij")
@@ -44,7 +44,7 @@ def lift(views: RenderedViews, b: int, v: int) -> tuple[Tensor, Tensor]:
     return (rays * depth[..., None])[seen], seen
 
 
-def moved(views: RenderedViews, b: int, points: Tensor, ids: Tensor, t: Tensor) -> Tensor:
+def moved(views: WorldViews, b: int, points: Tensor, ids: Tensor, t: Tensor) -> Tensor:
     """design.md section 3 for points (N, 3) of objects ids (N,), in the source frame."""
     v, a, w, aw = views.motions[b][ids].unbind(1)
     c = views.centroids[b][ids]
@@ -52,7 +52,7 @@ def moved(views: RenderedViews, b: int, points: Tensor, ids: Tensor, t: Tensor) 
     return c + quaternion_rotate(turn, points - c) + v * t + 0.5 * a * t * t
 
 
-def reproject(views: RenderedViews, b: int, v: int) -> dict[str, Tensor]:
+def reproject(views: WorldViews, b: int, v: int) -> dict[str, Tensor]:
     """Carry view 0's pixels into view v with depth and motion, and compare with what view v shows there."""
     points, seen = lift(views, b, 0)
     ids, colors = views.object_ids[b, 0][seen], views.rgb[b, 0][seen]
@@ -73,7 +73,7 @@ def reproject(views: RenderedViews, b: int, v: int) -> dict[str, Tensor]:
     }
 
 
-def test_static_and_moving_pixels_land_where_depth_and_motion_say(views: RenderedViews) -> None:
+def test_static_and_moving_pixels_land_where_depth_and_motion_say(views: WorldViews) -> None:
     results = [reproject(views, b, v) for b in range(len(SEEDS)) for v in (1, 2)]
     joined = {name: torch.cat([r[name] for r in results]) for name in results[0]}
     for group in (joined["ids"] == 0, joined["ids"] > 0):
@@ -89,9 +89,9 @@ def test_static_and_moving_pixels_land_where_depth_and_motion_say(views: Rendere
 
 def test_wrong_motion_would_be_noticed() -> None:
     views = sample_views([1, 3, 8], torch.tensor([[0.0, 0.8]] * 3), SIZE)
-    still = RenderedViews(**{**vars(views), "motions": torch.zeros_like(views.motions)})
+    still = WorldViews(**{**vars(views), "motions": torch.zeros_like(views.motions)})
 
-    def misses(scene: RenderedViews) -> Tensor:
+    def misses(scene: WorldViews) -> Tensor:
         results = [reproject(scene, b, 1) for b in range(3)]
         moving = [views.moving[b][r["ids"]] for b, r in enumerate(results)]
         return torch.cat([(r["depth_error"].abs() > 0.03)[m] for r, m in zip(results, moving)]).float().mean()
@@ -100,7 +100,7 @@ def test_wrong_motion_would_be_noticed() -> None:
     assert misses(views) < 0.35
 
 
-def test_shapes_ids_and_sky(views: RenderedViews) -> None:
+def test_shapes_ids_and_sky(views: WorldViews) -> None:
     B, V, (W, H) = len(SEEDS), len(TIMES), SIZE
     M = views.motions.shape[1] - 1
     assert views.rgb.shape == (B, V, H, W, 3) and views.rgb.dtype == torch.float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixel4d_ros.synthetic.clearance import Clearance
+from pixel4d_ros.synthetic.free_space import FreeSpace
 from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadTable, expand
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario
 from pixel4d_ros.synthetic.street import make_street
@@ -41,13 +41,13 @@ def test_every_scenario_is_drawn() -> None:
 
 
 def test_what_would_touch_is_not_added() -> None:
-    clearance = Clearance(3.0, [np.array([30.0, 0.0, 0.7])])
+    free_space = FreeSpace(3.0, [np.array([30.0, 0.0, 0.7])])
     ahead = ArcActor(np.array([0.0, 0.0, 0.7]), 0.0, 5.0, 0.0)
-    assert clearance.is_free(ahead, 2.3, 0.9)
-    clearance.add(ahead, 2.3, 0.9)
-    assert not clearance.is_free(ArcActor(np.array([15.0, 0.0, 0.7]), np.pi, 5.0, 0.0), 2.3, 0.9)  # head on
-    assert clearance.is_free(ArcActor(np.array([15.0, 3.0, 0.7]), np.pi, 5.0, 0.0), 2.3, 0.9)  # in the other lane
-    assert not clearance.is_free(ArcActor(np.array([20.0, 0.0, 0.7]), 0.0, 5.0, 0.0), 2.3, 0.9)  # into what stands
+    assert free_space.is_free(ahead, 2.3, 0.9)
+    free_space.add(ahead, 2.3, 0.9)
+    assert not free_space.is_free(ArcActor(np.array([15.0, 0.0, 0.7]), np.pi, 5.0, 0.0), 2.3, 0.9)  # head on
+    assert free_space.is_free(ArcActor(np.array([15.0, 3.0, 0.7]), np.pi, 5.0, 0.0), 2.3, 0.9)  # in the other lane
+    assert not free_space.is_free(ArcActor(np.array([20.0, 0.0, 0.7]), 0.0, 5.0, 0.0), 2.3, 0.9)  # into what stands
 
 
 def test_a_car_that_changes_lanes_drifts_and_turns_its_nose() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.synthetic import RenderedViews, sample_views
+from pixel4d_ros.synthetic import WorldViews, sample_views
 from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids, sparse_depth
 from pixel4d_ros.training.batch import Batch
@@ -210,7 +210,7 @@ def made() -> Batch:
 
 def flow_of(batch: Batch) -> Tensor:
     """Flow as depth, cameras and motion of a batch say."""
-    views = RenderedViews(
+    views = WorldViews(
         batch.images.permute(0, 1, 3, 4, 2),
         batch.depth[:, None],
         batch.object_ids[:, None],

@@ -41,7 +41,7 @@ def encoder_bound(weights: Path | None, task: Task, device: torch.device, effort
 
 @torch.inference_mode()
 def rasterizer_bound(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
-    """The rasterizer on as many views as the task has, its inputs made beforehand, all of the scene as it stands."""
+    """The rasterizer on all views of the task, of the scene without motion; preparing its inputs is not timed."""
     views = still_views(task, scene)
 
     def run(watch: Stopwatch) -> None:
@@ -52,7 +52,7 @@ def rasterizer_bound(task: Task, scene: DynamicGaussians, effort: Effort) -> Spr
 
 
 def still_views(task: Task, scene: DynamicGaussians) -> GaussianViews:
-    """All frames of all futures of a scene in which nothing moves: what they share is not copied for each view."""
+    """Views of all frames of all futures, of the scene without motion; shared tensors are expanded, not copied."""
     camera, device, v = task.source.camera, scene.means.device, task.frames * task.samples
     observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
     poses = torch.from_numpy(rigid_inverse(task.path.at(task.times))).float().repeat(task.samples, 1, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured at each image size, in which order, and what is kept of it."""
+"""The measurements at each image size."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What to measure."""
+    """What is measured."""
 
     sizes: tuple[tuple[int, int], ...]
     frames: tuple[int, ...]  # the first with all samples and candidates, the others with the first number of samples
@@ -96,7 +96,7 @@ def run_benchmark(plan: BenchmarkPlan, measure_node: Callable[[Feed], NodeTimes]
 
 
 def _feed(plan: BenchmarkPlan, seconds: float, source: SourceImage) -> Feed:
-    """What the node is given for one image."""
+    """The node's input for one image size."""
     frames, samples = plan.cases()[0]
     return Feed(
         source=source,
@@ -112,7 +112,7 @@ def _feed(plan: BenchmarkPlan, seconds: float, source: SourceImage) -> Feed:
 
 
 def measure_size(plan: BenchmarkPlan, source: SourceImage) -> tuple[SizeTimes, str]:
-    """All at one image size, and the path taken.
+    """Measure everything at one image size; also returns the forecaster's path.
 
     Forecasters are made anew, one after another, so that the memory of one size or path does not count for another.
     """

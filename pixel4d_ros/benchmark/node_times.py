@@ -14,7 +14,7 @@ from pixel4d_ros.evaluation.tables import counted, table
 
 @dataclass(frozen=True)
 class Feed:
-    """What the node is given, and then asked."""
+    """Images sent to the node, and requests sent after them."""
 
     source: SourceImage
     frames: int
@@ -35,7 +35,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Publishing:
-    """What one ForecastSequence costs beside its computation, sent as often as images come, to another process."""
+    """Costs of sending one ForecastSequence to another process, at the rate of the images."""
 
     megabytes: float
     sent: int
@@ -48,7 +48,7 @@ class Publishing:
 
 @dataclass(frozen=True)
 class ServiceTimes:
-    """Requests to ~/forecast_trajectories, one after another, while no images come; the image's prediction is there."""
+    """Sequential requests to ~/forecast_trajectories without new images; the prediction is cached."""
 
     candidates: int
     with_images: bool
@@ -57,7 +57,7 @@ class ServiceTimes:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in tables."""
         answer = f"with images, {self.megabytes:.1f} MB" if self.with_images else "without images"
         return f"{counted(self.candidates, 'candidate')}, answer {answer}"
 
@@ -105,7 +105,7 @@ class NodeTimes:
 
 
 def describe_node(times: NodeTimes, markdown: bool = False) -> str:
-    """Tables for people."""
+    """The node's times as tables."""
     p, course = times.publishing, ", ".join(f"{median:.1f}" for median in times.course) or "too short"
     head = (
         f"{'### ' if markdown else ''}node: {times.size[0]}x{times.size[1]}, {counted(times.frames, 'frame')}, "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark as a picture: where the time goes, and how it grows with frames, samples, trajectories and pixels."""
+"""A benchmark as a picture: time by stage, and its growth with frames, samples, trajectories and pixels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draw(benchmark: Benchmark, path: Path) -> None:
 
 
 def _panels(sizes: Sequence[SizeTimes]) -> list[Callable[[Axes], None]]:
-    """What there is to draw: where the time goes, and how it grows with whatever was measured more than once."""
+    """Panels: time by stage, and growth with each quantity that was measured more than once."""
     growths = (
         ("frames of one forecast", frame_points),
         ("sampled futures", sample_points),
@@ -89,7 +89,7 @@ def candidate_points(size: SizeTimes) -> Points:
 
 
 def stage_parts(times: ForecastTimes) -> dict[str, float]:
-    """Median ms of each stage, and what the whole forecast takes beside them."""
+    """Median ms of each stage, and the rest of the whole forecast."""
     parts = {name: spread.p50 for name, spread in times.stages.items()}
     return {**parts, REST: max(0.0, times.total.p50 - sum(parts.values()))}
 

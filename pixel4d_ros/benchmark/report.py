@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark as tables for people."""
+"""A benchmark as tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(benchmark: Benchmark, markdown: bool = False) -> str:
 
 
 def headline(benchmark: Benchmark) -> str:
-    """What the numbers hold for, in one line."""
+    """Device and versions in one line."""
     m = benchmark.machine
     versions = [f"torch {m.torch}", *([f"CUDA {m.cuda}", f"gsplat {m.gsplat}"] if m.cuda else [])]
     return (
@@ -74,5 +74,5 @@ def _cells(spread: Spread) -> list[str]:
 
 
 def _memory(memory: Memory | None) -> str:
-    """The peak, and with what the allocator keeps."""
+    """Peak of allocated, and in parentheses of reserved memory, MiB."""
     return "" if memory is None else f"{memory.allocated:.0f} ({memory.reserved:.0f})"

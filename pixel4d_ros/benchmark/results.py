@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark found, and its JSON form. All times are milliseconds."""
+"""Results of a benchmark, and their JSON form. All times are milliseconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_PSNR = 45.0  # dB, of the worst frame against eager float32
 
 @dataclass(frozen=True)
 class Machine:
-    """What the numbers hold for."""
+    """The machine and its software."""
 
     device: str
     torch: str
@@ -32,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class LowerBounds:
-    """What no forecast could be faster than, alone: encoder and rasterizer."""
+    """Times of encoder and rasterizer alone, which bound a forecast's time from below."""
 
     encoder: Spread
     rasterizer: Spread
@@ -153,7 +153,7 @@ def _with_derived(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _parse(kind: Any, value: Any) -> Any:
-    """A dataclass from what asdict made of it and JSON of that; what the class does not know is left out."""
+    """Make a dataclass from the JSON of its asdict; unknown keys are ignored."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _parse(inner[0], value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image that is forecast from, and where its camera goes: what times depend on, so no flat or random picture."""
+"""The benchmark's image and camera path. Times depend on the content, so it is no flat or random picture."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of Forecaster.forecast one by one, so that each can be timed: what runs is the forecaster's own code."""
+"""The steps of Forecaster.forecast one by one, so that each can be timed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOTION = "motion from flow"  # after PREDICT, of a source that has an earlier vi
 
 @dataclass(frozen=True)
 class Task:
-    """One forecast: of an image, so many frames, so many sampled futures."""
+    """One forecast to time."""
 
     source: SourceImage
     frames: int
@@ -39,12 +39,12 @@ class Task:
 
     @cached_property
     def path(self) -> CameraPath:
-        """Where the camera goes."""
+        """The camera's path."""
         return straight_path(self.times)
 
 
 def whole_forecast(forecaster: Forecaster, task: Task) -> Forecast:
-    """Host image in, host frames out: what a robot waits for."""
+    """A whole forecast, from an image to frames in host memory."""
     source = task.source
     return forecaster.forecast(
         source.pixels, source.camera.K, task.path, task.times, task.samples, reference=source.reference

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of what a device does: CUDA events on a GPU, the processor's clock elsewhere."""
+"""Timing of a device: CUDA events on a GPU, the processor's clock elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Effort:
-    """How often things are repeated."""
+    """Numbers of runs."""
 
     runs: int
     warm_up: int  # runs before, which are not counted
@@ -75,7 +75,7 @@ class Stopwatch:
 def measure_laps(
     run: Callable[[Stopwatch], object], device: torch.device, effort: Effort, name: str
 ) -> dict[str, Spread]:
-    """The laps that a run ends on the stopwatch it is given, over many runs; each begins with an idle device."""
+    """Time the laps of many runs; each run begins with an idle device and ends laps on its stopwatch."""
     times: dict[str, list[float]] = defaultdict(list)
     for i in _rounds(effort, name):
         synchronize(device)
@@ -89,7 +89,7 @@ def measure_laps(
 
 
 def measure_wall(run: Callable[[], object], device: torch.device, effort: Effort, name: str) -> Spread:
-    """The wall clock's time of runs that begin and end on the host; each begins with an idle device."""
+    """Wall time of runs that begin and end on the host; each begins with an idle device."""
     times = []
     for i in _rounds(effort, name):
         synchronize(device)

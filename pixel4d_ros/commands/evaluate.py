@@ -122,9 +122,9 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; the exit status is 1 where clips were left out."""
-    from pixel4d_ros.evaluation.evaluation_page import write_page
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
+    from pixel4d_ros.evaluation.pages import write_page
     from pixel4d_ros.forecaster import Forecaster
 
     protocol = _protocol(args)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the evaluation takes the camera's path from, when the clip's own poses will not do."""
+"""Alignment of camera paths: scales found from depth or from the frames, where a clip's poses have no metric scale."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LEAST_DRIVE = 1.0  # metres of travel from which the ground's slope is taken
 
 
 def without_motion(scene: DynamicGaussians) -> DynamicGaussians:
-    """The scene with everything standing still; one future is left."""
+    """The scene with all motion set to zero, and without sampled futures."""
     still = scene.velocities.new_zeros(scene.velocities.shape)
     return replace(
         scene, velocities=still, accelerations=still, angular_velocities=still, angular_accelerations=still, futures=()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether predicted probabilities come true: Brier score and reliability."""
+"""Calibration of predicted probabilities: Brier score and reliability."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReliabilityBin:
 
 
 def brier_score(events: Sequence[Event]) -> float:
-    """Mean squared difference of probability and outcome (G. Brier, 1950); 0 is best, 0.25 is always saying one half.
+    """Mean squared difference of probability and outcome (G. Brier, 1950); 0 is best, 0.25 is a constant 0.5.
 
     Raises ValueError without events.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recorded forecast beside what really happened, frame by frame."""
+"""Comparison of one recorded forecast with the true images, frame by frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the log shows what happened at every time of the forecast."""
+        """Whether the log has an image for every time of the forecast."""
         return all(image is not None for image in self.truth)
 
     def step_at(self, time: float) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth maps as pictures: log depth in turbo's colours, near red and far blue, black where nothing is known."""
+"""Depth maps as pictures: log depth in turbo's colours, near red and far blue, black where unknown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PERCENTILES = (1.0, 99.0)  # of the depths that the colour scale spans
 
 
 def depth_range(*depths: NDArray[np.float32]) -> Range:
-    """The range that most known pixels of depth maps (H, W) lie in; 1 to 100 m where nothing is known."""
+    """PERCENTILES of the known pixels of depth maps (H, W); 1 to 100 m without any."""
     known = np.concatenate([depth[np.isfinite(depth) & (depth > 0)].ravel() for depth in depths])
     if not known.size:
         return 1.0, 100.0

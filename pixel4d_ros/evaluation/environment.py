@@ -51,7 +51,7 @@ def package_version() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """A device for people: the GPU's name, or the processor's and how many cores are used."""
+    """Readable name of a device: the GPU's, or the processor's with the number of cores used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({processor_name()}, {available_cores()} cores)"

@@ -29,14 +29,14 @@ def frechet_distance(a: FloatArray, b: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class FeaturePool:
-    """Video features over all clips: an FVD compares sets of videos, so that of many clips is no mean of theirs."""
+    """Video features over all clips: FVD compares sets of videos, so it is not a mean over clips."""
 
     forecast: list[FloatArray] = field(default_factory=list)
     repeat: list[FloatArray] = field(default_factory=list)
     truth: list[FloatArray] = field(default_factory=list)
 
     def add(self, scored: ScoredWindow) -> None:
-        """Take the features of one source image's videos, if it has them."""
+        """Add the features of one source image's videos, if it has any."""
         score = scored.score
         for features, found in (
             (self.forecast, score.futures[0].features),
@@ -47,7 +47,7 @@ class FeaturePool:
                 features.append(found)
 
     def describe(self) -> list[str]:
-        """FVD over everything that was added, in a sentence; nothing when that are fewer than two videos."""
+        """FVD over all videos added, as a sentence; empty for fewer than two videos."""
         if len(self.truth) < 2:
             return []
         truth = np.stack(self.truth)

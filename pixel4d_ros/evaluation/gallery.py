@@ -47,14 +47,14 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Videos go into the folder while a clip is evaluated, pictures into its exhibit."""
+    """Collects videos in a folder, and pictures in exhibits, while clips are evaluated."""
 
     folder: Path
     exhibits: list[Exhibit] = field(default_factory=list)
 
     @contextmanager
     def clip(self, name: str) -> Iterator[Callable[[ScoredWindow], None]]:
-        """A place for one clip: call the given function with each of its scored windows."""
+        """Collect one clip: yields a function to call with each of its scored windows."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", name) or "clip"
         taken = {exhibit.video for exhibit in self.exhibits}

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pixel4d_ros.geometry.rotations import FloatArray
+
 BOOTSTRAP_DRAWS = 2000
 
 
@@ -36,6 +38,13 @@ def bootstrap(values: ArrayLike, seed: int = 0, statistic: Callable[..., Any] = 
     draws = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP_DRAWS, len(values)))
     low, high = np.percentile(statistic(values[draws], axis=1), [2.5, 97.5])
     return Interval(float(statistic(values)), float(low), float(high))
+
+
+def nanmean(values: FloatArray, axis: int | None = None) -> FloatArray:
+    """Mean over the finite values; NaN, without a warning, where there are none."""
+    finite = np.isfinite(values)
+    total, count = np.where(finite, values, 0).sum(axis), finite.sum(axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def known(values: Sequence[float], seed: int, statistic: Callable[..., Any] = np.mean) -> Interval | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The labelled objects of a window's source image: their pixels, where they are, and how they move."""
+"""The labelled objects of a window's source image: their pixels, positions and motion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 LEAST_SHARE = 0.001  # of the image's pixels: objects and masks smaller than this are not scored
-SLACK = 0.3  # metres: labels are that exact, so that points this far outside a box count as inside
+SLACK = 0.3  # metres, accuracy of labels: points up to so far outside a box count as inside
 PEOPLE = frozenset({"Pedestrian", "Person", "Person_sitting", "Cyclist"})  # their outlines are mostly background
 LARGELY_OCCLUDED = 2  # by the labels: such objects are not scored
 
@@ -68,7 +68,7 @@ def _by_boxes(window: Clip) -> list[LabelledObject]:
 
 
 def _velocity(window: Clip, box: Box) -> FloatArray | None:
-    """By the label, else by where its track is in the next frame; None where neither is known."""
+    """From the label, else from the track's place in the next frame; None where neither is known."""
     if box.velocity is not None:
         return box.velocity
     if window.boxes is None or len(window) < 2:

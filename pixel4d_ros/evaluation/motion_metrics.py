@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Motion metrics of a predicted scene at its source image: which pixels and objects move, and how fast."""
+"""Motion metrics of a predicted scene at its source image: moving pixels, moving objects and their velocity."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _floored(velocity: FloatArray) -> float:
 
 
 def _is_false(pixel_ids: NDArray[np.int64], number: int, moving: NDArray[np.bool_]) -> bool:
-    """Whether most pixels of a predicted object, if it shows enough of them, move in no label."""
+    """Whether a predicted object is visible enough, and most of its pixels move in no label."""
     shown = pixel_ids == number
     return bool(shown.sum() >= MIN_GAUSSIANS and (shown & moving).sum() < 0.5 * shown.sum())
 
@@ -120,7 +120,7 @@ def moving_probabilities(scene: DynamicGaussians) -> FloatArray:
 
 
 def _probability_at(scene: DynamicGaussians, counts: NDArray[np.int64]) -> float:
-    """Probability that what is seen in some pixels moves, counts being how many of them show each object id."""
+    """Probability of motion in some pixels, from the number of them that show each object id, counts (M + 1,)."""
     if len(counts) < 2:
         return 0.0
     chosen = int(counts[1:].argmax()) + 1

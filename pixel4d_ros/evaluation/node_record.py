@@ -16,11 +16,11 @@ from pixel4d_ros.logs.reader import LogReader
 DIAGNOSTICS_TYPE = "diagnostic_msgs/msg/DiagnosticArray"
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 OTHER_CLOCK_NS = 6 * 3600 * 10**9
-PLAUSIBLE_AGE_S = 60.0  # more means that the recorder's clock was not that of the stamps
+PLAUSIBLE_AGE_S = 60.0  # at more the recorder used another clock than the stamps
 
 
 @dataclass(frozen=True)
-class Spread:
+class AgeSpread:
     """Median, 99th percentile and worst of some times."""
 
     p50: float
@@ -29,17 +29,17 @@ class Spread:
     count: int
 
 
-def spread(values: ArrayLike) -> Spread | None:
+def spread(values: ArrayLike) -> AgeSpread | None:
     """The spread of values (n,); None when there are none."""
     known = np.asarray(values, np.float64)
     if not known.size:
         return None
-    return Spread(float(np.median(known)), float(np.percentile(known, 99)), float(known.max()), known.size)
+    return AgeSpread(float(np.median(known)), float(np.percentile(known, 99)), float(known.max()), known.size)
 
 
 @dataclass(frozen=True)
 class TopicRate:
-    """What was recorded of one topic."""
+    """One recorded topic."""
 
     name: str
     type: str
@@ -53,7 +53,7 @@ class NodeRecord:
 
     topics: tuple[TopicRate, ...]
     forecast_hz: float | None  # source images forecast per second
-    age_s: Spread | None  # from the source image's stamp to the recorder; None: different clocks
+    age_s: AgeSpread | None  # from the source image's stamp to the recorder; None: different clocks
     latency_ms: dict[
         str, float
     ]  # p50, p99, ...: from the image's arrival to the published forecast, by the node's own count

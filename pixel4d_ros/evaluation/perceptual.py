@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LPIPS and the features of FVD, from published weights that the user has; none of them come with the package."""
+"""LPIPS, FLIP and the features of FVD; published weights are given by the user, none come with the package."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def load_flip() -> Callable[[Video, Video], FloatArray]:
 
 
 def load_video_features(path: Path, device: torch.device) -> Callable[[Video], FloatArray]:
-    """Features (D,) of a video, by the I3D TorchScript that StyleGAN-V and its followers measure FVD with.
+    """Features (D,) of a video for FVD, by the I3D TorchScript of StyleGAN-V.
 
     The file (i3d_torchscript.pt) takes (1, 3, T, H, W) in 0..255 and resizes itself. Raises WeightsError.
     """

@@ -55,7 +55,7 @@ class Protocol:
         return replace(Protocol(name="paper", centre=(256, 256)), **changes)  # type: ignore[arg-type]
 
     def image_size(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) at which a clip's images of width x height pixels are forecast.
+        """Size (width, height) at which images of width x height pixels are forecast.
 
         The paper's protocol resizes to 832x256, as the paper does with KITTI and Waymo, where that changes the aspect
         ratio by less than a tenth, and else so that the shorter side has 256 pixels.
@@ -70,7 +70,7 @@ class Protocol:
         return round(width * shrink), round(height * shrink)
 
     def scored(self, width: int, height: int) -> tuple[slice, slice]:
-        """Rows and columns that are scored of an image of width x height pixels."""
+        """Scored rows and columns of an image of width x height pixels."""
         w, h = (width, height) if self.centre is None else (min(width, self.centre[0]), min(height, self.centre[1]))
         left, top = (width - w) // 2, (height - h) // 2
         return slice(top, top + h), slice(left, left + w)
@@ -107,7 +107,7 @@ def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[n
 
 
 def choose_sequences(times: ArrayLike, protocol: Protocol) -> list[NDArray[np.intp]]:
-    """The sequences that the protocol evaluates, subsample by its stride."""
+    """The sequences that the protocol evaluates, subsampled by its stride."""
     sequences = find_sequences(times, protocol.frames, protocol.step)
     stride = protocol.stride or max(1, round(len(sequences) / DEFAULT_SOURCES))
     return sequences[::stride]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded forecasts, and what the camera then really saw: the two streams that a report compares."""
+"""Recorded forecasts and the true images: the two streams that a report compares."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_forecasts(log: LogReader, topic: str) -> Iterator[RecordedForecast]:
 
 
 class Truth:
-    """What the log's camera saw at a time. Only the images from the latest source on are held, decoded when needed.
+    """True images of the log by time. Holds the images from the latest source on, and decodes them when needed.
 
     camera: undistorts the images, as the node does (None: they are taken as they are).
     """
@@ -78,13 +78,13 @@ class Truth:
         if not stamps:
             raise LogError(f"{log.path}: {topic} holds no images")
         self.first_stamp = stamps[0]  # ns
-        # Half the camera's period, within bounds: less loses frames of a 9.7 Hz camera, more compares other moments.
+        # Half the camera's period, within bounds. Less loses frames of a 9.7 Hz camera, more compares different times.
         self.slack_ns = int(np.clip(half_period(np.array(stamps, np.int64)), MIN_SLACK_NS, MAX_SLACK_NS))
         self._floor = -1
         self._rewind()
 
     def start_at(self, stamp: int) -> None:
-        """Go to the source image with this stamp (ns): what is earlier will not be asked for."""
+        """Move to the source image with this stamp (ns); earlier images are dropped."""
         floor = stamp - self.slack_ns
         if floor < self._floor:
             self._rewind()  # the replay looped

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pixel4d_ros.evaluation.compare import Comparison, compare
 from pixel4d_ros.evaluation.environment import environment
-from pixel4d_ros.evaluation.intervals import Interval, bootstrap
+from pixel4d_ros.evaluation.intervals import Interval, bootstrap, nanmean
 from pixel4d_ros.evaluation.node_record import NodeRecord, read_node_record
 from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecasts
 from pixel4d_ros.evaluation.report_page import page
@@ -145,7 +145,7 @@ def _summarise(found: _Findings, node: NodeRecord, log: str, recording: str) -> 
     later = scores[:, :, 1:]
 
     def over(value: Callable[[np.ndarray], np.ndarray]) -> Interval | None:
-        per_source = _nanmean(value(later), -1)
+        per_source = nanmean(value(later), -1)
         known = per_source[np.isfinite(per_source)]
         return bootstrap(known) if known.size else None
 
@@ -172,7 +172,7 @@ def _summarise(found: _Findings, node: NodeRecord, log: str, recording: str) -> 
 
 
 def _steps(scores: np.ndarray, times: Sequence[float] | FloatArray) -> tuple[HorizonStep, ...]:
-    means = _nanmean(scores, 0)  # (5, T)
+    means = nanmean(scores, 0)  # (5, T)
     counts = np.isfinite(scores[:, 0]).sum(0)
     return tuple(
         HorizonStep(
@@ -186,10 +186,3 @@ def _steps(scores: np.ndarray, times: Sequence[float] | FloatArray) -> tuple[Hor
         )
         for i, t in enumerate(times)
     )
-
-
-def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean without NaN; NaN, and no warning, where there is nothing else."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0).sum(axis)
-    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)

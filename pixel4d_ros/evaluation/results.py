@@ -37,7 +37,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionResults:
     """Motion metrics over the source images."""
 
     sources: int  # source images in which something moves
@@ -54,7 +54,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Depth:
+class DepthResults:
     """Depth errors of frame 0 against the sensor; metric, and with one scale per image."""
 
     sources: int
@@ -72,7 +72,7 @@ class Depth:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ShapeResults:
     """Of what lies in the outlines of labelled vehicles, the shares inside their 3D boxes, means over vehicles."""
 
     objects: int
@@ -132,10 +132,10 @@ class Evaluation:
     inside_gain: Interval | None  # PSNR inside moving objects: forecast - the same with its motion off, dB
     best_inside_gain: Interval | None  # PSNR inside moving objects: best of K - sample 0, dB
     methods: dict[str, Method]
-    motion: Motion | None
+    motion: MotionResults | None
     scale: Interval | None  # of the camera paths, unless they are as given
-    depth: Depth | None
-    shape: Shape | None
+    depth: DepthResults | None
+    shape: ShapeResults | None
     timing_ms: Timing
     steps: tuple[Step, ...]
     per_source: tuple[SourceResult, ...]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the scores of a clip's source images to what an evaluation reports."""
+"""Summary of an evaluation: means and intervals over the scores of a clip's source images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from pixel4d_ros.evaluation.calibration import brier_score, reliability
 from pixel4d_ros.evaluation.depth_metrics import Boundaries, DepthErrors
 from pixel4d_ros.evaluation.frechet import frechet_distance
-from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known
+from pixel4d_ros.evaluation.intervals import Interval, bootstrap, known, nanmean
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import (
-    Depth,
+    DepthResults,
     Evaluation,
     Method,
-    Motion,
-    Shape,
+    MotionResults,
+    ShapeResults,
     SourceResult,
     Step,
     Subject,
@@ -66,9 +66,7 @@ def summarise(scores: Sequence[SourceScore], protocol: Protocol, subject: Subjec
 
 def later(values: FloatArray | None) -> float:
     """Mean over the frames after frame 0 that have a value; NaN when none has."""
-    if values is None or not np.isfinite(values[1:]).any():
-        return float("nan")
-    return float(np.nanmean(values[1:]))
+    return float("nan") if values is None else float(nanmean(values[1:]))
 
 
 def best_future(score: SourceScore) -> VideoScore:
@@ -82,7 +80,7 @@ def best_inside(score: SourceScore) -> VideoScore:
 
 
 def choosers(score: SourceScore) -> dict[str, tuple[Chooser, Chooser]]:
-    """By a method's name: how to get its video from a score, and its video for what is inside moving objects."""
+    """By method: functions that take from a score its video, and its video for scores inside moving objects."""
     out: dict[str, tuple[Chooser, Chooser]] = {FORECAST: (lambda s: s.futures[0],) * 2}
     if len(score.futures) > 1:
         out[f"best of {len(score.futures)}"] = (best_future, best_inside)
@@ -96,53 +94,47 @@ def choosers(score: SourceScore) -> dict[str, tuple[Chooser, Chooser]]:
 def _methods(scores: Sequence[SourceScore], seed: int) -> dict[str, Method]:
     found = {}
     for name, (video, inner) in choosers(scores[0]).items():
-        found[name] = _method([video(s) for s in scores], [inner(s) for s in scores], scores, seed)
-    several = len(scores[0].futures)
-    if several > 1:
-        found[f"mean of {several}"] = _mean_method(scores, seed)
+        found[name] = _method([(video(s),) for s in scores], [(inner(s),) for s in scores], scores, seed)
+    several = [s.futures for s in scores]
+    if len(several[0]) > 1:
+        found[f"mean of {len(several[0])}"] = _method(several, several, scores, seed)
     return found
 
 
-def _method(
-    videos: Sequence[VideoScore], inner: Sequence[VideoScore], scores: Sequence[SourceScore], seed: int
-) -> Method:
-    features = [v.features for v in videos if v.features is not None]
-    truth = [s.truth_features for s in scores if s.truth_features is not None]
-    return Method(
-        psnr=bootstrap([later(v.psnr) for v in videos], seed),
-        ssim=bootstrap([later(v.ssim) for v in videos], seed),
-        inside=known([later(v.inside) for v in inner], seed),
-        outside=known([later(v.outside) for v in videos], seed),
-        lpips=known([later(v.lpips) for v in videos], seed),
-        flip=known([later(v.flip) for v in videos], seed),
-        fvd=frechet_distance(np.stack(features), np.stack(truth)) if len(features) > 1 and len(truth) > 1 else None,
-    )
+Videos = Sequence[Sequence[VideoScore]]  # of each source, those whose scores are averaged
 
 
-def _mean_method(scores: Sequence[SourceScore], seed: int) -> Method:
-    """Each score averaged over the sampled futures."""
+def _method(videos: Videos, inner: Videos, scores: Sequence[SourceScore], seed: int) -> Method:
+    """Means over sources: of the videos' scores and, inside moving objects, of the inner videos'."""
 
-    def over(value: Callable[[VideoScore], float]) -> list[float]:
-        return [float(np.mean([value(f) for f in s.futures])) for s in scores]
+    def over(value: Callable[[VideoScore], float], chosen: Videos = videos) -> list[float]:
+        return [float(np.mean([value(v) for v in some])) for some in chosen]
 
     return Method(
         psnr=bootstrap(over(lambda v: later(v.psnr)), seed),
         ssim=bootstrap(over(lambda v: later(v.ssim)), seed),
-        inside=known(over(lambda v: later(v.inside)), seed),
+        inside=known(over(lambda v: later(v.inside), inner), seed),
         outside=known(over(lambda v: later(v.outside)), seed),
         lpips=known(over(lambda v: later(v.lpips)), seed),
-        fvd=None,
         flip=known(over(lambda v: later(v.flip)), seed),
+        fvd=_fvd(videos, scores),
     )
 
 
-def _motion(scores: Sequence[SourceScore], seed: int) -> Motion | None:
+def _fvd(videos: Videos, scores: Sequence[SourceScore]) -> float | None:
+    """FVD of one video per source against the true ones; None for several per source, or without features."""
+    features = [v.features for some in videos for v in some if v.features is not None and len(some) == 1]
+    truth = [s.truth_features for s in scores if s.truth_features is not None]
+    return frechet_distance(np.stack(features), np.stack(truth)) if len(features) > 1 and len(truth) > 1 else None
+
+
+def _motion(scores: Sequence[SourceScore], seed: int) -> MotionResults | None:
     found = [s.motion for s in scores if s.motion is not None]
     if not found:
         return None
     events = [event for m in found for event in m.events]
     overlaps = [m.mask_iou for m in found if m.mask_iou is not None]
-    return Motion(
+    return MotionResults(
         sources=len(overlaps),
         mask_iou=known(overlaps, seed),
         false_moving=bootstrap([m.false_moving for m in found], seed),
@@ -157,13 +149,13 @@ def _motion(scores: Sequence[SourceScore], seed: int) -> Motion | None:
     )
 
 
-def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
+def _depth(scores: Sequence[SourceScore], seed: int) -> DepthResults | None:
     metric: list[DepthErrors] = [s.depth for s in scores if s.depth is not None]
     scaled: list[DepthErrors] = [s.scaled_depth for s in scores if s.scaled_depth is not None]
     contours: list[Boundaries] = [s.boundaries for s in scores if s.boundaries is not None]
     if not metric:
         return None
-    return Depth(
+    return DepthResults(
         sources=len(metric),
         abs_rel=bootstrap([d.abs_rel for d in metric], seed),
         delta1=bootstrap([d.delta1 for d in metric], seed),
@@ -179,12 +171,12 @@ def _depth(scores: Sequence[SourceScore], seed: int) -> Depth | None:
     )
 
 
-def _shape(scores: Sequence[SourceScore], seed: int) -> Shape | None:
+def _shape(scores: Sequence[SourceScore], seed: int) -> ShapeResults | None:
     shares = [share for s in scores for share in s.box_shares]
     gaussians = known([share.gaussians for share in shares], seed)
     if gaussians is None:
         return None
-    return Shape(len(shares), gaussians, known([share.sensor for share in shares], seed))
+    return ShapeResults(len(shares), gaussians, known([share.sensor for share in shares], seed))
 
 
 def _timing(scores: Sequence[SourceScore]) -> Timing:
@@ -198,7 +190,7 @@ def _steps(scores: Sequence[SourceScore]) -> tuple[Step, ...]:
     columns = choosers(scores[0])
 
     def means(value: Callable[[VideoScore], FloatArray | None], inner: bool) -> dict[str, FloatArray]:
-        """By method the mean (T,) over sources of those values that are known; NaN where none is."""
+        """Mean (T,) of the known values over sources, by method; NaN where none is known."""
         return {name: _mean_known([value(pair[inner](s)) for s in scores]) for name, pair in columns.items()}
 
     psnr, ssim = means(lambda v: v.psnr, False), means(lambda v: v.ssim, False)
@@ -212,11 +204,7 @@ def _steps(scores: Sequence[SourceScore]) -> tuple[Step, ...]:
 
 def _mean_known(rows: Sequence[FloatArray | None]) -> FloatArray:
     length = max(0 if row is None else len(row) for row in rows)
-    values = np.stack([np.full(max(1, length), np.nan) if row is None else row for row in rows])
-    count = np.isfinite(values).sum(0)
-    mean = np.nansum(values, 0) / np.maximum(count, 1)
-    out: FloatArray = np.where(count > 0, mean, np.nan)
-    return out
+    return nanmean(np.stack([np.full(max(1, length), np.nan) if row is None else row for row in rows]), 0)
 
 
 def _source_result(score: SourceScore) -> SourceResult:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic streets and rooms as clips to evaluate on, made on the spot with exact depth, masks and motion."""
+"""Synthetic streets and rooms as clips for evaluation, with exact depth, masks and motion."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WorldSet:
 
     @property
     def name(self) -> str:
-        """What tables call it: the kind and the seeds."""
+        """Name in tables: the kind and the seeds."""
         return f"synthetic {self.kind}s, seeds {self.first}..{self.first + self.count - 1}"
 
     @property

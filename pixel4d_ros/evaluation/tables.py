@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation as text for people: aligned columns for a terminal, or Markdown."""
+"""An evaluation as text: aligned columns for a terminal, or Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pixel4d_ros.evaluation.intervals import Interval, known
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS
-from pixel4d_ros.evaluation.results import Evaluation, Method, Motion, Step, Subject
+from pixel4d_ros.evaluation.results import Evaluation, Method, MotionResults, Step, Subject
 from pixel4d_ros.evaluation.summary import FORECAST, PLANE, REPEAT, STILL
 
 Row = Sequence[str]
@@ -32,7 +32,7 @@ def counted(number: int, what: str) -> str:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """What was evaluated, and how, in one line: protocol and camera alignment belong to every table."""
+    """One line above every table: data, protocol and camera alignment."""
     e, s = evaluation, evaluation.subject
     return (
         f"{s.log}: {counted(e.sources, 'source image')}, {counted(e.frames, 'frame')} each, "
@@ -47,7 +47,7 @@ def weights_line(subject: Subject) -> str:
 
 
 def describe(evaluation: Evaluation, markdown: bool = False, brief: bool = False) -> str:
-    """The whole evaluation: what was evaluated, means by method, depth, motion, time; unless brief, frame by frame."""
+    """The whole evaluation: headline, means by method, depth, motion, time; unless brief, frame by frame."""
     head = headline(evaluation)
     blocks = [f"### {head}" if markdown else head]
     tables = [methods_table(evaluation)] if evaluation.methods else []
@@ -138,7 +138,7 @@ def measures_table(evaluation: Evaluation) -> Table:
     return ["mean over source images", "value", "95 % interval"], rows
 
 
-def _add_motion(rows: list[Row], motion: Motion) -> None:
+def _add_motion(rows: list[Row], motion: MotionResults) -> None:
     _add(rows, f"moving pixels: IoU ({motion.sources} images)", motion.mask_iou, 2)
     _add(rows, "static pixels called moving, %", motion.false_moving, 2, 100)
     _add(rows, "false moving objects per image", motion.false_objects, 2)
@@ -153,7 +153,7 @@ def _add_motion(rows: list[Row], motion: Motion) -> None:
 
 
 def _add(rows: list[Row], name: str, value: Interval | None, digits: int, factor: float = 1) -> None:
-    """A row for what was measured."""
+    """Append a row, unless the value is None."""
     if value is not None:
         rows.append(_row(name, value, digits, factor))
 
@@ -166,14 +166,14 @@ def _row(name: str, value: Interval, digits: int, factor: float = 1) -> Row:
 
 
 def overview(evaluations: Sequence[Evaluation], markdown: bool = False, notes: Sequence[str] = ()) -> str:
-    """A row per clip and their mean, with what was evaluated, and how, above."""
+    """A headline, then a row per clip and their mean."""
     head = overview_headline(evaluations)
     blocks = [f"### {head}" if markdown else head, table(*overview_table(evaluations), markdown)]
     return "\n\n".join([*blocks, *(f"Note: {note}" for note in notes)])
 
 
 def overview_headline(evaluations: Sequence[Evaluation]) -> str:
-    """What was evaluated, and how, in one line."""
+    """One line: data, protocol and camera alignment."""
     alignments = sorted({ALIGNMENTS[e.subject.align] for e in evaluations})
     first = evaluations[0]
     return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Track the predicted objects of a clip image by image and score whether their ids last, against labelled boxes."""
+"""Track predicted objects through a clip, and score how long their ids last against labelled boxes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def track_clip(predict: Callable[[Clip], DynamicGaussians], clip: Clip) -> IdSco
 
 
 def ids_table(name: str, score: IdScore) -> Table:
-    """The score for people."""
+    """The score as a table."""
     total = score.matched + score.missed
     return [name, ""], [
         ["identity switches", str(score.switches)],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 videos, and the picture that shows a forecast beside what really happened."""
+"""H.264 videos, and pictures of a forecast beside the true image."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def add_comparison(video: VideoWriter, comparison: Comparison, title: str, secon
 
 
 def side_by_side(comparison: Comparison, i: int, title: str, seconds: float) -> Picture:
-    """Frame i of a forecast (left) and what really happened (right), below the image that it was made from."""
+    """Frame i of a forecast (left) and the true image (right), below the source image."""
     height, width = comparison.source.shape[:2]
     panel = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * height / width / 2))
     small = (PANEL_WIDTH // 2, 2 * round(panel[1] / 4))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of a clip: a source image and what really happened after it, in memory and at the size of the evaluation."""
+"""Windows of a clip: a source image and the true images after it, in memory and at the size of the evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=np.generic)
 
 
 def clip_windows(clip: Clip, protocol: Protocol) -> Iterator[Clip]:
-    """One clip per source: its first frame is the source, the rest is what really happened."""
+    """One clip per source: its first frame is the source, the others are the true later images."""
     return windows_of(clip, choose_sequences(clip.times, protocol), protocol)
 
 
@@ -56,7 +56,7 @@ def resized(clip: Clip, size: tuple[int, int] | None) -> Clip:
 
 
 def _nearest(maps: NDArray[M], size: tuple[int, int]) -> NDArray[M]:
-    """Maps (T, H, W) resampled: a mean of LiDAR returns and empty pixels would be no depth at all, of ids no id."""
+    """Maps (T, H, W) resampled without interpolation: means of returns and empty pixels are no depth, of ids no id."""
     return np.stack([cv2.resize(m, size, interpolation=cv2.INTER_NEAREST) for m in maps])
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CUDA rasterizer: gsplat's kernels (Ye et al. 2025), called one by one.
 
-Called so, what all views share is projected without being copied for each view, and of a second future only the
-tiles are rendered in which it differs from the first.
+Calling them one by one projects shared Gaussians without copies per view, and renders only those tiles of a second
+future that differ from the first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Splats:
 
 
 def rasterize_gsplat(views: GaussianViews, with_depth: bool = True) -> Rendering:
-    """Render on CUDA. Differentiable but in what is moved."""
+    """Render on CUDA. Differentiable except in views.moved."""
     if torch.is_grad_enabled() and views.moved is not None:
         views = views.placed()
     splats = _project(views)
@@ -69,7 +69,7 @@ def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool 
 
 
 def _project(views: GaussianViews) -> _Splats:
-    """Project all but what is moved. Once for all views what is the same in all of them."""
+    """Project all Gaussians, moved ones at their old place; once for all views if these share them."""
     gaussians = (views.means, views.quaternions, views.scales, views.opacities)
     T, K = views.T_camera_world, _gsplat_intrinsics(views.K)
     if all(len(t) == 1 or t.stride(0) == 0 for t in gaussians):
@@ -80,7 +80,7 @@ def _project(views: GaussianViews) -> _Splats:
 
 
 def _project_moved(views: GaussianViews) -> _Splats:
-    """Project what is moved (V, M)."""
+    """Project the moved Gaussians (V, M)."""
     assert views.moved is not None
     index = views.moved.index
     parts = _projection(
@@ -118,7 +118,7 @@ def _gsplat_intrinsics(K: Tensor) -> Tensor:
 
 
 def _replace(splats: _Splats, index: Tensor, moving: _Splats) -> None:
-    """Overwrite the splats at index (M,) by what is moving (V, M)."""
+    """Overwrite the splats at index (M,) by moving (V, M)."""
     for all_of_them, some in zip(splats.tensors(), moving.tensors()):
         all_of_them.index_copy_(1, index, some)
 
@@ -130,7 +130,7 @@ def _inverse_depths(splats: _Splats) -> Tensor:
 
 
 def _channels(splats: _Splats, views: GaussianViews, with_depth: bool) -> Tensor:
-    """What is blended (V, N, at least C or C + 2): features, and what depth is made of, as gsplat has no such mean."""
+    """Blended channels (V, N, at least C or C + 2): features, and 1/z and 1/z^2 for the depth, a mean gsplat lacks."""
     if not with_depth:
         return views.features
     wanted = views.features.shape[-1] + 2

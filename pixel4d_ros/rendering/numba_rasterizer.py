@@ -2,7 +2,7 @@
 """The CPU rasterizer: one compiled loop over Gaussians, front to back; views in parallel. No gradients.
 
 Golden reference: torch_rasterizer. The projection follows projection.py step by step. Of a second future only the
-tiles are rendered in which it differs from the first.
+tiles that differ from the first are rendered.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _rendering(views: GaussianViews, tiles: Tiles) -> Rendering:
 
 
 def _touched(views: GaussianViews) -> Tiles:
-    """Tiles (V, h, w) that what is moved touches."""
+    """Tiles (V, h, w) that moved Gaussians touch."""
     assert views.moved is not None
     columns, rows = tile_grid(views.size)
     tiles = np.zeros((len(views.means), rows, columns), np.bool_)
@@ -79,7 +79,7 @@ def _touched(views: GaussianViews) -> Tiles:
 
 
 def _arrays(*tensors: Tensor) -> list[Floats]:
-    """Contiguous float32; what is the same for all views (expanded, stride 0) once."""
+    """Contiguous float32 arrays; tensors that all views share (expanded, stride 0) have a first axis of 1."""
     once = (t[:1] if t.stride(0) == 0 else t for t in tensors)
     return [t.detach().to(torch.float32).contiguous().numpy() for t in once]
 
@@ -131,7 +131,7 @@ def _reaching(splats: Floats, tiles: Tiles) -> Tiles:
 
 @njit(fastmath=True, cache=True)
 def _project_view(v: int, shared: tuple[Floats, ...], size: tuple[int, int]) -> tuple[NDArray[np.int32], Floats]:
-    """What _project gives of view v: means, quaternions, scales, opacities, T and K, once where all views share it."""
+    """_project for view v, of means, quaternions, scales, opacities, T and K with a first axis of V, or 1 if shared."""
     means, quaternions, scales, opacities, T, K = shared
     return _project(
         means[v % len(means)],

@@ -18,7 +18,7 @@ from pixel4d_ros.rendering.types import GaussianViews, Rendering
 
 
 def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
-    """Render all views; without depth, which then is NaN, a little faster on CUDA.
+    """Render all views. Without depth, which then is NaN, CUDA is a little faster.
 
     On CUDA gsplat renders; on the CPU the compiled kernel, or the torch reference where gradients are wanted or numba
     is not installed.
@@ -38,10 +38,10 @@ def rasterize(views: GaussianViews, with_depth: bool = True) -> Rendering:
 
 
 def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True) -> Iterator[Rendering]:
-    """Render futures of one scene that differ only in where the same Gaussians moved, each when its turn comes.
+    """Render futures of one scene, which differ only in `moved`, one by one.
 
-    The first is rendered whole, and of the others only what their moving Gaussians change, but for the torch reference.
-    No gradients where that is so.
+    The first is rendered whole, of the others only the tiles that their moving Gaussians change, without gradients. The
+    torch reference renders all of them whole.
     """
     if futures[0].means.is_cuda:
         from pixel4d_ros.rendering.gsplat_rasterizer import rasterize_gsplat_futures
@@ -55,7 +55,7 @@ def rasterize_futures(futures: Sequence[GaussianViews], with_depth: bool = True)
 
 
 def _compiled(views: GaussianViews) -> bool:
-    """Whether the compiled CPU kernel is there and can do what is wanted."""
+    """Whether the compiled CPU kernel is installed, and no gradients are wanted."""
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in views.tensors())
     return not wants_gradient and numba_available()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays to a device and back: through page-locked memory, and without waiting where the device is a GPU."""
+"""Copies between host and device, through page-locked memory and without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ UNPINNED_BYTES = 1 << 15  # the driver copies so few bytes to a buffer of its ow
 
 
 def pin_memory(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A writable contiguous array as a tensor on the host whose copy to the device nobody waits for.
+    """A writable contiguous array as a host tensor that can be copied to the device without waiting.
 
     It shares the array's memory unless that must be page-locked first.
     """
     if device.type != "cuda" or array.nbytes <= UNPINNED_BYTES:
         return torch.from_numpy(array)
-    # Page-locked memory comes from torch's pool, which waits with reusing it until the copy is done. numpy fills it,
-    # since torch wakes all its threads for so little, and then waits for the last of them.
+    # torch's pool does not reuse page-locked memory before the copy is done. numpy fills it, since torch would wake all
+    # its threads for this small copy and wait for the last of them.
     locked = torch.empty_like(torch.from_numpy(array), pin_memory=True)
     np.copyto(locked.numpy(), array)
     return locked
@@ -36,9 +36,9 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 class HostBuffer:
-    """Where the parts of one large result come together on the host.
+    """One large result in host memory, filled part by part.
 
-    They are there after the next to_host, which waits for everything asked of the device before.
+    The parts are complete after the next to_host, which waits for the device.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
@@ -47,7 +47,7 @@ class HostBuffer:
     def put(self, start: int, part: Tensor) -> None:
         """Copy part to [start : start + len(part)], without waiting for it."""
         self._tensor[start : start + len(part)].copy_(part, non_blocking=True)
-        if part.is_cuda:  # its memory stays taken until it is copied, on whichever stream
+        if part.is_cuda:  # keeps its memory until this stream has copied it
             part.record_stream(torch.cuda.current_stream(part.device))
 
     def array(self) -> NDArray[Any]:
@@ -57,10 +57,10 @@ class HostBuffer:
 
 
 class StreamPool:
-    """CUDA streams that take turns with the parts of a long computation, and one on which results go to the host.
+    """CUDA streams for the parts of a long computation in turn, and one more for copies to the host.
 
-    While the host waits to hear how much there is to do in one part, the device has the other, and copies run beside
-    both. One part alone stays on the current stream; on the CPU there are no streams.
+    While the host waits for the size of one part's result, the device computes another, and copies run beside both. A
+    single part stays on the current stream. On the CPU there are no streams.
     """
 
     def __init__(self, device: torch.device, parts: int) -> None:
@@ -70,7 +70,7 @@ class StreamPool:
 
     @contextmanager
     def take_turn(self) -> Iterator[None]:
-        """The next part, after what the current stream was asked before the first."""
+        """Run the next part on its stream, after all earlier work of the current stream."""
         if not self._streams:
             yield
             return
@@ -82,7 +82,7 @@ class StreamPool:
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """Copies to the host, after what the current stream was asked so far and beside what it is asked next."""
+        """Copy to the host, after the current stream's work so far and beside its later work."""
         if not self._copies:
             yield
             return
@@ -92,7 +92,7 @@ class StreamPool:
             yield
 
     def join(self) -> None:
-        """The current stream goes on after all parts and copies."""
+        """Make the current stream wait for all parts and copies."""
         for stream in self._streams + self._copies:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
 

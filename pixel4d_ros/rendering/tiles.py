@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tiles in which gsplat renders: which of them some splats reach, and which splats reach any of some tiles."""
+"""The tiles in which gsplat renders: tiles that splats reach, and splats that reach given tiles."""
 
 from __future__ import annotations
 

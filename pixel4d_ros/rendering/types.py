@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every rasterizer here takes and gives, and the constants of the image that they all compute."""
+"""Input and output of the rasterizers, and their common constants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_TRANSMITTANCE = 1e-4
 
 @dataclass(frozen=True)
 class Moved:
-    """The M of N Gaussians that are elsewhere in each of V views."""
+    """The M of N Gaussians whose pose differs between V views."""
 
     index: Tensor  # (M,) int64, into the N
     means: Tensor  # (V, M, 3) metres
@@ -29,23 +29,23 @@ class Moved:
 
 @dataclass(frozen=True)
 class GaussianViews:
-    """What to draw: V views, each of its own N Gaussians (of one moving scene at V times, say).
+    """V views to render, each of its own N Gaussians, for example of one moving scene at V times.
 
-    Expanded (stride 0) tensors are welcome, and with those `moved` says what differs between the views.
+    Tensors may be expanded (stride 0). `moved` then holds what differs between the views.
     """
 
     means: Tensor  # (V, N, 3) metres
     quaternions: Tensor  # (V, N, 4) wxyz, unit
     scales: Tensor  # (V, N, 3) metres
     opacities: Tensor  # (V, N)
-    features: Tensor  # (V, N, C) colours and whatever else is blended like them
+    features: Tensor  # (V, N, C) colours and other blended channels
     T_camera_world: Tensor  # (V, 4, 4)
     K: Tensor  # (V, 3, 3) pixels, pixel centres at integers
     size: tuple[int, int]  # width, height of the images
-    moved: Moved | None = None  # where it is given, in place of what means and quaternions say
+    moved: Moved | None = None  # replaces means and quaternions at its index
 
     def placed(self) -> GaussianViews:
-        """The same views, written out: with every Gaussian where it is in each view, and nothing moved."""
+        """The same views with `moved` written into means and quaternions."""
         if self.moved is None:
             return self
         means, quaternions = self.means.clone(), self.quaternions.clone()
@@ -61,15 +61,13 @@ class GaussianViews:
 class Rendering:
     """V rendered views."""
 
-    features: (
-        Tensor  # (V, H, W, C) blended features (colours, and whatever was appended to them), premultiplied by alpha
-    )
-    depth: Tensor  # (V, H, W) metres: mean over what is seen, the near above the far; inf where nothing is
+    features: Tensor  # (V, H, W, C) blended features, premultiplied by alpha
+    depth: Tensor  # (V, H, W) metres, mean with weights w / z^2; inf where nothing is visible
     alpha: Tensor  # (V, H, W) 0..1
 
 
 def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
-    """Metres from the blended inverse depth and its blended square; inf where nothing is seen.
+    """Metres from the blended inverse depth and its blended square; inf where nothing is visible.
 
     Gradients stay finite there too.
     """

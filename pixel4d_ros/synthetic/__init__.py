@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic street and rooms: exact images, depth, object ids and motion, made on the spot on any device."""
+"""Synthetic streets and rooms: exact images, depth, object ids and motion, rendered on demand on any device."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pixel4d_ros.synthetic.views import RenderedViews, sample_views, street_clip
+from pixel4d_ros.synthetic.views import WorldViews, sample_views, street_clip
 
-__all__ = ["RenderedViews", "sample_views", "street_clip", "write_street_log"]
+__all__ = ["WorldViews", "sample_views", "street_clip", "write_street_log"]
 
 
 def write_street_log(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera makes of a picture: blur, vignetting, glare, noise, exposure, compression; of each sample its own."""
+"""Camera effects on rendered images: blur, vignetting, glare, noise, exposure, compression, drawn per sample."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _QUANTISATION = (
 
 
 def apply_camera(rgb: Tensor, seeds: Sequence[int]) -> Tensor:
-    """sRGB images (B, V, H, W, 3), 0..1, as the camera of each sample's seed records them; its views share its numbers.
+    """Apply to sRGB images (B, V, H, W, 3), 0..1, the effects drawn from each sample's seed; its views share them.
 
     The same seed gives the same effects; the noise differs from view to view.
     """
@@ -85,7 +85,7 @@ def _vignette(strength: Tensor, size: torch.Size) -> Tensor:
 
 
 def _grain(images: Tensor, noise: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Noise of a sensor for images (B, V, 3, H, W): its spread grows in the shadows' favour, one per channel."""
+    """Sensor noise for images (B, V, 3, H, W), independent per channel, stronger in the shadows."""
     generators = [torch.Generator(images.device).manual_seed(int(seed)) for seed in seeds]
     shape = images.shape[1:]
     drawn = torch.stack([torch.randn(shape, generator=g, device=images.device) for g in generators])

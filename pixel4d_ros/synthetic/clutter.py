@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thin and small things of rooms: chairs, lamps, plants, curtains, blinds, radiators, mirrors, racks, bottles."""
+"""Thin and small objects in rooms: chairs, lamps, plants, curtains, blinds, radiators, mirrors, racks, bottles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixel4d_ros.synthetic.world import Builder
 
 
 def add_clutter(out: Builder, rng: Generator, half: FloatArray, path: FloatArray) -> None:
-    """Things on the floor, clear of the camera's path (n, 2), on the walls and below the ceiling of a room.
+    """Add clutter to a room: on the floor, clear of the camera's path (n, 2), on the walls and below the ceiling.
 
     half (3,): of the room, metres.
     """
@@ -120,7 +120,7 @@ def _rack(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
 
 
 def _bottles(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
-    """Small things on the floor: bottles, cans, books, shoes, a ball."""
+    """Small objects on the floor: bottles, cans, books, shoes, a ball."""
     for _ in range(int(rng.integers(2, 7))):
         size = rng.uniform(0.02, 0.14, 3)
         shape = Shape(int(rng.integers(1, 4)))
@@ -133,7 +133,7 @@ def _bottles(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
 
 
 def _on_wall(out: Builder, rng: Generator, half: FloatArray) -> None:
-    """A mirror, blinds, a radiator, curtains, or shelves with small things, on one of the four walls."""
+    """A mirror, blinds, a radiator, curtains, or shelves with small objects, on one of the four walls."""
     axis, side = int(rng.integers(2)), int(rng.choice([-1, 1]))
     wall, reach = (half[0], half[1]) if axis == 0 else (half[1], half[0])
     along, yaw = rng.uniform(-0.8, 0.8) * reach, np.pi / 2 if axis == 0 else 0.0

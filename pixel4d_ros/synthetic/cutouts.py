@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holes in surfaces: leaves, twigs, fences, bicycles and cables are solids through most of which rays pass.
 
-A ray meets the front of such a solid or, where that is a hole, its back. So thin things get exact depth at the centre
+A ray meets the front of such a solid or, where that is a hole, its back. So thin objects get exact depth at the centre
 of every pixel, from one primitive each.
 """
 
@@ -106,7 +106,7 @@ def _beside_frame(s: _Points) -> Tensor:
 
 
 def _beside_cables(s: _Points) -> Tensor:
-    """Hanging cables, as many as the second number says, of a radius in metres."""
+    """Hanging cables: params are their radius in metres and their number."""
     x, z, reach = s.p[:, 0] / s.half[:, 0], s.p[:, 2], s.half[:, 2]
     solid = torch.zeros_like(x, dtype=torch.bool)
     for k in range(3):

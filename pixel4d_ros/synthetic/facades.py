@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What house fronts carry: shop windows, signs, awnings, balconies, downpipes, posters, graffiti."""
+"""Details of house fronts: shop windows, signs, awnings, balconies, downpipes, posters, graffiti."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Front:
             )
 
     def balconies(self) -> None:
-        """One above the other, with railings through which one sees."""
+        """One above the other, with see-through railings."""
         out, rng = self.out, self.rng
         along, wide = rng.uniform(-0.5, 0.5) * self.half[0], rng.uniform(0.8, 1.6)
         steel = rng.choice([0.02, 0.3, 0.6]) * np.ones(3)

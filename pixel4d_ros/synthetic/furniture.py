@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thin and small things along a street: fences, railings, bollards, signs, traffic lights, cables, bicycles, bins."""
+"""Thin and small objects along a street: fences, railings, bollards, signs, traffic lights, cables, bicycles, bins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEARBY = 48.0  # metres along the road: farther off details hardly show
 
 
 def add_details(out: Builder, rng: Generator, plan: StreetPlan) -> None:
-    """Everything of this file, each with some chance, near the start of the street."""
+    """Add each kind of object in this file with some probability, near the start of the street."""
     for side in (-1, 1):
         if rng.uniform() < 0.45:
             _railing(out, rng, plan, side)
@@ -55,7 +55,7 @@ def _at(
 
 
 def _railing(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
-    """A fence or a railing, at the kerb or behind the pavement, through which one sees."""
+    """A see-through fence or railing, at the kerb or behind the pavement."""
     at_kerb = plan.style != COUNTRY and rng.uniform() < 0.4
     across = side * (plan.half_width + (0.25 if at_kerb else plan.pavement + rng.uniform(0.3, 1.2)))
     piece = 3.0
@@ -98,7 +98,7 @@ def _bollards(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None
 
 
 def _bicycles(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
-    """Parked bicycles, alone or in a row, seen from any side; each is an object that stands."""
+    """Parked bicycles, alone or in a row, seen from any side; each is a standing object."""
     s, row = rng.uniform(3, 22), int(rng.integers(1, 5))
     turn = rng.choice([0.0, np.pi / 2 + rng.normal(0, 0.3)])
     for _ in range(row):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ground of the outdoor worlds: a winding road with kerbs, pavements, verges and a cross street; and the sky above.
+"""The ground of outdoor worlds, a winding road with kerbs, pavements, verges and a cross street; and the sky.
 
 The road's centre line is y = f(x), a sum of two sines; `across` is the signed distance from it
 (exact on a straight road).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surfaces look like: one function per material, from surface coordinates to colour and gloss."""
+"""Appearance of surfaces: one function per material, from surface coordinates to colour and gloss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixel4d_ros.synthetic.textures import band, cell_hash, fade, fractal, mix, 
 
 
 class Material(IntEnum):
-    """Column `material` of a primitive; beside each the meaning of its four params."""
+    """Column `material` of a primitive; the comments give its params."""
 
     PLAIN = 0  # grain frequency 1/m, contrast, vertical stretch, gloss
     FACADE = 1  # storey height m, window pitch m, window share, 0 plaster / 1 brick / 2 stone
@@ -80,7 +80,7 @@ def _plain(s: Surface) -> Shade:
 
 
 def _painted(s: Surface) -> Shade:
-    """Bars, tubes and cables, whose params say where they are."""
+    """Bars, tubes and cables; their params place the holes."""
     return mix(s.color, s.color2, (0.5 + 0.8 * _grain(s, 2.0, 2)).clamp(0, 1)), _matt(s)
 
 

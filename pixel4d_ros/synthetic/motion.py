@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How cars, people and cameras move: analytic paths over time, and their Taylor expansion as the project's kinematics.
+"""Motion of cars, people and cameras: analytic paths over time, and their Taylor expansion as scene.Motion.
 
 The world's frame has z up. Actors turn about the vertical through their centroid only, so that
 x(t) = c + R(theta)(x0 - c) + v t + a t^2 / 2 with theta = w t + a_w t^2 / 2 composes exactly over time.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of a street, which all that stands, drives and walks there shares."""
+"""The plan of a street, shared by everything that is placed on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAR = 1e5  # where a street crosses that does not exist
 
 @dataclass(frozen=True)
 class StreetPlan:
-    """What the parts of a street's layout need to know of each other."""
+    """Numbers of a street that its scenery and traffic share."""
 
     style: int
     road: FloatArray

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three solids of which every synthetic world consists, and where rays meet them.
+"""The three solids that make up every synthetic world, and their intersection with rays.
 
 All live in unit space: tapered boxes in |x|, |y|, |z| <= 1, the unit ball, the upright cylinder of radius 1 and
 height 2. A world holds one row of numbers per primitive (COLUMNS); `Primitives` names those of a padded batch.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Shape(IntEnum):
-    """What a primitive is; NONE pads worlds of different size."""
+    """Kind of a primitive; NONE pads worlds of different size."""
 
     NONE = 0
     BOX = 1
@@ -26,7 +26,7 @@ class Shape(IntEnum):
 COLUMNS = {
     "shape": 1,
     "material": 1,
-    "object": 1,  # 0 static, 1..M: moves with that actor
+    "object": 1,  # 0 static, 1..M moves with that actor
     "center": 3,  # metres, world, at time 0
     "yaw": 1,  # rotation local -> world: Rz(yaw) Rx(roll)
     "roll": 1,
@@ -38,7 +38,7 @@ COLUMNS = {
     "seed": 1,
     "contact": 1,  # 1: darkens the ground and walls around it
     "instance": 1,  # object id in the label: that of the actor, or of something that stands; 0 background
-    "group": 1,  # primitives of one thing (a tree, a car) share a number: none of them is behind another
+    "group": 1,  # primitives of one object (a tree, a car) share a number; none of them counts as hidden by another
 }
 ROW = sum(COLUMNS.values())
 SLICES: dict[str, slice] = {}

@@ -33,7 +33,9 @@ class Rendered:
     rgb: Tensor  # (N, H, W, 3) float32 0..1, sRGB
     depth: Tensor  # (N, H, W) metres along z, inf for the sky
     object_ids: Tensor  # (N, H, W) int64
-    hidden_depth: Tensor  # (N, H, W) metres, of the first static thing behind what is seen; 0: none, or not asked for
+    hidden_depth: (
+        Tensor  # (N, H, W) metres, of the first static surface behind the visible one; 0: none, or not requested
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _hidden_depth(
     hits: _Hits,
     asked: Tensor,
 ) -> Tensor:
-    """Depth (A, T, R) of the first static surface of another thing behind the hits of views asked (A,); 0: none."""
+    """Depth (A, T, R) of the first static surface of another group behind the hits of views asked (A,); 0: none."""
     placed, T_world_camera, K = placed.of_views(asked), T_world_camera[asked], K[asked]
     rays, primitive, front = hits.rays[asked], hits.primitive[asked], hits.depth[asked]
     n = torch.arange(len(asked), device=K.device)[:, None, None]

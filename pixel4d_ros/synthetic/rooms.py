@@ -22,7 +22,7 @@ _WALL = 0.1  # metres, half the thickness
 
 
 def make_room(seed: int) -> WorldLayout:
-    """The room of that seed: 3 to 10 m wide, the camera somewhere inside, things moving in every other room."""
+    """The room of that seed: 3 to 10 m wide, the camera somewhere inside, moving objects in every other room."""
     rng = np.random.default_rng([seed, 3])
     half = np.array([rng.uniform(1.8, 5.0), rng.uniform(1.6, 4.5), rng.uniform(1.15, 1.6)])
     if rng.uniform() < 0.2:
@@ -166,7 +166,7 @@ def _on_walls(out: Builder, rng: Generator, half: FloatArray) -> None:
 
 
 def _furniture(out: Builder, rng: Generator, half: FloatArray) -> FloatArray:
-    """Cupboards, shelves, tables, chairs and loose things; returns the discs x, y, radius (n, 3) they stand on."""
+    """Cupboards, shelves, tables, chairs and loose objects; returns the discs x, y, radius (n, 3) they occupy."""
     taken = []
     for _ in range(int(rng.integers(5, 16))):
         size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.6), rng.uniform(0.15, 0.95)])
@@ -252,7 +252,7 @@ def _camera(rng: Generator, half: FloatArray, taken: FloatArray) -> HandheldCame
 
 
 def _moving(out: Builder, rng: Generator, half: FloatArray, camera: HandheldCamera) -> list[Actor]:
-    """People who walk and balls that roll, in sight of the camera, none through another within three seconds."""
+    """People who walk and balls that roll, in sight of the camera, without collisions for three seconds."""
     actors: list[Actor] = []
     times = np.linspace(0, 3, 16)
     for _ in range(int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Situations of traffic: junctions, queues, overtaking, cut-in and braking cars, crowds of pedestrians and cyclists."""
+"""Traffic scenarios: junctions, queues, overtaking, cut-in and braking cars, crowds of pedestrians and cyclists."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pixel4d_ros.synthetic.templates import Template
 from pixel4d_ros.synthetic.traffic import Traffic, walking_speed
 from pixel4d_ros.synthetic.vehicles import BUS, CAR, TRUCK
 
-STOP = 1.7  # seconds: nobody brakes so hard that it would halt (and, by its motion at time 0, reverse) earlier
+STOP = 1.7  # seconds: no braking actor halts earlier, since its second-order motion would then reverse
 
 
 class Scenario(IntEnum):
-    """What happens beside the ordinary traffic."""
+    """A scenario beside the ordinary traffic."""
 
     NONE = 0
     JUNCTION = 1
@@ -34,12 +34,12 @@ class Scenario(IntEnum):
 
 
 def draw_scenario(rng: Generator) -> Scenario:
-    """One at random."""
+    """Draw a scenario."""
     return Scenario(int(rng.choice(7, p=[0.2, 0.26, 0.14, 0.12, 0.08, 0.08, 0.12])))
 
 
 def prepare(rng: Generator, plan: StreetPlan, scenario: Scenario, speed: float) -> tuple[StreetPlan, float]:
-    """The street and the ego's speed (m/s) as the scenario needs them."""
+    """The street and the ego's speed (m/s), adapted to the scenario."""
     if scenario == Scenario.JUNCTION:
         speed = float(rng.choice([0.0, rng.uniform(1, 4), speed], p=[0.5, 0.2, 0.3]))
         cross = (rng.uniform(11, 24) + 1.2 * speed, rng.uniform(2.8, 5.0))
@@ -54,7 +54,7 @@ def prepare(rng: Generator, plan: StreetPlan, scenario: Scenario, speed: float) 
 
 
 def ego_camera(rng: Generator, scenario: Scenario, camera: RoadCamera) -> RoadCamera:
-    """The camera, on a car that turns where there is a junction, sometimes."""
+    """The camera; at some junctions its car turns."""
     car = camera.car
     if scenario != Scenario.JUNCTION or not isinstance(car, RoadActor) or car.speed < 1 or rng.uniform() > 0.5:
         return camera

@@ -101,7 +101,7 @@ WALLS = np.array(
 def add_houses(
     out: Builder, rng: Generator, center: FloatArray, yaw: FloatArray, half: FloatArray, gabled: NDArray[np.bool_]
 ) -> None:
-    """Houses of half extents (n, 3) at center (n, 2), turned by yaw (n,); gabled (n,) bool says which get a roof."""
+    """Houses of half extents (n, 3) at center (n, 2), turned by yaw (n,); gabled (n,) bool: which get a roof."""
     n = len(center)
     if n == 0:
         return

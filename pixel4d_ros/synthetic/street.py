@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts of streets: a road in a town, a suburb or the country, what stands beside it, who drives and walks on it."""
+"""Layouts of streets: a road in a town, a suburb or the country, its scenery and traffic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not g
 
 
 def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> WorldLayout:
-    """The street of that seed with everything on it, made for a drive of `horizon` seconds.
+    """Make the street of a seed with its traffic, long enough for a drive of `horizon` seconds.
 
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
     """

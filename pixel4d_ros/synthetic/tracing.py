@@ -26,7 +26,7 @@ _KINDS = ((Shape.BOX, False), (Shape.BALL, False), (Shape.CYLINDER, False), (Sha
 
 @dataclass(frozen=True)
 class Placed:
-    """Primitives of N views where they are at each view's time; index p of N x P."""
+    """Primitives of N views, placed at each view's time; index p of N x P."""
 
     primitives: Primitives  # (N, P)
     centers: Tensor  # (N, P, 3) world
@@ -158,7 +158,7 @@ def first_hits(
 def _through_holes(
     placed: Placed, n: Tensor, p: Tensor, o: Tensor, d: Tensor, enter: Tensor, leave: Tensor, hit: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where the front of a solid is a hole the ray goes on to its back, or through: entries and hits, corrected."""
+    """Correct entries and hits for holes: a ray through a hole in front meets the back, or passes."""
     k, r = ((enter < leave) & (leave > NEAR)).nonzero(as_tuple=True)
     if len(k) == 0:
         return enter, hit
@@ -209,7 +209,7 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
 
 
 def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tensor:
-    """Share 0..1 of the ambient light that reaches points (N, T, R, 3): less beside and under things that stand there.
+    """Share 0..1 of ambient light at points (N, T, R, 3), which is lower beside and under primitives with contact.
 
     solid (N, T, R) says which points are asked about, own their primitive (which does not darken itself),
     negative for the ground.

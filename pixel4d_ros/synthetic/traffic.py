@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who drives, cycles and walks on a street."""
+"""Vehicles, cyclists and pedestrians on a street."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import Generator
 
-from pixel4d_ros.synthetic.clearance import Clearance
+from pixel4d_ros.synthetic.free_space import FreeSpace
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan
 from pixel4d_ros.synthetic.props import CYCLIST, PERSON
@@ -16,22 +16,22 @@ from pixel4d_ros.synthetic.templates import Template
 from pixel4d_ros.synthetic.vehicles import CAR
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
-JAM = 0.5  # m/s: at less everybody in the lane waits
+JAM = 0.5  # m/s: at lower speed of the ego its whole lane waits
 
 
 class Traffic:
-    """Moving things; each gets the next object id, and its primitives stand where it is at time 0."""
+    """Moving objects; each gets the next object id, and its primitives are placed for time 0."""
 
     def __init__(
         self, out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor, camera_car: Actor, horizon: float
     ) -> None:
         self.out, self.rng, self.plan, self.ego = out, rng, plan, ego
         self.actors: list[Actor] = []
-        self.clearance = Clearance(horizon, out.standing)
-        self.clearance.add(camera_car, 2.6, 1.0)
+        self.free_space = FreeSpace(horizon, out.standing)
+        self.free_space.add(camera_car, 2.6, 1.0)
 
     def start(self, kind: Template, actor: RoadActor | ArcActor) -> None:
-        """One more actor, wherever the others are."""
+        """Add an actor without a check for collisions."""
         if len(self.actors) >= MAX_OBJECTS:
             return
         point, yaw = actor.at(np.zeros(1))
@@ -40,20 +40,20 @@ class Traffic:
             self.actors.append(replace(actor, height=height))
         else:
             self.actors.append(replace(actor, start=np.array([*point[0, :2], height])))
-        self.clearance.add(actor, *kind.outline)
+        self.free_space.add(actor, *kind.outline)
 
     def add(self, kind: Template, actor: RoadActor | ArcActor) -> None:
-        """One more actor, if it keeps clear of the others."""
-        if self.clearance.is_free(actor, *kind.outline):
+        """Add an actor unless it collides with another."""
+        if self.free_space.is_free(actor, *kind.outline):
             self.start(kind, actor)
 
     def stand(self, kind: Template, s: float, across: float, direction: int, turn: float = 0.0) -> None:
-        """Something that stands s metres along the road, if there is room; it becomes an object without motion."""
+        """Add a standing object s metres along the road, unless it collides."""
         actor = RoadActor(self.plan.table, s, across, 0.0, 0.0, direction, 1.0)
-        if self.clearance.is_free(actor, *kind.outline):
+        if self.free_space.is_free(actor, *kind.outline):
             point, yaw = actor.at(np.zeros(1))
             kind.add(self.out, self.rng, point[0, :2], float(yaw[0]) + turn)
-            self.clearance.add(actor, *kind.outline)
+            self.free_space.add(actor, *kind.outline)
 
 
 def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
@@ -65,7 +65,7 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
     elif ego.speed < JAM:
         _queue(out, rng, plan, ego)
     elif rng.uniform() < 0.65:
-        # Drivers keep their distance in time: how far off the car ahead is tells how fast it goes.
+        # Drivers keep their distance in time, so the gap to the car ahead grows with its speed.
         speed = ego.speed * rng.uniform(0.9, 1.1)
         gap = 6.0 + speed * float(np.exp(rng.normal(0.3, 0.25)))
         braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
@@ -109,7 +109,7 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
 
 
 def _queue(out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor) -> None:
-    """Where the ego waits, so do the cars ahead, which then are no moving objects."""
+    """Cars that wait ahead of a waiting ego; they are standing objects."""
     place = ego.start
     for _ in range(int(rng.integers(0, 5))):
         place += rng.uniform(7, 11)
@@ -123,7 +123,7 @@ def walking_speed(rng: Generator) -> float:
 
 
 def _kept_ahead(car: RoadActor, ego: RoadActor, horizon: float) -> RoadActor:
-    """The car, started further ahead where the ego, which drives on blindly, would come nearer than 7 m."""
+    """The car, started farther ahead if the ego, which does not brake, would come nearer than 7 m."""
     times = np.linspace(0, horizon, 40)
     gaps = car.at(times)[0][:, 0] - ego.at(times)[0][:, 0]
     return replace(car, start=car.start + max(0.0, 7.0 - float(gaps.min())))

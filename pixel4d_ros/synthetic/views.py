@@ -31,7 +31,7 @@ CLIP_SPEED = 8.0  # m/s at the start of a clip
 
 
 @dataclass(frozen=True)
-class RenderedViews:
+class WorldViews:
     """B worlds seen in V views each; view 0 is the source. All tensors are on the rendering device."""
 
     rgb: Tensor  # (B, V, H, W, 3) float32 0..1
@@ -42,7 +42,9 @@ class RenderedViews:
     times: Tensor  # (B, V) seconds after view 0
     motions: Tensor  # (B, M + 1, 4, 3): v, a, w, a_w at view 0, in view 0's optical frame; row 0 zeros
     centroids: Tensor  # (B, M + 1, 3) at view 0, in view 0's optical frame
-    hidden_depth: Tensor | None = None  # (B, H, W) metres, first static thing behind what view 0 shows; 0: none
+    hidden_depth: Tensor | None = (
+        None  # (B, H, W) metres, first static surface behind the one that view 0 shows; 0: none
+    )
 
     @property
     def moving(self) -> Tensor:
@@ -59,10 +61,10 @@ def sample_views(
     samples: int = 1,
     hidden: bool = False,
     camera: bool = False,
-) -> RenderedViews:
+) -> WorldViews:
     """Render one world per seed at times (B, V), seconds; size is (width, height), kind one of KINDS.
 
-    Objects move exactly as their motion at view 0 says (design.md section 3), so labels have no error at any time.
+    Objects move exactly by their second-order motion at view 0, so labels have no error at any time.
     Times are taken relative to the first. With `hidden`, hidden_depth is traced, too; with `camera` images are as
     a camera records them (camera_effects). The same seed gives the same world, camera and motion whatever the batch.
     Raises ValueError on an unknown kind or times of the wrong shape.
@@ -101,7 +103,7 @@ def sample_views(
     everything = [np.concatenate((e.centroids, layout.standing)) for e, layout in zip(expansions, layouts)]
     centroids = [_centroids(places, T, MAX_INSTANCES) for places, T in zip(everything, world_to_source)]
     rgb = out.rgb.unflatten(0, (B, V))
-    return RenderedViews(
+    return WorldViews(
         apply_camera(rgb, seeds) if camera else rgb,
         out.depth.unflatten(0, (B, V)),
         out.object_ids.unflatten(0, (B, V)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds as numbers: the builder that layouts fill, what a layout hands over, and its padded batch for the renderer."""
+"""Worlds as arrays: the builder that layouts fill, the finished layout, and a padded batch for the renderer."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Builder:
         self._groups = 0
 
     def groups(self, count: int) -> FloatArray:
-        """Numbers (count,) for column `group` of that many things of several primitives."""
+        """Numbers (count,) for column `group`, one per object of several primitives."""
         self._groups += count
         return np.arange(self._groups - count + 1, self._groups + 1, dtype=np.float64)
 
     def stand(self, centroid: ArrayLike) -> int:
-        """Value of column `instance` for one more object that stands, until `number_standing` gives it an id."""
+        """Preliminary value of column `instance` for one more standing object; `number_standing` replaces it."""
         self.standing.append(np.asarray(centroid, np.float64))
         return -len(self.standing)
 
     def number_standing(self, actors: int, place: FloatArray) -> FloatArray:
-        """Give the objects that stand nearest to a place (3,) the ids after the actors'; their centroids (S, 3)."""
+        """Give standing objects, nearest to a place (3,) first, the ids after the actors'; their centroids (S, 3)."""
         centroids = np.array(self.standing).reshape(-1, 3)
         order = np.argsort(np.linalg.norm(centroids - place, axis=-1))[: MAX_INSTANCES - actors]
         ids = np.zeros(len(centroids) + 1)
@@ -83,7 +83,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Light:
-    """Of one world; colours linear RGB."""
+    """Light of one world; colours are linear RGB."""
 
     sun: FloatArray  # (3,) unit, towards the sun, or a room's lamp's position in metres
     sun_color: FloatArray  # (3,)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pixel4d_ros.datasets.splits import FIRST_TRAINING_SEED
 from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
-from pixel4d_ros.synthetic import RenderedViews, sample_views
+from pixel4d_ros.synthetic import WorldViews, sample_views
 from pixel4d_ros.training.augmentation import change_colors
 from pixel4d_ros.training.batch import Batch
 
@@ -105,7 +105,7 @@ def mirrored(batch: Batch) -> Batch:
     )
 
 
-def exact_flow(scenes: RenderedViews) -> Tensor:
+def exact_flow(scenes: WorldViews) -> Tensor:
     """Flow (B, 2, H, W) in pixels from view 0 to view 1 of everything that view 0 shows; NaN in the sky."""
     depth, ids, K = scenes.depth[:, 0], scenes.object_ids[:, 0].flatten(1), scenes.K
     b, height, width = depth.shape

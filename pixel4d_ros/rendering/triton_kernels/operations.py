@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds the rasterizer's kernels: what moves and where, what is blended, and pictures of what was.
+"""Triton operations around the rasterizer's kernels: motion, blended channels, depth, tiles and frames.
 
 Real numbers are float32.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is where on a street over time, so that what is added keeps clear of what is there."""
+"""Free space on a street over time, so that added actors do not collide."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pixel4d_ros.synthetic.motion import Actor
 GAP = 0.35  # metres between two outlines, at least
 
 
-class Clearance:
-    """Outlines as discs in a row, over the times at which the world is seen."""
+class FreeSpace:
+    """Occupied places over the rendered times; each outline is a row of discs."""
 
     def __init__(self, horizon: float, standing: Sequence[FloatArray]) -> None:
         self.times = np.linspace(-0.5, horizon, 8)
@@ -23,7 +23,7 @@ class Clearance:
             self._discs.append((np.stack(standing)[None, :, :2], 1.3))
 
     def track(self, actor: Actor, half_length: float, half_width: float) -> tuple[FloatArray, float]:
-        """Discs (T, D, 2) and their radius of something that moves."""
+        """Centres (T, D, 2) and radius in metres of the discs that cover an actor."""
         point, yaw = actor.at(self.times)
         reach = max(half_length - half_width, 0.0)
         along = np.linspace(-reach, reach, max(1, int(np.ceil(half_length / half_width))))
@@ -31,11 +31,11 @@ class Clearance:
         return point[:, None, :2] + along[:, None] * direction[:, None], half_width
 
     def add(self, actor: Actor, half_length: float, half_width: float) -> None:
-        """From now on the place of this actor is taken."""
+        """Mark the actor's path as occupied."""
         self._discs.append(self.track(actor, half_length, half_width))
 
     def is_free(self, actor: Actor, half_length: float, half_width: float) -> bool:
-        """Whether the actor would touch nothing."""
+        """Whether the actor keeps GAP from everything added so far, at all times."""
         own, radius = self.track(actor, half_length, half_width)
         for other, other_radius in self._discs:
             distance = np.linalg.norm(own[:, :, None] - other[:, None], axis=-1)
