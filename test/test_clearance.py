@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from support.seen_scene import T_BASE_SCENE, seen_scene
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix
-from pixel4d_ros.outputs.clearance import Clearance, Footprint, clearance, footprint_of_corners, parse_footprint
+from pixel4d_ros.outputs.clearance import (
+    Clearance,
+    Footprint,
+    clearance,
+    find_surroundings,
+    footprint_of_corners,
+    parse_footprint,
+)
 from pixel4d_ros.scene import DynamicGaussians
 
 VEHICLE = Footprint(np.array([[2.0, 0.9], [2.0, -0.9], [-1.0, -0.9], [-1.0, 0.9]]))
@@ -30,7 +37,7 @@ def straight(speed: float, left: float = 0.0) -> FloatArray:
 
 
 def measured(scene: DynamicGaussians, *paths: FloatArray, footprint: Footprint = VEHICLE) -> Clearance:
-    return clearance(scene, np.stack(paths), TIMES, footprint, T_BASE_SCENE, HEIGHTS)
+    return clearance(find_surroundings(scene, T_BASE_SCENE, HEIGHTS), np.stack(paths), TIMES, footprint)
 
 
 def test_a_path_three_metres_to_the_left_runs_through_a_standing_truck() -> None:

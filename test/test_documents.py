@@ -110,9 +110,10 @@ def test_launch_arguments_are_those_of_the_launch_file():
 
 def test_cloud_fields_are_those_published():
     pytest.importorskip("sensor_msgs")
-    from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES
+    from pixel4d_ros.ros.messages.pointcloud import COMPACT, FIELD_NAMES
 
     assert first_cells(section("docs/ros.md", "cloud")) == list(FIELD_NAMES)
+    assert first_cells(section("docs/ros.md", "compact_cloud")) == list(COMPACT.names or ())
 
 
 @pytest.mark.parametrize("page", [*pages(), *sorted((REPOSITORY / "docs/lab").glob("*.md"))], ids=lambda p: p.name)

@@ -78,25 +78,37 @@ class Clearance:
     moving: ClosestPoints
 
 
-@torch.inference_mode()
-def clearance(
-    scene: DynamicGaussians,
-    T_scene_base: FloatArray,
-    times: ArrayLike,
-    footprint: Footprint,
-    T_base_scene: FloatArray,
-    heights: tuple[float, float],
-) -> Clearance:
-    """Distances along the paths T_scene_base (P, T, 4, 4) of the base at times (T,) s after the image.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a vehicle can hit in a scene: found once, used for any number of paths."""
 
-    T_base_scene (4, 4): the mounting, which also says where the base is now. What is higher than heights[0] and lower
-    than heights[1] metres above the ground (estimated from the scene) counts. Flying pixels do not, nor
-    does what is inside the footprint now: the vehicle itself. All is measured along the ground.
+    scene: DynamicGaussians
+    obstacles: Obstacles
+    T_ground_base: FloatArray  # (4, 4) where the base is at the image's time
+    T_ground_scene: FloatArray  # (4, 4)
+
+
+@torch.inference_mode()
+def find_surroundings(scene: DynamicGaussians, T_base_scene: FloatArray, heights: tuple[float, float]) -> Surroundings:
+    """The obstacles of a scene. T_base_scene (4, 4) is the mounting, which also gives the base's place at t = 0.
+
+    What is higher than heights[0] and lower than heights[1] metres above the ground counts; the ground is estimated
+    from the scene. Flying pixels do not count.
     """
     ground = estimate_ground(scene, T_base_scene) or Ground.flat()
-    T_ground_scene = ground.T_ground_base @ T_base_scene
-    found = find_obstacles(scene, ground, T_base_scene, heights)
-    now = _flat_poses(ground.T_ground_base[None, None])
+    obstacles = find_obstacles(scene, ground, T_base_scene, heights)
+    return Surroundings(scene, obstacles, ground.T_ground_base, ground.T_ground_base @ T_base_scene)
+
+
+@torch.inference_mode()
+def clearance(around: Surroundings, T_scene_base: FloatArray, times: ArrayLike, footprint: Footprint) -> Clearance:
+    """Distances along the paths T_scene_base (P, T, 4, 4) of the base at times (T,) s after the image.
+
+    What is inside the footprint at t = 0 is the vehicle itself and does not count. Distances are measured along the
+    ground.
+    """
+    scene, found, T_ground_scene = around.scene, around.obstacles, around.T_ground_scene
+    now = _flat_poses(around.T_ground_base[None, None])
     outside = footprint.distances(_seen_from(now, found.points[None, None, :, :2]))[0, 0] > 0
     poses = _flat_poses(T_ground_scene @ np.asarray(T_scene_base, np.float64))
     instants = np.asarray(times, np.float64)
@@ -153,11 +165,10 @@ def _places(scene: DynamicGaussians, index: Tensor, times: FloatArray, T_ground_
 
 
 def _seen_from(poses: FloatArray, places: Tensor) -> Tensor:
-    """Places (P or 1, F or 1, n, 2) as seen from poses (P, F, 3), in float32."""
-    pose = torch.as_tensor(poses, device=places.device)[:, :, None]
-    offset, cos, sin = places - pose[..., :2], pose[..., 2].cos(), pose[..., 2].sin()
-    x, y = offset.unbind(-1)
-    return torch.stack((cos * x + sin * y, cos * y - sin * x), -1).float()
+    """Places (P or 1, F or 1, n, 2) as seen from poses (P, F, 3), in float32: the ground's origin is near."""
+    pose = torch.as_tensor(poses, dtype=torch.float32, device=places.device)[:, :, None]
+    (x, y), cos, sin = (places.float() - pose[..., :2]).unbind(-1), pose[..., 2].cos(), pose[..., 2].sin()
+    return torch.stack((cos * x + sin * y, cos * y - sin * x), -1)
 
 
 def _closest(footprint: Footprint, poses: FloatArray, places: Tensor) -> tuple[FloatArray, NDArray[np.int64]]:

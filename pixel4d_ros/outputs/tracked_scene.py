@@ -30,15 +30,17 @@ def detections_of(
     """The scene's moving objects at its t = 0 as detections in a fixed frame whose z is up, given T_fixed_scene (4, 4).
 
     confidence and moving (probabilities) and labels (classes) by object id of the scene, where the predictor has them.
+    A velocity is as uncertain as SPEED says, or as the scene's sampled futures say where these differ more.
     """
     confidence, moving, labels = confidence or {}, moving or {}, labels or {}
     R, eye = T_fixed_scene[:3, :3], T_fixed_scene[:3, 3]
     colors = scene.per_object(scene.colors).cpu().double().numpy()
+    spread = _sampled_speeds(scene)
     found = []
     for o in moving_objects(scene, R[2], []):
         T = T_fixed_scene @ o.T_source_box
         velocity = R @ o.velocity
-        speed = SPEED[0] * float(np.linalg.norm(velocity)) + SPEED[1]
+        speed = max(SPEED[0] * float(np.linalg.norm(velocity)) + SPEED[1], float(spread[o.object_id]))
         found.append(
             Detection(
                 scene_id=o.object_id,
@@ -55,6 +57,16 @@ def detections_of(
             )
         )
     return found
+
+
+def _sampled_speeds(scene: DynamicGaussians) -> FloatArray:
+    """Standard deviation (M + 1,) in m/s, per axis, of each object's velocity over the futures about sample 0."""
+    first = scene.per_object(scene.velocities)
+    if not scene.futures:
+        return np.zeros(len(first))
+    others = torch.stack([scene.per_object(motion.velocities) - first for motion in scene.futures])
+    deviations: FloatArray = others.square().sum(-1).mean(0).div(3).sqrt().cpu().double().numpy()
+    return deviations
 
 
 def lasting_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:

@@ -101,8 +101,11 @@ class Tracker:
     def update(self, stamp: float, detections: Sequence[Detection]) -> list[TrackedObject]:
         """Take the detections of an image at stamp (s) and return all objects at that time, oldest first.
 
-        A stamp before the last one or more than max_gap after it clears the tracker first.
+        A stamp before the last one or more than max_gap after it clears the tracker first. At the last stamp again, the
+        detections are of the same image: objects take their scene ids from these, and nothing else changes.
         """
+        if stamp == self._stamp:
+            return self._relabeled(detections, stamp)
         if self._stamp is not None and not 0 <= stamp - self._stamp <= self.settings.max_gap:
             self.clear()
         seconds = 0.0 if self._stamp is None else stamp - self._stamp
@@ -119,6 +122,16 @@ class Tracker:
         matched = {j for _, j in pairs}
         objects += [self._born(d, stamp) for j, d in enumerate(detections) if j not in matched]
         self._objects = [o for o in objects if self._lives(o, stamp)]
+        return self.objects
+
+    def _relabeled(self, detections: Sequence[Detection], stamp: float) -> list[TrackedObject]:
+        """The objects with the scene ids of another prediction from the same image, and those that it alone shows."""
+        pairs = dict(assign(self._objects, detections, self.settings))
+        known = [
+            replace(o, scene_id=detections[pairs[i]].scene_id if i in pairs else 0) for i, o in enumerate(self._objects)
+        ]
+        matched = set(pairs.values())
+        self._objects = known + [self._born(d, stamp) for j, d in enumerate(detections) if j not in matched]
         return self.objects
 
     def _lives(self, o: TrackedObject, stamp: float) -> bool:

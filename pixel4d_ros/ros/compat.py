@@ -20,7 +20,7 @@ try:
 except ImportError:
 
     def create_cloud(header: Header, fields: list[PointField], points: NDArray[Any]) -> PointCloud2:
-        """An unordered cloud of a structured array (N,) whose fields are 4 bytes each, as `fields` says."""
+        """An unordered cloud of a structured array (N,) with the layout of `fields`."""
         message = PointCloud2(
             header=header,
             height=1,

@@ -17,8 +17,9 @@ from std_msgs.msg import Header
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
 from pixel4d_ros.geometry.rectification import Rectifier, Undistortion
+from pixel4d_ros.geometry.rotations import rigid_from_xyzw
 from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
-from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError

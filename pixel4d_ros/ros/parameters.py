@@ -117,6 +117,11 @@ class Parameters:
         low=1,
         high=10_000_000,
     )
+    cloud_format: str = parameter(
+        "full",
+        "Fields of point clouds: full (shape, colour and motion, 128 bytes a point) or compact (24 bytes a point).",
+        choices=("full", "compact"),
+    )
     max_splats: int = parameter(
         70_000,
         "Largest number of Gaussians on ~/splats (about 400 bytes each). Larger scenes are subsampled and show gaps.",

@@ -31,15 +31,14 @@ from pixel4d_ros.ros.inputs import (
     read_source,
 )
 from pixel4d_ros.ros.messages.closest import requested_footprint
-from pixel4d_ros.ros.object_tracks import ObjectTracks
+from pixel4d_ros.ros.object_tracks import ObjectTracks, TrackedScene
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.reference_candidates import ImageHistory
-from pixel4d_ros.ros.services import PendingRequest, candidate_paths, forecast_candidates
+from pixel4d_ros.ros.services import PendingRequest, candidate_paths, forecast_candidates, path_distances
 from pixel4d_ros.ros.topics import Publishers, has_subscribers
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.transforms import EgoState, TransformSource
-from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.triangulation import depth_from_motion
 
@@ -69,11 +68,11 @@ class Measurements(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The scene predicted from an image message."""
+    """The scene predicted from an image message, and its tracked objects."""
 
     image: ImageMessage
     source: Source
-    scene: DynamicGaussians
+    tracked: TrackedScene
 
 
 class CancelledError(Exception):
@@ -138,7 +137,7 @@ class ForecastPipeline:
             self._logger.debug("not computed: no subscribers")
             return
         result = self._result(image, source, ego, path, p)
-        self._predicted = Prediction(image, source, result.scene)
+        self._predicted = Prediction(image, source, TrackedScene(result.scene, result.tracked))
         if image.inputs.outdated:
             self._logger.debug("not published: time jumped back meanwhile")
             return
@@ -176,51 +175,56 @@ class ForecastPipeline:
 
     def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError, DeviceError and CancelledError."""
-        image, source, scene = self._requested_source(request, inputs, p)
+        image, source = self._requested_source(request, inputs, p)
         ego = ego_state(inputs, self._context.transforms, p)
         now = self._context.node.get_clock().now().nanoseconds
         poses = candidate_paths(request.trajectories, ego, source, now, p)
-        if scene is None:
-            measured = Measurements() if image is None else self._measured(image, source, ego, p)
-            # All candidates start at the vehicle's current speed.
-            speed = CameraPath(p.times, poses[0]).speed()
-            scene = self._context.forecaster.predict(
-                source.rgb, source.camera.K, num_samples=1, seed=p.seed, speed=speed, **measured
-            )
-            if image is not None:
-                self._predicted = Prediction(image, source, scene)
-        mounting = ego.camera_in_base(source.header.frame_id, source.stamp_ns)
         footprint = requested_footprint(request, p.vehicle_footprint)
-        return self._along(poses, source, scene, mounting, p, request.with_images, footprint)
-
-    def _along(
-        self, poses: FloatArray, source: Source, scene: DynamicGaussians, mounting: FloatArray, p: Parameters,
-        with_images: bool, footprint: Any,
-    ) -> list[Any]:  # fmt: skip
-        """The forecasts along camera paths (P, T, 4, 4), in batches. Raises CancelledError between batches."""
+        tracked = self._candidate_scene(image, source, ego, poses, p)
+        mounting = ego.camera_in_base(source.header.frame_id, source.stamp_ns)
+        distances = path_distances(tracked, poses, mounting, footprint, p)
         forecaster, found = self._context.forecaster, []
         at_once = CANDIDATES_AT_ONCE["cuda" if str(forecaster.device).startswith("cuda") else "cpu"]
         for first in range(0, len(poses), at_once):
             if self._cancelled.is_set():
                 raise CancelledError
-            chosen = poses[first : first + at_once]
-            found += forecast_candidates(forecaster, scene, source, chosen, mounting, p, with_images, footprint)
+            chosen = range(first, min(first + at_once, len(poses)))
+            found += forecast_candidates(
+                forecaster, tracked.scene, source, poses, chosen, distances, p, request.with_images
+            )
         return found
 
-    def _requested_source(
-        self, request: Any, inputs: Inputs, p: Parameters
-    ) -> tuple[ImageMessage | None, Source, DynamicGaussians | None]:
-        """The request's image, or the newest one with its scene if that was predicted already."""
+    def _candidate_scene(
+        self, image: ImageMessage | None, source: Source, ego: EgoState, poses: FloatArray, p: Parameters
+    ) -> TrackedScene:
+        """The scene of a node's image with its tracked objects, or that of the request's own image (None) without."""
+        predicted = self._predicted
+        if image is not None and predicted is not None and predicted.image is image:
+            return TrackedScene(predicted.tracked.scene.sample(0), predicted.tracked.objects)
+        measured = Measurements() if image is None else self._measured(image, source, ego, p)
+        # All candidates start at the vehicle's current speed.
+        speed = CameraPath(p.times, poses[0]).speed()
+        scene = self._context.forecaster.predict(
+            source.rgb, source.camera.K, num_samples=1, seed=p.seed, speed=speed, **measured
+        )
+        if image is None:
+            return TrackedScene(scene)
+        tracked = self._tracks.update(scene, source, ego, image.inputs)
+        self._predicted = Prediction(image, source, tracked)
+        return tracked
+
+    def _requested_source(self, request: Any, inputs: Inputs, p: Parameters) -> tuple[ImageMessage | None, Source]:
+        """The request's image (None), or the newest one of the node."""
         if len(request.image.data):
             given = CalibrationSource(request.camera_info, "the request's camera_info")
-            return None, read_source(request.image, given, self._rectifier, p.rectify), None
+            return None, read_source(request.image, given, self._rectifier, p.rectify)
         image, predicted = inputs.image, self._predicted
         if image is None:
             topic = self._context.node.resolve_topic_name("image")
             raise InputFault("image", f"no image yet on {topic}: send one in `image`")
         if predicted is not None and predicted.image is image:
-            return image, predicted.source, predicted.scene.sample(0)
-        return image, self._source(image, p), None
+            return image, predicted.source
+        return image, self._source(image, p)
 
     def _source(self, image: ImageMessage, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""

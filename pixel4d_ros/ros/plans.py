@@ -12,8 +12,8 @@ import numpy as np
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.ros.messages.conversions import nanoseconds, rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import nanoseconds
 
 MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
 STOPPED = 0.01  # m/s: below this planned speed the vehicle stands

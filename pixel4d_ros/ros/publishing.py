@@ -110,7 +110,7 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
             replace(o, object_id=ids.get(o.object_id, o.object_id)) for o in moving_objects(result.scene, up, p.times)
         ]
         out.motion.publish(motion_markers(objects, result.path.poses, result.source.header))
-    if has_subscribers(out.image_info, out.depth_info):
+    if has_subscribers(*out.infos):
         _publish_camera_info(result, out, p)
     if has_subscribers(out.objects):
         _publish_objects(result, out, p)
@@ -162,12 +162,12 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
         out.splats.publish(splat_array_bytes(*in_odometry(splats, result.ego, result.source)))
     if not has_subscribers(out.cloud, out.moved_cloud):
         return
-    scene = subsample(scene, p.min_opacity, p.max_cloud_points)
+    scene, compact = subsample(scene, p.min_opacity, p.max_cloud_points), p.cloud_format == "compact"
     if has_subscribers(out.cloud):
-        out.cloud.publish(pointcloud_message(scene, header, result.lasting_ids))
+        out.cloud.publish(pointcloud_message(scene, header, result.lasting_ids, compact))
     if has_subscribers(out.moved_cloud):
         moved = scene.at(p.times[p.selected])
-        out.moved_cloud.publish(pointcloud_message(moved, header, result.lasting_ids))
+        out.moved_cloud.publish(pointcloud_message(moved, header, result.lasting_ids, compact))
 
 
 def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:
@@ -180,10 +180,10 @@ def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple
 
 
 def _publish_camera_info(result: Result, out: Publishers, p: Parameters) -> None:
-    """The calibration of ~/forecast/image and ~/forecast/depth, with their stamp and frame."""
+    """The calibration of the image topics, with their stamp and frame."""
     source = result.source
     info = c.camera_info_message(source.camera.resized(*p.size_of(source.size)), source.header)
-    for publisher in (out.image_info, out.depth_info):
+    for publisher in out.infos:
         if has_subscribers(publisher):
             publisher.publish(info)
 
@@ -195,8 +195,9 @@ def _publish_objects(result: Result, out: Publishers, p: Parameters) -> None:
     if base is None:
         base, frame = np.eye(4), ego.base
     tracked = result.tracked
-    if not tracked:
-        tracked = Tracker().update(0.0, detections_of(result.scene, base @ _mounting(result)))
+    if not tracked:  # ids are those of the clouds
+        found = Tracker().update(0.0, detections_of(result.scene, base @ _mounting(result)))
+        tracked = [replace(o, id=o.scene_id) for o in found]
     header = Header(stamp=source.header.stamp, frame_id=frame)
     out.objects.publish(predicted_objects_message(tracked, p.times, header))
 

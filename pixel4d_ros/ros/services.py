@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ from rclpy.qos import QoSProfile
 from rclpy.service import Service
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.outputs.clearance import Footprint, clearance
-from pixel4d_ros.outputs.moving_objects import closest_objects
+from pixel4d_ros.outputs.clearance import Clearance, Footprint, clearance, find_surroundings
+from pixel4d_ros.outputs.moving_objects import ClosestObjects, closest_objects
+from pixel4d_ros.outputs.tracked_scene import lasting_ids
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages.closest import closest_messages
+from pixel4d_ros.ros.messages.objects import labels_by_id
+from pixel4d_ros.ros.object_tracks import TrackedScene
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
 from pixel4d_ros.ros.publishing import CameraViews, sequence_messages
@@ -90,39 +93,63 @@ def candidate_paths(
     return camera_poses_along(paths, ego.camera_in_base(camera, stamp_ns), times)
 
 
-def forecast_candidates(
-    forecaster: Any, scene: DynamicGaussians, source: Source, poses: FloatArray, mounting: FloatArray, p: Parameters,
-    with_images: bool, footprint: Footprint | None = None,
-) -> list[Any]:  # fmt: skip
-    """One TrajectoryForecast for each of the camera paths (P, T, 4, 4); mounting is T_base_camera.
+@dataclass(frozen=True)
+class PathDistances:
+    """How close things come along the P paths of a request."""
 
-    footprint: the vehicle's outline; None: that of the parameters.
+    clear: Clearance  # object ids are the scene's
+    closest: ClosestObjects  # to the base's origin
+    ids: Mapping[int, int]  # lasting id by object id of the scene
+    labels: Mapping[int, str]  # class by lasting id
+
+    def fields(self, k: int) -> dict[str, Any]:
+        """Fields of the TrajectoryForecast of path k."""
+        static, moving = self.clear.static, self.clear.moving
+        return {
+            "closest_static": closest_messages(static, k),
+            "closest_moving": closest_messages(moving, k, self.ids, self.labels),
+            "static_contact": float(static.contact[k]),
+            "moving_contact": float(moving.contact[k]),
+            "closest_object": [self.ids.get(i, i) for i in self.closest.ids[k].tolist()],
+            "closest_distance": self.closest.distances[k].tolist(),
+        }
+
+
+def path_distances(
+    tracked: TrackedScene, poses: FloatArray, mounting: FloatArray, footprint: Footprint, p: Parameters
+) -> PathDistances:
+    """Distances along the camera paths (P, T, 4, 4), all at once; mounting is T_base_camera.
+
+    Finding ground and obstacles takes most of the time, and is the same for all paths.
     """
+    base = poses @ rigid_inverse(mounting)
+    around = find_surroundings(tracked.scene, mounting, p.map_extent.heights)
+    return PathDistances(
+        clearance(around, base, p.times, footprint),
+        closest_objects(tracked.scene, base[..., :3, 3], p.times),
+        lasting_ids(tracked.objects),
+        labels_by_id(tracked.objects),
+    )
+
+
+def forecast_candidates(
+    forecaster: Any, scene: DynamicGaussians, source: Source, poses: FloatArray, chosen: range,
+    distances: PathDistances, p: Parameters, with_images: bool,
+) -> list[Any]:  # fmt: skip
+    """One TrajectoryForecast for each of the chosen camera paths of poses (P, T, 4, 4), given their distances."""
     size = p.size_of(source.size)
     drawn = size if with_images else _small(source.size)
-    views = forecaster.views(scene, poses, p.times, size=drawn, with_depth=False)
-    base = poses @ rigid_inverse(mounting)
-    closest = closest_objects(scene, base[..., :3, 3], p.times)
-    heights = p.map_extent.heights
-    clear = clearance(scene, base, p.times, footprint or p.vehicle_footprint, mounting, heights)
+    paths = poses[chosen.start : chosen.stop]
+    views = forecaster.views(scene, paths, p.times, size=drawn, with_depth=False)
     camera = source.camera.resized(*size)
     shown = [
         CameraViews(camera, p.times, path, views.confidence[k], views.frames[k] if with_images else ())
-        for k, path in enumerate(poses)
+        for k, path in enumerate(paths)
     ]
     kind = interface("msg", "TrajectoryForecast")
     return [
-        kind(
-            sequence=sequence,
-            closest_static=closest_messages(clear.static, k),
-            closest_moving=closest_messages(clear.moving, k),
-            static_contact=float(clear.static.contact[k]),
-            moving_contact=float(clear.moving.contact[k]),
-            closest_object=closest.ids[k].tolist(),
-            closest_distance=closest.distances[k].tolist(),
-            unseen=(1 - views.confidence[k]).tolist(),
-        )
-        for k, sequence in enumerate(sequence_messages(shown, source.header))
+        kind(sequence=sequence, unseen=(1 - views.confidence[k - chosen.start]).tolist(), **distances.fields(k))
+        for k, sequence in zip(chosen, sequence_messages(shown, source.header), strict=True)
     ]
 
 

@@ -63,9 +63,12 @@ class Publishers:
         self.occupancy = self._create(OccupancyGrid, "~/occupancy")
         self.occupancy_forecast = self._create(interface("msg", "OccupancyForecast"), "~/occupancy/forecast", CLOUD)
         self.objects = self._create(interface("msg", "PredictedObjects"), "~/objects")
-        # Namespaces as image_transport and depth_image_proc expect them.
-        self.image_info = self._create(CameraInfo, "~/forecast/camera_info")
-        self.depth_info = self._create(CameraInfo, "~/forecast/depth/camera_info")
+        # In the namespace of the image topic, as image_transport and depth_image_proc expect it; the depth has one below
+        # its own name too, as depth cameras have.
+        self.infos = [
+            self._create(CameraInfo, f"{namespace}/camera_info")
+            for namespace in ("~/forecast", "~/forecast/depth", "~")  # the last is that of ~/uncertainty
+        ]
         splats = splat_array_type()
         self.splats = None if splats is None else self._create(splats, "~/splats", LATCHED)
 

@@ -13,8 +13,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, TransformTree
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
 from pixel4d_ros.ros.odometry import Motion, OdometryTrack, StampError, check_not_future
 from pixel4d_ros.ros.topics import overridable
 

@@ -24,7 +24,7 @@ from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.compat import euler_from_quaternion
 from pixel4d_ros.ros.messages import conversions as c
-from pixel4d_ros.ros.messages.pointcloud import FIELD_NAMES, cloud_array, pointcloud_message, subsample
+from pixel4d_ros.ros.messages.pointcloud import COMPACT, FIELD_NAMES, cloud_array, pointcloud_message, subsample
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(3)
@@ -249,6 +249,22 @@ def test_point_cloud_holds_every_field_of_the_scene():
     packed = points["rgb"].view(np.uint32)
     bytes_ = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], 1)
     assert np.abs(bytes_ / 255 - scene.colors.numpy()).max() < 0.5 / 255 + 1e-6
+
+
+def test_a_compact_cloud_takes_24_bytes_a_point():
+    scene = replace(scene_of(50), observed=torch.linspace(0, 1, 50))
+    message = pointcloud_message(scene, Header(frame_id="camera"), {1: 70_000}, compact=True)
+    assert (message.point_step, message.width, len(message.data)) == (24, 50, 24 * 50)
+    assert tuple(f.name for f in message.fields) == COMPACT.names
+    assert [f.offset for f in message.fields] == [0, 4, 8, 12, 16, 20, 22, 23]
+    points = np.frombuffer(message.data, COMPACT)
+    full = cloud_array(scene)
+    assert np.array_equal(np.stack([points[name] for name in "xyz"], 1), full[:, :3])
+    assert np.array_equal(points["rgb"].view(np.uint32), full[:, 3].copy().view(np.uint32))
+    assert np.array_equal(points["object_id"], np.where(scene.object_ids == 1, 70_000, scene.object_ids))
+    assert np.allclose(points["radius"], 1000 * scene.scales.numpy().prod(1) ** (1 / 3), atol=0.51)
+    assert np.allclose(points["opacity"] / 255, scene.opacities, atol=0.5 / 255 + 1e-6)
+    assert np.allclose(points["observed"] / 255, scene.observed, atol=0.5 / 255 + 1e-6)
 
 
 def test_point_cloud_is_thinned_by_opacity_and_count():

@@ -17,8 +17,8 @@ from support.harness import image, stamp
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.geometry.rotations import rigid_from_xyzw
 from pixel4d_ros.ros.inputs import Inputs, Source
-from pixel4d_ros.ros.messages.conversions import rigid_from_xyzw
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.reference_candidates import ImageHistory
 from pixel4d_ros.ros.transforms import EgoState, NullTransforms

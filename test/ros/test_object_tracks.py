@@ -14,10 +14,10 @@ from std_msgs.msg import Header
 from support.drive import stamp
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rotations import rigid
+from pixel4d_ros.geometry.rotations import rigid, rigid_from_xyzw
 from pixel4d_ros.outputs.tracked_scene import lasting_ids
 from pixel4d_ros.ros.inputs import Inputs, Source
-from pixel4d_ros.ros.messages.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message
 from pixel4d_ros.ros.object_tracks import ObjectTracks
 from pixel4d_ros.ros.odometry import OdometryTrack

@@ -40,6 +40,7 @@ OUTPUTS = {
     "forecast/image": Image,
     "forecast/camera_info": CameraInfo,
     "forecast/depth/camera_info": CameraInfo,
+    "camera_info": CameraInfo,
     "occupancy/forecast": OccupancyForecast,
     "objects": PredictedObjects,
 }
@@ -131,14 +132,14 @@ def test_every_output_of_one_street(node, listener, street):
     assert every.header == now.header and [round(1e-8 * t.nanosec) for t in every.time_from_start] == [0, 1, 2, 3]
     assert every.grids[0] == now and every.grids[3] == later
 
-    for topic in ("forecast/camera_info", "forecast/depth/camera_info"):
+    for topic in ("forecast/camera_info", "forecast/depth/camera_info", "camera_info"):
         info = client.got[topic][0]
         assert info.header == depth.header and (info.width, info.height) == (WIDTH, HEIGHT)
         assert np.allclose(np.reshape(info.k, (3, 3)), street.K)
 
     objects = client.got["objects"][0]
     assert objects.header.frame_id == "odom" and len({o.id for o in objects.objects}) == len(objects.objects)
-    assert all(len(o.paths) == 1 and len(o.paths[0].poses) == 4 and o.size.x > 0 for o in objects.objects)
+    assert all(len(o.paths) == 6 and len(o.paths[0].poses) == 4 and o.size.x > 0 for o in objects.objects)
 
 
 def test_a_grid_without_odometry_degrades_and_says_why(node, listener, street):

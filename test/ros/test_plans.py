@@ -22,8 +22,8 @@ from support.harness import Client, NodeProcess, running_node, stamp
 from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectoryPoint
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.ros.messages.conversions import duration_message, pose_message, rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_from_xyzw, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import duration_message, pose_message
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import TRAJECTORY_TYPES
 from pixel4d_ros.ros.plans import MAX_POSES, PLAN_READERS, PlanError, plan_type

@@ -9,8 +9,8 @@ from geometry_msgs.msg import PoseStamped, Twist, Vector3
 from nav_msgs.msg import Odometry, Path
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
-from pixel4d_ros.ros.messages.conversions import pose_message, rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import rigid, rigid_from_xyzw, rotation_matrix
+from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 

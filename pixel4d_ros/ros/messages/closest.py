@@ -12,14 +12,23 @@ from pixel4d_ros.outputs.clearance import ClosestPoints, Footprint, footprint_of
 from pixel4d_ros.ros.compat import interface
 
 
-def closest_messages(found: ClosestPoints, path: int, lasting_ids: Mapping[int, int] | None = None) -> list[Any]:
-    """A ClosestThing for each time of one of the paths; lasting_ids: the ids to write in place of the scene's own."""
-    kind, ids = interface("msg", "ClosestThing"), lasting_ids or {}
+def closest_messages(
+    found: ClosestPoints,
+    path: int,
+    lasting_ids: Mapping[int, int] | None = None,
+    labels: Mapping[int, str] | None = None,
+) -> list[Any]:
+    """A ClosestThing for each time of one of the paths.
+
+    lasting_ids: the ids to write in place of the scene's own; labels: classes by lasting id.
+    """
+    kind, ids, names = interface("msg", "ClosestThing"), lasting_ids or {}, labels or {}
     rows = zip(found.distances[path], found.object_ids[path], found.points[path], found.observed[path], strict=True)
     return [
         kind(
             distance=float(distance),
             object_id=ids.get(int(number), int(number)),
+            label=names.get(ids.get(int(number), 0), ""),
             point=Point(x=float(place[0]), y=float(place[1]), z=float(place[2])),
             observed=bool(observed),
         )

@@ -18,8 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rotations import FloatArray, xyzw_from_matrix
-from pixel4d_ros.geometry.rotations import rigid_from_xyzw as rigid_from_xyzw
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, xyzw_from_matrix
 from pixel4d_ros.logs.images import RgbImage
 
 if TYPE_CHECKING:  # with it comes torch, for which replay would wait seconds

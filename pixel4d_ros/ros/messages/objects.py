@@ -14,6 +14,8 @@ from geometry_msgs.msg import Vector3
 from std_msgs.msg import Header
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
+from pixel4d_ros.outputs.maneuvers import PredictedPath, predicted_paths
+from pixel4d_ros.outputs.size_classes import guess_class
 from pixel4d_ros.outputs.tracking import TrackedObject
 from pixel4d_ros.ros.compat import euler_from_quaternion, interface
 from pixel4d_ros.ros.messages.conversions import duration_message, pose_message, pose_messages
@@ -37,32 +39,37 @@ AUTOWARE_CLASSES = {
 }
 
 
-def predicted_paths(o: TrackedObject, times: FloatArray) -> FloatArray:
-    """Poses (T, 4, 4) of the box's centre at times (T,) after the update, at the object's velocity."""
-    poses = np.tile(rigid(rotation_matrix([0, 0, o.yaw]), o.center), (len(times), 1, 1))
-    poses[:, :3, 3] += np.asarray(times)[:, None] * o.velocity
-    return poses
+def label_of(o: TrackedObject) -> tuple[str, float, int]:
+    """An object's class, its probability, and PredictedObject.label_source."""
+    kind = interface("msg", "PredictedObject")
+    if o.label:
+        return o.label, 1.0, kind.LABEL_PREDICTED
+    label, probability = guess_class(o.size)
+    return label, probability, kind.LABEL_GUESSED_FROM_SIZE if label else kind.LABEL_UNKNOWN
+
+
+def labels_by_id(tracked: Sequence[TrackedObject]) -> dict[int, str]:
+    """The class of each object by its id, "" where it is unknown."""
+    return {o.id: label_of(o)[0] for o in tracked}
 
 
 def predicted_objects_message(tracked: Sequence[TrackedObject], times: FloatArray, header: Header) -> Any:
-    """A PredictedObjects of objects in the header's frame (z up), with one path each at times (T,) seconds."""
+    """A PredictedObjects of objects in the header's frame (z up), with their paths at times (T,) seconds."""
     return interface("msg", "PredictedObjects")(header=header, objects=[_object_message(o, times) for o in tracked])
 
 
 def _object_message(o: TrackedObject, times: FloatArray) -> Any:
-    path = interface("msg", "PredictedPath")(
-        time_from_start=[duration_message(t) for t in times],
-        poses=pose_messages(predicted_paths(o, times)),
-        probability=1.0,
-    )
+    label, probability, origin = label_of(o)
     message = interface("msg", "PredictedObject")(
         id=o.id,
-        label=o.label,
+        label=label,
+        label_probability=probability,
+        label_source=origin,
         existence_probability=o.existence,
         moving_probability=o.moving,
         detected=o.scene_id > 0,
         size=_vector(o.size),
-        paths=[path],
+        paths=[_path_message(path, times) for path in predicted_paths(o, times)],
     )
     message.pose.pose = pose_message(rigid(rotation_matrix([0, 0, o.yaw]), o.center))
     message.pose.covariance = _covariance(o.covariance[:3, :3], YAW_DEVIATION**2)
@@ -71,18 +78,27 @@ def _object_message(o: TrackedObject, times: FloatArray) -> Any:
     return message
 
 
+def _path_message(path: PredictedPath, times: FloatArray) -> Any:
+    return interface("msg", "PredictedPath")(
+        maneuver=int(path.maneuver),
+        time_from_start=[duration_message(t) for t in times],
+        poses=pose_messages(path.poses),
+        probability=path.probability,
+    )
+
+
 def autoware_objects(message: Any, package: ModuleType | None = None) -> Any:
     """The same as autoware_perception_msgs/PredictedObjects; package: that package's msg module, None: the installed.
 
-    Its twist is in the box's axes, and its boxes are given by dimensions. Raises ImportError where it is not installed.
+    Its twist is in the box's axes, and its boxes are given by dimensions. The rest of an uncertain class's probability
+    is UNKNOWN's. Raises ImportError where the package is not installed.
     """
     m = package or import_module("autoware_perception_msgs.msg")
     objects = []
     for o in message.objects:
         out = m.PredictedObject(existence_probability=float(o.existence_probability))
         out.object_id.uuid = np.frombuffer(UUID(int=o.id).bytes, np.uint8)
-        label = AUTOWARE_CLASSES.get(o.label.lower(), 0)
-        out.classification = [m.ObjectClassification(label=label, probability=1.0)]
+        out.classification = _autoware_classes(o, m)
         out.shape.type, out.shape.dimensions = 0, o.size  # BOUNDING_BOX
         out.kinematics.initial_pose_with_covariance = o.pose
         q, v = o.pose.pose.orientation, o.twist.twist.linear
@@ -97,6 +113,13 @@ def autoware_objects(message: Any, package: ModuleType | None = None) -> Any:
     return m.PredictedObjects(header=message.header, objects=objects)
 
 
+def _autoware_classes(o: Any, m: ModuleType) -> list[Any]:
+    """The most probable class first; together they are certain."""
+    label, probability = AUTOWARE_CLASSES.get(o.label.lower(), 0), float(o.label_probability)
+    classes = [(label, probability), (0, 1 - probability)] if label else [(0, 1.0)]
+    return [m.ObjectClassification(label=number, probability=share) for number, share in classes if share > 0]
+
+
 def _autoware_path(path: Any, m: ModuleType) -> Any:
     out = m.PredictedPath(path=path.poses, confidence=float(path.probability))
     if len(path.time_from_start) > 1:
@@ -107,15 +130,17 @@ def _autoware_path(path: Any, m: ModuleType) -> Any:
 def vision_detections(message: Any, package: ModuleType | None = None) -> Any:
     """The same as vision_msgs/Detection3DArray; package: that package's msg module, None: the installed.
 
-    Raises ImportError where it is not installed.
+    A hypothesis's score is the probability that the object exists and has its class; an unknown class is "". The
+    message has no room for velocities and paths. Raises ImportError where the package is not installed.
     """
     m = package or import_module("vision_msgs.msg")
     detections = []
     for o in message.objects:
         out = m.Detection3D(header=message.header, id=str(o.id))
         out.bbox.center, out.bbox.size = o.pose.pose, o.size
+        share = float(o.label_probability) if o.label else 1.0
         result = m.ObjectHypothesisWithPose(pose=o.pose)
-        result.hypothesis.class_id, result.hypothesis.score = o.label, float(o.existence_probability)
+        result.hypothesis.class_id, result.hypothesis.score = o.label, float(o.existence_probability) * share
         out.results = [result]
         detections.append(out)
     return m.Detection3DArray(header=message.header, detections=detections)

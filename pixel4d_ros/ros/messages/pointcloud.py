@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +28,18 @@ FIELD_NAMES = (
     # network inferred it (0).
     *("cx", "cy", "cz", "observed"),
 )
-_POINT = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])
-_FIELDS = [
-    PointField(
-        name=name,
-        offset=4 * i,
-        datatype=PointField.UINT32 if name == "object_id" else PointField.FLOAT32,
-        count=1,
-    )
-    for i, name in enumerate(FIELD_NAMES)
-]
+FULL = np.dtype([(name, "<u4" if name == "object_id" else "<f4") for name in FIELD_NAMES])
+# 24 bytes a point in place of 128: what planners and RViz use. Motion is that of the object, on ~/objects.
+COMPACT = np.dtype(
+    [
+        *((name, "<f4") for name in ("x", "y", "z", "rgb")),
+        ("object_id", "<u4"),
+        ("radius", "<u2"),  # mm: geometric mean of the standard deviations, at most 65535
+        ("opacity", "u1"),  # 0..255
+        ("observed", "u1"),  # 0..255: the share that the image showed
+    ]
+)
+_DATATYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32, "u2": PointField.UINT16, "u1": PointField.UINT8}
 
 
 def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None = None) -> NDArray[np.float32]:
@@ -44,14 +47,9 @@ def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None =
 
     lasting_ids: the ids to write in place of the scene's own.
     """
-    ids = torch.arange(len(scene.centroids), dtype=torch.int32)
-    for own, lasting in (lasting_ids or {}).items():
-        ids[own] = lasting
-    bytes_ = (scene.colors.clamp(0, 1) * 255).round().to(torch.int32)
-    packed = (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
     columns = (
         scene.means,
-        packed[:, None].view(torch.float32),
+        _packed_colors(scene)[:, None].view(torch.float32),
         (scene.colors - 0.5) / SH_C0,
         scene.opacities[:, None],
         scene.scales,
@@ -60,11 +58,47 @@ def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None =
         scene.accelerations,
         scene.angular_velocities,
         scene.angular_accelerations,
-        ids.to(scene.object_ids.device)[scene.object_ids][:, None].view(torch.float32),
+        _ids(scene, lasting_ids)[:, None].view(torch.float32),
         scene.centroids[scene.object_ids],
-        (torch.ones_like(scene.opacities) if scene.observed is None else scene.observed)[:, None],
+        _observed(scene)[:, None],
     )
     return torch.cat([c.detach().float() for c in columns], 1).cpu().numpy()
+
+
+def compact_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None = None) -> NDArray[Any]:
+    """The scene's Gaussians as (N,) of COMPACT; lasting_ids as for cloud_array."""
+    radii = scene.scales.clamp(min=1e-9).log().mean(1).exp() * 1000
+    columns = {
+        **dict(zip("xyz", scene.means.unbind(1), strict=True)),
+        "rgb": _packed_colors(scene).view(torch.float32),
+        "object_id": _ids(scene, lasting_ids),
+        "radius": radii.clamp(0, 65535).round(),
+        "opacity": (scene.opacities.clamp(0, 1) * 255).round(),
+        "observed": (_observed(scene).clamp(0, 1) * 255).round(),
+    }
+    points = np.empty(len(scene.means), COMPACT)
+    for name, column in columns.items():
+        points[name] = column.detach().cpu().numpy()
+    return points
+
+
+def _packed_colors(scene: DynamicGaussians) -> torch.Tensor:
+    """Colours (N,) int32 as RViz reads them: 0x00RRGGBB."""
+    bytes_ = (scene.colors.clamp(0, 1) * 255).round().to(torch.int32)
+    return (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
+
+
+def _ids(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None) -> torch.Tensor:
+    """The object's id (N,) int32 of each Gaussian."""
+    ids = torch.arange(len(scene.centroids), dtype=torch.int32)
+    for own, lasting in (lasting_ids or {}).items():
+        ids[own] = lasting
+    return ids.to(scene.object_ids.device)[scene.object_ids]
+
+
+def _observed(scene: DynamicGaussians) -> torch.Tensor:
+    """(N,) 1: shown by the image, 0: guessed."""
+    return torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
 
 
 def subsample(scene: DynamicGaussians, min_opacity: float, max_points: int) -> DynamicGaussians:
@@ -76,8 +110,18 @@ def subsample(scene: DynamicGaussians, min_opacity: float, max_points: int) -> D
 
 
 def pointcloud_message(
-    scene: DynamicGaussians, header: Header, lasting_ids: Mapping[int, int] | None = None
+    scene: DynamicGaussians, header: Header, lasting_ids: Mapping[int, int] | None = None, compact: bool = False
 ) -> PointCloud2:
-    """One point per Gaussian, little endian, unordered (height 1). lasting_ids as cloud_array has them."""
-    points = cloud_array(scene, lasting_ids).astype("<f4", copy=False).view(_POINT)[:, 0]
-    return create_cloud(header, _FIELDS, points)
+    """One point per Gaussian, little endian, unordered (height 1), in the layout FULL or COMPACT.
+
+    lasting_ids as for cloud_array.
+    """
+    if compact:
+        return create_cloud(header, _fields(COMPACT), compact_array(scene, lasting_ids))
+    points = cloud_array(scene, lasting_ids).astype("<f4", copy=False).view(FULL)[:, 0]
+    return create_cloud(header, _fields(FULL), points)
+
+
+def _fields(layout: np.dtype[Any]) -> list[PointField]:
+    places = [(name, layout.fields[name]) for name in layout.names or () if layout.fields]
+    return [PointField(name=n, offset=at[1], datatype=_DATATYPES[at[0].str[1:]], count=1) for n, at in places]
