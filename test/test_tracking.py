@@ -210,3 +210,30 @@ def test_no_identity_switches_on_the_boxes_of_a_real_street() -> None:
                 seen += 1
                 kept += names.setdefault(o.scene_id, o.id) == o.id
     assert seen > 500 and kept == seen
+
+
+def test_another_prediction_from_the_same_image_changes_scene_ids_only() -> None:
+    tracker = Tracker()
+    tracker.update(0.0, [detection((0, 0, 0), 1), detection((20, 0, 0), 2)])
+    first = tracker.update(0.1, [detection((1, 0, 0), 1), detection((20, 0, 0), 2)])
+    again = tracker.update(0.1, [detection((20, 0, 0), 1), detection((1, 0, 0), 2), detection((50, 0, 0), 3)])
+    assert [(o.id, o.scene_id) for o in again] == [(1, 2), (2, 1), (3, 3)]
+    for before, after in zip(first, again, strict=False):
+        np.testing.assert_array_equal(before.center, after.center)
+        np.testing.assert_array_equal(before.covariance, after.covariance)
+        assert (before.existence, before.moving) == (after.existence, after.moving)
+
+
+def test_a_velocity_is_as_uncertain_as_the_sampled_futures_differ() -> None:
+    means = torch.tensor([[x, y, 10.0 + z] for x in (0.0, 1.0) for y in (0.0, 1.0) for z in (0.0, 1.0)])
+    n, zero = len(means), torch.zeros(len(means), 3)
+    scene = DynamicGaussians(
+        means, torch.tensor([1.0, 0, 0, 0]).expand(n, 4), torch.full((n, 3), 0.1), torch.full((n,), 0.9),
+        torch.full((n, 3), 0.5), torch.tensor([0.0, 0, 1.0]).expand(n, 3), zero, zero, zero,
+        torch.ones(n, dtype=torch.int64), torch.stack((torch.zeros(3), means.mean(0))),
+    )  # fmt: skip
+    (alone,) = detections_of(scene, np.eye(4))
+    faster = replace(scene.motion, velocities=scene.velocities + torch.tensor([0.0, 0, 9.0]))
+    (sampled,) = detections_of(replace(scene, futures=(faster,)), np.eye(4))
+    assert alone.velocity_covariance[0, 0] == pytest.approx(1.75**2)
+    assert sampled.velocity_covariance[0, 0] == pytest.approx(9.0**2 / 3)

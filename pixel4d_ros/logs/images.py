@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels of sensor_msgs/Image and CompressedImage messages of `rosbags` or rclpy.
 
-Decoded with numpy and OpenCV: cv_bridge 1.13 from PyPI miscounts channels with OpenCV 5 (whose type codes changed),
-calls ndarray.tostring (removed in numpy 2.3) and lacks yuv422.
+Decoded with numpy and OpenCV, to the same pixels as cv_bridge gives, which the node uses where it is installed
+(ros/messages/images.py).
 """
 
 from __future__ import annotations
@@ -54,18 +54,30 @@ def decode_image(message: Any) -> RgbImage:
 
 
 def _read_raw(message: Any) -> RgbImage:
-    if message.encoding not in _ENCODINGS:
-        known = ", ".join(_ENCODINGS)
-        raise ValueError(f"image encoding {message.encoding!r} is not supported: publish one of {known}")
-    kind, channels, to_rgb = _ENCODINGS[message.encoding]
-    pixels = _pixels(message, np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"), channels)
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    elif pixels.dtype == np.float32:
+    dtype, channels = check_image(message)
+    to_rgb = _ENCODINGS[message.encoding][2]
+    pixels = _pixels(message, dtype, channels)
+    if pixels.dtype == np.float32:
         pixels = _float_to_uint8(pixels, message.encoding)
     # OpenCV expects yuv422 as two channels and grey as (H, W).
     pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
-    return pixels if to_rgb is None else _converted(pixels, to_rgb, message.encoding)
+    return _to_8_bits(pixels if to_rgb is None else _converted(pixels, to_rgb, message.encoding))
+
+
+def check_image(message: Any) -> tuple[np.dtype[Any], int]:
+    """Type and number of channels of an Image's pixels. Raises ValueError: unknown encoding, size that cannot be."""
+    if message.encoding not in _ENCODINGS:
+        known = ", ".join(_ENCODINGS)
+        raise ValueError(f"image encoding {message.encoding!r} is not supported: publish one of {known}")
+    kind, channels, _ = _ENCODINGS[message.encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    _check_layout(message, dtype, channels)
+    return dtype, channels
+
+
+def _to_8_bits(pixels: NDArray[Any]) -> RgbImage:
+    """16 bits to 8 by 255 / 65535, rounded, after the conversion to colours: both as cv_bridge does it."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535)) if pixels.dtype == np.uint16 else pixels
 
 
 def _converted(pixels: NDArray[Any], to_rgb: int, encoding: str) -> RgbImage:
@@ -80,6 +92,15 @@ def _converted(pixels: NDArray[Any], to_rgb: int, encoding: str) -> RgbImage:
 
 def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> NDArray[Any]:
     """The message's data as (H, W, channels) in native byte order, row padding cut off."""
+    _check_layout(message, dtype, channels)
+    width, height, step = message.width, message.height, message.step
+    row = width * channels * dtype.itemsize
+    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row]
+    pixels = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
+    return pixels.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _check_layout(message: Any, dtype: np.dtype[Any], channels: int) -> None:
     width, height, step = message.width, message.height, message.step
     row = width * channels * dtype.itemsize
     if width == 0 or height == 0:
@@ -90,9 +111,6 @@ def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> NDArray[Any]:
     if len(message.data) < height * step:
         needed = f"height {height} x step {step} needs {height * step}"
         raise ValueError(f"image data holds {len(message.data)} bytes, but {needed}")
-    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row]
-    pixels = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
-    return pixels.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
@@ -121,11 +139,9 @@ def _read_compressed(message: Any) -> RgbImage:
     if is_bayer:
         if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:3]).all():
             pixels = pixels[..., 0]  # the pattern, stored with three equal channels
-        if pixels.dtype == np.uint16:
-            pixels = (pixels >> 8).astype(np.uint8)
         if pixels.ndim == 2:
-            return _converted(np.ascontiguousarray(pixels), _ENCODINGS[encoding][2] or 0, encoding)
-        pixels = pixels[..., :3]  # colours already
+            return _to_8_bits(_converted(np.ascontiguousarray(pixels), _ENCODINGS[encoding][2] or 0, encoding))
+        pixels = _to_8_bits(pixels[..., :3])  # colours already
     if "compressed rgb" in rest:
         return np.ascontiguousarray(pixels)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))

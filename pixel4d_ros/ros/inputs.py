@@ -18,8 +18,9 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
 from pixel4d_ros.geometry.rectification import Rectifier, Undistortion
 from pixel4d_ros.geometry.rotations import rigid_from_xyzw
-from pixel4d_ros.logs.images import RgbImage, decode_depth, decode_image
+from pixel4d_ros.logs.images import RgbImage, decode_depth
 from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
+from pixel4d_ros.ros.messages.images import rgb_pixels
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError
@@ -128,7 +129,7 @@ def read_source(
 ) -> Source:
     """Decode an image, match it with its calibration, and undistort it if `rectify`. Raises InputFault."""
     try:
-        rgb = decode_image(message)
+        rgb = rgb_pixels(message)
     except ValueError as error:
         raise InputFault("image", str(error)) from error
     info = calibration.info

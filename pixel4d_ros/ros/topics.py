@@ -63,11 +63,10 @@ class Publishers:
         self.occupancy = self._create(OccupancyGrid, "~/occupancy")
         self.occupancy_forecast = self._create(interface("msg", "OccupancyForecast"), "~/occupancy/forecast", CLOUD)
         self.objects = self._create(interface("msg", "PredictedObjects"), "~/objects")
-        # In the namespace of the image topic, as image_transport and depth_image_proc expect it; the depth has one below
-        # its own name too, as depth cameras have.
+        # Namespaces as image_transport and depth_image_proc expect them; the last is that of ~/uncertainty.
         self.infos = [
             self._create(CameraInfo, f"{namespace}/camera_info")
-            for namespace in ("~/forecast", "~/forecast/depth", "~")  # the last is that of ~/uncertainty
+            for namespace in ("~/forecast", "~/forecast/depth", "~")
         ]
         splats = splat_array_type()
         self.splats = None if splats is None else self._create(splats, "~/splats", LATCHED)

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.camera_info import read_camera_info
-from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
+from pixel4d_ros.geometry.rotations import rigid, rigid_from_xyzw, rotation_matrix
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.compat import euler_from_quaternion
@@ -187,7 +187,7 @@ def test_camera_info_message_reads_back():
 def test_poses_survive_the_message_and_quaternions_are_xyzw():
     T = rigid(rotation_matrix([0.3, -0.5, 1.1]), [1, 2, 3])
     assert np.allclose(c.read_pose(c.pose_message(T)), T)
-    quarter_left = c.rigid_from_xyzw([0, 0, np.sqrt(0.5), np.sqrt(0.5)], [0, 0, 0])
+    quarter_left = rigid_from_xyzw([0, 0, np.sqrt(0.5), np.sqrt(0.5)], [0, 0, 0])
     assert np.allclose(quarter_left[:3, :3] @ [1, 0, 0], [0, 1, 0])
 
 
@@ -197,17 +197,17 @@ def test_many_poses_are_read_and_written_as_each_of_them():
     messages = c.pose_messages(poses)
     assert np.allclose([c.read_pose(m) for m in messages], poses)
     rotations = [(m.orientation.x, m.orientation.y, m.orientation.z, m.orientation.w) for m in messages]
-    assert np.allclose(c.rigid_from_xyzw(rotations, poses[:, :3, 3]), poses)
+    assert np.allclose(rigid_from_xyzw(rotations, poses[:, :3, 3]), poses)
     with pytest.raises(ValueError, match="length 2: it must be a unit quaternion"):
-        c.rigid_from_xyzw([[0, 0, 0, 1], [0, 0, 2, 0]], np.zeros((2, 3)))
+        rigid_from_xyzw([[0, 0, 0, 1], [0, 0, 2, 0]], np.zeros((2, 3)))
     with pytest.raises(ValueError, match="NaN or Inf"):
-        c.rigid_from_xyzw([[0, 0, 0, 1]], [[np.nan, 0, 0]])
+        rigid_from_xyzw([[0, 0, 0, 1]], [[np.nan, 0, 0]])
 
 
 @pytest.mark.parametrize(("rotation", "words"), [([0, 0, 0, 0], "unit quaternion"), ([np.nan, 0, 0, 1], "NaN or Inf")])
 def test_bad_poses_are_refused(rotation, words):
     with pytest.raises(ValueError, match=words):
-        c.rigid_from_xyzw(rotation, [0, 0, 0])
+        rigid_from_xyzw(rotation, [0, 0, 0])
 
 
 def test_durations_and_stamps():

@@ -15,12 +15,15 @@ from support.drive import stamp
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import rigid, rigid_from_xyzw
+from pixel4d_ros.outputs.clearance import Footprint
 from pixel4d_ros.outputs.tracked_scene import lasting_ids
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message
 from pixel4d_ros.ros.object_tracks import ObjectTracks
 from pixel4d_ros.ros.odometry import OdometryTrack
+from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.services import path_distances
 from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -94,3 +97,19 @@ def test_the_cloud_holds_the_lasting_ids():
     points = np.frombuffer(bytes(message.data), np.uint8).reshape(-1, message.point_step)
     (at,) = (field.offset for field in message.fields if field.name == "object_id")
     assert set(points[:, at : at + 4].copy().view("<u4").ravel().tolist()) == {42}
+
+
+def test_distances_along_paths_carry_the_ids_of_the_objects_topic():
+    tracks, inputs = ObjectTracks(), Inputs()
+    tracks.update(car(0.0, SPEED), source(0.0), ego(0.0), inputs)
+    tracks.update(car(-0.5, SPEED), source(-0.5), ego(-0.5), Inputs())  # time jumps back: the next id
+    tracked = tracks.update(car(-0.4, SPEED), source(-0.4), ego(-0.4), Inputs())
+    ids = {o.id for o in tracked.objects}
+    p = Parameters(steps=4)
+    poses = np.stack([np.tile(np.eye(4), (4, 1, 1))] * 2)
+    distances = path_distances(tracked, poses, AHEAD, Footprint(radius=0.5), p)
+    for k in range(2):
+        fields = distances.fields(k)
+        assert {thing.object_id for thing in fields["closest_moving"]} == ids == set(fields["closest_object"]) == {3}
+        assert all(6 < thing.distance < 13 and thing.observed for thing in fields["closest_moving"])
+        assert np.isinf(fields["static_contact"]) and np.isinf(fields["moving_contact"])
