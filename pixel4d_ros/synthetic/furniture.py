@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan, clear
+from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan, clear, raised
 from pixel4d_ros.synthetic.vegetation import add_branch, add_branched_trees, add_conifers
 from pixel4d_ros.synthetic.world import Builder
 
@@ -51,7 +51,7 @@ def _at(
 ) -> tuple[FloatArray, FloatArray]:
     """Points (n, 3) and headings (n,)."""
     point, heading = plan.table.place(s, np.broadcast_to(across, np.shape(s)))
-    return np.column_stack((point, np.broadcast_to(z, np.shape(s)))), heading
+    return raised(point, z), heading
 
 
 def _railing(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:

@@ -37,6 +37,11 @@ def clear(plan: StreetPlan, s: FloatArray, margin: FloatArray | float) -> NDArra
     return np.abs(x - plan.cross[0]) > plan.cross[1] + margin
 
 
+def raised(xy: FloatArray, z: FloatArray | float) -> FloatArray:
+    """Points (n, 3) at xy (n, 2) and height z (n,), metres."""
+    return np.column_stack((xy, np.broadcast_to(z, len(xy))))
+
+
 def make_plan(rng: Generator, style: int, drive: float) -> StreetPlan:
     """A street of that style for a drive of `drive` metres."""
     half_width = rng.uniform(*((3.6, 6.0), (3.0, 4.4), (2.8, 4.0))[style])

@@ -12,7 +12,7 @@ from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
-from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan
+from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan, raised
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
 from pixel4d_ros.synthetic.scenery import add_bushes, add_houses, add_trees
 from pixel4d_ros.synthetic.traffic import Traffic, add_traffic
@@ -95,35 +95,17 @@ def _fence(out: Builder, rng: Generator, plan: StreetPlan, side: int) -> None:
     n = len(s)
     point, heading = plan.table.place(s, side * (plan.half_width + plan.pavement + 0.5))
     height = rng.uniform(0.4, 1.0)
-    center, half = np.column_stack((point, np.full(n, height))), (3.02, rng.uniform(0.1, 0.4), height)
+    place: dict[str, Any] = {"center": raised(point, height), "half": (3.02, rng.uniform(0.1, 0.4), height)}
+    place.update(yaw=heading, contact=0.5)
     if rng.uniform() < 0.5:
         leaves = np.array([0.05, 0.09, 0.02]) * rng.uniform(0.6, 1.5)
-        out.box(
-            Material.FOLIAGE,
-            n,
-            center=center,
-            half=half,
-            yaw=heading,
-            color=leaves * 0.35,
-            color2=leaves * 1.6,
-            params=(3.0, 0, 0, 0),
-            seed=rng.integers(1 << 20, size=n),
-            contact=0.5,
-        )
+        look: dict[str, Any] = {"color": leaves * 0.35, "color2": leaves * 1.6, "params": (3.0, 0, 0, 0)}
+        out.box(Material.FOLIAGE, n, seed=rng.integers(1 << 20, size=n), **place, **look)
         return
     wall = rng.uniform(0.15, 0.5) * np.array([1.0, 0.93, 0.85])
-    out.box(
-        Material.FACADE,
-        n,
-        center=center,
-        half=half,
-        yaw=heading,
-        color=wall,
-        shade=0.7,
-        contact=0.5,
-        params=(50, 50, 0, int(rng.integers(3))),
-        seed=int(rng.integers(1 << 20)),
-    )
+    params = (50, 50, 0, int(rng.integers(3)))
+    seed = int(rng.integers(1 << 20))
+    out.box(Material.FACADE, n, color=wall, shade=0.7, params=params, seed=seed, **place)
 
 
 def _greenery(out: Builder, rng: Generator, plan: StreetPlan) -> None:
@@ -161,7 +143,7 @@ def _greenery(out: Builder, rng: Generator, plan: StreetPlan) -> None:
 
 
 def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
-    """Lamp posts, bollards, traffic signs, bins."""
+    """Lamp posts, traffic signs and bins."""
     for side in (-1, 1):
         s = np.arange(rng.uniform(-10, 20), plan.length, rng.uniform(18, 35))
         s = s[clear(plan, s, 1.0)] if rng.uniform() < 0.75 else s[:0]
@@ -171,64 +153,32 @@ def _furniture(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         tall = rng.uniform(4.5, 8)
         steel = np.full(3, rng.uniform(0.08, 0.35))
         post: dict[str, Any] = {"color": steel, "shade": 0.6, "params": (3, 0.4, 3, 0), "seed": 5}
-        out.cylinder(
-            Material.PLAIN,
-            n,
-            center=np.column_stack((point, np.full(n, tall / 2))),
-            half=(0.06, 0.06, tall / 2),
-            **post,
-        )
+        out.cylinder(Material.PLAIN, n, center=raised(point, tall / 2), half=(0.06, 0.06, tall / 2), **post)
         arm, _ = plan.table.place(s, side * (edge - 0.7))
-        out.box(
-            Material.PLAIN,
-            n,
-            center=np.column_stack((arm, np.full(n, tall))),
-            half=(0.12, 0.8, 0.05),
-            yaw=heading,
-            **post,
-        )
+        out.box(Material.PLAIN, n, center=raised(arm, tall), half=(0.12, 0.8, 0.05), yaw=heading, **post)
         count = int(rng.integers(0, 4))
         s = rng.uniform(3, plan.length, count)
         point, heading = plan.table.place(s, side * (plan.half_width + 0.5))
-        out.cylinder(
-            Material.PLAIN,
-            count,
-            center=np.column_stack((point, np.full(count, 1.2))),
-            half=(0.035, 0.035, 1.2),
-            **post,
-        )
+        out.cylinder(Material.PLAIN, count, center=raised(point, 1.2), half=(0.035, 0.035, 1.2), **post)
         red = rng.uniform(size=(count, 1)) < 0.6
         rim = np.where(red, np.array([0.4, 0.01, 0.012]), np.array([0.01, 0.06, 0.35]))
-        out.cylinder(
-            Material.SIGN,
-            count,
-            center=np.column_stack((point, np.full(count, 2.4))),
-            half=(0.33, 0.33, 0.015),
-            roll=np.pi / 2,
-            yaw=heading - np.pi / 2,
-            color=rim,
-            color2=rng.choice([0.65, 0.65, 0.1]) * np.ones(3),
-            seed=3,
-        )
+        face = {"color": rim, "color2": rng.choice([0.65, 0.65, 0.1]) * np.ones(3)}
+        place = {
+            "center": raised(point, 2.4),
+            "half": (0.33, 0.33, 0.015),
+            "roll": np.pi / 2,
+            "yaw": heading - np.pi / 2,
+        }
+        out.cylinder(Material.SIGN, count, seed=3, **place, **face)
         count = int(rng.integers(0, 6))
         s = rng.uniform(0, 60, count)
-        point, heading = plan.table.place(
-            s, side * (plan.half_width + 0.3 + plan.pavement * rng.uniform(0.1, 0.9, count))
-        )
+        across = plan.half_width + 0.3 + plan.pavement * rng.uniform(0.1, 0.9, count)
+        point, heading = plan.table.place(s, side * across)
         tall = rng.uniform(0.4, 0.7)
         tint = rng.uniform(0.02, 0.35, (count, 1)) * rng.uniform(0.5, 1.0, (count, 3))
-        out.box(
-            Material.PLAIN,
-            count,
-            center=np.column_stack((point, np.full(count, tall))),
-            half=(rng.uniform(0.1, 0.4), 0.25, tall),
-            yaw=heading,
-            color=tint,
-            shade=0.5,
-            params=(4, 0.5, 0.5, 0),
-            contact=0.8,
-            seed=rng.integers(1 << 20, size=count),
-        )
+        place = {"center": raised(point, tall), "half": (rng.uniform(0.1, 0.4), 0.25, tall), "yaw": heading}
+        bin_look: dict[str, Any] = {"color": tint, "shade": 0.5, "params": (4, 0.5, 0.5, 0), "contact": 0.8}
+        out.box(Material.PLAIN, count, seed=rng.integers(1 << 20, size=count), **place, **bin_look)
 
 
 def _parked(out: Builder, rng: Generator, plan: StreetPlan) -> None:
