@@ -12,7 +12,7 @@ from progress import Progress
 INSTALLED_FOLDERS = ("pixel4d_ros", "launch", "config", "weights")
 BUILD_FILES = ("CMakeLists.txt", "package.xml", "msg/*", "srv/*", "scripts/*")
 
-# pixel4d: /bin/sh starts it, so that the path of the checkout may hold spaces and be of any length.
+# pixel4d: started by /bin/sh, so that the path of the checkout may contain spaces and have any length.
 COMMAND = """#!/bin/sh
 '''exec' "{python}" "$0" "$@"
 ' '''
@@ -41,7 +41,7 @@ def source_state(repository: Path) -> str:
 
 
 def patch_wheels(venv: Path, progress: Progress) -> None:
-    """Let the CMake files in the ROS wheels name this machine's include folders."""
+    """Set this machine's include folders in the CMake files of the ROS wheels."""
     progress.run([venv / "bin" / "python", Path(__file__).parent / "patch_ros_cmake.py"])
 
 
@@ -49,7 +49,7 @@ def build_environment(repository: Path, ros_prefix: Path | None) -> dict[str, st
     """The environment of colcon: the virtual environment's programs first, its prefix for CMake."""
     venv = repository / ".venv"
     environment = dict(os.environ)
-    # Other workspaces and interpreters that the caller's shell knows have no part in this build.
+    # Exclude other workspaces and interpreters of the caller's shell from the build.
     for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "PYTHONPATH", "PYTHONHOME"):
         environment.pop(name, None)
     environment["PATH"] = os.pathsep.join([str(venv / "bin"), environment.get("PATH", os.defpath)])
@@ -79,7 +79,7 @@ def build_package(repository: Path, ros_prefix: Path | None, progress: Progress)
 
 
 def clear_stale_build(repository: Path) -> None:
-    """Remove build/ when CMake made it for another place or interpreter, and links in install/ to files now gone."""
+    """Remove build/ of another checkout or interpreter, and dangling links in install/."""
     cache = repository / "build" / "pixel4d_ros" / "CMakeCache.txt"
     python = repository / ".venv" / "bin" / "python"
     if cache.exists():
@@ -93,7 +93,7 @@ def clear_stale_build(repository: Path) -> None:
 
 
 def link_package(repository: Path, ros_prefix: Path | None, progress: Progress) -> None:
-    """The start-up hook (venv_hook.py says what it does), the command `pixel4d`, and for env.sh the ROS prefix."""
+    """Install the start-up hook (venv_hook.py), the command `pixel4d`, and the ROS prefix for env.sh."""
     site_packages = next((repository / ".venv" / "lib").glob("python3.*")) / "site-packages"
     progress.detail = str(site_packages)
     shutil.copyfile(repository / "tools" / "venv_hook.py", site_packages / "_pixel4d_ros_hook.py")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Markdown that is easy to read and to compare: `python tools/check_markdown.py` checks the tracked files.
+"""Check the line and paragraph lengths of the tracked Markdown files: `python tools/check_markdown.py`.
 
 Lines have at most 120 columns and paragraphs at most five lines; tables, headings, code, pictures and lines of one
 link are free.
@@ -19,7 +19,7 @@ ITEM = re.compile(r"\s*([-*]|\d+\.)\s")
 
 
 def faults(text: str) -> list[str]:
-    """What is wrong, each with its line number."""
+    """The faults, each with its line number."""
     found: list[str] = []
     length, fenced = 0, False
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What setup needs of the machine, and what to do where it is missing: looked at before anything is downloaded."""
+"""Requirements of setup on the machine, checked before any download, and the cure for each missing one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 OLDEST, NEWEST = (3, 10), (3, 13)
 NEEDED_BYTES = 3 * 1024**3
 
-# What an error message of pip, CMake or colcon means, and the cure. The first that fits is told.
+# Cures for error messages of pip, CMake or colcon. The first match is printed.
 KNOWN_ERRORS = [
     (
         r"No space left on device",
@@ -41,7 +41,7 @@ class MissingRequirement(RuntimeError):
 
 
 def check_machine(repository: Path, ros_prefix: Path | None) -> None:
-    """Raise MissingRequirement for the first thing that would make a later step fail."""
+    """Raise MissingRequirement for the first unmet requirement."""
     version = sys.version_info[:2]
     if not OLDEST <= version <= NEWEST:
         raise MissingRequirement(
@@ -69,7 +69,7 @@ def check_machine(repository: Path, ros_prefix: Path | None) -> None:
 
 
 def explanation(output: str) -> str:
-    """Cause and cure of a failed command, as far as its output tells."""
+    """Cause and cure of a failed command, from its output."""
     for pattern, cure in KNOWN_ERRORS:
         match = re.search(pattern, output)
         if match:

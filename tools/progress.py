@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the commands of a setup step: everything they print goes to a log, one line of progress to the screen."""
+"""Run the commands of a setup step: their output goes to a log, one line of progress to the screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StepFailed(RuntimeError):
 
 
 class Progress:
-    """One line that tells step, time and what is being done; on a terminal it moves, in a log file it is two lines."""
+    """One line with step, time and detail, updated on a terminal; two lines per step in a log file."""
 
     def __init__(self, total: int, log_path: Path) -> None:
         log_path.parent.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ class Progress:
             print(f"[{self.done}/{self.total}] {self.title}: done in {seconds:.0f} s", flush=True)
 
     def show(self) -> None:
-        """Draw the moving line again."""
+        """Redraw the progress line."""
         if not self.moving:
             return
         filled = BAR_WIDTH * self.done // self.total
@@ -110,5 +110,5 @@ class Progress:
                     self.detail = line.strip()
 
     def tail(self, output: str) -> str:
-        """The last lines of a command's output, for a person who looks for the reason of an error."""
+        """The last lines of a command's output, which show the reason of an error."""
         return "\n".join("    " + line for line in output.strip().splitlines()[-TAIL_LINES:])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets the checkout up: virtual environment, ROS 2, packages, colcon build. `make setup` runs it; see --help.
+"""Set up the checkout: virtual environment, ROS 2, packages, colcon build. `make setup` runs it; see --help.
 
 Each step leaves a stamp, a hash of all it depends on, so a second run does only what has changed and otherwise ends
-within a second. Everything made lies in .venv/, build/, install/ and log/.
+within a second. It writes to .venv/, build/, install/ and log/ only.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def has_cuda_torch(python: str | Path) -> bool:
 
 
 def make_environment(progress: Progress, system_packages: bool) -> None:
-    """Create .venv, or keep the one that is there when it is of this interpreter."""
+    """Create .venv, or keep an existing one of this interpreter."""
     config = VENV / "pyvenv.cfg"
     usable = False
     if config.exists():
@@ -153,7 +153,7 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
 
 
 def recorded() -> dict[str, Any]:
-    """What earlier runs left: the stamps of their steps by title, and the choices they were given."""
+    """State of earlier runs: the stamps of their steps by title, and their options."""
     return json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
 
 
@@ -162,7 +162,7 @@ def record(**values: object) -> None:
 
 
 def pending(steps: list[Step]) -> list[tuple[Step, str]]:
-    """The steps still to do, with the stamps they leave. A changed virtual environment calls for all that follow."""
+    """The steps to do, with their stamps. A changed virtual environment requires all later steps."""
     stamps = recorded()
     base = steps[0].inputs
     todo: list[tuple[Step, str]] = []
@@ -195,7 +195,7 @@ def run_steps(todo: list[tuple[Step, str]], progress: Progress) -> int:
             return 1
         record(**{step.title: stamp})
         progress.end()
-    print("pixel4d_ros is set up. For a shell that knows it: source env.sh")
+    print("pixel4d_ros is set up. To use it in a shell: source env.sh")
     return 0
 
 
@@ -230,7 +230,7 @@ def main() -> int:
     except PermissionError as error:
         print(f"Setup cannot write {error.filename}: run it as the owner of this checkout.", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nStopped. `make setup` goes on where it was.", file=sys.stderr)
+        print("\nStopped. `make setup` continues here.", file=sys.stderr)
     return 1
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start-up hook of the virtual environment: setup copies this file into .venv and imports it at every start of Python.
 
-It makes `.venv/bin/python` know the package without anything being sourced:
+It lets `.venv/bin/python` import the package without sourcing anything:
 - `pixel4d_ros` is imported from the checkout, so an edited or a new module needs no rebuild; only what colcon generates
   (`pixel4d_ros.msg`, `.srv` and their type support) comes from install/.
 - The dynamic loader finds the message libraries. It reads LD_LIBRARY_PATH only when a process starts, so where that

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pixel4d evaluate DATA`: how good the forecasts are on logs, data sets and synthetic worlds."""
+"""`pixel4d evaluate DATA`: metrics of forecasts on logs, data sets and synthetic worlds."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--camera", help="image topic of a log, or a data set's camera (default: the first, or the left, colour camera)"
     )
-    parser.add_argument("--weights", type=Path, help="weights file (default: the one shipped with the package)")
+    parser.add_argument("--weights", type=Path, help="weights file (default: those of the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     _add_protocol(parser)
-    weights = parser.add_argument_group("metrics that need other packages or weights, left out without them")
+    weights = parser.add_argument_group("metrics that need other packages or weights")
     weights.add_argument(
         "--lpips",
         type=Path,
@@ -91,7 +91,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--step", type=float, default=0.1, help="seconds between frames (default: 0.1)")
     p.add_argument("--stride", type=int, help="use every N-th possible source (default: about 20 sources; 1: all)")
     p.add_argument("--start", type=int, default=0, help="skip a log's first images (default: 0)")
-    p.add_argument("--count", type=int, help="read so many images of a log only (default: all)")
+    p.add_argument("--count", type=int, help="read only this many images of a log (default: all)")
     p.add_argument("--size", type=_size, metavar="WxH", help="resize images, e.g. 400x120 (default: as recorded)")
     p.add_argument("--samples", type=int, default=1, metavar="K", help="sampled futures: also mean and best of K")
     p.add_argument(
@@ -102,12 +102,12 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         "--moving",
         choices=("known", "residual"),
         default="known",
-        help="what moves: known: labels, where there are some; residual: found by flow and depth (default: known)",
+        help="moving pixels: known: labels, if any; residual: from flow and depth (default: known)",
     )
     p.add_argument(
         "--depth-from-motion",
         action="store_true",
-        help="give the network depth from an earlier image and the way between them (the node's depth.from_motion)",
+        help="give the network depth triangulated with an earlier image (the node's depth.from_motion)",
     )
     p.add_argument(
         "--reference-image",
@@ -121,7 +121,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; the exit status is 1 where clips were left out."""
+    """Evaluate and print. Exit code 1 if clips were left out."""
     from pixel4d_ros.evaluation.frechet import FeaturePool
     from pixel4d_ros.evaluation.gallery import Gallery
     from pixel4d_ros.evaluation.pages import write_page
@@ -193,7 +193,7 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
 
 
 def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]) -> str:
-    """Every clip in full where they are few, and the overview where they are several."""
+    """The tables of each clip if they are few, and the overview of several."""
     from pixel4d_ros.evaluation.tables import describe, overview
 
     full = len(found) <= (1 if brief else MOST_IN_FULL)
@@ -209,7 +209,7 @@ def _evaluations(
     audience: _Audience,
     notes: list[str],
 ) -> Iterator[Evaluation]:
-    """One evaluation per clip or set of worlds; notes gets those clips of a data set that could not be evaluated."""
+    """One evaluation per clip or set of worlds; clips that could not be evaluated are appended to notes."""
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_images, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
     from pixel4d_ros.evaluation.tables import counted
@@ -241,14 +241,14 @@ def _evaluations(
 
 @dataclass(frozen=True)
 class _Audience:
-    """What every scored window goes to, beside the tables."""
+    """Receivers of each scored window besides the tables."""
 
     gallery: Gallery | None
     pool: FeaturePool
 
     @contextmanager
     def watch(self, options: Options, name: str) -> Iterator[Options]:
-        """The options with which a clip of that name is watched."""
+        """The options that pass windows of a clip to the receivers."""
         if self.gallery is None:
             yield replace(options, watch=self.pool.add)
             return
@@ -262,7 +262,7 @@ class _Audience:
 
 
 def _held_out_images(path: Path) -> list[Clip]:
-    """The held-out images of a folder of stereo pairs or of single images with depth; none of anything else."""
+    """The held-out images of a folder of stereo pairs or of single images with depth; else none."""
     from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
     from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 
@@ -272,7 +272,7 @@ def _held_out_images(path: Path) -> list[Clip]:
 
 
 def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iterator[Clip]:
-    """The clips at a path. notes: gets those that cannot be opened (None: the first such one raises ValueError)."""
+    """The clips at a path. notes: receives those that cannot be opened (None: the first one raises ValueError)."""
     from pixel4d_ros.datasets.box_labels import labelled
     from pixel4d_ros.datasets.open import good_clips, open_clips
     from pixel4d_ros.datasets.residual_motion import with_residual_masks
@@ -300,12 +300,12 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
 
     notes = []
     if args.depth_from_motion:
-        notes.append("beside each source image the network had depth from an earlier one (--depth-from-motion)")
+        notes.append("the network had depth from an earlier image (--depth-from-motion)")
     if args.motion_from_flow:
-        notes.append("what moves was measured against an image before each source image (--motion-from-flow)")
+        notes.append("object motion was estimated with an earlier image (--motion-from-flow)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
     if missing:
-        notes.append(f"no {' and no '.join(missing)}: these need weights of others (--lpips, --fvd)")
+        notes.append(f"no {' and no '.join(missing)}: these need third-party weights (--lpips, --fvd)")
     return Options(
         camera_height=args.camera_height,
         perceptual=args.lpips and load_lpips(args.lpips[0], args.lpips[1], forecaster.device),

@@ -14,7 +14,7 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 416x128") from None
     if min(width, height) < 16 or max(width, height) > 8192:
-        raise argparse.ArgumentTypeError(f"{text!r}: width and height must lie between 16 and 8192 pixels")
+        raise argparse.ArgumentTypeError(f"{text!r}: width and height must be between 16 and 8192 pixels")
     return width, height
 
 

@@ -38,7 +38,7 @@ def rigid_from_xyzw(rotations: ArrayLike, translations: ArrayLike) -> FloatArray
     if not (np.isfinite(norms).all() and np.isfinite(p).all()):
         raise ValueError("pose contains NaN or Inf")
     if (abs(p) > FARTHEST_M).any():
-        raise ValueError(f"pose lies {abs(p).max():.3g} m from its frame's origin: positions must be in metres")
+        raise ValueError(f"pose is {abs(p).max():.3g} m from its frame's origin: positions must be in metres")
     if (abs(norms - 1) > UNIT_TOLERANCE).any():
         worst = norms.flat[abs(norms - 1).argmax()]
         raise ValueError(f"pose has a quaternion of length {worst:.3g}: it must be a unit quaternion")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only some installations have: helpers of ROS distributions, and the package's own built messages.
+"""Modules that some installations lack: helpers of ROS distributions, and the package's own built messages.
 
-sensor_msgs_py and tf_transformations are not on PyPI; where they are absent, the functions needed of them are defined
-here, the second with transforms3d, on which tf_transformations itself is built.
+sensor_msgs_py and tf_transformations are not on PyPI. This module defines replacements of their functions, the second
+with transforms3d, as tf_transformations itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ except ImportError:
             point_step=points.itemsize,
             row_step=points.nbytes,
         )
-        # frombytes, as assigning takes hundreds of times longer.
+        # frombytes: an assignment takes hundreds of times longer.
         message.data.frombytes(np.ascontiguousarray(points).data.cast("B"))
         return message
 
@@ -51,7 +51,7 @@ __all__ = ["create_cloud", "euler_from_quaternion", "interface"]
 
 
 def interface(kind: str, name: str) -> Any:
-    """A message or service class of this package. Raises ImportError naming the cure when the package is not built."""
+    """A message or service class of this package. Raises ImportError with the cure if the package is not built."""
     try:
         return getattr(import_module(f"pixel4d_ros.{kind}"), name)
     except (ImportError, AttributeError) as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of launch/forecast.launch.py, and what a bag alone says about them; needs neither launch nor rclpy.
+"""Arguments of launch/forecast.launch.py, and their values from a bag. Needs neither launch nor rclpy.
 
 `python -m pixel4d_ros.ros.launch_arguments` prints the table of docs/ros.md.
 """
@@ -63,9 +63,9 @@ TOPICS = ("image", "camera_info", "trajectory", "odometry", "depth")
 
 
 def from_bag(path: str | Path, camera: str = "") -> dict[str, str]:
-    """Values of the arguments that a log gives: topics, transports, base frame, mounting, and whether it is rectified.
+    """Values of the arguments from a log: topics, transports, base frame, mounting, rectification.
 
-    Raises LogError where the log does not exist, has no images, or cannot be read.
+    Raises LogError if the log does not exist, has no images, or cannot be read.
     """
     from pixel4d_ros.geometry.camera_info import is_rectified_topic
 
@@ -89,7 +89,7 @@ def from_bag(path: str | Path, camera: str = "") -> dict[str, str]:
 
 
 def _frames(log: LogReader, streams: Streams) -> dict[str, str]:
-    """Base frame and mounting, as far as odometry or tf of the log connect them with the camera."""
+    """Base frame and mounting, if odometry or tf of the log connect them with the camera."""
     from pixel4d_ros.geometry.rotations import xyzw_from_matrix
     from pixel4d_ros.logs.transforms import read_frames
 
@@ -110,9 +110,9 @@ def _list(values: Any) -> str:
 
 
 def completed(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The values with what the bag gives, and lines that say what was taken. Explicit values are kept.
+    """The values completed from the bag, and lines about them. Explicit values are kept.
 
-    Raises ValueError (LogError among them) for a bag or params_file that cannot be used.
+    Raises ValueError, including LogError, for an unusable bag or params_file.
     """
     lines: list[str] = []
     if values["params_file"] and not Path(values["params_file"]).is_file():

@@ -61,7 +61,7 @@ class OdometryTrack:
     def add(self, message: Odometry, now_ns: int | None = None) -> None:
         """Add one message; poses are cleared if stamps go back by RESTART_S or more.
 
-        Raises ValueError when pose or twist are not finite or far too large, StampError when the stamp lies after
+        Raises ValueError if pose or twist are not finite or implausibly large, StampError if the stamp is later than
         now_ns or goes back.
         """
         pose = read_pose(message.pose.pose)

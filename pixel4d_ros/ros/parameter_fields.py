@@ -34,4 +34,4 @@ def check(f: Field[Any], value: Any) -> None:
     if isinstance(f.default, (float, tuple)) and not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite, got {value}")
     if low is not None and any(not low <= n <= high for n in numbers):
-        raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {value}")
+        raise ValueError(f"{name} must be in {low:g}..{high:g}, got {value}")

@@ -207,7 +207,7 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
     ego, stamp_ns = result.ego, result.source.stamp_ns
     base = _base_in_odometry(ego, stamp_ns)
     if base is None:
-        raise OccupancyError("the grid lies in odometry's frame, and there is no odometry at the image's time")
+        raise OccupancyError("the grid is in odometry's frame, and there is no odometry at the image's time")
     header = Header(stamp=result.source.header.stamp, frame_id=ego.odometry.frame)
     all_steps = has_subscribers(out.occupancy_forecast)
     steps = range(p.steps) if all_steps else p.occupancy_frames

@@ -88,7 +88,7 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
     seconds: FloatArray = np.asarray((plan.times_ns - stamp_ns) * 1e-9, np.float64)
     poses = plan.poses
     if seconds[-1] <= 0:
-        raise PlanError("trajectory lies wholly in the past")
+        raise PlanError("trajectory is entirely in the past")
     ends_early = bool(seconds[-1] < times[-1] - 1e-6) and not _stands_at_end(seconds, poses)
     if seconds[0] > 0:
         if start is None:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +36,7 @@ WIDE, TALL = (416, 128), (256, 208)  # crops for roads and rooms: fixed shapes, 
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
+logger = logging.getLogger(__name__)
 ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and 13 GB (--batch, --synthetic-batch)"
 
 
@@ -49,7 +50,7 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
     config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
     with join_processes(config.device) as team, _repeatable(team.device):
         if team.device.type == "cpu" and team.rank == 0:
-            print(f"warning: {ON_CPU}", file=sys.stderr)
+            logger.warning(ON_CPU)
         torch.manual_seed(config.seed + team.rank)
         torch.backends.cudnn.benchmark = True
         network = _network(config).to(team.device).train()

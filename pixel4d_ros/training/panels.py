@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import inside_view, predict_views
 
+logger = logging.getLogger(__name__)
+
 
 class Board:
     """Writes curves and panels to a folder; without TensorBoard it says so once and does nothing."""
@@ -30,7 +33,7 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print("no curves: TensorBoard is not installed (pip install tensorboard)")
+            logger.warning("no curves: TensorBoard is not installed (pip install tensorboard)")
             return
         self.writer = SummaryWriter(str(folder), purge_step=first_step or None)
 

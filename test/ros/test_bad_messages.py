@@ -116,7 +116,7 @@ def nan_path(t: float):
 
 BAD_PATHS = {
     "empty": (no_path, "trajectory is empty"),
-    "past": (lambda t: path(t - 3), "trajectory lies wholly in the past"),
+    "past": (lambda t: path(t - 3), "trajectory is entirely in the past"),
     "NaN": (nan_path, "trajectory: pose contains NaN or Inf"),
     "unknown frame": (lambda t: path(t, frame="nowhere"), "trajectory frame 'nowhere' is unknown"),
 }

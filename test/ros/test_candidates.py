@@ -115,7 +115,7 @@ def past_path():
         ([], {}, "the request has no trajectories"),
         ([path(10.0)] * 7, {}, "the request has 7 trajectories, max_candidates is 6"),
         ([path(10.0), path(10.0, count=0)], {}, "trajectories[1]: trajectory is empty"),
-        ([past_path()], {}, "trajectories[0]: trajectory lies wholly in the past"),
+        ([past_path()], {}, "trajectories[0]: trajectory is entirely in the past"),
         ([path(1.0)], {}, "trajectories[0]: trajectory is stale: older"),
         ([nan_path()], {}, "trajectories[0]: trajectory: pose contains NaN or Inf"),
         ([path(10.0, frame="nowhere")], {}, "trajectories[0]: trajectory frame 'nowhere' is unknown"),

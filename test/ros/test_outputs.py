@@ -148,7 +148,7 @@ def test_a_grid_without_odometry_degrades_and_says_why(node, listener, street):
     client.until(
         lambda: client.got["motion"] or client.image.publish(image(500.0, street.images[0])) or client.spin_for(0.5)
     )
-    client.until(lambda: "occupancy: the grid lies in odometry's frame" in client.status().message)
+    client.until(lambda: "occupancy: the grid is in odometry's frame" in client.status().message)
     assert client.status().level == b"\x01" and not client.got["occupancy"]
     send(client, street, 501.0)
     client.until(lambda: client.got["occupancy"])

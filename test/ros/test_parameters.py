@@ -49,9 +49,9 @@ def test_changes_go_by_ros_names_and_others_are_ignored():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("steps", 0, "steps must lie in 1..100, got 0"),
+        ("steps", 0, "steps must be in 1..100, got 0"),
         ("step", float("nan"), "step must be finite"),
-        ("min_opacity", 1.5, r"min_opacity must lie in 0..1, got 1.5"),
+        ("min_opacity", 1.5, r"min_opacity must be in 0..1, got 1.5"),
         ("image_transport", "theora", "image_transport must be one of raw, compressed, got 'theora'"),
         ("output_size", (640,), "output_size needs 2 numbers"),
         ("output_size", (640, 0), "output_size needs width and height"),

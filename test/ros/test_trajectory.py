@@ -159,7 +159,7 @@ def test_without_anything_the_camera_stands_and_says_so():
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (path_message(PLANNED - 3, drive(PLANNED - 3)), "trajectory lies wholly in the past"),
+        (path_message(PLANNED - 3, drive(PLANNED - 3)), "trajectory is entirely in the past"),
         (path_message(PLANNED, drive(PLANNED), frame="nowhere"), "trajectory frame 'nowhere' is unknown"),
         (path_message(PLANNED, drive(PLANNED), at=-2.5), "trajectory is stale: older"),
         (path_message(PLANNED, drive(PLANNED), at=60), "trajectory is stale: newer"),

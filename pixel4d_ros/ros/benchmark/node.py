@@ -215,7 +215,9 @@ def _rest_on_an_image(rig: Rig, usual_s: float) -> int:
     end = time.monotonic() + FIRST_S
     while (stamp_ns := rig.forecast_one(REST_S + usual_s)) is None:
         if time.monotonic() > end:
-            raise ProcessError(f"no forecast to ask about came within {FIRST_S:g} s{rig.watch.child.last_words()}")
+            raise ProcessError(
+                f"no forecast for the service arrived within {FIRST_S:g} s{rig.watch.child.last_words()}"
+            )
     return stamp_ns
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closest things along a path as pixel4d_ros/ClosestThing messages."""
+"""Closest objects along a path as pixel4d_ros/ClosestThing messages."""
 
 from __future__ import annotations
 
