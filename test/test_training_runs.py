@@ -202,13 +202,13 @@ def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, small: None, mo
 
 
 def test_without_tensorboard_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     board = Board(tmp_path / "curves")
     board.scalars({"color": 1.0}, 1)
     board.close()
-    assert capsys.readouterr().out.count("TensorBoard is not installed") == 1
+    assert caplog.text.count("TensorBoard is not installed") == 1
     assert not (tmp_path / "curves").exists()
 
 
