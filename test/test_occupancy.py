@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.seen_scene import T_BASE_SCENE, at_mounting, seen_scene
 
-from pixel4d_ros.evaluation.occupancy import compare_with_lidar, road_heights, total
+from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights, seen_by_camera
+from pixel4d_ros.evaluation.occupancy import compare_with_lidar, total
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.outputs.ground import estimate_ground
 from pixel4d_ros.outputs.occupancy import MapExtent, OccupancyMap, occupancy_map, occupancy_maps
@@ -130,3 +131,51 @@ def test_maps_are_compared_with_lidar() -> None:
     assert counts.false_occupied[0] == 0 and counts.called_free[0] > 0.95 * counts.free[0] > 0
     assert counts.obstacles[0] == counts.found[0] + 1 and 0.8 < counts.recall < 1
     assert total([counts, counts]).free[0] == 2 * counts.free[0]
+
+
+def test_cells_behind_a_distant_surface_are_occupied_unless_rays_crossed_them() -> None:
+    """Depth is uncertain and things have a thickness, more so far away."""
+    wall = ((16.1, 0.0, 1.0), (0.2, 4.0, 2.0))
+    made = occupancy_map(seen_scene(wall), np.eye(4), T_BASE_SCENE, EXTENT)
+    assert cell(made, 16.1, 0.0) == cell(made, 18.1, 0.0) == 100
+    assert cell(made, 24.0, 0.0) == -1
+    assert cell(made, 14.0, 0.0) == cell(made, 18.1, 4.0) == 0
+    near = occupancy_map(seen_scene(((6.1, 0.0, 1.0), (0.2, 4.0, 2.0))), np.eye(4), T_BASE_SCENE, EXTENT)
+    assert (cell(near, 6.1, 0.0), cell(near, 7.1, 0.0)) == (100, -1)
+
+
+def test_what_is_behind_a_moving_surface_moves_with_it() -> None:
+    scene = seen_scene(((16.1, 0.0, 1.0), (0.2, 4.0, 2.0)), velocities=((0.0, 4.0, 0.0),))
+    now, later = occupancy_maps(scene, [0.0, 1.0], np.eye(4), T_BASE_SCENE, EXTENT)
+    assert (cell(now, 18.1, 1.5), cell(later, 18.1, 5.5), cell(later, 18.1, 1.5)) == (100, 100, -1)
+
+
+def test_the_road_beside_a_ditch_and_a_bank_are_ground_and_a_box_is_not() -> None:
+    x, y = (part.ravel() for part in np.mgrid[4:20:0.2, -6:6:0.2])
+    ditch, bank = np.clip((y - 3) * 0.5, 0, 0.35) * -1, np.clip((-3 - y) * 0.15, 0, 0.45)
+    box = (np.abs(x - 10) < 0.5) & (np.abs(y) < 0.5)
+    heights = road_heights(np.column_stack((x, y, ditch + bank + 0.5 * box - 1.6)))
+    np.testing.assert_allclose(heights[box], 0.5, atol=0.1)
+    assert np.abs(heights[~box]).max() < 0.28
+
+
+def test_returns_that_the_camera_cannot_see_do_not_count() -> None:
+    """A van at 6 m with a window, its body 0.5 m above the ground; a wall at 15 m; the road."""
+    K = np.array([[480.0, 0, 200], [0, 480.0, 60], [0, 0, 1]])
+    v, u = np.mgrid[0:200:2, 0:400:4]
+    rays = np.stack(((u - 200) / 480, (v - 60) / 480, np.ones(u.shape)), -1)
+    z = np.minimum(np.where(rays[..., 1] > 0, 1.65 / np.maximum(rays[..., 1], 1e-6), np.inf), 15.0)
+    x, y = rays[..., 0] * 6, rays[..., 1] * 6
+    window = (np.abs(x) < 0.4) & (np.abs(y - 0.3) < 0.12)
+    body = (np.abs(x) < 0.9) & (y > -0.2) & (y < 1.15) & ~window
+    depth = np.zeros((200, 400), np.float32)
+    depth[v, u] = np.where(body, 6.0, z)
+    heights = 1.65 - lidar_points(depth, K)[:, 1]
+    seen = np.zeros(depth.shape, bool)
+    seen[depth > 0] = seen_by_camera(depth, heights, K, (0.3, 2.0))
+    assert seen[v, u][body].all()  # the van itself
+    assert not seen[v, u][window].any()  # the wall through its window
+    below = (np.abs(x) < 0.8) & (y > 1.25) & (z > 6.2)
+    assert below.any() and not seen[v, u][below].any()  # the road beneath it
+    aside = np.abs(x) > 1.0
+    assert seen[v, u][aside].all()  # the wall and the road beside it

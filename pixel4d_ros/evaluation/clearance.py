@@ -14,7 +14,7 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.labelled_objects import SLACK
-from pixel4d_ros.evaluation.occupancy import lidar_points, road_heights
+from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.outputs.clearance import Footprint, clearance, find_surroundings

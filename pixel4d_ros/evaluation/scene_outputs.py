@@ -13,14 +13,8 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.alignment import source_poses
 from pixel4d_ros.evaluation.clearance import ClearanceScore, Probe, score_probes, summarise_probes
-from pixel4d_ros.evaluation.occupancy import (
-    RANGES,
-    OccupancyCounts,
-    compare_with_lidar,
-    lidar_points,
-    road_heights,
-    total,
-)
+from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights, seen_by_camera
+from pixel4d_ros.evaluation.occupancy import RANGES, OccupancyCounts, compare_with_lidar, total
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.tables import Table
 from pixel4d_ros.evaluation.windows import clip_windows, reference_view
@@ -57,10 +51,12 @@ def _occupancy(scene: DynamicGaussians, window: Clip) -> OccupancyCounts:
     T_fixed_base = window.poses[0] @ rigid_inverse(FORWARD_OPTICAL)
     made = occupancy_map(scene, T_fixed_base, FORWARD_OPTICAL, EXTENT)
     assert window.depth is not None
-    points = lidar_points(np.asarray(window.depth[0]), window.K)
+    depth = np.asarray(window.depth[0])
+    points = lidar_points(depth, window.K)
     heights = road_heights(points @ FORWARD_OPTICAL[:3, :3].T)
-    fixed = points @ window.poses[0, :3, :3].T + window.poses[0, :3, 3]
-    return compare_with_lidar(made, fixed, heights, window.poses[0, :3, 3], EXTENT)
+    seen = seen_by_camera(depth, heights, window.K, EXTENT.heights)
+    fixed = points[seen] @ window.poses[0, :3, :3].T + window.poses[0, :3, 3]
+    return compare_with_lidar(made, fixed, heights[seen], window.poses[0, :3, 3], EXTENT)
 
 
 def score_clearance(predict: Predict, clip: Clip, protocol: Protocol) -> ClearanceScore:

@@ -42,10 +42,11 @@ class Obstacles:
     observed: Tensor  # (K,) bool: seen in the image, not guessed
 
 
-def frontal_area(scene: DynamicGaussians) -> Tensor:
+def frontal_area(scene: DynamicGaussians, edge_on: tuple[Tensor | float, Tensor | float] = EDGE_ON) -> Tensor:
     """Area (N,) in m^2 that each Gaussian turns to the camera at the scene's origin, times its opacity; 0 edge-on.
 
-    A flat Gaussian with standard deviations s1, s2 weighs 2 pi s1 s2.
+    edge_on: the cosines of EDGE_ON, the same for all or (N,). A flat Gaussian with standard deviations s1, s2 weighs
+    2 pi s1 s2.
     """
     long, mid, thin = scene.scales.sort(1, descending=True).values.unbind(1)
     axes = quaternion_to_matrix(scene.quaternions)
@@ -54,7 +55,7 @@ def frontal_area(scene: DynamicGaussians) -> Tensor:
     facing = (normal * ray).sum(1).abs()
     # Balls and needles have no side from which they are thin.
     flat = thin < 0.5 * mid
-    surface = ((facing - EDGE_ON[0]) / (EDGE_ON[1] - EDGE_ON[0])).clamp(0, 1)
+    surface = ((facing - edge_on[0]) / (edge_on[1] - edge_on[0])).clamp(0, 1)
     area = torch.where(flat, long * mid * facing * surface, long * mid)
     return 2 * torch.pi * scene.opacities * area
 
@@ -63,22 +64,29 @@ def find_obstacles(
     scene: DynamicGaussians, ground: Ground, T_base_scene: FloatArray, heights: tuple[float, float]
 ) -> Obstacles:
     """The Gaussians at t = 0 whose height above the ground is in heights (low, high), without flying pixels."""
-    points = to_frame(scene.means, ground.T_ground_base @ T_base_scene)
-    height = ground.heights(points)
-    band = (height >= heights[0]) & (height <= heights[1]) & (scene.opacities >= MIN_OPACITY)
-    index = torch.nonzero(band)[:, 0]
+    index, points = above_ground(scene, ground, T_base_scene, heights)
     chosen = scene.select(index)
     area, ids = frontal_area(chosen), chosen.object_ids
     observed = torch.ones_like(area, dtype=torch.bool) if chosen.observed is None else chosen.observed >= OBSERVED
-    points = torch.cat((points[index, :2], height[index, None]), 1)
     evidence = area / least_area(chosen.means.norm(dim=1))
     keep = torch.nonzero(_supported(points, evidence, observed))[:, 0]
     return Obstacles(points[keep], evidence[keep], index[keep], ids[keep], observed[keep])
 
 
-def least_area(reach: Tensor) -> Tensor:
+def above_ground(
+    scene: DynamicGaussians, ground: Ground, T_base_scene: FloatArray, heights: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Index (K,) of the Gaussians between heights (low, high) above the ground, and their points as in Obstacles."""
+    points = to_frame(scene.means, ground.T_ground_base @ T_base_scene)
+    height = ground.heights(points)
+    band = (height >= heights[0]) & (height <= heights[1]) & (scene.opacities >= MIN_OPACITY)
+    index = torch.nonzero(band)[:, 0]
+    return index, torch.cat((points[index, :2], height[index, None]), 1)
+
+
+def least_area(reach: Tensor, falloff: float = FALLOFF) -> Tensor:
     """Area (K,) in m^2 that makes a cell at these distances (K,) from the camera an obstacle."""
-    return MIN_AREA * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** FALLOFF
+    return MIN_AREA * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** falloff
 
 
 def _supported(points: Tensor, evidence: Tensor, observed: Tensor) -> Tensor:
@@ -86,8 +94,10 @@ def _supported(points: Tensor, evidence: Tensor, observed: Tensor) -> Tensor:
     if len(points) == 0:
         return torch.zeros(0, dtype=torch.bool, device=points.device)
     cells = (points[:, :2] / CELL).floor().long()
+    # The scene reaches hundreds of metres: only cells with points get a number.
     low = cells.min(0).values
     columns, rows = (cells.max(0).values - low + 1).tolist()
     flat = (observed.long() * rows + cells[:, 1] - low[1]) * columns + cells[:, 0] - low[0]
-    total = torch.zeros(2 * rows * columns, device=points.device).index_add(0, flat, evidence.float())
-    return total[flat] >= 1
+    numbers, group = torch.unique(flat, return_inverse=True)
+    total = torch.zeros(len(numbers), device=points.device).index_add(0, group, evidence.float())
+    return total[group] >= 1

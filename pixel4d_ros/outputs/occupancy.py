@@ -13,16 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.outputs.ground import Ground, estimate_ground, to_frame
-from pixel4d_ros.outputs.obstacles import MIN_OPACITY, OBSERVED, Obstacles, find_obstacles
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.outputs.free_space import Cells, crossed_cells
+from pixel4d_ros.outputs.ground import Ground, estimate_ground
+from pixel4d_ros.outputs.obstacles import OBSERVED, above_ground, find_obstacles, frontal_area, least_area
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 UNKNOWN = -1
 OCCUPIED = 0.65  # from this probability on a cell is 100, as map_server's occupied_thresh: Nav2's static layer takes
 # nothing below lethal_cost_threshold (100 by default) for an obstacle
-RAY_STEP = math.radians(0.25)  # width of a sector of rays
-ROUND = 2 * math.pi
+NEEDED = -math.log(1 - OCCUPIED)  # evidence that makes a cell occupied
+HIDDEN = 5.0  # evidence counts so much more where no ray crossed the cell
+# Near the camera a tail of flying pixels is long and well resolved: there, surfaces must face the camera more to count.
+NEAR, FAR = 8.0, 12.0  # metres; between them the cosines of ray and normal (see obstacles.EDGE_ON) pass from
+EDGE_ON_NEAR, EDGE_ON_FAR = (0.35, 0.45), (0.05, 0.1)
+FALLOFF = 1.0  # of the area asked for with the distance, see obstacles.least_area
+# Things have a thickness and depth is uncertain: cells behind a seen surface are occupied too, unless rays crossed
+# them, up to THICKNESS * (distance - NEAR) metres.
+THICKNESS, MAX_THICKNESS = 1.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -66,105 +74,111 @@ def occupancy_maps(
 ) -> list[OccupancyMap]:
     """Maps of the scene at times (s), all of the same cells of a fixed frame (z up), given the base's pose at t = 0.
 
-    Obstacles are what find_obstacles finds between extent.heights above the ground, which is estimated from the scene
-    (else it is the base's x-y plane). A cell's value is 1 - exp(-e) in percent, with the evidence e of the obstacles in
-    it (see Obstacles), and 100 from OCCUPIED on. Free are cells that rays crossed on their way to
-    ground farther away. Guesses make cells neither free nor occupied. Cells lie on multiples of the resolution, so that
-    the maps of a moving base match.
+    The ground is estimated from the scene (else it is the base's x-y plane). Free are cells that rays crossed on their
+    way to ground farther away. A cell's value is 1 - exp(-e) in percent, and 100 from OCCUPIED on, with the evidence e
+    of what is between extent.heights above the ground in it: see _seen_surfaces and _behind. Guesses make cells neither
+    free nor occupied. Cells lie on multiples of the resolution, so that the maps of a moving base match.
     """
     ground = estimate_ground(scene, T_base_scene) or Ground.flat()
-    found = find_obstacles(scene, ground, T_base_scene, extent.heights)
-    keep = torch.nonzero(found.observed)[:, 0]
+    cells = _cells(extent, T_fixed_base, T_base_scene)
+    obstacles = find_obstacles(scene, ground, T_base_scene, extent.heights)
+    crossed = crossed_cells(scene, ground, T_base_scene, obstacles, extent.heights[0], cells)
+    index, _ = above_ground(scene, ground, T_base_scene, extent.heights)
+    if scene.observed is not None:
+        index = index[scene.observed[index] >= OBSERVED]
+    surfaces = _seen_surfaces(scene, index, crossed, cells)
+    parts = [surfaces, _behind(scene, surfaces, crossed, cells)]
+    standing, moving = ([_of_kind(scene, part, moves) for part in parts] for moves in (False, True))
+    fixed = _total(scene, standing, 0.0, cells)
+    maps = []
+    for t in times:
+        evidence = fixed + _total(scene, moving, t, cells) if any(len(m.index) for m in moving) else fixed
+        likely = 1 - torch.exp(-evidence)
+        value = torch.where(evidence >= NEEDED, torch.ones_like(likely), likely)
+        made = torch.where(evidence > 0.01, (100 * value).round(), torch.where(crossed, 0.0, float(UNKNOWN)))
+        grid = made.view(cells.rows, cells.columns).to(torch.int8).cpu().numpy()
+        maps.append(OccupancyMap(cells.origin, extent.resolution, grid))
+    return maps
+
+
+def _cells(extent: MapExtent, T_fixed_base: FloatArray, T_base_scene: FloatArray) -> Cells:
+    """The cells of a map around, or ahead of, the base."""
     columns, rows = extent.shape
     center = T_fixed_base[:2, 3] + T_fixed_base[:2, 0] * extent.ahead
     half = np.array([columns, rows]) * extent.resolution / 2
     origin = np.round((center - half) / extent.resolution) * extent.resolution
-    grid = _Grid(columns, rows, extent.resolution, origin, T_fixed_base @ T_base_scene)
-    free = _crossed(scene, ground, T_base_scene, found, extent, grid, T_fixed_base)
-    moves = found.object_ids[keep] > 0
-    static, movers = keep[~moves], keep[moves]
-    standing = _evidence(scene, found, static, 0.0, grid)
-    maps = []
-    for t in times:
-        evidence = standing + _evidence(scene, found, movers, t, grid) if len(movers) else standing
-        likely = 1 - torch.exp(-evidence)
-        value = torch.where(likely >= OCCUPIED, torch.ones_like(likely), likely)
-        cells = torch.where(evidence > 0.01, (100 * value).round(), torch.where(free, 0.0, float(UNKNOWN)))
-        maps.append(OccupancyMap(origin, extent.resolution, cells.view(rows, columns).to(torch.int8).cpu().numpy()))
-    return maps
+    return Cells(columns, rows, extent.resolution, origin, T_fixed_base @ T_base_scene)
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Where the cells are."""
+class _Evidence:
+    """Evidence of Gaussians, at their place or farther along their ray."""
 
-    columns: int
-    rows: int
-    resolution: float
-    origin: FloatArray
-    T_fixed_scene: FloatArray
-
-    def index(self, points: Tensor) -> Tensor:
-        """Cell (...) of points (..., 3) of the scene's frame, row by row; columns * rows outside."""
-        # Float64, as odometry frames may begin far away.
-        places = to_frame(points, self.T_fixed_scene)[..., :2] - torch.as_tensor(self.origin).to(points.device)
-        column, row = (places / self.resolution).floor().long().unbind(-1)
-        inside = (column >= 0) & (column < self.columns) & (row >= 0) & (row < self.rows)
-        return torch.where(inside, row * self.columns + column, self.rows * self.columns)
+    index: Tensor  # (K,) of the Gaussians in the scene
+    stretch: Tensor  # (K,) factor of the distance from the camera at t = 0; 1: at their place
+    weight: Tensor  # (K,) evidence
 
 
-def _evidence(scene: DynamicGaussians, found: Obstacles, which: Tensor, t: float, grid: _Grid) -> Tensor:
-    """Evidence (cells,) of some of the obstacles at a time; a Gaussian reaches one deviation along each of its axes."""
-    own, evidence = scene.select(found.index[which]), found.evidence[which].float()
-    means, quaternions = own.means, own.quaternions
-    if t:
-        means, quaternions = moved_gaussians(means, quaternions, own.centroids[own.object_ids], own.motion, t)
-    total = torch.zeros(grid.rows * grid.columns + 1, device=evidence.device)
-    large = own.scales.amax(1) > grid.resolution / 2
-    total.index_add_(0, grid.index(means[~large]), evidence[~large])
-    axes = quaternion_to_matrix(quaternions[large]).transpose(1, 2) * own.scales[large][..., None]  # (N, axis, 3)
-    index = grid.index(means[large][:, None] + torch.cat((torch.zeros_like(axes[:, :1]), axes, -axes), 1))
-    share = (evidence[large] / index.shape[1])[:, None].expand_as(index)
-    return total.index_add(0, index.flatten(), share.flatten())[:-1]
+def _of_kind(scene: DynamicGaussians, part: _Evidence, moves: bool) -> _Evidence:
+    """The part of static Gaussians, or of those that move."""
+    keep = torch.nonzero((scene.object_ids[part.index] > 0) == moves)[:, 0]
+    return _Evidence(part.index[keep], part.stretch[keep], part.weight[keep])
 
 
-def _crossed(
-    scene: DynamicGaussians,
-    ground: Ground,
-    T_base_scene: FloatArray,
-    found: Obstacles,
-    extent: MapExtent,
-    grid: _Grid,
-    T_fixed_base: FloatArray,
-) -> Tensor:
-    """Which cells (cells,) rays crossed that ended on the ground, before the first obstacle in their direction."""
-    T_ground_scene = ground.T_ground_base @ T_base_scene
-    eye = torch.as_tensor(T_ground_scene[:2, 3], device=scene.means.device)
-    seen = scene.opacities >= MIN_OPACITY
-    if scene.observed is not None:
-        seen &= scene.observed >= OBSERVED
-    points = to_frame(scene.means[torch.nonzero(seen)[:, 0]], T_ground_scene)
-    low = ground.heights(points) < extent.heights[0]
-    step = RAY_STEP if scene.camera is None else max(RAY_STEP, 2.0 / float(scene.camera.K[0, 0]))
-    count = math.ceil(ROUND / step)
-    sector, reach = _polar(points[low][:, :2] - eye, count)
-    farthest = torch.zeros(count, dtype=torch.float64, device=reach.device).scatter_reduce(0, sector, reach, "amax")
-    nearest = torch.full_like(farthest, math.inf).scatter_reduce(0, sector, reach, "amin")
-    sector, reach = _polar(found.points[found.observed][:, :2] - eye, count)
-    blocked = torch.full_like(farthest, math.inf).scatter_reduce(0, sector, reach, "amin")
-    end = torch.minimum(farthest + grid.resolution / 2, blocked)
-    # The cells' centres, at the ground's height, as the camera sees them.
-    y, x = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.columns), indexing="ij")
-    places = torch.stack((x, y), -1).double().view(-1, 2).to(eye.device) + 0.5
-    places = places * grid.resolution + torch.as_tensor(grid.origin).to(eye.device)
-    T_ground_fixed = ground.T_ground_base @ rigid_inverse(T_fixed_base)
-    height = float(rigid_inverse(T_ground_fixed)[2, 3])
-    centers = to_frame(torch.nn.functional.pad(places, (0, 1), value=height), T_ground_fixed)[:, :2]
-    sector, reach = _polar(centers - eye, count)
-    return (reach >= nearest[sector] - grid.resolution / 2) & (reach <= end[sector])
+def _seen_surfaces(scene: DynamicGaussians, index: Tensor, crossed: Tensor, cells: Cells) -> _Evidence:
+    """Evidence of the Gaussians `index` (K,) where they are: the area that each turns to the camera.
+
+    As a share of the least area of an obstacle. Where no ray crossed the cell, HIDDEN times as much.
+    """
+    own = scene.select(index)
+    reach = own.means.norm(dim=1)
+    far = ((reach - NEAR) / (FAR - NEAR)).clamp(0, 1)
+    low, high = (near + far * (distant - near) for near, distant in zip(EDGE_ON_NEAR, EDGE_ON_FAR, strict=True))
+    weight = frontal_area(own, (low, high)) / least_area(reach, FALLOFF)
+    weight = torch.where(_look_up(crossed, cells.index(own.means)), weight, HIDDEN * weight)
+    keep = torch.nonzero(weight)[:, 0]
+    return _Evidence(index[keep], torch.ones_like(weight[keep]), weight[keep])
 
 
-def _polar(offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sector (N,) among count and distance (N,) of offsets (N, 2) from the camera."""
-    angle = torch.atan2(offsets[:, 1], offsets[:, 0]) + math.pi
-    return (angle / ROUND * count).long().clamp(0, count - 1), offsets.norm(dim=1)
+def _behind(scene: DynamicGaussians, surfaces: _Evidence, crossed: Tensor, cells: Cells) -> _Evidence:
+    """Evidence that occupies the cells behind occupied ones along their rays, up to their thickness.
+
+    One Gaussian in a square of half a cell stands for the others of its object.
+    """
+    occupied = _total(scene, [surfaces], 0.0, cells) >= NEEDED
+    index = surfaces.index[_look_up(occupied, cells.index(scene.means[surfaces.index]))]
+    halves = Cells(2 * cells.columns, 2 * cells.rows, cells.resolution / 2, cells.origin, cells.T_fixed_scene)
+    key = scene.object_ids[index] * (halves.count + 1) + halves.index(scene.means[index])
+    _, group = torch.unique(key, return_inverse=True)
+    order = torch.arange(len(index), device=index.device)
+    first = torch.full((len(index),), len(index), device=index.device).scatter_reduce(0, group, order, "amin")
+    index = index[first[first < len(index)]]
+    reach = scene.means[index].norm(dim=1)
+    steps = torch.arange(1, int(MAX_THICKNESS / cells.resolution) + 1, device=index.device) * cells.resolution
+    which, step = torch.nonzero(steps <= THICKNESS * (reach - NEAR)[:, None]).unbind(1)
+    index, stretch = index[which], 1 + steps[step] / reach[which]
+    hidden = ~_look_up(crossed, cells.index(scene.means[index] * stretch[:, None]))
+    index, stretch = index[hidden], stretch[hidden]
+    return _Evidence(index, stretch, torch.full_like(stretch, 1.01 * NEEDED))
+
+
+def _look_up(of_cells: Tensor, index: Tensor) -> Tensor:
+    """Bool (K,) of cells (count,) at indices (K,); false outside the map."""
+    return torch.nn.functional.pad(of_cells, (0, 1))[index]
+
+
+def _total(scene: DynamicGaussians, parts: Sequence[_Evidence], t: float, cells: Cells) -> Tensor:
+    """Evidence (count,) of all parts at a time. A Gaussian at its place reaches one deviation along each axis."""
+    total = torch.zeros(cells.count + 1, device=scene.means.device)
+    for part in parts:
+        own = scene.select(part.index)
+        means, quaternions = own.means * part.stretch[:, None], own.quaternions
+        if t:
+            means, quaternions = moved_gaussians(means, quaternions, own.centroids[own.object_ids], own.motion, t)
+        large = (own.scales.amax(1) > cells.resolution / 2) & (part.stretch == 1)
+        total.index_add_(0, cells.index(means[~large]), part.weight[~large])
+        axes = quaternion_to_matrix(quaternions[large]).transpose(1, 2) * own.scales[large][..., None]  # (N, axis, 3)
+        index = cells.index(means[large][:, None] + torch.cat((torch.zeros_like(axes[:, :1]), axes, -axes), 1))
+        share = (part.weight[large] / index.shape[1])[:, None].expand_as(index)
+        total.index_add_(0, index.flatten(), share.flatten())
+    return total[:-1]
