@@ -22,7 +22,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 from pixel4d_ros.outputs.tracking import TrackedObject
 
 # m/s^2, standard deviation of the mean acceleration over the forecast, along and across the direction of travel.
-# Labelled vehicles, cyclists and pedestrians of six KITTI drives have 0.6 and 0.7 over 1.3 s (docs/ros_objects.md).
+# Labelled objects of six calm KITTI drives have 0.47 and 0.64 over 1.3 s (research/maneuver_statistics.py).
 ACCELERATION = (1.0, 1.0)
 CENTER_WEIGHT, SIDE_WEIGHT, SIGMAS = 1 / 3, 1 / 6, 3**0.5
 MIN_SPEED = 0.5  # m/s below which the direction of travel is not known: the box's heading stands for it
