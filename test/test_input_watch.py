@@ -42,7 +42,7 @@ def test_another_transport_is_told_with_its_parameter():
 
 def test_a_publisher_that_sends_nothing_is_told():
     (line,) = missing_inputs(INPUTS[:1], set(), {"/image": [IMAGE]})
-    assert "has a publisher, but no message came" in line
+    assert "has a publisher, but no message arrived" in line
 
 
 def test_what_was_seen_is_not_named():

@@ -6,8 +6,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pixel4d_ros.commands.arguments import count, image_size
 
 if TYPE_CHECKING:
     from pixel4d_ros.benchmark.measure import BenchmarkPlan
@@ -19,7 +22,7 @@ NODE_CANDIDATES = (30,)
 GPU_CANDIDATES, CPU_CANDIDATES = (1, 16, 64), (1, 4)
 GPU_RUNS, CPU_RUNS, NODE_RUNS = 500, 10, 30
 GPU_WARM_UP, CPU_WARM_UP, NODE_WARM_UP = 20, 1, 3
-SMALLEST, LARGEST = 32, 8192  # pixels of an image's sides
+SMALLEST = 32  # pixels along a side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,25 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("measured cases")
     what.add_argument(
         "--sizes",
-        type=_size,
+        type=partial(image_size, smallest=SMALLEST),
         nargs="+",
         metavar="WxH",
         help="image sizes (default: 400x120, on CUDA 832x256 1280x384 too)",
     )
     what.add_argument(
         "--frames",
-        type=_count,
+        type=count,
         nargs="+",
         default=[14],
         metavar="N",
         help="frames per forecast; all but the first with the first number of samples only (default: 14)",
     )
     what.add_argument(
-        "--samples", type=_count, nargs="+", default=[1, 4], metavar="N", help="sampled futures (default: 1 4)"
+        "--samples", type=count, nargs="+", default=[1, 4], metavar="N", help="sampled futures (default: 1 4)"
     )
     what.add_argument(
         "--candidates",
-        type=_count,
+        type=count,
         nargs="*",
         metavar="N",
         help="trajectories rendered from one prediction, with --node in one request to the service; no number: none "
@@ -170,21 +173,3 @@ def _plan(args: argparse.Namespace) -> BenchmarkPlan:
         node_seconds=args.node,
         node_rate=args.rate,
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if (
-        not (width.isdecimal() and height.isdecimal())
-        or not SMALLEST <= min(int(width), int(height)) <= max(int(width), int(height)) <= LARGEST
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 832x256, from {SMALLEST} to {LARGEST} pixels"
-        )
-    return int(width), int(height)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)

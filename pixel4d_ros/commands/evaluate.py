@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.commands.arguments import image_size
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 from pixel4d_ros.files import check_folder, check_target, write_text
 
@@ -92,7 +93,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--stride", type=int, help="use every N-th possible source (default: about 20 sources; 1: all)")
     p.add_argument("--start", type=int, default=0, help="skip a log's first images (default: 0)")
     p.add_argument("--count", type=int, help="read only this many images of a log (default: all)")
-    p.add_argument("--size", type=_size, metavar="WxH", help="resize images, e.g. 400x120 (default: as recorded)")
+    p.add_argument("--size", type=image_size, metavar="WxH", help="resize images, e.g. 400x120 (default: as recorded)")
     p.add_argument("--samples", type=int, default=1, metavar="K", help="sampled futures: also mean and best of K")
     p.add_argument(
         "--align", choices=tuple(ALIGNMENTS), help="camera paths: " + "; ".join(map(": ".join, ALIGNMENTS.items()))
@@ -321,10 +322,3 @@ def _protocol(args: argparse.Namespace) -> Protocol:
     names = ("frames", "step", "stride", "size", "samples", "align", "seed")
     given = {name: getattr(args, name) for name in names}
     return Protocol.paper(**given) if args.protocol == "paper" else Protocol(**given)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 400x120")
-    return int(width), int(height)

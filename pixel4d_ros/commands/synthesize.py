@@ -7,15 +7,7 @@ import argparse
 import time
 from pathlib import Path
 
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write WIDTHxHEIGHT, e.g. 416x128") from None
-    if min(width, height) < 16 or max(width, height) > 8192:
-        raise argparse.ArgumentTypeError(f"{text!r}: width and height must be between 16 and 8192 pixels")
-    return width, height
+from pixel4d_ros.commands.arguments import image_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT.mcap", help="the driving log to write")
     parser.add_argument("--seed", type=int, default=0, help="which street (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=100, help="images at 10 Hz (default: %(default)s)")
-    parser.add_argument("--size", type=_size, default=(416, 128), metavar="WxH", help="image size (default: 416x128)")
+    parser.add_argument(
+        "--size", type=image_size, default=(416, 128), metavar="WxH", help="of images (default: 416x128)"
+    )
     parser.add_argument("--benchmark", action="store_true", help="measure frames per second, on CUDA if present")
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="write a contact sheet of twelve worlds instead of a log"

@@ -95,8 +95,8 @@ def _picture_files(path: Path, frames: list[dict[str, Any]], images: str | None)
             if missing:
                 raise DatasetError(f"{missing[0]} is missing, with {len(missing) - 1} more that {path} names")
             return files
-    wanted = images or ", ".join(dict.fromkeys([str(named[0].parent), *FOLDERS]))
-    raise DatasetError(f"{path.parent} holds no pictures: {named[0].name} was expected in {wanted}")
+    expected = images or ", ".join(dict.fromkeys([str(named[0].parent), *FOLDERS]))
+    raise DatasetError(f"{path.parent} holds no pictures: {named[0].name} was expected in {expected}")
 
 
 def _poses(path: Path, frames: list[dict[str, Any]]) -> FloatArray:

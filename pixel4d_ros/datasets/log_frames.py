@@ -98,9 +98,9 @@ def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S
     def read_alike(i: int) -> NDArray[S]:
         image = decoded(messages.at(int(index.logged[i]), int(index.stamps[i])), i)
         if image.shape != first.shape:
-            size, wanted = (f"{s[1]}x{s[0]}" for s in (image.shape, first.shape))
+            size, expected = (f"{s[1]}x{s[0]}" for s in (image.shape, first.shape))
             raise LogError(
-                f"{path}: {index.topic}: image {i} has {size} pixels, the first {wanted}: a clip needs one size"
+                f"{path}: {index.topic}: image {i} has {size} pixels, the first {expected}: a clip needs one size"
             )
         return image
 

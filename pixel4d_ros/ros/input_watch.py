@@ -32,49 +32,49 @@ def missing_inputs(inputs: Sequence[WatchedInput], seen: set[str], graph: Graph)
     graph: topics that somebody publishes. Each line names the cause and what to set.
     """
     lines = []
-    for wanted in inputs:
-        if wanted.name in seen:
+    for watched in inputs:
+        if watched.name in seen:
             continue
-        types = graph.get(wanted.topic, ())
-        if wanted.type in types:
-            line = f"{wanted.topic} has a publisher, but no message came: is it paused, or its QoS incompatible?"
+        types = graph.get(watched.topic, ())
+        if watched.type in types:
+            line = f"{watched.topic} has a publisher, but no message arrived: is it paused, or its QoS incompatible?"
         elif types:
-            line = f"{wanted.topic} carries {', '.join(types)}, not {wanted.type}{_cure(wanted, types)}"
+            line = f"{watched.topic} carries {', '.join(types)}, not {watched.type}{_cure(watched, types)}"
         else:
-            offered = candidates(wanted, graph)
-            if not (wanted.required or offered):
+            offered = candidates(watched, graph)
+            if not (watched.required or offered):
                 continue
-            line = f"nobody publishes {wanted.topic} ({wanted.type}){_offer(wanted, offered)}"
-        lines.append(f"no {wanted.name} yet: {line}")
+            line = f"nobody publishes {watched.topic} ({watched.type}){_offer(watched, offered)}"
+        lines.append(f"no {watched.name} yet: {line}")
     return lines
 
 
-def candidates(wanted: WatchedInput, graph: Graph) -> list[str]:
+def candidates(watched: WatchedInput, graph: Graph) -> list[str]:
     """Topics of the graph that this input could be remapped to, the likeliest first."""
-    kinds = {IMAGE, COMPRESSED_IMAGE} if wanted.type in (IMAGE, COMPRESSED_IMAGE) else {wanted.type}
+    kinds = {IMAGE, COMPRESSED_IMAGE} if watched.type in (IMAGE, COMPRESSED_IMAGE) else {watched.type}
 
     def fits(topic: str) -> bool:
         if not kinds & set(graph[topic]):
             return False
-        if wanted.name == "depth":
+        if watched.name == "depth":
             return "depth" in topic.lower()
-        return wanted.name != "image" or not any(word in topic.lower() for word in NOT_PICTURES)
+        return watched.name != "image" or not any(word in topic.lower() for word in NOT_PICTURES)
 
-    return sorted(filter(fits, graph), key=lambda topic: (wanted.type not in graph[topic], topic))
+    return sorted(filter(fits, graph), key=lambda topic: (watched.type not in graph[topic], topic))
 
 
-def _offer(wanted: WatchedInput, offered: list[str]) -> str:
+def _offer(watched: WatchedInput, offered: list[str]) -> str:
     if not offered:
-        return f"; no topic of that type is there (is ROS_DOMAIN_ID right?): remap {wanted.name} when there is one"
+        return f"; no topic has that type (is ROS_DOMAIN_ID right?): remap {watched.name} when there is one"
     more = f" and {len(offered) - SHOWN} more" if len(offered) > SHOWN else ""
     compressed = any(base_name(topic) != topic for topic in offered[:1])
-    transport = " and set image_transport to compressed" if compressed and wanted.name == "image" else ""
-    return f": remap {wanted.name} to {', '.join(offered[:SHOWN])}{more}{transport}"
+    transport = " and set image_transport to compressed" if compressed and watched.name == "image" else ""
+    return f": remap {watched.name} to {', '.join(offered[:SHOWN])}{more}{transport}"
 
 
-def _cure(wanted: WatchedInput, types: Sequence[str]) -> str:
+def _cure(watched: WatchedInput, types: Sequence[str]) -> str:
     parameter = {"image": "image_transport", "depth": "depth.transport", "trajectory": "trajectory_type"}.get(
-        wanted.name
+        watched.name
     )
     if parameter is None:
         return ": remap it to another topic"
@@ -88,7 +88,7 @@ class InputWatch:
     """Looks at the graph some seconds after activation, and warns until every required input was seen."""
 
     def __init__(self, node: Any, inputs: Sequence[WatchedInput], seen: Callable[[], set[str]]) -> None:
-        """seen: names of the inputs from which messages came."""
+        """seen: names of the inputs that have received messages."""
         from rclpy.clock import Clock, ClockType
 
         self._node, self._inputs, self._seen = node, inputs, seen
@@ -99,7 +99,7 @@ class InputWatch:
 
     def _look(self) -> None:
         seen = self._seen()
-        if all(wanted.name in seen for wanted in self._inputs if wanted.required):
+        if all(watched.name in seen for watched in self._inputs if watched.required):
             self.stop()
         lines = missing_inputs(self._inputs, seen, published(self._node))
         self._ticks += 1

@@ -155,11 +155,11 @@ def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, receiv
     mean = (np.abs(speeds[:-1]) + np.abs(speeds[1:])) / 2
     stop = int(np.argmax(mean < STOPPED)) if (mean < STOPPED).any() else len(mean)
     steps = np.linalg.norm(np.diff(poses[: stop + 1, :3, 3], axis=0), axis=1) / mean[:stop]
-    seconds, kept = np.append(0.0, np.cumsum(steps)), poses[: stop + 1]
+    seconds, followed = np.append(0.0, np.cumsum(steps)), poses[: stop + 1]
     if stop < len(mean) or abs(speeds[-1]) < STOPPED:
         # Two equal poses at the end: paths are extrapolated, and this one must stop.
-        seconds, kept = np.append(seconds, seconds[-1] + 1.0), np.concatenate([kept, kept[-1:]])
-    return _plan(message.header.frame_id, start, kept, start + np.round(seconds * 1e9).astype(np.int64))
+        seconds, followed = np.append(seconds, seconds[-1] + 1.0), np.concatenate([followed, followed[-1:]])
+    return _plan(message.header.frame_id, start, followed, start + np.round(seconds * 1e9).astype(np.int64))
 
 
 def _plan(frame: str, stamp_ns: int, poses: FloatArray, times: NDArray[np.int64]) -> Plan:
