@@ -148,3 +148,13 @@ def test_pasted_commands_of_the_results_exist():
         words = shlex.split(line)
         assert words[:2] == ["pixel4d", "evaluate"]
         check_pixel4d(words[1:])
+
+
+def test_the_architecture_page_names_the_functions_that_an_image_passes():
+    page = (REPOSITORY / "docs/architecture.md").read_text().partition("## Where a message becomes an array")[2]
+    rows = [line.split("|")[2:4] for line in page.splitlines() if line.startswith("|") and ".py" in line]
+    assert len(rows) >= 8
+    for functions, files in rows:
+        code = "".join((REPOSITORY / "pixel4d_ros" / f).read_text() for f in re.findall(r"`(\S+\.py)`", files))
+        for function in re.findall(r"`(?:\w+\.)?(\w+)`", functions):
+            assert f"def {function}(" in code, f"{function} is not in {files}"
