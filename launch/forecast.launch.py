@@ -19,7 +19,14 @@ from typing import Any
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+)
 from launch.event_handlers import OnProcessIO
 from launch.events.process import ProcessIO
 from launch.substitutions import LaunchConfiguration
@@ -31,6 +38,7 @@ from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 NODE = "forecast_node"
 ACTIVE = b"]: active: "  # what the node says then
+STOP_TIMEOUT_S = "15"  # to finish a forecast after Ctrl-C: launch's own 5 s are short on a busy CPU
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -96,9 +104,17 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         arguments=["--ros-args", "--log-level", values["log_level"]],
         respawn=values["respawn"] == "true",
         respawn_delay=2.0,
+        # A player without the node would wait for it for minutes.
+        on_exit=_end_launch if values["bag"] and values["respawn"] == "false" else None,
+        sigterm_timeout=STOP_TIMEOUT_S,
         output="screen",
         emulate_tty=True,
     )
+
+
+def _end_launch(_: Any, context: LaunchContext) -> list[Action]:
+    """End what is left, unless Ctrl-C does so already."""
+    return [] if context.is_shutdown else [Shutdown(reason="the forecast node has ended")]
 
 
 def _player(values: dict[str, str], node: LifecycleNode) -> list[Action]:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from pixel4d_ros.ros.launch_arguments import ARGUMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILE = ROOT / "launch" / "forecast.launch.py"
-START_S = 60
+START_S = 150  # on a busy machine
 
 pytestmark = [
     pytest.mark.ros,
@@ -190,28 +192,75 @@ def test_rviz_opens_without_the_plugin_for_compressed_images(launch_file, monkey
     assert any(isinstance(action, LogInfo) for action in actions)
 
 
-@pytest.mark.slow
-def test_node_comes_up_and_goes_down(tmp_path):
-    """The real `ros2 launch`: the node gets active with an argument that overrides the YAML file, and ends cleanly."""
+def test_the_launch_ends_with_the_node_that_a_bag_is_played_for(launch_file, log):
+    """Else the player would wait for it for minutes; but not after Ctrl-C, nor where the node comes again."""
+    from launch import LaunchContext
+    from launch.actions import Shutdown
+
+    context = LaunchContext()
+    (ending,) = launch_file._end_launch(None, context)
+    assert isinstance(ending, Shutdown)
+    context._set_is_shutdown(True)
+    assert launch_file._end_launch(None, context) == []
+    for respawn, expected in (("false", launch_file._end_launch), ("true", None)):
+        *_, node = processes(started(launch_file, bag=log, respawn=respawn))
+        assert node._ExecuteLocal__on_exit is expected
+
+
+@contextmanager
+def launched(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The real `ros2 launch` in a domain of its own, and the file of what it prints. Killed at the end."""
     ros2 = shutil.which("ros2", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if ros2 is None:
         pytest.skip("needs the command ros2 (ros-jazzy-ros2launch)")
-    command = [ros2, "launch", str(LAUNCH_FILE), "namespace:=car", "image_transport:=compressed", "device:=cpu"]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain(os.getpid())), "ROS_LOG_DIR": str(tmp_path / "log")}
-    output = tmp_path / "output"
+    command, output = [ros2, "launch", str(LAUNCH_FILE), "device:=cpu", *arguments], tmp_path / "output"
     with output.open("w") as file:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + START_S
-        while "active: " not in output.read_text() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert "[car.forecast_node]: active: /car/image, /car/camera_info" in output.read_text()
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
-        assert "process has finished cleanly" in output.read_text()
+        yield process, output
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def wait_for(text: str, process: subprocess.Popen[bytes], output: Path) -> None:
+    """Until the launch has printed the text."""
+    deadline = time.monotonic() + START_S
+    while text not in output.read_text() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert text in output.read_text()
+
+
+@pytest.mark.slow
+def test_node_comes_up_and_goes_down(tmp_path):
+    """The node gets active with an argument that overrides the YAML file, and ends cleanly."""
+    with launched(tmp_path, "namespace:=car", "image_transport:=compressed") as (process, output):
+        wait_for("[car.forecast_node]: active: /car/image, /car/camera_info", process, output)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        assert "process has finished cleanly" in output.read_text()
+
+
+@pytest.mark.slow
+def test_a_bag_alone_reaches_the_node(tmp_path, log):
+    """Its images arrive, and the console says what was taken from the bag and that nobody listens."""
+    with launched(tmp_path, f"bag:={log}", "bag_rate:=0.1") as (process, output):
+        wait_for("images come in; nothing is computed until somebody subscribes", process, output)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+    text = output.read_text()
+    assert "image_topic:=/camera/left/image_raw/compressed" in text
+    assert text.count("process has finished cleanly") == 2
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_a_node_that_cannot_start_ends_the_launch(tmp_path, log):
+    with launched(tmp_path, f"bag:={log}", "weights:=/no/such/file") as (process, output):
+        wait_for("weights", process, output)
+        assert process.wait(60) is not None
+    assert "was required: shutting down launched system" in output.read_text()

@@ -39,7 +39,11 @@ def test_a_bag_alone_gives_topics_types_and_mounting(tmp_path):
     assert parameters["image_transport"] == "compressed"
     assert parameters["base_frame"] == "base_link"
     assert parameters["mounting.translation"] == pytest.approx([2.0, 0.5, 1.0])
-    assert any("image_topic:=/camera/left/image_raw/compressed" in line for line in lines)
+    text = "\n".join(lines)
+    assert (
+        "image_topic:=/camera/left/image_raw/compressed (sensor_msgs/CompressedImage, 6 messages, frame camera)" in text
+    )
+    assert "base_frame:=base_link (its poses are in odom)" in text
     updated(Parameters(), parameters)  # the node takes them
 
 
@@ -49,7 +53,7 @@ def test_other_bags_give_the_same_topics(tmp_path, kind):
         log = write_rosbag1(tmp_path / "a.bag")
     else:
         log = write_rosbag2(tmp_path / "a", entries(), rosbag2.StoragePlugin.SQLITE3)
-    found = from_bag(log)
+    found = from_bag(log).values
     assert found["image_topic"] == "/camera/left/image_raw"
     assert found["image_transport"] == "raw"
     assert found["odometry_topic"] == "/odometry"
@@ -66,6 +70,14 @@ def test_a_bag_without_a_plan_says_what_the_camera_does_instead(tmp_path):
     log = write_mcap(tmp_path / "a.mcap", entries())
     _, lines = completed(DEFAULTS | {"bag": str(log)})
     assert "no plan: the camera moves on with the velocity of odometry" in lines[-1]
+
+
+def test_a_bag_without_poses_says_whose_mounting_holds(tmp_path):
+    log = write_mcap(tmp_path / "a.mcap", (e for e in entries(odometry=False) if e.topic != "/tf_static"))
+    values, lines = completed(DEFAULTS | {"bag": str(log)})
+    assert values["base_frame"] == ""
+    assert any("mounting: the parameters' own, as the log does not give it" in line for line in lines)
+    assert "no odometry: without a plan the camera stands" in lines[-1]
 
 
 def test_a_bag_that_does_not_exist_is_refused(tmp_path):
@@ -95,7 +107,7 @@ def test_every_shared_log_is_understood(split):
     logs = sorted(Path(shared_path(f"logs/{split}")).glob("*.mcap"))
     assert logs
     for log in logs:
-        found = from_bag(log)
+        found = from_bag(log).values
         assert {"image_topic", "camera_info_topic", "odometry_topic", "base_frame", "mounting_rotation"} <= set(found)
 
 
@@ -104,6 +116,6 @@ def test_a_launch_reads_its_bag_without_torch(tmp_path):
     log = write_mcap(tmp_path / "a.mcap", entries(compressed=True, path=True))
     code = (
         "import sys; from pixel4d_ros.ros.launch_arguments import from_bag; "
-        f"assert from_bag({str(log)!r})['base_frame'] == 'base_link'; assert 'torch' not in sys.modules"
+        f"assert from_bag({str(log)!r}).values['base_frame'] == 'base_link'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,13 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yaw-rate", type=float, default=0.0, help="without --path: turn to the right, rad/s (default %(default)s)"
     )
-    parser.add_argument(
-        "--intrinsics",
-        type=float,
-        nargs=4,
-        metavar=("FX", "FY", "CX", "CY"),
-        help=f"pixels of the image as stored (default: {DEFAULT_FOV:g} degrees across the upright image)",
-    )
+    add_intrinsics_argument(parser)
     parser.add_argument("--steps", type=int, default=14, help="frames (default %(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default %(default)s)")
     parser.add_argument(
@@ -53,6 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scene", type=Path, help="also write the moving scene (safetensors) for `pixel4d export`")
     parser.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
+
+
+def add_intrinsics_argument(parser: argparse._ActionsContainer) -> None:
+    """The option --intrinsics, which read_intrinsics reads."""
+    parser.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help=f"pixels of the image as stored (default: {DEFAULT_FOV:g} degrees across the upright image)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     image = read_rgb(args.image, upright=args.intrinsics is None)
     times = np.arange(args.steps) * args.step
     camera_path = _camera_path(args, float(times[-1]))
-    K = _intrinsics(args.intrinsics, image.shape[1], image.shape[0])
+    K = read_intrinsics(args.intrinsics, image.shape[1], image.shape[0])
     forecaster = Forecaster.load(args.weights, args.device)
     forecast = forecaster.forecast(image, K, camera_path, times, args.samples, args.seed)
     with replacing(args.output) as part:
@@ -104,7 +109,8 @@ def _save_scene(scene: DynamicGaussians, part: Path, name: Path) -> None:
         raise OSError(f"{name} could not be written: {error}") from error
 
 
-def _intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
+def read_intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
+    """K (3, 3) of --intrinsics; None: of DEFAULT_FOV. Raises ValueError."""
     if given is None:
         focal = 0.5 * width / np.tan(np.radians(DEFAULT_FOV) / 2)
         given = [float(focal), float(focal), (width - 1) / 2, (height - 1) / 2]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -137,7 +138,20 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
     """Images (B, C, H, W) resampled to width x height, antialiased."""
     if image.shape[-2:] == (height, width):
         return image
+    if torch.onnx.is_in_onnx_export():  # TensorRT has no antialiased Resize
+        before = [int(size) for size in image.shape[-2:]]  # tensors while tracing
+        rows, columns = resampling_matrix(before[0], height), resampling_matrix(before[1], width)
+        return rows @ image @ columns.T
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def resampling_matrix(before: int, after: int) -> Tensor:
+    """(after, before): the weights with which `resize` averages a row of pixels; a triangle filter."""
+    scale = before / after
+    centers = (np.arange(after) + 0.5) * scale
+    distances = abs(np.arange(before) + 0.5 - centers[:, None])
+    weights = np.maximum(1 - distances / max(scale, 1), 0)
+    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
 def mirror(width: int, height: int, margins: tuple[int, int, int, int], device: torch.device) -> Tensor:

@@ -77,17 +77,27 @@ def nearest_peaks(center: Tensor, offset: Tensor, cells: Cells) -> Tensor:
 
     Centre logits (h, w), offsets (2, h, w).
     """
+    logits, places = _peaks(center, cells)
+    centers = cells.places.flatten(1)[:, places]
+    centers = torch.where(logits > PEAK, centers, cells.nowhere)
+    votes = torch.add(cells.places, offset, alpha=OFFSET_SCALE)
+    distances = torch.linalg.vector_norm(votes[:, None] - centers[..., None, None], dim=0)
+    return F.pad(distances, (0, 0, 0, 0, 1, 0), value=MAX_VOTE_DISTANCE).argmin(0)
+
+
+def _peaks(center: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Logits and cells of the MAX_OBJECTS highest peaks among centre logits (h, w)."""
+    number = min(MAX_OBJECTS, math.ceil(center.shape[0] / 3) * math.ceil(center.shape[1] / 3))
+    if torch.onnx.is_in_onnx_export():  # TensorRT's pooling gives no indices; in float32 no two scores are equal
+        peaks = torch.where(F.max_pool2d(center[None], 5, 1, 2) == center, center, cells.nowhere)
+        return peaks.flatten().topk(number)
     # Where cells of one score are the highest, as half precision has it at times, the first of them is the peak.
     _, highest = F.max_pool2d(center[None], 5, 1, 2, return_indices=True)
     peaks = torch.where(highest == cells.order, center, cells.nowhere)
     # No two peaks are within 3 x 3 cells, so that one number stands for those: fewer are left to sort.
     best, places = F.max_pool2d(peaks, 3, 3, ceil_mode=True, return_indices=True)
-    logits, order = best.flatten().topk(min(MAX_OBJECTS, best.numel()))
-    centers = cells.places.flatten(1)[:, places.flatten()[order]]
-    centers = torch.where(logits > PEAK, centers, cells.nowhere)
-    votes = torch.add(cells.places, offset, alpha=OFFSET_SCALE)
-    distances = torch.hypot(*(votes[:, None] - centers[..., None, None]).unbind())
-    return F.pad(distances, (0, 0, 0, 0, 1, 0), value=MAX_VOTE_DISTANCE).argmin(0)
+    logits, order = best.flatten().topk(number)
+    return logits, places.flatten()[order]
 
 
 def find_objects(near: Tensor, mobility: Tensor, sure: Tensor, points: Tensor, motion: Tensor, cells: Cells) -> Objects:

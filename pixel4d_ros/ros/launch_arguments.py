@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixel4d_ros.logs.reader import LogError, LogReader
-from pixel4d_ros.logs.streams import Streams, pick_streams
+from pixel4d_ros.logs.reader import LogError, LogReader, Topic
+from pixel4d_ros.logs.streams import COMPRESSED_IMAGE, Streams, is_picture, pick_streams
 
 SWITCH = ("true", "false")
 OPTIONAL_SWITCH = ("", "true", "false")
@@ -62,8 +62,17 @@ ARGUMENTS = (
 TOPICS = ("image", "camera_info", "trajectory", "odometry", "depth")
 
 
-def from_bag(path: str | Path, camera: str = "") -> dict[str, str]:
-    """Values of the arguments from a log: topics, transports, base frame, mounting, rectification.
+@dataclass(frozen=True)
+class BagInputs:
+    """What a log says: values of launch arguments, and in words what each of them is."""
+
+    values: dict[str, str]
+    notes: dict[str, str]  # by argument
+    cameras: tuple[str, ...]  # image topics besides the chosen one
+
+
+def from_bag(path: str | Path, camera: str = "") -> BagInputs:
+    """Topics, transports, base frame and mounting of a log, and whether its images are rectified.
 
     Raises LogError if the log does not exist, has no images, or cannot be read.
     """
@@ -71,38 +80,51 @@ def from_bag(path: str | Path, camera: str = "") -> dict[str, str]:
 
     with LogReader(path) as log:
         streams = pick_streams(log, camera or None)
-        found = {
-            "image_topic": streams.image.name,
-            "image_transport": "compressed" if streams.compressed else "raw",
-            "rectify": str(not is_rectified_topic(streams.image.name)).lower(),
-        }
         topics = {
+            "image": streams.image,
             "camera_info": streams.camera_info,
             "odometry": streams.odometry,
             "trajectory": streams.path,
             "depth": streams.depth,
         }
-        found |= {f"{name}_topic": topic.name for name, topic in topics.items() if topic is not None}
+        found = {f"{name}_topic": topic.name for name, topic in topics.items() if topic is not None}
+        notes = {f"{name}_topic": _described(topic) for name, topic in topics.items() if topic is not None}
+        found["image_transport"] = _transport(streams.image)
         if streams.depth is not None:
-            found["depth_transport"] = "compressed" if streams.depth.type.endswith("CompressedImage") else "raw"
-        return found | _frames(log, streams)
+            found["depth_transport"] = _transport(streams.depth)
+        found["rectify"] = str(not is_rectified_topic(streams.image.name)).lower()
+        others = sorted(
+            t.name for t in log.topics.values() if t.count and is_picture(t) and t.name != streams.image.name
+        )
+        frame = next(log.messages([streams.image.name])).message.header.frame_id.strip("/")
+        notes["image_topic"] += f", frame {frame or 'without a name'}"
+        frames, note = _frames(log, streams, frame)
+        return BagInputs(found | frames, notes | note, tuple(others))
 
 
-def _frames(log: LogReader, streams: Streams) -> dict[str, str]:
-    """Base frame and mounting, if odometry or tf of the log connect them with the camera."""
+def _described(topic: Topic) -> str:
+    return f"{topic.type.replace('/msg/', '/')}, {topic.count} messages"
+
+
+def _transport(topic: Topic) -> str:
+    return "compressed" if topic.type == COMPRESSED_IMAGE else "raw"
+
+
+def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Base frame and mounting, if odometry or tf of the log connect them with the camera; and notes."""
     from pixel4d_ros.geometry.rotations import xyzw_from_matrix
     from pixel4d_ros.logs.transforms import read_frames
 
-    image = next(log.messages([streams.image.name])).message
     try:
-        track, mounting = read_frames(log, streams).camera_track(image.header.frame_id.strip("/"))
-    except LogError:
-        return {}  # the node works without poses: its camera stands
-    return {
+        track, mounting = read_frames(log, streams).camera_track(frame)
+    except LogError as error:  # the node works without poses: its camera stands
+        return {}, {"mounting": f"the parameters' own, as the log does not give it: {error}"}
+    found = {
         "base_frame": track.child,
         "mounting_translation": _list(mounting[:3, 3]),
         "mounting_rotation": _list(xyzw_from_matrix(mounting[:3, :3])),
     }
+    return found, {"base_frame": f"its poses are in {track.parent}"}
 
 
 def _list(values: Any) -> str:
@@ -119,15 +141,24 @@ def completed(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
         raise ValueError(f"params_file:={values['params_file']}: there is no such file")
     if values["bag"]:
         found = from_bag(values["bag"], values["camera"])
-        taken = {name: value for name, value in found.items() if not values[name]}
+        taken = {name: value for name, value in found.values.items() if not values[name]}
         values = values | taken
-        lines = [f"bag {values['bag']}: taken from it are", *(f"  {name}:={value}" for name, value in taken.items())]
-        if "trajectory_topic" not in found and not values["trajectory_topic"]:
+        lines = [f"bag {values['bag']}: taken from it are", *_taken(taken, found.notes)]
+        if found.cameras:
+            lines.append(f"  other cameras: {', '.join(found.cameras)} (choose with camera:=)")
+        if not values["camera_info_topic"]:
+            lines.append("  no CameraInfo: there is no forecast without one; name a topic with camera_info_topic:=")
+        if not values["trajectory_topic"]:
             lines.append("  no plan: the camera moves on with the velocity of odometry")
-        if "odometry_topic" not in found and not values["odometry_topic"]:
+        if not values["odometry_topic"]:
             lines.append("  no odometry: without a plan the camera stands")
     topics = {f"{name}_topic": values[f"{name}_topic"] or name for name in TOPICS}
     return values | topics, lines
+
+
+def _taken(taken: dict[str, str], notes: dict[str, str]) -> list[str]:
+    lines = [f"  {name}:={value}" + (f" ({notes[name]})" if name in notes else "") for name, value in taken.items()]
+    return lines + [f"  mounting: {notes['mounting']}" for _ in notes.keys() & {"mounting"}]
 
 
 def node_parameters(values: dict[str, str]) -> dict[str, Any]:

@@ -134,6 +134,9 @@ class ForecastPipeline:
         if not out.has_subscribers():
             context.faults.clear(*OUTPUT_FAULTS)
             context.statistics.frame_skipped()
+            if context.statistics.skipped == 1:
+                name = context.node.resolve_topic_name("~/forecast/image")
+                self._logger.info(f"images come in; nothing is computed until somebody subscribes, e.g. to {name}")
             self._logger.debug("not computed: no subscribers")
             return
         result = self._result(image, source, ego, path, p)
@@ -150,6 +153,9 @@ class ForecastPipeline:
         context.faults.clear("forecast")
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
+        if context.statistics.published == 1:
+            motion = context.statistics.motion
+            self._logger.info(f"first forecast: {seconds:.2f} s after its image, along {motion}")
 
     def _result(self, image: ImageMessage, source: Source, ego: EgoState, path: CameraPath, p: Parameters) -> Result:
         """Predict, track objects, and render what the subscribed outputs need."""

@@ -125,12 +125,15 @@ class Recorder:
         return self.everything or name not in NOT_BY_DEFAULT
 
     def _subscribe_to_new(self) -> None:
-        for name, types in self.node.get_topic_names_and_types():
+        for name, _ in self.node.get_topic_names_and_types():
             if name in self.subscriptions or not self._is_selected(name):
                 continue
+            # The graph's types are those of subscriptions too: only a publisher's type can be recorded.
             publishers = self.node.get_publishers_info_by_topic(name)
             if publishers:  # without one, the quality of service is unknown
-                self.subscriptions[name] = self._subscribe(name, types[0], matching_qos(publishers))
+                kind = publishers[0].topic_type
+                alike = [publisher for publisher in publishers if publisher.topic_type == kind]
+                self.subscriptions[name] = self._subscribe(name, kind, matching_qos(alike))
 
     def _subscribe(self, name: str, type_name: str, qos: QoSProfile) -> Subscription | None:
         from pixel4d_ros.ros.bag.definitions import installed_definition
