@@ -73,11 +73,19 @@ def test_a_bag_without_a_plan_says_what_the_camera_does_instead(tmp_path):
 
 
 def test_a_bag_without_poses_says_whose_mounting_holds(tmp_path):
-    log = write_mcap(tmp_path / "a.mcap", (e for e in entries(odometry=False) if e.topic != "/tf_static"))
+    poses = ("/tf", "/tf_static", "/odometry")
+    log = write_mcap(tmp_path / "a.mcap", (e for e in entries() if e.topic not in poses))
     values, lines = completed(DEFAULTS | {"bag": str(log)})
     assert values["base_frame"] == ""
     assert any("mounting: the parameters' own, as the log does not give it" in line for line in lines)
     assert "no odometry: without a plan the camera stands" in lines[-1]
+
+
+def test_a_mounting_that_is_assumed_is_named_so(tmp_path):
+    log = write_mcap(tmp_path / "a.mcap", (e for e in entries() if e.topic != "/tf_static"))
+    _, lines = completed(DEFAULTS | {"bag": str(log)})
+    (line,) = (line for line in lines if "mounting_rotation:=" in line)
+    assert "no tf_static from base_link to camera: it is taken to look forward from there" in line
 
 
 def test_a_bag_that_does_not_exist_is_refused(tmp_path):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str
     from pixel4d_ros.logs.transforms import read_frames
 
     try:
-        track, mounting = read_frames(log, streams).camera_track(frame)
+        with warnings.catch_warnings(record=True) as assumed:
+            warnings.simplefilter("always")
+            track, mounting = read_frames(log, streams).camera_track(frame)
     except LogError as error:  # the node works without poses: its camera stands
         return {}, {"mounting": f"the parameters' own, as the log does not give it: {error}"}
     found = {
@@ -124,7 +127,8 @@ def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str
         "mounting_translation": _list(mounting[:3, 3]),
         "mounting_rotation": _list(xyzw_from_matrix(mounting[:3, :3])),
     }
-    return found, {"base_frame": f"its poses are in {track.parent}"}
+    notes = {"mounting_rotation": "; ".join(str(warning.message) for warning in assumed)} if assumed else {}
+    return found, {"base_frame": f"its poses are in {track.parent}"} | notes
 
 
 def _list(values: Any) -> str:

@@ -217,6 +217,22 @@ def test_what_came_before_the_clock_gets_its_first_moment_and_is_announced(capsy
     assert capsys.readouterr().out == "first message on /forecast\nfirst message on /odometry\n"
 
 
+def test_a_topic_is_recorded_with_its_publishers_type() -> None:
+    """The graph lists types of subscriptions too, such as that of a viewer that expects another one."""
+    from rclpy.qos import QoSProfile
+
+    recorded: dict[str, str] = {}
+    log: Any = SimpleNamespace(add_topic=lambda name, kind, *_: recorded.update({name: kind}))
+    publisher = SimpleNamespace(topic_type="sensor_msgs/msg/CompressedImage", qos_profile=QoSProfile(depth=1))
+    node: Any = SimpleNamespace(
+        get_topic_names_and_types=lambda: [("/camera", ["sensor_msgs/msg/Image", publisher.topic_type])],
+        get_publishers_info_by_topic=lambda name: [publisher],
+        create_subscription=lambda *_, **__: None,
+    )
+    Recorder(node, log, None, everything=False)._subscribe_to_new()
+    assert recorded == {"/camera": "sensor_msgs/msg/CompressedImage"}
+
+
 def test_driven_path_is_where_the_base_was(tmp_path: Path) -> None:
     with LogReader(write_mcap(tmp_path / "drive.mcap", entries(20))) as log:
         track, _ = read_frames(log, pick_streams(log)).camera_track("camera")

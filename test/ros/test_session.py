@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ import rclpy
 from rclpy.executors import Executor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
+from support.paths import REPOSITORY
 
 from pixel4d_ros.processes import ProcessError
 from pixel4d_ros.ros.benchmark.watch import Watch
@@ -102,3 +104,14 @@ time.sleep(1.0)
             assert process.stdout.readline().strip() == said
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+def test_ctrl_c_while_the_node_imports_torch_ends_it_without_a_traceback() -> None:
+    node = subprocess.Popen(
+        [sys.executable, REPOSITORY / "scripts" / "forecast_node"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while node.poll() is None and "libtorch" not in Path(f"/proc/{node.pid}/maps").read_text():
+        time.sleep(0.01)
+    node.send_signal(signal.SIGINT)
+    said, _ = node.communicate(timeout=60)
+    assert (node.returncode, said) == (0, b"")
