@@ -48,6 +48,7 @@ def test_objects_are_found_alike_in_the_graph(exporting):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # torch's exporter takes 40 s of one core
 def test_the_graph_gives_the_predictors_gaussians(tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     pytest.importorskip("onnxscript", reason="needs onnxscript: pip install onnxscript")
