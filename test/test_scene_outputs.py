@@ -11,7 +11,15 @@ import torch
 
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.clearance import FARTHEST, measured_distances, probe_paths, score_probes, summarise_probes
+from pixel4d_ros.evaluation import scene_outputs
+from pixel4d_ros.evaluation.clearance import (
+    FARTHEST,
+    Probe,
+    measured_distances,
+    probe_paths,
+    score_probes,
+    summarise_probes,
+)
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.scene_outputs import clearance_table, occupancy_table, score_clearance, score_occupancy
 from pixel4d_ros.geometry.rotations import rigid
@@ -79,7 +87,8 @@ def test_distances_to_a_wall_are_those_to_its_place() -> None:
     near, far = clip_of(8.0), clip_of(15.0)
     score = score_clearance(lambda window: scene_of(depth_of(8.0)), near, Protocol(stride=1))
     assert score.median_error < 0.3
-    assert score.contacts == score.probes // 2  # at 8 m/s the wall is reached within 1.3 s, at 4 m/s it is not
+    assert score.contacts * 7 == score.probes * 2  # at 8 m/s the wall is reached within 1.3 s, at 1 to 4 m/s it is not
+    assert summarise_probes([Probe(0, 0, True, True), Probe(0.5, 0.8, False, False)]).median_error == pytest.approx(0.3)
     assert (score.missed, score.false) == (0, 0)
     blind = score_clearance(lambda window: scene_of(depth_of(15.0)), near, Protocol(stride=1))
     assert blind.missed == blind.contacts > 0
@@ -111,3 +120,18 @@ def test_without_depth_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no path"):
         summarise_probes([])
     assert FARTHEST == 10
+
+
+def test_the_predictor_is_given_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = np.full((HEIGHT, WIDTH), 8.0, np.float32)
+    monkeypatch.setattr(scene_outputs, "motion_depth", lambda *_: measured)
+
+    class Recorder:
+        def predict(
+            self, image: np.ndarray, K: np.ndarray, samples: int, seed: int, depth: object, *_: object
+        ) -> object:
+            return depth
+
+    for asked, expected in ((True, measured), (False, None)):
+        predict = scene_outputs.predictor_of(Recorder(), clip_of(8.0), Protocol(), False, asked)  # type: ignore[arg-type]
+        assert predict(clip_of(8.0)) is expected

@@ -170,7 +170,7 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
     numbers: dict[str, dict[str, object]] = {}
     for data in args.data:
         for clip in _clips(data, args, None):
-            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow)
+            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow, args.depth_from_motion)
             tables = []
             found = numbers.setdefault(clip.name, {})
             if args.ids:

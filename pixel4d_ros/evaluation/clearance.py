@@ -22,7 +22,8 @@ from pixel4d_ros.scene import DynamicGaussians
 
 CAR = Footprint(np.array([[2.2, 0.9], [2.2, -0.9], [-2.2, -0.9], [-2.2, 0.9]]))  # around the camera
 HEIGHTS = (0.3, 2.0)  # metres above the ground between which things are obstacles
-TWISTS = ((4.0, -0.4), (8.0, -0.12), (8.0, 0.12), (4.0, 0.4))  # m/s ahead and rad/s to the left of the probes
+# m/s ahead and rad/s to the left of the probes; the slow ones keep clear of what the fast ones touch
+TWISTS = ((4.0, -0.4), (8.0, -0.12), (8.0, 0.12), (4.0, 0.4), (1.0, -0.3), (2.0, 0.0), (1.0, 0.3))
 FARTHEST = 10.0  # metres: what is farther away counts as that far
 OUTLINE = 0.2  # metres between the points of a box's outline
 
@@ -42,7 +43,7 @@ class ClearanceScore:
     """What many probes give."""
 
     probes: int
-    median_error: float  # metres
+    median_error: float  # metres, over the paths that touch nothing in truth; NaN where all do
     contacts: int  # paths on which the vehicle touches what LiDAR or boxes show
     missed: int  # of these, those that are predicted to be free
     false: int  # paths predicted to touch something that is not there
@@ -122,12 +123,13 @@ def _outlines(window: Clip, t: int) -> FloatArray:
 
 
 def summarise_probes(probes: Sequence[Probe]) -> ClearanceScore:
-    """Median error of the closest distance, and contacts. Raises ValueError without probes."""
+    """Median error of the closest distance where nothing is touched, and contacts. Raises ValueError without probes."""
     if not probes:
         raise ValueError("no path was compared: the log has no depth")
+    errors = [abs(p.predicted - p.measured) for p in probes if not p.contact]
     return ClearanceScore(
         len(probes),
-        float(np.median([abs(p.predicted - p.measured) for p in probes])),
+        float(np.median(errors)) if errors else float("nan"),
         sum(p.contact for p in probes),
         sum(p.contact and not p.predicted_contact for p in probes),
         sum(p.predicted_contact and not p.contact for p in probes),
