@@ -101,7 +101,7 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         namespace=values["namespace"],
         parameters=[values["params_file"] or str(default), overrides],
         remappings=[(topic, values[f"{topic}_topic"]) for topic in TOPICS],
-        arguments=["--ros-args", "--log-level", values["log_level"]],
+        arguments=["--ros-args", "--log-level", _log_level(values)],
         respawn=values["respawn"] == "true",
         respawn_delay=2.0,
         # A player without the node would wait for it for minutes.
@@ -110,6 +110,13 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         output="screen",
         emulate_tty=True,
     )
+
+
+def _log_level(values: dict[str, str]) -> str:
+    """The level, for debug that of the node's own logger: the middleware's thousands of lines would hide its lines."""
+    if values["log_level"] != "debug":
+        return values["log_level"]
+    return ".".join([*values["namespace"].strip("/").split("/"), NODE]).lstrip(".") + ":=debug"
 
 
 def _end_launch(_: Any, context: LaunchContext) -> list[Action]:

@@ -192,6 +192,19 @@ def test_rviz_opens_without_the_plugin_for_compressed_images(launch_file, monkey
     assert any(isinstance(action, LogInfo) for action in actions)
 
 
+@pytest.mark.parametrize(
+    ("level", "namespace", "given"),
+    [
+        ("debug", "/a/car", "a.car.forecast_node:=debug"),
+        ("debug", "", "forecast_node:=debug"),
+        ("warn", "/car", "warn"),
+        ("rcl:=debug", "", "rcl:=debug"),
+    ],
+)
+def test_debug_is_the_level_of_the_nodes_own_lines(launch_file, level, namespace, given):
+    assert launch_file._log_level({"log_level": level, "namespace": namespace}) == given
+
+
 def test_the_launch_ends_with_the_node_that_a_bag_is_played_for(launch_file, log):
     """Else the player would wait for it for minutes; but not after Ctrl-C, nor where the node comes again."""
     from launch import LaunchContext
