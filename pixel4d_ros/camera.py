@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
 
+SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: less is no pinhole camera but a placeholder
+LARGEST_FOCAL_LENGTH = 100.0  # of the longer side, i.e. 0.6 degrees
+
 
 def check_intrinsics(K: ArrayLike) -> FloatArray:
     """Return K as (3, 3) float64 pixels, or raise ValueError with the cause and the cure."""
@@ -26,6 +29,31 @@ def check_intrinsics(K: ArrayLike) -> FloatArray:
             f"focal lengths must be positive, got fx={K[0, 0]:g}, fy={K[1, 1]:g}: the camera is not calibrated"
         )
     return K
+
+
+def check_pinhole(K: FloatArray, width: int, height: int, what: str) -> None:
+    """Raise ValueError where K (3, 3) is no camera of width x height pixels but a placeholder or in other units.
+
+    what: names the matrix, as in "CameraInfo's K".
+    """
+    side = max(width, height)
+    cure = "calibrate the camera, and give the focal lengths and the principal point in pixels"
+    if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[1, 0]) > 1e-6:
+        raise ValueError(
+            f"{what} is no camera matrix fx 0 cx, 0 fy cy, 0 0 1 (row by row): it is"
+            f" {', '.join(f'{value:g}' for value in K.ravel())}; {cure}"
+        )
+    for focal in (K[0, 0], K[1, 1]):
+        if not SMALLEST_FOCAL_LENGTH * side <= focal <= LARGEST_FOCAL_LENGTH * side:
+            raise ValueError(
+                f"{what} has a focal length of {focal:g} pixels for {width}x{height} images, which is no real camera:"
+                f" {cure}"
+            )
+    cx, cy = K[0, 2], K[1, 2]
+    if not (0 < cx < width - 1 and 0 < cy < height - 1):
+        raise ValueError(
+            f"{what} has its principal point at ({cx:g}, {cy:g}), outside the {width}x{height} image: {cure}"
+        )
 
 
 def check_poses(poses: ArrayLike) -> FloatArray:

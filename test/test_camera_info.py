@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from support.log_samples import HEIGHT, WIDTH, camera_info, entries, image_message, write_mcap
 
+from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.geometry.camera_info import is_rectified_topic, read_camera_info
+from pixel4d_ros.geometry.camera_info import AlreadyRectifiedError, is_rectified_topic, read_camera_info
 from pixel4d_ros.logs.reader import LogError
 from pixel4d_ros.logs.types import jazzy_types
 
@@ -28,6 +29,7 @@ def info(**changes: Any) -> Any:
     P = np.hstack((K, np.zeros((3, 1)))).ravel()
     roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
     fields = {"width": 64, "height": 48, "distortion_model": "plumb_bob", "d": [0.0] * 5, "k": K.ravel(), "p": P}
+    fields["r"] = np.eye(3).ravel()
     return SimpleNamespace(**{**fields, "binning_x": 0, "binning_y": 0, "roi": roi, **changes})
 
 
@@ -195,3 +197,97 @@ def test_a_log_whose_camera_info_is_no_camera_is_refused(tmp_path: Path) -> None
     items = [replace(e, message=identity(e.message)) if e.topic.endswith("camera_info") else e for e in entries()]
     with pytest.raises(LogError, match=r"a\.mcap: /camera/left/camera_info: .*focal length of 1 pixels"):
         read_clip(write_mcap(tmp_path / "a.mcap", items))
+
+
+# KITTI, 2011_09_26, camera 2: K_02, D_02, R_rect_02 and P_rect_02 as kitti2bag puts them into CameraInfo, beside
+# rectified images of 1242x375 pixels; the raw ones had 1392x512.
+KITTI_K = [959.791, 0, 696.0217, 0, 956.9251, 224.1806, 0, 0, 1]
+KITTI_D = [-0.3691481, 0.1968681, 0.001353473, 0.000567759, -0.06770705]
+KITTI_R = [0.9998817, 0.01511453, -0.002841595, -0.01511724, 0.9998853, -0.0009338510, 0.002827154, 0.0009766976,
+           0.9999955]  # fmt: skip
+KITTI_P = [721.5377, 0, 609.5593, 44.85728, 0, 721.5377, 172.854, 0.2163791, 0, 0, 1, 0.002745884]
+
+
+def kitti2bag(**changes: Any) -> Any:
+    fields = {"width": 1242, "height": 375, "k": KITTI_K, "d": KITTI_D, "r": KITTI_R, "p": KITTI_P}
+    return info(**{**fields, **changes})
+
+
+def test_rectified_images_beside_the_raw_ones_calibration_are_not_undistorted_again() -> None:
+    with pytest.raises(
+        AlreadyRectifiedError, match=r"cannot be of raw 1242x375 images, its P can: .* set rectify to f"
+    ):
+        read_camera_info(kitti2bag(), 1242, 375)
+    np.testing.assert_allclose(read_camera_info(kitti2bag(), 1242, 375, rectified=True).camera.K[0, 0], 721.5377)
+    # The raw images with the same numbers are undistorted, also where P shows all or only the middle of them.
+    raw = kitti2bag(width=1392, height=512, p=[*KITTI_P[:2], 684.6, 0, 0, 721.5377, 241.4, 0, 0, 0, 1, 0])
+    assert read_camera_info(raw, 1392, 512).undistortion is not None
+    K = np.reshape(KITTI_K, (3, 3))
+    for alpha in (0, 0.5, 1):
+        new, _ = cv2.getOptimalNewCameraMatrix(K, np.array(KITTI_D), (1392, 512), alpha)
+        P = np.hstack((new, np.zeros((3, 1)))).ravel()
+        assert read_camera_info(kitti2bag(width=1392, height=512, p=P), 1392, 512).undistortion is not None
+
+
+def test_a_kitti2bag_log_gives_the_clip_of_its_rectified_camera(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raw_calibration(e: Any) -> Any:
+        if not e.topic.endswith("camera_info"):
+            return e
+        k = np.array(e.message.k) * 1.33
+        k[[2, 5, 8]] = 21.0, 17.0, 1.0
+        return replace(e, message=replace(e.message, k=k, d=np.array([-0.37, 0.2, 0, 0, 0])))
+
+    path = write_mcap(tmp_path / "kitti.mcap", list(map(raw_calibration, entries(3))))
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries(3)))
+    clip = read_clip(path)
+    np.testing.assert_allclose(clip.K, plain.K)
+    np.testing.assert_array_equal(np.asarray(clip.images), np.asarray(plain.images))
+    assert "seem to be rectified already" in caplog.text and "its P is used" in caplog.text
+    with pytest.raises(LogError, match="seem to be rectified"):
+        read_clip(path, rectified=False)
+
+
+def test_whether_images_are_rectified_is_said_and_can_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def distorted(e: Any) -> Any:
+        d = np.array([-0.1, 0.0, 0, 0, 0])
+        return replace(e, message=replace(e.message, d=d)) if e.topic.endswith("camera_info") else e
+
+    path = write_mcap(tmp_path / "a.mcap", list(map(distorted, entries(3))))
+    assert read_clip(path).K[0, 0] != 30.0
+    assert "are undistorted by /camera/left/camera_info; pass --rectified if they are rectified already" in caplog.text
+    np.testing.assert_allclose(read_clip(path, rectified=True).K[0, 0], 30.0)
+
+
+def test_the_camera_info_of_another_camera_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def elsewhere(topic: str) -> list[Any]:
+        """CameraInfo of a camera in another frame, on that topic."""
+        found = []
+        for e in entries(3):
+            if e.topic.endswith("camera_info"):
+                header = replace(e.message.header, frame_id="rear_optical")
+                e = replace(e, topic=topic, message=replace(e.message, header=header))
+            found.append(e)
+        return found
+
+    path = write_mcap(tmp_path / "rear.mcap", elsewhere("/rear/camera_info"))
+    with pytest.raises(
+        LogError, match=r"no CameraInfo for /camera/left/image_raw, and /rear/camera_info is of another"
+    ):
+        read_clip(path)
+    assert len(read_clip(write_mcap(tmp_path / "odd.mcap", elsewhere("/camera/left/camera_info")))) == 3
+    assert "is /camera/left/camera_info of the camera of /camera/left/image_raw?" in caplog.text
+
+
+def test_matrices_that_are_no_cameras_are_refused_in_every_clip() -> None:
+    clip = {"name": "a", "images": np.zeros((2, 24, 32, 3), np.uint8), "poses": np.tile(np.eye(4), (2, 1, 1))}
+    for bad, words in {
+        "identity": (np.eye(3), "clip a: K has a focal length of 1 pixels for 32x24 images"),
+        "outside": (np.array([[30.0, 0, 40], [0, 30, 12], [0, 0, 1]]), "clip a: K has its principal point at"),
+    }.values():
+        with pytest.raises(ValueError, match=words):
+            Clip(K=bad, times=np.arange(2.0), **clip)
+    for times in ([0.0, 0.0], [1.0, 0.5], [0.0, np.nan]):
+        with pytest.raises(ValueError, match="times must be finite numbers of seconds that increase"):
+            Clip(K=np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]), times=np.array(times), **clip)

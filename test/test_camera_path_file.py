@@ -104,3 +104,28 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ValueError, match=r"binary\.csv cannot be read"):
         read_camera_path(binary, 1.3)
+
+
+def test_other_orders_and_units_than_asked_for_are_refused(tmp_path: Path) -> None:
+    scalar_first = [[*row[:4], 1.0, 0.0, 0.0, 0.0] for row in ROWS]
+    with pytest.raises(
+        ValueError, match="does not look where the source camera does: write quaternions as qx qy qz qw"
+    ):
+        read_camera_path(written(tmp_path, lines(scalar_first)), 1.3)
+    millimetres = [[row[0], *(1000 * value for value in row[1:4]), *row[4:]] for row in ROWS]
+    with pytest.raises(ValueError, match=r"moves at 8e[+]03 m/s: positions must be metres"):
+        read_camera_path(written(tmp_path, lines(millimetres)), 1.3)
+    for absurd in (1e155, -1e300):
+        with pytest.raises(ValueError, match=r"m from its frame's origin|m/s"):
+            read_camera_path(written(tmp_path, lines([*ROWS[:-1], [*ROWS[-1][:3], absurd, *ROWS[-1][4:]]])), 1.3)
+
+
+def test_windows_line_ends_are_read_and_a_sideways_path_is_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "windows.csv"
+    path.write_bytes(lines(ROWS, ",").replace("\n", "\r\n").encode())
+    assert read_camera_path(path, 1.3).poses[-1, 2, 3] == 16.0 and not caplog.text
+    body = [[row[0], row[3], 0.0, 0.0, *row[4:]] for row in ROWS]  # x forward
+    read_camera_path(written(tmp_path, lines(body)), 1.3)
+    assert "leads sideways: poses must be in the optical frame" in caplog.text

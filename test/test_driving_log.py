@@ -33,6 +33,7 @@ from pixel4d_ros.datasets import driving_log
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.geometry.optical import optical_mounting
 from pixel4d_ros.geometry.rotations import rigid, rigid_inverse
 from pixel4d_ros.logs.reader import LogError
 from pixel4d_ros.logs.types import jazzy_types
@@ -221,7 +222,7 @@ def test_invalid_poses_are_left_out_and_counted(tmp_path: Path) -> None:
     for e in items[6:9]:
         if e.topic == "/odometry":
             e.message.pose.pose.position.x = float("nan")
-    with pytest.warns(UserWarning, match=r"messages left out, /odometry: a pose holds NaN, Inf"):
+    with pytest.warns(UserWarning, match=r"messages left out, /odometry: pose contains NaN or Inf"):
         clip = read_clip(write_mcap(tmp_path / "nan.mcap", items))
     assert np.isfinite(clip.poses).all()
 
@@ -271,3 +272,70 @@ def colour_errors(clip: Clip) -> tuple[float, float]:
 def test_reading_logs_needs_no_ros() -> None:
     code = "import sys; sys.modules['rclpy'] = None; import pixel4d_ros.datasets.driving_log, pixel4d_ros.logs.writer"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_images_that_name_the_camera_s_body_frame_look_ahead_with_a_warning(tmp_path: Path) -> None:
+    """Gazebo's turtlebot3 and others write camera_rgb_frame, x forward, where camera_rgb_optical_frame is meant."""
+    body = tf_message(T, [("base_link", "camera", (2.0, 0.5, 1.0), (1.0, 0, 0, 0))])
+    items = [Entry(e.topic, e.time_ns, body if e.topic == "/tf_static" else e.message) for e in entries(3)]
+    with pytest.warns(UserWarning, match="'camera' has its z axis up, so it is taken for the camera's body frame"):
+        clip = read_clip(write_mcap(tmp_path / "a.mcap", items))
+    np.testing.assert_allclose(clip.poses, expected_poses(3), atol=1e-4)
+
+
+def test_a_camera_that_looks_up_is_believed_where_its_frame_is_named_optical() -> None:
+    up = np.eye(4)
+    for camera, base in (("zenith_optical", "base_link"), ("cam1", "cam0"), ("camera", "camera")):
+        mounting, warning = optical_mounting(up, base, camera)
+        assert not warning and np.array_equal(mounting, up)
+
+
+def test_depth_of_another_frame_is_no_depth_of_the_images(tmp_path: Path) -> None:
+    items = []
+    for e in entries(3):
+        message = e.message
+        if e.topic.endswith("depth"):
+            message = replace(message, header=replace(message.header, frame_id="depth_optical"))
+        items.append(Entry(e.topic, e.time_ns, message))
+    with pytest.warns(UserWarning, match=r"depth on /camera/left/depth is in frame 'depth_optical', the images in"):
+        assert read_clip(write_mcap(tmp_path / "a.mcap", items)).depth is None
+
+
+def with_right_camera(baseline: float) -> list[Entry]:
+    """A right camera in the frame of the left one, as stereo drivers publish it: P says how far apart they are."""
+    items = list(entries(3))
+    for e in list(items):
+        if "left/depth" in e.topic or not e.topic.startswith("/camera/left"):
+            continue
+        message = e.message
+        if e.topic.endswith("camera_info"):
+            p = np.array(message.p)
+            p[3] = -p[0] * baseline
+            message = replace(message, p=p)
+        items.append(Entry(e.topic.replace("left", "right"), e.time_ns, message))
+    return sorted(items, key=lambda e: e.time_ns)
+
+
+def test_the_right_camera_of_a_pair_in_one_frame_is_where_p_says(tmp_path: Path) -> None:
+    clip = read_clip(write_mcap(tmp_path / "a.mcap", with_right_camera(0.12)))
+    assert clip.stereo is not None
+    beside = rigid_inverse(clip.poses[0]) @ clip.stereo.poses[0]
+    np.testing.assert_allclose(beside[:3, 3], [0.12, 0, 0], atol=1e-6)
+    with pytest.warns(UserWarning, match="both cameras are in frame 'camera'; the right one is ignored"):
+        assert read_clip(write_mcap(tmp_path / "b.mcap", with_right_camera(0.0))).stereo is None
+
+
+def test_absurd_poses_are_left_out_and_two_parents_are_named(tmp_path: Path) -> None:
+    def edge(parent: str, i: int, x: float) -> Entry:
+        stamp = START + i * 100_000_000
+        return Entry("/tf", stamp, tf_message(T, [(parent, "base_link", (x, 0, 0), (1.0, 0, 0, 0))], stamp))
+
+    still = [e for e in entries(3) if "odometry" not in e.topic]
+    good = [edge("odom", i, 0.5 * i) for i in range(3)]
+    with pytest.warns(UserWarning, match=r"2 messages left out, /tf: pose lies 1e\+155 m from its frame's origin"):
+        clip = read_clip(
+            write_mcap(tmp_path / "a.mcap", [*still, *good, edge("odom", 1, 1e155), edge("odom", 2, -1e155)])
+        )
+    np.testing.assert_allclose(clip.poses[:, 0, 3] - clip.poses[0, 0, 3], [0, 0.5, 1.0], atol=1e-6)
+    with pytest.warns(UserWarning, match=r"/tf gives 'base_link' the parents 'map' and 'odom'; only one can be right"):
+        read_clip(write_mcap(tmp_path / "b.mcap", [*still, *good, *(edge("map", i, 0.5 * i) for i in range(3))]))

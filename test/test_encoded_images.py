@@ -169,3 +169,37 @@ def test_sizes_that_an_encoding_does_not_allow_are_refused(encoding: str, channe
     )
     with pytest.raises(ValueError, match=f"{width}x{height} pixels cannot be {encoding}"):
         decode_image(raw)
+
+
+def test_every_format_is_measured_before_it_is_decoded() -> None:
+    """OpenCV itself would decode images of a thousand million pixels."""
+    for suffix in (".png", ".jpg", ".webp", ".bmp", ".tiff"):
+        data = encode(RGB[..., ::-1], suffix)
+        assert close(decode_image(compressed("", data)), RGB, 12), suffix
+        with pytest.raises(ValueError, match="damaged"):
+            decode_image(compressed("", data[: len(data) // 2]))
+    row = np.zeros((2, 8200), np.uint8)
+    for suffix in (".png", ".jpg", ".webp", ".bmp", ".tiff"):
+        with pytest.raises(ValueError, match="8200x2: more than 8192 pixels"):
+            decode_image(compressed("", encode(row, suffix)))
+    for suffix in (".jp2", ".ppm"):
+        with pytest.raises(ValueError, match="JPEG, PNG, WebP, BMP and TIFF are read"):
+            decode_image(compressed("", encode(RGB, suffix)))
+
+
+def test_packets_of_a_video_are_named() -> None:
+    with pytest.raises(ValueError, match=r"'h264'.* is a packet of a video, .* republish it as jpeg or raw"):
+        decode_image(compressed("h264", b"\0\0\0\1gB"))
+
+
+def test_float_depth_in_millimetres_is_refused() -> None:
+    metres = np.linspace(0.4, 12, 32 * 48, dtype=np.float32).reshape(32, 48)
+    metres[0] = np.inf  # the sky, of simulators
+
+    def image(depth: np.ndarray) -> Any:
+        fields = {"encoding": "32FC1", "is_bigendian": 0, "height": 32, "width": 48, "step": 192}
+        return SimpleNamespace(**fields, data=depth.tobytes())
+
+    np.testing.assert_allclose(decode_depth(image(metres))[1:], metres[1:])
+    with pytest.raises(ValueError, match=r"32FC1 begins at \d+: it must be in metres"):
+        decode_depth(image(metres * 1000))

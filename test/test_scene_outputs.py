@@ -22,8 +22,8 @@ from pixel4d_ros.evaluation.clearance import (
 )
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.scene_outputs import clearance_table, occupancy_table, score_clearance, score_occupancy
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.scene import DynamicGaussians
 
 K = np.array([[120.0, 0, 99.5], [0, 120, 49.5], [0, 0, 1]])

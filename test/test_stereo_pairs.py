@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.stereo_pairs import BASELINE, FOCAL, is_stereo_folder, read_stereo_folder
+from pixel4d_ros.datasets.stereo_pairs import BASELINE, FOCAL, SIZE, is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.stereo_depth import matched_depth, stereo_depth
 
@@ -73,10 +73,11 @@ def test_the_partner_must_be_rectified_and_on_the_right() -> None:
 
 def write_folder(folder: Path) -> np.ndarray:
     """One pair of which only the near thing has a measured disparity; returns the true depth."""
-    left, right, depth = pair_of_images(FOCAL, BASELINE)
+    focal = FOCAL * WIDTH / SIZE[0]  # at the size of these images
+    left, right, depth = pair_of_images(focal, BASELINE)
     objects = np.zeros((HEIGHT, WIDTH), np.uint8)
     objects[BOX] = 1
-    disparity = np.where(objects > 0, 256 * FOCAL * BASELINE / depth, 0).astype(np.uint16)
+    disparity = np.where(objects > 0, 256 * focal * BASELINE / depth, 0).astype(np.uint16)
     files = {"left": left[..., ::-1], "right": right[..., ::-1], "disparity": disparity, "objects": objects}
     for name, image in files.items():
         (folder / name).mkdir()

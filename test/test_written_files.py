@@ -17,7 +17,7 @@ from support.scenes import random_scene
 
 from pixel4d_ros import cli
 from pixel4d_ros.cli import main
-from pixel4d_ros.files import check_target, replacing, write_text
+from pixel4d_ros.files import check_target, replacing, staging, write_text
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.logs.reader import LogReader
 
@@ -40,6 +40,25 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(path, "newer")
     assert path.read_text() == "newer"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    for name in ("report.html", "report.json"):
+        (tmp_path / name).write_text("older")
+
+    def write(reason: BaseException | None = None) -> None:
+        with staging(tmp_path) as made:
+            (made / "report.html").write_text("newer")
+            if reason is not None:
+                raise reason
+            (made / "report.json").write_text("newer")
+
+    for reason in (KeyboardInterrupt(), OSError(28, "No space left on device")):
+        with pytest.raises(type(reason)):
+            write(reason)
+        assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["older", "older"]
+    write()
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["newer", "newer"]
 
 
 def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +93,10 @@ def picture(tmp_path: Path) -> Path:
         (["-o", "a.mp4", "--scene", "nowhere/a.safetensors"], "the folder nowhere does not exist"),
         (["-o", "a.mp4", "--ply", "a.obj"], "name it with one of the suffixes .ply"),
         (["-o", "a.mp4", "--path", "nothing.csv"], "camera path nothing.csv cannot be read"),
+        (["--intrinsics", "1", "1", "0", "0"], "--intrinsics has a focal length of 1 pixels for 64x48 images"),
+        (["--intrinsics", "50", "50", "320", "24"], "--intrinsics has its principal point at (320, 24), outside"),
+        (["--speed", "nan"], "--speed must be at most 200 m/s"),
+        (["--yaw-rate", "1e155"], "--yaw-rate at most 20 rad/s"),
     ],
 )
 def test_forecast_refuses_before_the_work(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixel4d_ros.logs.options import RECTIFIED
+
 if TYPE_CHECKING:
     from pixel4d_ros.geometry.rotations import FloatArray
     from pixel4d_ros.logs.streams import Streams
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("out/demo"), help="folder for the results (default %(default)s)"
     )
     parser.add_argument("--camera", metavar="TOPIC", help="the image topic or its namespace (default: most plausible)")
+    parser.add_argument("--rectified", action="store_const", const=True, help=RECTIFIED)
     parser.add_argument("--rate", type=float, default=1.0, help="replay speed, 1 is real time (default %(default)s)")
     parser.add_argument("--duration", type=float, metavar="S", help="only the first S seconds of the log")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
@@ -48,19 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Raises ValueError or ProcessError with cause and cure."""
     from pixel4d_ros.evaluation.report import write_report
+    from pixel4d_ros.files import check_folder, staging
     from pixel4d_ros.logs.cloud import save_middle_cloud
 
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     out: Path = args.out
-    out.mkdir(parents=True, exist_ok=True)
-    job = read_job(args.log or street(out), args.camera)
+    check_folder(out)
+    job = read_job(args.log or street(out), args.camera, args.rectified)
     log_progress(f"log       {job.log}: {job.seconds:.1f} s of {job.streams.image.name}, {job.plan_note}")
-    recorded = out / "forecast.mcap"
-    forecast(job, args, recorded)
-    log_progress("report    comparing the forecasts with the later images")
-    numbers = write_report(job.log, recorded, out, args.camera)
-    count = save_middle_cloud(recorded, f"{NODE}/gaussians", out / "gaussians.ply")
+    with staging(out) as made:
+        recorded = made / "forecast.mcap"
+        forecast(job, args, recorded)
+        log_progress("report    comparing the forecasts with the later images")
+        numbers = write_report(job.log, recorded, made, args.camera, rectified=args.rectified)
+        count = save_middle_cloud(recorded, f"{NODE}/gaussians", made / "gaussians.ply")
     summarise(numbers, count, out, time.monotonic() - began)
     return 0
 
@@ -99,6 +104,7 @@ class Job:
     streams: Streams
     base_frame: str
     mounting: FloatArray  # (4, 4) T_base_camera
+    rectified: bool = False  # the images, so that P of their CameraInfo counts
 
     @property
     def plan_topic(self) -> str:
@@ -119,8 +125,8 @@ class Job:
         return [topic.name for topic in (s.image, s.camera_info, s.odometry, s.path, *tf) if topic is not None]
 
 
-def read_job(log_path: Path, camera: str | None) -> Job:
-    """Read the streams of a log. Raises LogError if the node could not use it."""
+def read_job(log_path: Path, camera: str | None, rectified: bool | None = None) -> Job:
+    """Read the streams of a log. Raises LogError if the node could not use it. rectified: see read_image_camera."""
     from pixel4d_ros.logs.calibration import camera_frame, read_image_camera
     from pixel4d_ros.logs.reader import LogError, LogReader
     from pixel4d_ros.logs.streams import pick_streams
@@ -129,13 +135,14 @@ def read_job(log_path: Path, camera: str | None) -> Job:
     with LogReader(log_path) as log:
         streams = pick_streams(log, camera)
         image = next(log.messages([streams.image.name])).message
-        read_image_camera(log, streams.image, streams.camera_info, image)
+        calibrated = read_image_camera(log, streams.image, streams.camera_info, image, rectified)
         try:
             frame = camera_frame(log, image, streams.camera_info)
             track, mounting = read_frames(log, streams).camera_track(frame)
         except LogError as error:
             raise LogError(f"{log.path}: {error}") from None
-        return Job(log.path, (log.end_ns - log.start_ns) * 1e-9, streams, track.child, mounting)
+        seconds = (log.end_ns - log.start_ns) * 1e-9
+        return Job(log.path, seconds, streams, track.child, mounting, calibrated.rectified)
 
 
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
@@ -184,15 +191,13 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
 
 def node_command(job: Job, args: argparse.Namespace) -> list[str]:
     """The forecast node, with its topics and parameters for this log."""
-    from pixel4d_ros.geometry.camera_info import is_rectified_topic
-
     parameters: dict[str, Any] = {
         "use_sim_time": True,
         "device": args.device,
         "num_samples": args.samples,
         "image_transport": "compressed" if job.streams.compressed else "raw",
         "base_frame": job.base_frame,
-        "rectify": not is_rectified_topic(job.streams.image.name),
+        "rectify": not job.rectified,
         **mounting_parameters(job.mounting),
     }
     if args.weights is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pixel4d_ros.commands.arguments import image_size
 from pixel4d_ros.evaluation.protocol import ALIGNMENTS, PROTOCOLS, Protocol
 from pixel4d_ros.files import check_folder, check_target, write_text
+from pixel4d_ros.logs.options import RECTIFIED
 
 if TYPE_CHECKING:
     from pixel4d_ros.datasets.clip import Clip
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--camera", help="image topic of a log, or a data set's camera (default: the first, or the left, colour camera)"
     )
+    parser.add_argument("--rectified", action="store_const", const=True, help=RECTIFIED)
     parser.add_argument("--weights", type=Path, help="weights file (default: those of the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     _add_protocol(parser)
@@ -280,7 +282,7 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
 
     failures: list[str] = []
     try:
-        clips = open_clips(data, args.kind, args.camera, args.split)
+        clips = open_clips(data, args.kind, args.camera, args.split, rectified=args.rectified)
     except ValueError as error:
         if notes is None:
             raise

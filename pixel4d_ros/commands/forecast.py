@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixel4d_ros.camera import CameraPath, check_intrinsics
-from pixel4d_ros.camera_path_file import read_camera_path
+from pixel4d_ros.camera import CameraPath, check_intrinsics, check_pinhole
+from pixel4d_ros.camera_path_file import FASTEST, read_camera_path
 from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
 from pixel4d_ros.geometry.rotations import FloatArray
 
 if TYPE_CHECKING:
     from pixel4d_ros.scene import DynamicGaussians
 
+FASTEST_TURN = 20.0  # rad/s
 DEFAULT_FOV = 80.0  # degrees, horizontal
 
 
@@ -115,10 +116,17 @@ def read_intrinsics(given: list[float] | None, width: int, height: int) -> Float
         focal = 0.5 * width / np.tan(np.radians(DEFAULT_FOV) / 2)
         given = [float(focal), float(focal), (width - 1) / 2, (height - 1) / 2]
     fx, fy, cx, cy = given
-    return check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    K = check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    check_pinhole(K, width, height, "--intrinsics")
+    return K
 
 
 def _camera_path(args: argparse.Namespace, horizon: float) -> CameraPath:
     if args.path is None:
+        if not (abs(args.speed) <= FASTEST and abs(args.yaw_rate) <= FASTEST_TURN):
+            raise ValueError(
+                f"--speed must be at most {FASTEST:g} m/s and --yaw-rate at most {FASTEST_TURN:g} rad/s, got"
+                f" {args.speed:g} and {args.yaw_rate:g}"
+            )
         return CameraPath.constant_twist([0, 0, args.speed], [0, args.yaw_rate, 0], max(horizon, args.step))
     return read_camera_path(args.path, horizon)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import check_intrinsics, check_poses
+from pixel4d_ros.camera import check_intrinsics, check_pinhole, check_poses
 from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.geometry.rotations import FloatArray
@@ -44,6 +44,10 @@ class Clip:
             count = len(getattr(self, name))
             if count != len(self.images):
                 raise ValueError(f"clip {self.name}: {len(self.images)} images but {count} {name}")
+        height, width = self.images.shape[1:3]
+        check_pinhole(self.K, width, height, f"clip {self.name}: K")
+        if not np.isfinite(self.times).all() or (np.diff(self.times) <= 0).any():
+            raise ValueError(f"clip {self.name}: its times must be finite numbers of seconds that increase")
 
     def _per_frame(self) -> list[str]:
         """Names of the fields with one entry per frame."""

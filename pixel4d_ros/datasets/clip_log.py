@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 from pixel4d_ros.logs.messages import BASE, ODOM, Messages
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.logs.writer import LogWriter
 
 PLAN = 3.0  # seconds of the planned path

@@ -16,7 +16,7 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
-from pixel4d_ros.logs.calibration import camera_frame, read_image_camera
+from pixel4d_ros.logs.calibration import camera_frame, read_image_camera, stereo_baseline
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
@@ -25,24 +25,33 @@ from pixel4d_ros.logs.transforms import Frames, read_frames, seconds
 POSE_SLACK_NS = 200_000_000  # poses are extrapolated at most this far
 
 
-def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count: int | None = None) -> Clip:
+def read_clip(
+    path: str | Path,
+    camera: str | None = None,
+    start: int = 0,
+    count: int | None = None,
+    rectified: bool | None = None,
+) -> Clip:
     """A log, or its images start .. start + count, as a Clip whose images and depth are decoded on access.
 
     camera: the image topic or its namespace (None: the most plausible one). Times are the images' stamps, s. Poses are
     odometry's, interpolated to the stamps, times base -> camera of tf; without odometry those of tf, or the first poses
     of the Path messages. Images outside the time of the poses are omitted. Depth is from a depth topic of the same
     camera; `stereo` is the right camera if each image has a partner within half a frame. Images and depth are
-    undistorted, and K is that of the undistorted images. Raises LogError, also on access to a damaged image.
+    undistorted, and K is that of the undistorted images. rectified: whether the images are rectified already (None: see
+    read_image_camera). Raises LogError, also on access to a damaged image.
     """
     with LogReader(path) as log:
         streams = pick_streams(log, camera)
         frames = read_frames(log, streams)
         others = (streams.depth, streams.right_image if streams.right_camera_info else None)
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
+        if streams.image.name not in indices:
+            raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
         index = indices[streams.image.name][start : None if count is None else start + count]
         if not len(index.stamps):
             raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
-        camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first)
+        camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first, rectified)
         try:
             track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
         except LogError as error:
@@ -59,7 +68,7 @@ def read_clip(path: str | Path, camera: str | None = None, start: int = 0, count
             K=camera_model.camera.K,
             poses=track.at(index.stamps) @ mount,
             times=seconds(index.stamps),
-            depth=_read_depth(log, depth, index, camera_model),
+            depth=_read_depth(log, depth, index, camera_model, camera_frame(log, index.first, streams.camera_info)),
             stereo=_read_stereo(log, streams, indices, index, frames),
         )
 
@@ -82,12 +91,23 @@ def half_period(stamps: NDArray[np.int64]) -> float:
 
 
 def _read_depth(
-    log: LogReader, found: ImageIndex | None, index: ImageIndex, camera_model: ImageCamera
+    log: LogReader, found: ImageIndex | None, index: ImageIndex, camera_model: ImageCamera, frame: str
 ) -> LazyFrames[np.float32] | None:
-    """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without registered depth."""
+    """Depth (T, H, W) at the images' stamps, nearest within half a frame; None without registered depth.
+
+    frame: that of the images; depth in another frame is not registered.
+    """
     if found is None:
         return None
     size = camera_model.camera.height, camera_model.camera.width
+    depth_frame = str(found.first.header.frame_id).strip("/")
+    if frame and depth_frame and depth_frame != frame:
+        warnings.warn(
+            f"{log.path}: depth on {found.topic} is in frame {depth_frame!r}, the images in {frame!r}: it is ignored;"
+            " record depth that is registered to the images",
+            stacklevel=2,
+        )
+        return None
     rectified = is_rectified_topic(found.topic)
     decode = decode_depth if rectified else lambda message: camera_model.depth(decode_depth(message))
     depth = lazy_images(log.path, found, decode)
@@ -115,7 +135,16 @@ def _read_stereo(
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None
     found = found[partner]
-    track, mount = frames.camera_track(camera_frame(log, found.first, streams.right_camera_info))
+    frame = camera_frame(log, found.first, streams.right_camera_info)
+    track, mount = frames.camera_track(frame)
+    if frame == camera_frame(log, left.first, streams.camera_info):
+        # sensor_msgs/CameraInfo: both cameras of a stereo pair may name the left one's frame; P says how far apart.
+        baseline = stereo_baseline(log, streams.right_camera_info)
+        if not baseline > 0:
+            warnings.warn(f"{log.path}: both cameras are in frame {frame!r}; the right one is ignored", stacklevel=2)
+            return None
+        mount = mount.copy()
+        mount[:3, 3] += mount[:3, 0] * baseline
     images = lazy_images(log.path, found, _image_decoder(camera_model))
     return Clip(
         f"{log.path.stem}_right", images, camera_model.camera.K, track.at(found.stamps) @ mount, seconds(left.stamps)

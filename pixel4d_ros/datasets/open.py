@@ -28,13 +28,19 @@ ONE_CAMERA = ("re10k", "dl3dv", "video", "depth")
 
 
 def open_clips(
-    path: str | Path, kind: str | None = None, camera: str | None = None, split: str | None = None, part: str = "test"
+    path: str | Path,
+    kind: str | None = None,
+    camera: str | None = None,
+    split: str | None = None,
+    part: str = "test",
+    rectified: bool | None = None,
 ) -> Iterator[Clip]:
     """The clips at a path, one after another; their frames are read on access.
 
     kind: one of KINDS (None: see recognise). camera: an image topic of logs, 0..3 of KITTI, FRONT, SIDE_LEFT ... of
-    Waymo. split and part choose drives of KITTI, see kitti_splits.py. Raises DatasetError or LogError, both ValueError:
-    at once if there is no data set, later for a damaged clip, after which iteration may continue (good_clips).
+    Waymo. split and part choose drives of KITTI, see kitti_splits.py. rectified: of logs, see read_clip.
+    Raises DatasetError or LogError, both ValueError: at once if there is no data set, later for a damaged clip, after
+    which iteration may continue (good_clips).
     """
     path = Path(path)
     kind = kind or recognise(path)
@@ -45,7 +51,7 @@ def open_clips(
     if camera is not None and kind in ONE_CAMERA:
         raise DatasetError(f"{path} is {KINDS[kind].partition(':')[0]}, which has one camera: omit the camera")
     if kind == "log":
-        return _logs(path, camera)
+        return _logs(path, camera, rectified)
     if kind == "kitti":
         return _kitti(path, camera, split, part)
     if kind == "waymo":
@@ -108,12 +114,12 @@ def _log_files(path: Path) -> list[Path]:
     )
 
 
-def _logs(path: Path, camera: str | None) -> Iterator[Clip]:
+def _logs(path: Path, camera: str | None, rectified: bool | None) -> Iterator[Clip]:
     from pixel4d_ros.datasets.driving_log import read_clip
 
     folder = path.is_dir() and not (path / "metadata.yaml").is_file()
     logs = _log_files(path) if folder else [path]
-    return map(partial(read_clip, camera=camera), logs or [path])
+    return map(partial(read_clip, camera=camera, rectified=rectified), logs or [path])
 
 
 def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iterator[Clip]:

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import read_rgb
 from pixel4d_ros.datasets.splits import Part, choose
 
-FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at 832 x 256
+SIZE = 832, 256  # pixels
+FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at that size
 BASELINE = 0.5327  # metres
 DISPARITY_UNITS = 256.0  # a pixel, in the files
 
@@ -43,8 +45,9 @@ def _read_pair(folder: Path, path: Path) -> Clip:
         raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
     left, right = map(read_rgb, images)
     pixels = np.maximum(disparity / DISPARITY_UNITS, 1e-3)
-    depth = np.where(disparity > 0, FOCAL * BASELINE / pixels, 0).astype(np.float32)
     K = np.array([[FOCAL, 0, CENTER[0]], [0, FOCAL_Y, CENTER[1]], [0, 0, 1]])
+    K = Camera(K, *SIZE).resized(left.shape[1], left.shape[0]).K
+    depth = np.where(disparity > 0, K[0, 0] * BASELINE / pixels, 0).astype(np.float32)
     beside = np.eye(4)[None].copy()
     beside[0, 0, 3] = BASELINE
     return Clip(

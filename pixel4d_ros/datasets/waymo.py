@@ -21,8 +21,8 @@ from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.geometry.camera_info import image_camera
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 
 CAMERAS = {"FRONT": 1, "FRONT_LEFT": 2, "FRONT_RIGHT": 3, "SIDE_LEFT": 4, "SIDE_RIGHT": 5}
 LABELS = {1: "vehicle", 2: "pedestrian", 3: "sign", 4: "cyclist"}

@@ -15,8 +15,8 @@ from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.labelled_objects import SLACK
 from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.outputs.clearance import Footprint, clearance, find_surroundings
 from pixel4d_ros.scene import DynamicGaussians
 

@@ -22,6 +22,7 @@ from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecas
 from pixel4d_ros.evaluation.report_page import page
 from pixel4d_ros.evaluation.report_results import HorizonStep, Report, Strip, summary, without_nan
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
+from pixel4d_ros.files import staging
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.calibration import read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -50,10 +51,17 @@ class _Findings:
 
 
 def write_report(
-    log: Path, recorded: Path, out: Path, camera: str | None = None, most_scored: int | None = MAX_SCORED
+    log: Path,
+    recorded: Path,
+    out: Path,
+    camera: str | None = None,
+    most_scored: int | None = MAX_SCORED,
+    rectified: bool | None = None,
 ) -> dict[str, Any]:
     """Compare the forecasts in `recorded` with `log`; writes forecast.mp4, report.json, report.html and scores.jsonl.
 
+    All of them or none: those of an earlier report stay as they were until all are written. rectified: see
+    read_image_camera.
     camera: the log's image topic that the node was given (None: the one that pick_streams chooses). most_scored: so
     many source images at most, evenly spread (None: all). Returns the contents of report.json. Raises LogError when one
     of the two cannot be read, or they do not belong together. A line of scores.jsonl is one forecast (sample 0): its
@@ -61,9 +69,17 @@ def write_report(
     confidence; null where the log shows nothing of that time.
     """
     out.mkdir(parents=True, exist_ok=True)
+    with staging(out) as made:
+        return _write(log, recorded, made, camera, most_scored, rectified)
+
+
+def _write(
+    log: Path, recorded: Path, out: Path, camera: str | None, most_scored: int | None, rectified: bool | None
+) -> dict[str, Any]:
     with LogReader(log) as source, LogReader(recorded) as record:
         streams = pick_streams(source, camera)
-        calibrated = read_image_camera(source, streams.image, streams.camera_info) if streams.camera_info else None
+        info = streams.camera_info
+        calibrated = read_image_camera(source, streams.image, info, rectified=rectified) if info else None
         truth = Truth(source, streams.image.name, calibrated)
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:

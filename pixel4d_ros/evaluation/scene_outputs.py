@@ -18,8 +18,8 @@ from pixel4d_ros.evaluation.occupancy import RANGES, OccupancyCounts, compare_wi
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.tables import Table
 from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, reference_view
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from pixel4d_ros.outputs.occupancy import MapExtent, occupancy_map
 from pixel4d_ros.scene import DynamicGaussians
 

@@ -12,21 +12,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.rectification import FISHEYE, Lens, Rectifier, Undistortion, is_distorted, undistortion
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.camera import Camera, check_pinhole
+from pixel4d_ros.geometry.rectification import (
+    COEFFICIENTS,
+    FISHEYE,
+    Lens,
+    Rectifier,
+    Undistortion,
+    is_distorted,
+    undistortion,
+)
 
 logger = logging.getLogger(__name__)
 
 # Names that drivers use for a camera without distortion. Other unknown models are rejected: zero coefficients need not
 # mean "no distortion" (they do not for a fisheye lens).
 UNDISTORTED_MODELS = ("", "none", "pinhole", "perspective", "plumb_bob", "rational_polynomial", "brown_conrady")
-SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: smaller values are placeholders
-LARGEST_FOCAL_LENGTH = 100.0  # of the longer side, i.e. 0.6 degrees
 ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a resized image
+
+
+OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
+
+
+class AlreadyRectifiedError(ValueError):
+    """K and D cannot be of raw images of this size, but P can be of rectified ones."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class ImageCamera:
 
     camera: Camera
     undistortion: Undistortion | None = None  # None: the image is undistorted already
+    rectified: bool = False  # P of the CameraInfo was used
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) without distortion."""
@@ -73,15 +87,57 @@ def read_camera_info(
     _check_numbers(info)
     camera = _window(_full_camera(info, width, height, rectified), info, width, height)
     if rectified:
-        return ImageCamera(camera)
+        return ImageCamera(camera, rectified=True)
     model = str(info.distortion_model).strip().lower()
     coefficients = tuple(float(d) for d in info.d)
+    if is_distorted(coefficients) and _seems_rectified(info, model, width, height):
+        raise AlreadyRectifiedError(
+            f"CameraInfo's K and D cannot be of raw {width}x{height} images, its P can: the images seem to be rectified"
+            " already (as kitti2bag writes them); set rectify to false, so that P is used"
+        )
     if model in FISHEYE:  # distorted even with zero coefficients: r = f theta
         coefficients = coefficients or (0.0,) * 4
     elif not is_distorted(coefficients) and model in UNDISTORTED_MODELS:
         return ImageCamera(camera)
     made = (rectifier or Rectifier()).undistortion(Lens(camera, model, coefficients))
     return ImageCamera(made.camera, made)
+
+
+def frame_mismatch(image_frame: str, info_frame: str) -> str:
+    """What to say of an image and a CameraInfo in different frames; "" where they agree, or one has none."""
+    image_frame, info_frame = str(image_frame).strip("/"), str(info_frame).strip("/")
+    if not image_frame or not info_frame or image_frame == info_frame:
+        return ""
+    return f"the images are in frame {image_frame!r}, its CameraInfo in {info_frame!r}"
+
+
+def _seems_rectified(info: Any, model: str, width: int, height: int) -> bool:
+    """Whether what P sees reaches far beyond one side of what K and D see, and not beyond the other.
+
+    Rectified images lie within the raw ones or around them. kitti2bag beside rectified images writes K and D of the
+    larger raw ones, and P of the rectified ones.
+    """
+    P, R = np.reshape(info.p, (3, 4))[:, :3], np.reshape(info.r, (3, 3))
+    if model in FISHEYE or len(info.d) not in COEFFICIENTS.get(model, ()):
+        return False
+    try:
+        check_pinhole(P, width, height, "P")
+        check_pinhole(np.reshape(info.k, (3, 3)), width, height, "K")
+    except ValueError:
+        return False
+    if not (np.isfinite(R).all() and np.allclose(R @ R.T, np.eye(3), atol=1e-3)):
+        R = np.eye(3)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    edges = np.array([(0, y, 1), (2 * x, y, 1), (x, 0, 1), (x, 2 * y, 1)], np.float64)  # left, right, top, bottom
+    rays = edges @ np.linalg.inv(P).T @ R
+    if not (rays[:, 2] > 0).all():
+        return False
+    K, D = np.reshape(info.k, (3, 3)), np.asarray(info.d, np.float64)
+    seen = cv2.projectPoints(rays / rays[:, 2:], np.zeros(3), np.zeros(3), K, D)[0][:, 0]
+    beyond = np.array(
+        [-seen[0, 0] / width, seen[1, 0] / width - 1, -seen[2, 1] / height, seen[3, 1] / height - 1], np.float64
+    ).reshape(2, 2)
+    return bool(((beyond.max(1) > OUTSIDE) & (beyond.min(1) < OUTSIDE / 4)).any())
 
 
 def _check_numbers(info: Any) -> None:
@@ -107,33 +163,10 @@ def _full_camera(info: Any, width: int, height: int, rectified: bool) -> Camera:
                 f"CameraInfo has no size (0x0), and the principal point of its {name} is not near the middle of the"
                 f" {width}x{height} image: set width and height to the size at which the camera was calibrated"
             )
-        check_pinhole(K, width, height, name)
+        check_pinhole(K, width, height, f"CameraInfo's {name}")
         return Camera(K, width, height)
-    check_pinhole(K, info.width, info.height, name)
+    check_pinhole(K, info.width, info.height, f"CameraInfo's {name}")
     return Camera(K, info.width, info.height)
-
-
-def check_pinhole(K: FloatArray, width: int, height: int, name: str = "K") -> None:
-    """Raise ValueError if K (3, 3) cannot be a camera of width x height pixels: a placeholder, or other units."""
-    side = max(width, height)
-    cure = "calibrate the camera, and publish the focal lengths and the principal point in pixels"
-    if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[1, 0]) > 1e-6:
-        raise ValueError(
-            f"CameraInfo's {name} is no camera matrix fx 0 cx, 0 fy cy, 0 0 1 (row by row): it is"
-            f" {', '.join(f'{value:g}' for value in K.ravel())}; {cure}"
-        )
-    for focal in (K[0, 0], K[1, 1]):
-        if not SMALLEST_FOCAL_LENGTH * side <= focal <= LARGEST_FOCAL_LENGTH * side:
-            raise ValueError(
-                f"CameraInfo's {name} has a focal length of {focal:g} pixels for {width}x{height} images, which is no"
-                f" real camera: {cure}"
-            )
-    cx, cy = K[0, 2], K[1, 2]
-    if not (0 < cx < width - 1 and 0 < cy < height - 1):
-        raise ValueError(
-            f"CameraInfo's {name} has its principal point at ({cx:g}, {cy:g}), outside the {width}x{height} image:"
-            f" {cure}"
-        )
 
 
 def _window(full: Camera, info: Any, width: int, height: int) -> Camera:

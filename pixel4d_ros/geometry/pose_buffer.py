@@ -168,6 +168,16 @@ class TransformTree:
             chain[frame] = pose
         return chain
 
+    def parent(self, child: str) -> str | None:
+        """The parent of a frame; None where it has none."""
+        known = self._static.get(child) or self._moving.get(child)
+        return None if known is None else known[0]
+
+    def knows(self, frame: str) -> bool:
+        """Whether any transform names the frame."""
+        edges = [*self._static.items(), *self._moving.items()]
+        return any(frame in (child, parent) for child, (parent, _) in edges)
+
     def clear(self) -> None:
         """Drop all but static transforms."""
         self._moving.clear()

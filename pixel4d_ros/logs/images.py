@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.logs.encoded import check_size, decode
+from pixel4d_ros.logs.encoded import VIDEO, check_size, decode
 
 RgbImage = NDArray[np.uint8]
+NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts lie beyond is not in metres
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
 # types 8UC3 and 8UC4 are BGR as everywhere in OpenCV; float images run from 0 to 1.
@@ -131,6 +132,11 @@ def _read_compressed(message: Any) -> RgbImage:
     encoding = encoding.strip()
     if encoding in ("16UC1", "32FC1") or "compressedDepth" in rest:
         raise ValueError(f"compressed image ({message.format!r}) is a depth image: `image` needs colours")
+    if any(word in str(message.format).lower() for word in VIDEO):
+        raise ValueError(
+            f"compressed image ({message.format!r}) is a packet of a video, which cannot be decoded alone: republish it"
+            " as jpeg or raw"
+        )
     is_bayer = encoding.startswith("bayer_") and encoding in _ENCODINGS
     try:
         pixels = decode(message.data, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
@@ -185,7 +191,15 @@ def decode_depth(message: Any) -> NDArray[np.float32]:
 
 
 def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
+    """Depth in metres, 0 where unknown. Raises ValueError for floats that must be millimetres."""
     if depth.dtype == np.uint16:
         return depth.astype(np.float32) * np.float32(0.001)
     depth = depth.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    metres = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    known = metres[metres > 0]
+    if known.size and np.percentile(known, NEAR_PERCENT) > FARTHEST_NEAR_M:
+        raise ValueError(
+            f"depth of 32FC1 begins at {np.percentile(known, NEAR_PERCENT):.0f}: it must be in metres (REP 118); divide"
+            " millimetres by 1000, or publish 16UC1"
+        )
+    return metres

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL, optical_mounting
 from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
-from pixel4d_ros.geometry.rotations import FloatArray, rigid
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams
-
-# Optical frame in a body frame (REP-103): z forward, x right, y down in x forward, y left, z up.
-FORWARD_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 def stamp_ns(header: Any) -> int:
@@ -33,10 +31,8 @@ def seconds(ns: NDArray[np.int64]) -> FloatArray:
 
 def pose_matrix(position: Any, orientation: Any) -> FloatArray:
     """A 4x4 transform of the position (or translation) and orientation (or rotation) of a geometry_msgs message."""
-    xyz, q = (position.x, position.y, position.z), (orientation.w, orientation.x, orientation.y, orientation.z)
-    if not np.isfinite([*xyz, *q]).all() or np.linalg.norm(q) < 1e-6:
-        raise ValueError("a pose holds NaN, Inf or a zero quaternion")
-    return rigid(np.asarray(q) / np.linalg.norm(q), xyz)
+    q = (orientation.x, orientation.y, orientation.z, orientation.w)
+    return rigid_from_xyzw(q, (position.x, position.y, position.z))
 
 
 TimedPose = tuple[int, int, FloatArray]  # stamp and log time in ns, T_parent_child
@@ -77,8 +73,16 @@ class Frames:
         """The moving part of the camera's pose, T_world_base over time, and the fixed rest T_base_camera.
 
         Odometry is preferred to tf, tf to the first poses of Path messages. A constant edge of /tf is part of the
-        mounting, like those of /tf_static. Raises LogError if there is none.
+        mounting, like those of /tf_static. A body frame in place of the optical one is corrected with a warning, see
+        optical_mounting. Raises LogError if there is none.
         """
+        track, mounting = self._track_and_mounting(camera_frame)
+        mounting, warning = optical_mounting(mounting, track.child, camera_frame)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        return track, mounting
+
+    def _track_and_mounting(self, camera_frame: str) -> tuple[PoseTrack, FloatArray]:
         mounts = self.tree.chain(camera_frame, None)
         top = next(reversed(mounts))
         track = self.odometry
@@ -114,16 +118,17 @@ def read_frames(log: LogReader, streams: Streams) -> Frames:
     chosen = (streams.odometry, streams.path, streams.tf, streams.tf_static)
     names = [topic.name for topic in chosen if topic is not None]
     found: dict[tuple[str, str, str], list[TimedPose]] = defaultdict(list)  # by topic, parent and child
-    counts: dict[str, int] = defaultdict(int)
+    errors: dict[str, list[str]] = defaultdict(list)  # by topic
     for logged in log.messages(names):
         try:
             for parent, child, stamp, pose in _poses_in(logged.message):
                 found[logged.topic, parent, child].append((stamp, logged.time_ns, pose))
         except ValueError as error:
-            counts[f"{logged.topic}: {error}"] += 1
-    for what, count in counts.items():
-        warnings.warn(f"{log.path}: {count} messages left out, {what}", stacklevel=2)
+            errors[logged.topic].append(str(error))
+    for topic, found_errors in errors.items():
+        warnings.warn(f"{log.path}: {len(found_errors)} messages left out, {topic}: {found_errors[0]}", stacklevel=2)
     frames = Frames()
+    _warn_of_two_parents(log, found)
     for (topic, parent, child), poses in found.items():
         if streams.tf_static and topic == streams.tf_static.name:
             frames.tree.add_static(parent, child, poses[-1][2])
@@ -134,6 +139,20 @@ def read_frames(log: LogReader, streams: Streams) -> Frames:
         else:
             frames.path = frames.path or _track(parent, child, poses)
     return frames
+
+
+def _warn_of_two_parents(log: LogReader, found: Mapping[tuple[str, str, str], object]) -> None:
+    """A frame has one parent (REP 105); where two programs publish others, the last one found counts."""
+    parents: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for topic, parent, child in found:
+        if topic.rpartition("/")[2].startswith("tf"):
+            parents[topic, child].add(parent)
+    for (topic, child), names in parents.items():
+        if len(names) > 1:
+            said = " and ".join(map(repr, sorted(names)))
+            warnings.warn(
+                f"{log.path}: {topic} gives {child!r} the parents {said}; only one can be right", stacklevel=2
+            )
 
 
 def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:

@@ -20,6 +20,8 @@ RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
 DEGRADING = (
     "image stamps",
+    "calibration",
+    "mounting",
     "motion",
     "odometry",
     "depth",

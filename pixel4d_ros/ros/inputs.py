@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.camera import Camera
-from pixel4d_ros.geometry.camera_info import read_camera_info
+from pixel4d_ros.geometry.camera_info import frame_mismatch, read_camera_info
 from pixel4d_ros.geometry.rectification import Rectifier, Undistortion
 from pixel4d_ros.geometry.rotations import rigid_from_xyzw
 from pixel4d_ros.logs.images import RgbImage, decode_depth
@@ -104,6 +104,7 @@ class Source:
     camera: Camera
     header: Header
     undistortion: Undistortion | None = None  # already applied to the image; None: no distortion
+    doubt: str = ""  # why the calibration may be another camera's
 
     @property
     def size(self) -> tuple[int, int]:
@@ -144,7 +145,10 @@ def read_source(
         camera = read_camera_info(info, width, height, rectified=not rectify, rectifier=rectifier)
     except ValueError as error:
         raise InputFault("camera_info", str(error)) from error
-    return Source(camera.image(rgb), camera.camera, header, camera.undistortion)
+    doubt = frame_mismatch(message.header.frame_id, info.header.frame_id)
+    if doubt:
+        doubt += f": is {calibration.name} that of this camera?"
+    return Source(camera.image(rgb), camera.camera, header, camera.undistortion, doubt)
 
 
 def describe(source: Source) -> str:

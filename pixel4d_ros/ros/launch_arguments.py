@@ -77,8 +77,6 @@ def from_bag(path: str | Path, camera: str = "") -> BagInputs:
 
     Raises LogError if the log does not exist, has no images, or cannot be read.
     """
-    from pixel4d_ros.geometry.camera_info import is_rectified_topic
-
     with LogReader(path) as log:
         streams = pick_streams(log, camera or None)
         topics = {
@@ -93,7 +91,7 @@ def from_bag(path: str | Path, camera: str = "") -> BagInputs:
         found["image_transport"] = _transport(streams.image)
         if streams.depth is not None:
             found["depth_transport"] = _transport(streams.depth)
-        found["rectify"] = str(not is_rectified_topic(streams.image.name)).lower()
+        found["rectify"] = str(not _is_rectified(log, streams)).lower()
         others = sorted(
             t.name for t in log.topics.values() if t.count and is_picture(t) and t.name != streams.image.name
         )
@@ -109,6 +107,17 @@ def _described(topic: Topic) -> str:
 
 def _transport(topic: Topic) -> str:
     return "compressed" if topic.type == COMPRESSED_IMAGE else "raw"
+
+
+def _is_rectified(log: LogReader, streams: Streams) -> bool:
+    """Whether the images are rectified already, by the topic's name or by what their CameraInfo says."""
+    from pixel4d_ros.geometry.camera_info import is_rectified_topic
+    from pixel4d_ros.logs.calibration import read_image_camera
+
+    try:
+        return read_image_camera(log, streams.image, streams.camera_info).rectified
+    except LogError:
+        return is_rectified_topic(streams.image.name)
 
 
 def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -68,7 +68,8 @@ class Parameters:
     )
     rectify: bool = parameter(
         True,
-        "Undistort with camera_info's D and K. Set false for images that are already rectified (P is used).",
+        "Undistort with camera_info's D and K. Set false for images that are already rectified (P is used); topics "
+        "named image_rect... are taken so in any case.",
     )
     trajectory_type: str = parameter(
         "nav_msgs/Path",

@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.forecaster import DeviceError
+from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.geometry.rectification import Rectifier
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.ros.diagnostics import FROM_ONE_IMAGE, Faults, Statistics
@@ -223,7 +224,7 @@ class ForecastPipeline:
         """The request's image (None), or the newest one of the node."""
         if len(request.image.data):
             given = CalibrationSource(request.camera_info, "the request's camera_info")
-            return None, read_source(request.image, given, self._rectifier, p.rectify)
+            return None, read_source(request.image, given, self._rectifier, self._rectify(p))
         image, predicted = inputs.image, self._predicted
         if image is None:
             topic = self._context.node.resolve_topic_name("image")
@@ -235,17 +236,29 @@ class ForecastPipeline:
     def _source(self, image: ImageMessage, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""
         calibration = CalibrationSource(image.inputs.info, self._context.node.resolve_topic_name("camera_info"))
-        return read_source(image.message, calibration, self._rectifier, p.rectify)
+        return read_source(image.message, calibration, self._rectifier, self._rectify(p))
+
+    def _rectify(self, p: Parameters) -> bool:
+        """Whether images are to be undistorted: not those of a topic that is named as rectified."""
+        return p.rectify and not is_rectified_topic(self._context.node.resolve_topic_name("image"))
 
     def _read(self, image: ImageMessage, p: Parameters) -> Source:
         """Decode the image of a forecast and record its calibration."""
         source = self._source(image, p)
         self._context.faults.clear("image", "camera_info")
+        self._note("calibration", source.doubt)
         self._context.statistics.calibration = describe(source)
         if self._size not in (None, source.size):
             self._logger.warning(f"image size changed from {self._size} to {source.size}")
         self._size = source.size
         return source
+
+    def _note(self, place: str, fault: str) -> None:
+        """Report a fault that stands now, or that the place is fine."""
+        if fault:
+            self._context.faults.report(place, fault)
+        else:
+            self._context.faults.clear(place)
 
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
         """Depth from sensor or motion, and a reference view, depending on parameters and inputs."""
@@ -279,10 +292,9 @@ class ForecastPipeline:
     def _camera_path(self, inputs: Inputs, ego: EgoState, source: Source, p: Parameters) -> CameraPath:
         """The camera path at the forecast times; records the source of the motion."""
         motion = ego_motion(read_plan(inputs), ego, source.header.frame_id, source.stamp_ns, p.times)
+        self._note("mounting", ego.mounting_fault(source.header.frame_id, source.stamp_ns))
         self._context.statistics.moved_by(motion.source, motion.warning)
         self._logger.debug(f"motion: {motion.source}" + (f" ({motion.warning})" if motion.warning else ""))
-        if motion.warning and (inputs.trajectory is not None or motion.source != "standing camera"):
-            self._context.faults.report("motion", motion.warning)
-        else:
-            self._context.faults.clear("motion")
+        is_fault = inputs.trajectory is not None or motion.source != "standing camera"
+        self._note("motion", motion.warning if is_fault else "")
         return motion.path

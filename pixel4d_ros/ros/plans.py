@@ -13,9 +13,10 @@ from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
-from pixel4d_ros.ros.messages.conversions import nanoseconds
+from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
 
 MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
+FASTEST = 200.0  # m/s: faster plans are in other units
 STOPPED = 0.01  # m/s: below this planned speed the vehicle stands
 
 
@@ -120,6 +121,9 @@ def _poses(message: Any, points: Sequence[Any], place: Callable[[Any], tuple[Any
         raise PlanError(f"trajectory has more than {MAX_POSES} poses")
     if not message.header.frame_id:
         raise PlanError("trajectory has no frame_id in its header")
+    frame = frame_name(message.header.frame_id)
+    if any(frame_name(p.header.frame_id) not in ("", frame) for p in points if hasattr(p, "header")):
+        raise PlanError("trajectory has poses whose frame_id is not that of its header: give all in one frame")
     places = [place(point) for point in points]
     quaternions = np.array([(q.x, q.y, q.z, q.w) for _, q in places], np.float64)
     # Position-only planners leave all four numbers at zero.
@@ -169,4 +173,8 @@ def _plan(frame: str, stamp_ns: int, poses: FloatArray, times: NDArray[np.int64]
     if (steps < 0).any():
         raise PlanError("trajectory's stamps do not increase from pose to pose")
     new = np.append(True, steps > 0)  # some planners repeat a pose
-    return Plan(frame, stamp_ns, poses[new], times[new])
+    poses, times = poses[new], times[new]
+    lengths = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+    if (lengths > FASTEST * np.diff(times) * 1e-9).any():
+        raise PlanError(f"trajectory is faster than {FASTEST:g} m/s: positions must be in metres, times in seconds")
+    return Plan(frame, stamp_ns, poses, times)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import poses_along
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 from pixel4d_ros.ros.messages.conversions import frame_name
 from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
 from pixel4d_ros.ros.transforms import EgoState
@@ -32,6 +32,11 @@ class EgoMotion:
 
 
 ENDS_EARLY = "trajectory ends before the forecast does: the camera stops at its end"
+FAR_OFF_M, FAR_OFF_ANGLE = 3.0, np.radians(45)  # of a plan's place of now from the vehicle: more is no tracking error
+FAR_OFF = (
+    f"trajectory is more than {FAR_OFF_M:g} m or 45 degrees away from where the vehicle is: is it in the right frame,"
+    " with orientations?"
+)
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,18 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
     if seconds[-1] <= 0:
         raise PlanError("trajectory is entirely in the past")
     ends_early = bool(seconds[-1] < times[-1] - 1e-6) and not _stands_at_end(seconds, poses)
+    if seconds[0] > times[-1] + ego.trajectory_timeout:
+        raise PlanError("trajectory begins long after the forecast ends: are its times on the images' clock?")
     if seconds[0] > 0:
         if start is None:
             reason = ego.odometry_fault(stamp_ns) or f"where the vehicle is in {plan.frame!r} is unknown"
             raise PlanError(f"trajectory begins after the image, and {reason}")
         seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
-    return BasePath(
-        seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, _warning(plan, ego, stamp_ns, ends_early)
-    )
+    doubts = _warning(plan, ego, stamp_ns, ends_early)
+    if start is not None:
+        ((now,),) = poses_along([(seconds, poses)], np.zeros((1, 1)))
+        doubts = _joined(doubts, _far_off(start, now))
+    return BasePath(seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, doubts)
 
 
 def camera_poses_along(paths: Sequence[BasePath], mounting: FloatArray, times: FloatArray) -> FloatArray:
@@ -127,6 +136,13 @@ def _warning(plan: Plan, ego: EgoState, stamp_ns: int, ends_early: bool) -> str:
     """Warning about a plan that is followed."""
     fault = ego.odometry_fault(stamp_ns) if frame_name(plan.frame) == ego.odometry.frame else ""
     return _joined(fault, ENDS_EARLY if ends_early else "")
+
+
+def _far_off(vehicle: FloatArray, planned: FloatArray, with_heading: bool = True) -> str:
+    """A warning where the plan's pose of now (4, 4) is not where the vehicle is; else empty."""
+    step = rigid_inverse(vehicle) @ planned
+    turned = with_heading and np.linalg.norm(rotation_vector(step[:3, :3])) > FAR_OFF_ANGLE
+    return FAR_OFF if turned or np.linalg.norm(step[:3, 3]) > FAR_OFF_M else ""
 
 
 def _stands_at_end(seconds: FloatArray, poses: FloatArray) -> bool:
@@ -168,6 +184,9 @@ def _untimed_path(plan: Plan, ego: EgoState, start: FloatArray | None, stamp_ns:
     begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
     places = begin + speed * times
     warning = _joined(motion.warning, ENDS_EARLY if places[-1] > lengths[-1] + 1e-6 else "")
+    if start is not None:
+        ((now,),) = poses_along([(lengths, poses)], np.array([[begin]]))
+        warning = _joined(warning, _far_off(start, now, with_heading=False))
     return BasePath(lengths, poses, begin, np.minimum(places, lengths[-1]), warning=warning)
 
 

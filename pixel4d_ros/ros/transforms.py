@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.optical import optical_mounting
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
 from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
@@ -27,6 +28,9 @@ class TransformSource(Protocol):
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         """T_target_source (4, 4) at a time, without waiting; None if unknown."""
 
+    def knows(self, frame: str) -> bool:
+        """Whether any transform names the frame."""
+
     def clear(self) -> None:
         """Drop all but static transforms."""
 
@@ -36,6 +40,9 @@ class NullTransforms:
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         return None
+
+    def knows(self, frame: str) -> bool:
+        return False
 
     def clear(self) -> None:
         pass
@@ -80,6 +87,12 @@ class TransformListener:
 
     def _add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
         check_not_future(stamp_ns, self._now_ns(), "it")
+        other = self.tree.parent(child)
+        if other not in (None, parent):
+            self._logger.warning(
+                f"tf gives {child!r} the parents {other!r} and {parent!r}, which take turns: only one can be right",
+                throttle_duration_sec=10.0,
+            )
         if self.tree.add(parent, child, stamp_ns, pose):
             raise StampError(f"its stamps went back by {RESTART_S:g} s or more: older transforms are dropped")
 
@@ -122,7 +135,20 @@ class EgoState:
         if camera == base:
             return np.eye(4)
         known = self._lookup(base, camera, stamp_ns)
-        return self.mounting if known is None else known
+        return self.mounting if known is None else optical_mounting(known, base, camera)[0]
+
+    def mounting_fault(self, camera: str, stamp_ns: int) -> str:
+        """What is doubtful about camera_in_base: a body frame, or a tf that does not say; else empty."""
+        base, camera = self.base, frame_name(camera)
+        known = self._lookup(base, camera, stamp_ns)
+        if known is not None:
+            return optical_mounting(known, base, camera)[1]
+        if camera == base or not (self.transforms.knows(base) or self.transforms.knows(camera)):
+            return ""
+        return (
+            f"tf does not connect the images' frame {camera!r} with {base!r}: the parameters mounting.translation and"
+            " mounting.rotation are used"
+        )
 
     def base_in_child(self, stamp_ns: int) -> FloatArray | None:
         """T_child_base, from odometry's child frame to the base: from tf; None when unknown."""

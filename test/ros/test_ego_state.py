@@ -19,7 +19,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import DISAGREEMENT, FUTURE_S, OdometryTrack, StampError
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.trajectory import ENDS_EARLY, EgoMotion, ego_motion
+from pixel4d_ros.ros.trajectory import ENDS_EARLY, FAR_OFF, EgoMotion, ego_motion
 from pixel4d_ros.ros.transforms import EgoState, TransformListener
 
 pytestmark = pytest.mark.ros
@@ -328,3 +328,63 @@ def test_a_standing_path_of_zero_quaternions_has_no_heading():
 
 def test_the_arc_of_these_tests_is_driven_at_eight_metres_a_second():
     assert np.linalg.norm(ARC.at([0.1])[0, :3, 3] - ARC.at([0.0])[0, :3, 3]) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_body_frame_in_the_images_header_looks_ahead_with_a_warning():
+    tree = TransformTree()
+    tree.add_static("base_link", "camera", rigid(np.eye(3), [1.5, 0.0, 0.8]))
+    ego = ego_state(odometry_track(), tree)
+    np.testing.assert_allclose(move(ego).path.poses, move(ego_state(odometry_track())).path.poses, atol=1e-9)
+    assert "is taken for the camera's body frame" in ego.mounting_fault("camera", T0)
+    tree.add_static("base_link", "camera", AHEAD)
+    assert ego_state(odometry_track(), tree).mounting_fault("camera", T0) == ""
+
+
+def test_a_tf_that_does_not_know_the_camera_is_said():
+    tree = TransformTree()
+    assert ego_state(odometry_track(), tree).mounting_fault("camera", T0) == ""  # no tf at all: parameters are meant
+    tree.add_static("base_link", "lidar", np.eye(4))
+    fault = ego_state(odometry_track(), tree).mounting_fault("camera", T0)
+    assert fault.startswith("tf does not connect the images' frame 'camera' with 'base_link': the parameters mounting")
+
+
+def test_two_parents_of_a_frame_are_named():
+    warnings: list[str] = []
+    listener = TransformListener(lambda: None, SimpleNamespace(warning=lambda text, **_: warnings.append(text)))
+    for parent in ("odom", "map"):
+        transform = TransformStamped(child_frame_id="base_link")
+        transform.header.frame_id, transform.header.stamp = parent, stamp(0.0)
+        listener.take(SimpleNamespace(transforms=[transform]))
+    assert warnings == ["tf gives 'base_link' the parents 'odom' and 'map', which take turns: only one can be right"]
+
+
+def test_a_plan_whose_poses_are_in_another_frame_than_its_header_is_refused():
+    message = path_message(PLANNED, drive(PLANNED))
+    message.poses[3].header.frame_id = "map"
+    with pytest.raises(PlanError, match="poses whose frame_id is not that of its header"):
+        plan_from_path(message, T0)
+    message.poses[3].header.frame_id = "/odom"
+    assert len(plan_from_path(message, T0).poses) == len(PLANNED)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        rigid(np.eye(3), [0.0, 5.0, 0.0]),  # another frame of the same name
+        rigid(rotation_matrix([0, 0, 2.0]), [0.0, 0.0, 0.0]),  # orientations that are not filled
+    ],
+)
+def test_a_plan_that_is_not_where_the_vehicle_is_gets_a_warning(moved):
+    far = path_message(PLANNED, drive(PLANNED) @ moved)
+    assert FAR_OFF in move(ego_state(odometry_track()), far).warning
+    assert move(ego_state(odometry_track()), path_message(PLANNED, drive(PLANNED))).warning == ""
+
+
+def test_a_plan_in_other_units_or_on_another_clock_is_refused():
+    millimetres = drive(PLANNED)
+    millimetres[:, :3, 3] *= 1000
+    with pytest.raises(PlanError, match="faster than 200 m/s: positions must be in metres"):
+        plan_from_path(path_message(PLANNED, millimetres), T0)
+    motion = move(ego_state(odometry_track()), path_message(PLANNED + 1e6, drive(PLANNED)))
+    assert motion.source == "constant velocity from odometry"
+    assert "begins long after the forecast ends: are its times on the images' clock?" in motion.warning

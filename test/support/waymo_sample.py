@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from pixel4d_ros.datasets.waymo_v1 import masked_crc
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
-from pixel4d_ros.logs.transforms import FORWARD_OPTICAL
 from support.dataset_samples import BOX_SIZE, FRAMES, SIZE, street, world_boxes
 
 NAME = "10017090168044687777_6380_000_6400_000"

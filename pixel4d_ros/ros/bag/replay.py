@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CLOCK_PERIOD_S = 0.01
+FASTEST_RATE, LONGEST_S = 1e4, 1e9
 BEHIND_S = 0.1  # larger lags are reported
 LINGER_STEP_S = 0.2
 SETTLE_S = 0.3  # subscribers discover the publisher later than the publisher discovers them
@@ -72,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.logs.reader import LogReader
     from pixel4d_ros.ros.session import ros_node
 
-    if not args.rate > 0:
-        raise ValueError(f"--rate must be positive, got {args.rate:g}")
+    _check_numbers(args)
     with LogReader(args.log) as log, ros_node("pixel4d_replay") as (node, stop), ExitStack() as stack:
         replay = Replay(log, node, args, stop)
         stack.enter_context(pause_services(node, replay.paused))
@@ -93,8 +93,18 @@ def run(args: argparse.Namespace) -> int:
         while score is not None and score.expects_more() and not stop.is_set():
             replay.linger(replay_clock, LINGER_STEP_S)
     if args.score is not None:
-        report(log.path, args.camera, args.score)
+        report(log.path, args.camera, args.score, args.rectified)
     return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raise ValueError for a rate or a number of seconds that cannot be meant."""
+    if not 0 < args.rate <= FASTEST_RATE:
+        raise ValueError(f"--rate must be positive and at most {FASTEST_RATE:g}, got {args.rate:g}")
+    seconds = {"start": args.start, "duration": args.duration, "wait-timeout": args.wait_timeout, "linger": args.linger}
+    for name, value in seconds.items():
+        if value is not None and not 0 <= value < LONGEST_S:
+            raise ValueError(f"--{name} must be a number of seconds, not negative, got {value:g}")
 
 
 class Replay:

@@ -11,7 +11,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.logs.options import RECTIFIED
+
 if TYPE_CHECKING:
+    from pixel4d_ros.files import check_folder
     from pixel4d_ros.logs.writer import LogWriter
     from pixel4d_ros.ros.bag.record import Recorder
 
@@ -28,6 +31,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         help="score every forecast of a running node against the later images of the log:"
         " scores.jsonl, report.html, report.json, forecast.mp4 and forecast.mcap",
     )
+    parser.add_argument("--rectified", action="store_const", const=True, help=f"of --score: {RECTIFIED}")
     parser.add_argument(
         "--score-topic",
         default="/forecast_node/forecast",
@@ -66,7 +70,7 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
     from pixel4d_ros.logs.writer import LogWriter
     from pixel4d_ros.ros.bag.record import Recorder
 
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     with LogWriter(folder / "forecast.mcap", recording=True) as log:
         # With the replay's clock, ages and rates in the report are in log time.
         simulated = [Parameter("use_sim_time", value=simulated_time)]
@@ -83,9 +87,9 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
             node.destroy_node()
 
 
-def report(log: Path, camera: str | None, folder: Path) -> None:
+def report(log: Path, camera: str | None, folder: Path, rectified: bool | None = None) -> None:
     """Score FOLDER/forecast.mcap. Raises LogError if it has no forecast of the log's images."""
     from pixel4d_ros.evaluation.report import summary, write_report
 
-    numbers = write_report(log, folder / "forecast.mcap", folder, camera, most_scored=None)
+    numbers = write_report(log, folder / "forecast.mcap", folder, camera, None, rectified)
     print(f"{summary(numbers)}\n{folder / 'scores.jsonl'}\n{folder / 'report.html'}")

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optical frames of cameras, and images that name the camera's body frame in place of it (REP 103).
+
+Simulators and some drivers put the body frame (x forward, z up) into the header of images, whose pixels belong to the
+optical frame (z forward, x right, y down). Taken literally, such a camera looks at the sky, and driving forward moves
+it sideways.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pixel4d_ros.geometry.rotations import FloatArray
+
+# Optical frame in a body frame (REP 103): z forward, x right, y down in x forward, y left, z up.
+FORWARD_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+UPWARD = 0.8  # cosine of the angle between the camera's z axis and the base's, within which it looks at the sky
+
+
+def optical_mounting(mounting: FloatArray, base: str, camera: str) -> tuple[FloatArray, str]:
+    """T_base_camera of the images' optical frame, and a warning where `camera` is taken for a body frame.
+
+    mounting: T_base_camera (4, 4) of the frame that the images name. A frame whose z axis points up in a base that is
+    no camera itself is one of a camera's body, unless its name says optical.
+    """
+    if camera == base or mounting[2, 2] < UPWARD or "optical" in camera.lower() or "cam" in base.lower():
+        return mounting, ""
+    if "optical" in base.lower():
+        return mounting, ""
+    return mounting @ FORWARD_OPTICAL, (
+        f"the images' frame {camera!r} has its z axis up, so it is taken for the camera's body frame, looking along x:"
+        " set frame_id to its optical frame (z forward)"
+    )
