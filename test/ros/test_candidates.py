@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import time
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from support.harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp
+from support.held_work import HeldWork
 
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import read_pose
@@ -166,15 +167,18 @@ def test_an_inactive_node_refuses_and_a_node_that_is_deactivated_answers_what_wa
 
 
 def test_questions_are_answered_in_order_and_before_the_item_that_waits():
-    done: list[object] = []
-    worker: LatestWorker[int, str] = LatestWorker(lambda item: (time.sleep(0.2), done.append(item))[0], done.append)
+    work = HeldWork()
+    worker: LatestWorker[int, str] = LatestWorker(work, work.done.append)
     worker.offer(1)
-    time.sleep(0.1)
+    work.begins()
     worker.offer(2)
     assert worker.submit("a") and worker.submit("b")
-    time.sleep(0.5)
-    assert done == [1, "a", "b", 2]
+    work.goes_on()
+    work.begins()
     worker.offer(3)
-    time.sleep(0.1)
+    work.goes_on()
+    work.begins()
+    assert work.done == [1, "a", "b", 2]
     assert worker.submit("c")
-    assert worker.stop() == ["c"] and done[-1] == 3 and not worker.submit("d")
+    Timer(0.5, work.goes_on).start()
+    assert worker.stop() == ["c"] and work.done[-1] == 3 and not worker.submit("d")

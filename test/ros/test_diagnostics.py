@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import time
+from threading import Timer
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+
+from support.held_work import HeldWork
 
 from pixel4d_ros.ros import diagnostics
 from pixel4d_ros.ros.diagnostics import Condition, Faults, Measured, Statistics, exceeded, simulated_time, status
@@ -88,14 +91,17 @@ def test_state_of_simulated_time():
 
 
 def test_worker_takes_the_newest_and_ends():
-    seen: list[int] = []
-    worker: LatestWorker[int, None] = LatestWorker(lambda item: (time.sleep(0.2), seen.append(item))[0])
+    work = HeldWork()
+    worker: LatestWorker[int, None] = LatestWorker(work)
     assert not worker.offer(1)
-    time.sleep(0.1)
+    work.begins()
     assert [worker.offer(2), worker.offer(3), worker.offer(4)] == [False, True, True]
-    time.sleep(0.4)
+    work.goes_on()
+    work.begins()
     worker.offer(5)
-    time.sleep(0.05)
+    work.goes_on()
+    work.begins()
     worker.offer(6)
+    Timer(0.5, work.goes_on).start()
     worker.stop()
-    assert seen == [1, 4, 5]  # what was in work is finished, what waited is not begun
+    assert work.done == [1, 4, 5]  # what was in work is finished, what waited is not begun

@@ -30,6 +30,7 @@ from support.harness import (
     text,
     transition,
 )
+from support.node_process import PATIENCE, ForkedNodeProcess
 from support.paths import REPOSITORY
 
 from pixel4d_ros.logs.images import decode_image
@@ -242,8 +243,8 @@ def test_lifecycle_and_weights_that_are_corrected(tmp_path, apart):
     ],
 )
 def test_a_standalone_node_that_cannot_start_says_why_in_one_line_and_exits_with_1(tmp_path, parameters, words):
-    node = NodeProcess(tmp_path / "log.txt", **parameters)
-    assert node.process.wait(60) == 1
+    node = ForkedNodeProcess(tmp_path / "log.txt", **parameters)
+    assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert len(lines) == 1 and words in lines[0]
 
@@ -253,18 +254,22 @@ def test_security_that_cannot_be_kept_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
     monkeypatch.setenv("ROS_SECURITY_STRATEGY", "Enforce")
     monkeypatch.setenv("ROS_SECURITY_KEYSTORE", str(tmp_path / "nowhere"))
-    node = NodeProcess(tmp_path / "log.txt")
-    assert node.process.wait(60) == 1
+    node = NodeProcess(tmp_path / "log.txt")  # as a user starts it
+    assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert len(lines) == 1 and "security" in lines[0].lower() and "nowhere" in lines[0]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ends_cleanly_amid_a_forecast(tmp_path, apart, how):
-    with running_node(tmp_path / "log.txt", *APART) as node:
+    node = NodeProcess(tmp_path / "log.txt", *APART)  # as a user starts it: Python's own ending is part of it
+    try:
+        node.wait_for("active: ")
         apart.connect()
         apart.forecast(1.0)
         apart.send_frame(1.1)
         apart.spin_for(0.05)
-        assert node.stop(how) == 0
+    finally:
+        code = node.stop(how)
+    assert code == 0
     assert "Traceback" not in node.log and "[ERROR]" not in node.log

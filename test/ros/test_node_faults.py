@@ -18,6 +18,7 @@ from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from support.harness import T0, Client, NodeProcess, call, path, picture, recovers, running_node, stamp
+from support.node_process import PATIENCE, ForkedNodeProcess
 from support.paths import SUPPORT
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
@@ -238,7 +239,7 @@ def test_no_cuda_is_one_line(tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    node = NodeProcess(tmp_path / "log.txt", device="cuda")
-    assert node.process.wait(60) == 1
+    node = ForkedNodeProcess(tmp_path / "log.txt", device="cuda")
+    assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert len(lines) == 1 and "torch sees no CUDA GPU" in lines[0]

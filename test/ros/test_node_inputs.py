@@ -34,6 +34,7 @@ from support.harness import (
     text,
     transition,
 )
+from support.node_process import PATIENCE, ForkedNodeProcess
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
@@ -240,7 +241,7 @@ def test_parameters_that_cannot_work_are_refused_at_once(node, client):
 
 
 def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path):
-    node = NodeProcess(tmp_path / "log.txt", "--params-file", "/nope/forecast.yaml")
-    assert node.process.wait(60) == 1
+    node = ForkedNodeProcess(tmp_path / "log.txt", "--params-file", "/nope/forecast.yaml")
+    assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert "/nope/forecast.yaml" in lines[-1] and "Traceback" not in node.log

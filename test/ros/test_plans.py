@@ -18,7 +18,8 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import PoseStamped, Quaternion, Transform, Vector3
 from nav_msgs.msg import Odometry, Path
 from std_msgs.msg import Header
-from support.harness import Client, NodeProcess, running_node, stamp
+from support.harness import Client, running_node, stamp
+from support.node_process import PATIENCE, ForkedNodeProcess
 from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectoryPoint
 
 from pixel4d_ros.camera import CameraPath
@@ -227,8 +228,8 @@ def test_a_node_without_the_type_says_so_in_one_line(tmp_path):
     try:
         import autoware_planning_msgs.msg  # noqa: F401
     except ImportError:
-        node = NodeProcess(tmp_path / "log.txt", trajectory_type="autoware_planning_msgs/Trajectory")
-        assert node.process.wait(60) == 1
+        node = ForkedNodeProcess(tmp_path / "log.txt", trajectory_type="autoware_planning_msgs/Trajectory")
+        assert node.process.wait(PATIENCE) == 1
         lines = node.log.strip().splitlines()
         assert len(lines) == 1 and "autoware_planning_msgs/Trajectory is not installed here: install" in lines[0]
     else:
