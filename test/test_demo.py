@@ -188,6 +188,21 @@ def test_clouds_are_scenes_again() -> None:
         read_gaussians(cloud(3, ("x", "y", "z", "intensity")))
 
 
+def test_ids_that_have_grown_over_hours_are_numbered_anew() -> None:
+    message = cloud(9)
+    message.data.view("<u4").reshape(9, -1)[:, -1] = [0, 4_000_000_000, 7] * 3
+    scene = read_gaussians(message)
+    assert scene.object_ids.tolist() == [0, 2, 1] * 3
+    torch.testing.assert_close(scene.centroids[2], scene.means[1::3].mean(0))
+
+
+def test_a_cloud_of_an_unknown_datatype_is_named() -> None:
+    message = cloud(3)
+    message.fields[3].datatype = 9
+    with pytest.raises(ValueError, match="fields rgb of the point cloud have a datatype unknown"):
+        read_gaussians(message)
+
+
 def test_the_middle_cloud_becomes_a_ply_file(tmp_path: Path) -> None:
     with LogWriter(tmp_path / "a.mcap") as log:
         for i in range(3):

@@ -26,9 +26,10 @@ def read_gaussians(cloud: Any) -> DynamicGaussians:
     """
     points = _points(cloud)
     colors = SH_C0 * _columns(points, "f_dc_0", "f_dc_1", "f_dc_2") + 0.5
-    ids = torch.from_numpy(points["object_id"].astype(np.int64))
-    means = _columns(points, "x", "y", "z")
-    count = int(ids.max()) + 1 if len(ids) else 1
+    means = _columns(points, "x", "y", "z", "object_id")[:, :3]
+    # Ids last from image to image and grow without bound, so objects are numbered anew; 0 stays the static background.
+    lasting, renumbered = np.unique(np.append(points["object_id"].astype(np.int64), 0), return_inverse=True)
+    ids, count = torch.from_numpy(renumbered.reshape(-1)[:-1].astype(np.int64)), len(lasting)
     total = torch.zeros(count, 3).index_add(0, ids, means)
     return DynamicGaussians(
         means=means,
@@ -67,6 +68,9 @@ def save_middle_cloud(recorded: Path, topic: str, ply: Path) -> int:
 
 def _points(cloud: Any) -> NDArray[np.void]:
     order = ">" if cloud.is_bigendian else "<"
+    unknown = [f.name for f in cloud.fields if f.datatype not in DTYPES]
+    if unknown:
+        raise ValueError(f"fields {', '.join(unknown)} of the point cloud have a datatype unknown to PointField")
     kind = np.dtype(
         {
             "names": [f.name for f in cloud.fields],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.commands import command, hear, start, stopped
+from support.commands import command, finish, hear, start, stopped
 from support.log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
@@ -23,7 +23,7 @@ from pixel4d_ros.logs.reader import LoggedMessage, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 from pixel4d_ros.logs.transforms import read_frames, stamp_ns
 from pixel4d_ros.logs.types import jazzy_types
-from pixel4d_ros.logs.writer import LogWriter
+from pixel4d_ros.logs.writer import FLUSH_S, LogWriter
 from pixel4d_ros.ros.bag.definitions import installed_definition
 from pixel4d_ros.ros.bag.driven_path import driven_path
 from pixel4d_ros.ros.bag.record import Recorder
@@ -134,6 +134,28 @@ def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str,
     code, said = stopped(replay, signal.SIGINT)
     assert code == 0, said
     assert "Traceback" not in said
+
+
+def test_a_replay_that_waits_ends_cleanly_on_ctrl_c(tmp_path: Path, environment: dict[str, str]) -> None:
+    log = write_mcap(tmp_path / "drive.mcap", entries(3))
+    replay = start(environment, command("replay", log, "--wait-for-subscribers", "/odometry"))
+    hear(replay.stderr, "waiting up to 60 s for a subscriber of /odometry")
+    code, said = stopped(replay, signal.SIGINT)
+    assert (code, said) == (0, "")
+
+
+def test_a_recorder_that_is_killed_leaves_what_it_recorded(tmp_path: Path, environment: dict[str, str]) -> None:
+    log, out = write_mcap(tmp_path / "drive.mcap", entries(20)), tmp_path / "out.mcap"
+    recorder = start(environment, command("record", out, "--topics", "/odometry"))
+    finish(start(environment, command("replay", log, "--topics", "/odometry", "--wait-for-subscribers", "/odometry")))
+    time.sleep(2 * FLUSH_S)
+    recorder.kill()
+    stopped(recorder)
+    with LogReader(log) as sent, LogReader(tmp_path / "out.partial") as left:
+        assert contents(left, "/odometry") == contents(sent, "/odometry")
+    code, said = stopped(start(environment, command("record", out, "--duration", 1)))
+    assert code == 1
+    assert "holds the recording of a recorder that was killed" in said
 
 
 @pytest.mark.parametrize(

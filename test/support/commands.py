@@ -39,7 +39,7 @@ def hear(stream: IO[str] | None, words: str, count: int = 1) -> str:
     while said.count(words) < count:
         assert time.monotonic() < end, f"waited {PATIENCE_S:g} s in vain for {words!r}:\n{said}"
         if select.select([stream], [], [], 0.1)[0]:
-            # ReferenceCandidates the stream's buffer, which would hide from select what is left in it.
+            # os.read bypasses the stream's buffer, which would hide from select what is left in it.
             chunk = os.read(stream.fileno(), 1000)
             assert chunk, f"it ended without {words!r}:\n{said}"
             said += chunk.decode(errors="replace")

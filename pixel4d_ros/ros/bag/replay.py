@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             replay.check_unscored(args.score_topic)
             score = stack.enter_context(scoring(args.score, args.score_topic, args.clock))
         replay.wait(args.wait_for_subscribers, score)
+        if stop.is_set():
+            return 0
         replay_clock = replay.play()
         while args.loop and not stop.is_set():
             replay_clock = replay.play()
@@ -152,6 +154,7 @@ class Replay:
         """Wait for subscribers and for the publisher of the scored topic. Raises ValueError after the timeout."""
         if score is not None:
             self._wait_until(
+                "the publisher",
                 lambda: [] if score.is_ready else [score.topic],
                 "nobody publishes {} (waited {:g} s): start the node first, or name its topic with --score-topic",
             )
@@ -159,6 +162,7 @@ class Replay:
         if subscribers is not None:
             awaited = self._awaited(subscribers)
             self._wait_until(
+                "a subscriber",
                 lambda: [name for name, publisher in awaited.items() if not publisher.get_subscription_count()],
                 "nobody subscribed to {} within {:g} s: is the node active?",
             )
@@ -175,10 +179,11 @@ class Replay:
             raise ValueError(f"--wait-for-subscribers {', '.join(unknown)}: not published; {', '.join(by_name)} are")
         return {name: by_name[name] for name in names}
 
-    def _wait_until(self, missing: Callable[[], list[str]], complaint: str) -> None:
-        """Publish the start time on /clock until nothing is missing."""
+    def _wait_until(self, what: str, missing: Callable[[], list[str]], complaint: str) -> None:
+        """Publish the start time on /clock until nothing is missing. After a second, print what is."""
         timeout: float = self.args.wait_timeout
         deadline = time.monotonic() + timeout
+        report_at = time.monotonic() + 1
         while not self.stop.is_set():
             waiting = missing()
             if not waiting:
@@ -186,6 +191,9 @@ class Replay:
                 return
             if time.monotonic() > deadline:
                 raise ValueError(complaint.format(", ".join(waiting), timeout))
+            if time.monotonic() > report_at:
+                print(f"waiting up to {timeout:g} s for {what} of {', '.join(waiting)}", file=sys.stderr, flush=True)
+                report_at = deadline
             self._publish_clock(self.start_ns)
             self.stop.wait(0.05)
 
