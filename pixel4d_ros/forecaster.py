@@ -26,7 +26,6 @@ from pixel4d_ros.rendering.host_rendering import HostRendering, render_to_host
 from pixel4d_ros.rendering.moved_scene import advance
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
@@ -107,7 +106,7 @@ class Forecaster:
 
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
         of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s, and hints at the speed
-        of the traffic around it. reference is an earlier image, from which object motion is estimated.
+        of the traffic around it. reference is an earlier image, from which depth and object motion are estimated.
 
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
@@ -117,8 +116,9 @@ class Forecaster:
         measured = None if depth is None else check_depth(depth)
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
-            scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
-            return scene if reference is None else with_motion_from_flow(scene, pixels, reference)
+            return self.predictor.predict(
+                pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed, reference
+            )
 
     def forecast_scene(
         self,

@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablation_table import BASELINE, Measured, Row, section
+from partial_network import PARTS, load_forecaster
 from paste_results import BLOCK, format_block
 from safetensors import SafetensorError, safe_open
 
@@ -29,10 +30,7 @@ from pixel4d_ros.evaluation.results import Evaluation
 from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.tables import weights_line
-from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.network import PARTS, Network
+from pixel4d_ros.predictor.checkpoint import shipped_weights
 
 COMMAND = "python research/ablation.py"
 ROAD = "kitti_0002"
@@ -45,24 +43,6 @@ TRAINED = {  # what a --trained folder may hold: name -> row, part missing by th
     "without_synthetic": ("without synthetic data", ""),
     "without_imagenet": ("without ImageNet weights", ""),
 }
-
-
-def load_forecaster(
-    weights: Path | None, device: str, without: Collection[str] = ()
-) -> tuple[Forecaster, tuple[str, ...]]:
-    """A forecaster without these PARTS of its network, and all parts that it lacks, in the order of PARTS.
-
-    Parts that the weights were trained without stay off. weights None: those of the package. Raises WeightsError,
-    DeviceError.
-    """
-    forecaster = Forecaster.load(weights, device)
-    network = Network()
-    load_weights(network, weights or shipped_weights())
-    off = network.without | set(without)
-    if off != network.without:
-        network.without = off
-        forecaster = Forecaster(Predictor(network, forecaster.device, forecaster.weights_hash))
-    return forecaster, tuple(part for part in PARTS if part in off)
 
 
 @dataclass(frozen=True)

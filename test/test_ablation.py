@@ -17,12 +17,12 @@ from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Method, SourceResult, Subject, Timing
 from pixel4d_ros.predictor.checkpoint import save_weights
-from pixel4d_ros.predictor.network import PARTS, Network
+from pixel4d_ros.predictor.network import Network
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import ablation
-from ablation import load_forecaster
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
+from partial_network import PARTS, load_forecaster
 
 
 def evaluation(psnrs: list[float]) -> Evaluation:
@@ -50,8 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network()
     save_weights(network, folder / "baseline.safetensors", {"steps": "7"})
-    network.without = frozenset({"motion"})
-    save_weights(network, folder / "without_motion.safetensors", {"steps": "8"})
+    save_weights(network, folder / "without_motion.safetensors", {"steps": "8", "without": "motion"})
     return folder
 
 

@@ -33,12 +33,15 @@ def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
     return row, column
 
 
-def found(mobility: Tensor, center: Tensor, offset: Tensor) -> Objects:
-    """Objects of which every pixel is sure, at one metre, and moves at 3 in all units of its map."""
-    moving = mobility > 0
-    mobility = torch.sigmoid(mobility) * moving
-    near, motion = nearest_peaks(center, offset, CELLS), torch.full((12, *center.shape), 3.0)
-    return find_objects(near, mobility, moving.float(), moving.float().expand(3, -1, -1), motion, CELLS)
+DRAWS = torch.full((1, MAX_OBJECTS + 1), 0.5)
+
+
+def found(mobility: Tensor, center: Tensor, offset: Tensor, member: Tensor | None = None) -> Objects:
+    """Objects at one metre of which every pixel counts alike, and moves at 3 in all units of its map."""
+    member = mobility > 0 if member is None else member
+    nearest, motion = nearest_peaks(center, offset, CELLS), torch.full((12, *center.shape), 3.0)
+    ones = torch.ones(HEIGHT, WIDTH)
+    return find_objects(nearest, member, mobility, ones, ones.expand(3, -1, -1), motion, DRAWS, CELLS)
 
 
 def no_maps() -> tuple[Tensor, Tensor, Tensor]:
@@ -78,14 +81,39 @@ def test_what_is_too_small_or_has_no_centre_is_background() -> None:
     assert not found(mobility, no_maps()[1], offset).ids.any()
 
 
-def test_an_object_that_barely_seems_to_move_is_background() -> None:
+def two_boxes(logits: tuple[float, float]) -> Objects:
+    """Two things that can move, with these logits of moving."""
     mobility, center, offset = no_maps()
-    for box, logit in (((slice(4, 10), slice(3, 10)), 1.5), ((slice(4, 10), slice(20, 27)), 2.5)):
-        center[votes_for(box, offset)] = 3.0
-        mobility[4 * box[0].start : 4 * box[0].stop, 4 * box[1].start : 4 * box[1].stop] = logit
-    mobility[16:40, 36:40] = 5.0  # a few sure pixels do not make the rest of it move
-    ids = found(mobility, center, offset).ids
-    assert not ids[:, :80].any() and (ids[16:40, 80:108] > 0).all()
+    member = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    for score, box, logit in zip((3.0, 2.0), ((slice(4, 10), slice(3, 10)), (slice(4, 10), slice(20, 27))), logits):
+        center[votes_for(box, offset)] = score
+        rows, columns = (slice(4 * part.start, 4 * part.stop) for part in box)
+        mobility[rows, columns], member[rows, columns] = logit, True
+    return found(mobility, center, offset, member)
+
+
+def test_an_object_that_hardly_ever_moves_is_background() -> None:
+    objects = two_boxes((-6.0, 2.5))
+    assert not objects.ids[:, :80].any() and (objects.ids[16:40, 80:108] == 2).all()
+    assert objects.moving_probability[1] == 0 and not objects.motion[1].any()
+
+
+def test_in_the_most_likely_future_moves_what_likelier_moves_than_not() -> None:
+    objects = two_boxes((-1.0, 1.0))
+    torch.testing.assert_close(objects.moving_probability[1:3], torch.sigmoid(torch.tensor([-1.0, 1.0])))
+    assert not objects.motion[1].any() and objects.motion[2].any()
+    assert (objects.ids[16:40, 12:40] == 1).all()  # it could
+
+
+def test_futures_draw_whether_an_object_moves() -> None:
+    mobility, center, offset = no_maps()
+    center[votes_for((slice(4, 10), slice(3, 10)), offset)] = 3.0
+    mobility[16:40, 12:40] = 0.85  # 0.7
+    member, ones = mobility > 0, torch.ones(HEIGHT, WIDTH)
+    nearest, motion = nearest_peaks(center, offset, CELLS), torch.ones(3 * 12, 16, 32)
+    draws = torch.tensor([0.5, 0.69, 0.71])[:, None].expand(-1, MAX_OBJECTS + 1)
+    objects = find_objects(nearest, member, mobility, ones, ones.expand(3, -1, -1), motion, draws, CELLS)
+    assert objects.motion[1].flatten(1).any(1).tolist() == [True, True, False]
 
 
 def test_of_many_peaks_the_highest_are_objects_in_their_order() -> None:
@@ -94,8 +122,8 @@ def test_of_many_peaks_the_highest_are_objects_in_their_order() -> None:
     center[1::4, 1::4] = scores
     center[1::4, 2::4] = scores - 0.1  # beside a peak is none
     mobility[:] = 5.0
-    near = nearest_peaks(center, offset, CELLS)
-    assert near[1::4, 1::4].flatten()[-MAX_OBJECTS:].tolist() == list(range(MAX_OBJECTS, 0, -1))
+    nearest = nearest_peaks(center, offset, CELLS)
+    assert nearest[1::4, 1::4].flatten()[-MAX_OBJECTS:].tolist() == list(range(MAX_OBJECTS, 0, -1))
     assert found(mobility, center, offset).ids.unique().tolist() == list(range(1, MAX_OBJECTS + 1))
 
 
@@ -106,18 +134,18 @@ def test_a_flat_peak_is_one_object() -> None:
     assert found(mobility, center, offset).ids.unique().tolist() == [0, 1]
 
 
-def test_objects_move_as_their_sure_pixels_do() -> None:
+def test_objects_move_as_their_confident_pixels_do() -> None:
     mobility, center, offset = no_maps()
     center[votes_for((slice(4, 10), slice(3, 10)), offset)] = 3.0
     mobility[16:40, 12:40] = 5.0
-    mobility = torch.sigmoid(mobility) * (mobility > 0)
-    sure = torch.zeros(HEIGHT, WIDTH)
-    sure[16:20, 12:16], sure[20:24, 16:20] = 1.0, 0.5
+    confidence = torch.zeros(HEIGHT, WIDTH)
+    confidence[16:20, 12:16], confidence[20:24, 16:20] = 1.0, 0.5
     points, motion = torch.zeros(3, HEIGHT, WIDTH), torch.zeros(2 * 12, 16, 32)
     points[:, 16:20, 12:16], points[:, 20:24, 16:20] = 4.0, 10.0
     motion[:, 4, 3], motion[12:, 5, 4] = 1.0, 4.0
-    motion[:, 8, 8] = 99.0  # of which nothing is sure
-    objects = find_objects(nearest_peaks(center, offset, CELLS), mobility, sure, points * sure, motion, CELLS)
+    motion[:, 8, 8] = 99.0  # whose confidence is 0
+    nearest, draws = nearest_peaks(center, offset, CELLS), DRAWS.expand(2, -1)
+    objects = find_objects(nearest, mobility > 0, mobility, confidence, points, motion, draws, CELLS)
     torch.testing.assert_close(objects.centroids[1], torch.full((3,), 6.0))
     linear, angular = torch.tensor([1.0, 1, 2]) * LINEAR_SCALE, torch.ones(3) * ANGULAR_SCALE  # a lens twice as long
     expected = torch.stack((linear, linear, angular, angular))

@@ -19,8 +19,10 @@ from pixel4d_ros.predictor.decoders import sensor_pyramid
 from pixel4d_ros.predictor.heads import (
     MAX_DEPTH,
     MIN_DEPTH,
+    DepthModes,
     NetworkInput,
-    decode_depth,
+    behind,
+    decode_log_depth,
     encode_sensor,
     encode_speed,
     known_speed,
@@ -28,9 +30,9 @@ from pixel4d_ros.predictor.heads import (
 from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.input_view import (
     CANONICAL_FOCAL,
+    ENLARGED,
     MAX_HEIGHT,
     MAX_WIDTH,
-    MIN_PIXELS,
     STRIDE,
     InputView,
     mirror,
@@ -62,39 +64,36 @@ def rays(camera: Camera) -> Tensor:
 
 @often
 @given(st.integers(64, 2000), st.floats(0.1, 3), st.floats(0.15, 2.5), st.floats(0.8, 1.25))
-def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
-    source = camera(width, round(width * aspect), zoom * width, zoom * width * squeeze)
-    canvas = InputView.of(source)
-    assert canvas.width % STRIDE == 0 and canvas.height % STRIDE == 0
-    right, bottom = canvas.width - canvas.left - canvas.inner.width, canvas.height - canvas.top - canvas.inner.height
-    assert min(canvas.left, canvas.top, right, bottom) >= 16
-    assert canvas.inner.width <= MAX_WIDTH and canvas.inner.height <= MAX_HEIGHT
-    largest = canvas.inner.width == MAX_WIDTH or canvas.inner.height == MAX_HEIGHT
-    assert largest or canvas.inner.width * canvas.inner.height > 0.99 * MIN_PIXELS
-    # Square pixels, at the canonical focal length unless that would make the canvas too small or too large.
-    fx, fy = canvas.inner.K[0, 0], canvas.inner.K[1, 1]
-    assert fy == pytest.approx(fx, rel=0.02)
-    assert canvas.depth_scale == pytest.approx(fx / CANONICAL_FOCAL)
-    assert largest or fx > 0.99 * CANONICAL_FOCAL
-    usual = (source.width * CANONICAL_FOCAL / source.K[0, 0], source.height * CANONICAL_FOCAL / source.K[1, 1])
-    if usual[0] < MAX_WIDTH and usual[1] < MAX_HEIGHT and usual[0] * usual[1] > MIN_PIXELS:
-        assert fx == pytest.approx(CANONICAL_FOCAL, rel=0.01)
+def test_the_input_view_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
+    source = camera(width, max(64, round(width * aspect)), zoom * width, zoom * width * squeeze)
+    view = InputView.of(source)
+    assert view.width % STRIDE == 0 and view.height % STRIDE == 0
+    right, bottom = view.width - view.left - view.inner.width, view.height - view.top - view.inner.height
+    assert min(view.left, view.top, right, bottom) >= 16
+    assert view.inner.width <= MAX_WIDTH and view.inner.height <= MAX_HEIGHT
+    fx, fy = view.inner.K[0, 0], view.inner.K[1, 1]
+    assert fy == pytest.approx(fx, rel=0.08)  # about square pixels
+    assert view.depth_scale == pytest.approx(math.sqrt(fx * fy) / CANONICAL_FOCAL)
+    assert max(fx, fy) < 1.02 * ENLARGED * max(source.K[0, 0], source.K[1, 1])
 
 
 @pytest.mark.parametrize(
     ("source", "inner"),
     [
-        (camera(1242, 375, 721.0), (420, 127)),  # KITTI's: many enough as they are
-        (camera(640, 480, 1200.0), (263, 197)),  # a long lens: 130 x 98 would be few
-        (camera(480, 640, 1200.0), (197, 263)),  # and whichever side is up
-        (camera(2000, 100, 4000.0), (640, 32)),  # no wider for the sake of more pixels
+        (camera(832, 256, 483.0, 492.0), (832, 256)),  # about canonical: as it is, no pixel is resampled
+        (camera(400, 120, 232.0), (841, 252)),  # few pixels: enlarged to the canonical focal length
+        (camera(200, 60, 116.0), (440, 132)),  # but not by more than ENLARGED
+        (camera(1242, 375, 721.0), (841, 254)),  # KITTI's: to the canonical focal length
+        (camera(640, 480, 1200.0), (527, 395)),  # a long lens: at the canonical focal length it would be 260 x 195
+        (camera(2000, 100, 4000.0), (1280, 64)),  # no wider for the sake of more pixels
         (camera(100, 2000, 200.0), (64, 1280)),  # nor higher
+        (camera(800, 400, 244.0, 488.0), (1280, 320)),  # pixels half as high as wide become square
     ],
     ids=lambda value: f"{value.width}x{value.height}" if isinstance(value, Camera) else None,
 )
-def test_a_narrow_view_is_enlarged_to_the_pixels_of_training(source: Camera, inner: tuple[int, int]) -> None:
-    canvas = InputView.of(source)
-    assert (canvas.inner.width, canvas.inner.height) == inner
+def test_the_size_of_the_input_view(source: Camera, inner: tuple[int, int]) -> None:
+    view = InputView.of(source)
+    assert (view.inner.width, view.inner.height) == inner
 
 
 def test_the_image_lies_within_the_drawn_canvas() -> None:
@@ -166,8 +165,52 @@ def test_very_large_images_are_lifted_from_a_smaller_copy() -> None:
 @often
 @given(st.floats(-20, 20))
 def test_depth_lies_within_its_limits(logit: float) -> None:
-    depth = decode_depth(torch.tensor(logit)).item()
+    depth = decode_log_depth(torch.tensor(logit)).exp().item()
     assert MIN_DEPTH * 0.999 <= depth <= MAX_DEPTH * 1.001
+
+
+def two_modes(near: float, far: float, choice: float) -> DepthModes:
+    """One pixel whose log depth is near or far; choice is the logit of near."""
+    static = {
+        "depth": torch.tensor([near, far]).view(1, 2, 1, 1),
+        "depth_spread": torch.full((1, 2, 1, 1), -3.0),
+        "depth_choice": torch.full((1, 1, 1, 1), choice, requires_grad=True),
+    }
+    return DepthModes.of(static)
+
+
+def test_at_an_edge_depth_is_that_of_one_side() -> None:
+    for choice, mode in ((0.2, 0), (-0.2, 1)):
+        modes = two_modes(-1.0, 1.0, choice)
+        log_depth, _ = modes.most_likely()
+        assert log_depth.item() == pytest.approx(modes.log_depth[0, mode].item())
+        # Yet a deeper truth makes the farther mode likelier.
+        (gradient,) = torch.autograd.grad(log_depth.sum(), modes.log_weight)
+        assert gradient[0, 0].item() < 0 < gradient[0, 1].item()
+
+
+def test_a_truth_at_either_mode_is_likely_and_between_them_is_not() -> None:
+    modes = two_modes(-1.0, 1.0, 0.0)
+    near, far = (modes.log_depth[:, i] for i in (0, 1))
+    ends, middle = modes.log_density(near), modes.log_density((near + far) / 2)
+    torch.testing.assert_close(ends, modes.log_density(far))
+    assert ends.item() > middle.item() + 5
+
+
+@often
+@given(st.floats(0, 5), st.floats(0, 5))
+def test_the_hidden_surface_lies_behind_the_visible_one(visible: float, hidden: float) -> None:
+    found = behind(torch.tensor(visible), torch.tensor(hidden)).item()
+    assert found > visible + 0.019 and found >= hidden - 1e-5 and found < max(visible + 0.02, hidden) + 0.05
+
+
+def test_no_visible_gaussian_lies_between_the_sides_of_an_edge() -> None:
+    source = camera(1242, 375, 721.0)
+    view = InputView.of(source)
+    depth = torch.full((1, 1, view.height, view.width), 30.0)
+    depth[..., : view.width // 2] = 8.0
+    inverse = VisibleGrid.of(source, view).sample_depth(depth)
+    assert {round(1 / value, 3) for value in inverse.unique().tolist()} == {8.0, 30.0}
 
 
 def road(source: Camera, height_above_ground: float) -> Tensor:
@@ -284,7 +327,7 @@ def test_what_moves_is_said_by_both_branches() -> None:
     )
     with torch.no_grad():
         before = network(source)[0]
-        network.dynamic.objects.bias[-1] += 2  # mobility, the last of OBJECT_MAPS
+        network.dynamic.objects.bias[3] += 2  # mobility
         after = network(source)[0]
     assert after.objects["mobility"].shape == (1, 1, 16, 24)
     torch.testing.assert_close(after.static["mobility"], before.static["mobility"] + 2)

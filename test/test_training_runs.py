@@ -21,8 +21,6 @@ from support.paths import REPOSITORY
 from pixel4d_ros import cli
 from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.predictor.checkpoint import load_weights
-from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, resume, sources, synthetic_data
 from pixel4d_ros.training.config import Source, TrainingConfig
@@ -268,11 +266,3 @@ def test_two_processes_train_one_network_on_different_samples_and_stop_together(
     assert not torch.equal(first["images0"], second["images0"])
     assert not torch.equal(first["images0"], first["images1"])
     Forecaster.load(tmp_path / "weights.safetensors", device="cpu")
-
-
-def test_a_part_left_out_stays_out_of_weights_that_had_it(tmp_path: Path, log: Path, small: None) -> None:
-    first = loop.train(tiny_config(tmp_path, log, steps=1))
-    without = replace(tiny_config(tmp_path / "without", log, steps=1), weights=first, without="hidden")
-    network = Network()
-    load_weights(network, loop.train(without))
-    assert network.without == {"hidden"}

@@ -15,7 +15,7 @@ from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.files import find_resource, resource_folders
 from pixel4d_ros.predictor.network import Network
 
-FORMAT = "pixel4d_network_3"
+FORMAT = "pixel4d_network_4"
 SHIPPED = "pixel4d.safetensors"
 
 
@@ -33,23 +33,26 @@ def shipped_weights() -> Path:
 def save_weights(network: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write a network's weights as fp16 safetensors."""
     tensors = {name: _to_half(t).cpu().contiguous() for name, t in network.state_dict().items()}
-    parts = {"without": ",".join(sorted(network.without))}
-    save_file(tensors, str(path), metadata={"format": FORMAT, **parts, **(metadata or {})})
+    save_file(tensors, str(path), metadata={"format": FORMAT, **(metadata or {})})
 
 
-def load_weights(network: Network, path: str | Path) -> str:
-    """Fill a network from a weights file and return the file's sha256. Raises WeightsError."""
+def read_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a weights file of any format. Raises WeightsError."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist: give the path of a .safetensors file")
     try:
         with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"weights file {path} is damaged or not safetensors ({error}): copy or download it again"
         ) from error
+
+
+def load_weights(network: Network, path: str | Path) -> str:
+    """Fill a network from a weights file and return the file's sha256. Raises WeightsError."""
+    metadata, tensors = read_weights(path)
     kind = metadata.get("format")
     if kind != FORMAT:
         raise WeightsError(f"weights file {path} holds {kind or 'unknown tensors'}, but this version needs {FORMAT}")
@@ -63,8 +66,7 @@ def load_weights(network: Network, path: str | Path) -> str:
     if broken:
         raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")
     network.load_state_dict(tensors)
-    network.without = frozenset(filter(None, metadata.get("without", "").split(",")))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _to_half(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -24,6 +25,17 @@ from pixel4d_ros.rendering import triton_kernels
 _WIDTHS = (48, 64, 96, 128, 192)  # decoder channels at strides 2, 4, 8, 16, 32
 _FULL = 32
 _DYNAMIC_WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
+# Start far, opaque, still: what most pixels are. The two modes of depth start apart, or they would never part.
+STATIC_STARTS = {
+    "depth": [0.8, 1.1],
+    "depth_spread": [-1.8, -1.8],
+    "depth_choice": [0.8],
+    "size": [-1.0],
+    "opacity": [3.0],
+    "hidden_depth": [1.3],
+    "mobility": [-4.0],
+    "object": [-3.0],
+}
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -72,6 +84,20 @@ def _up(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class FullResolutionBlock(nn.Module):
+    """A residual block without a norm, which would mix what is near with what is far; the identity at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+            nn.init.zeros_(cast(Tensor, self.second.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.second(F.silu(self.first(F.silu(x)))))
+
+
 class StaticDecoder(nn.Module):
     """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch goes on from.
 
@@ -90,10 +116,13 @@ class StaticDecoder(nn.Module):
             nn.Conv2d(_FULL, _FULL, 3, padding=1),
             nn.SiLU(),
         )
+        self.refine = nn.ModuleList(FullResolutionBlock(_FULL) for _ in range(2))
         self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
-        # Start far, opaque, still: what most pixels are.
-        starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}
-        _start(self.head, [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)])
+        _start(
+            self.head, [start for name, count in STATIC_MAPS.items() for start in STATIC_STARTS.get(name, [0] * count)]
+        )
+        self.coarse_depth = nn.Conv2d(_WIDTHS[1], 1, 3, padding=1)
+        _start(self.coarse_depth, [STATIC_STARTS["depth"][0]])
 
     def coarse(self, source: NetworkInput, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
@@ -109,6 +138,8 @@ class StaticDecoder(nn.Module):
         """STATIC_MAPS (B, C, H, W)."""
         x = self.levels[-1](torch.cat((_up(quarter), features[0], depths[0]), 1))
         full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, sensor), 1))
+        for block in self.refine:
+            full = block(full)
         return cast(Tensor, self.head(full))
 
 
@@ -130,12 +161,24 @@ class DynamicDecoder(nn.Module):
         self.motion = nn.Conv2d(_DYNAMIC_WIDTHS[-1], 2 * MOTION_CHANNELS, 3, padding=1)
         self.objects = nn.Conv2d(_DYNAMIC_WIDTHS[-1], sum(OBJECT_MAPS.values()), 3, padding=1)
         _start(self.motion, [0.0] * 2 * MOTION_CHANNELS)
-        _start(self.objects, [-4.0, 0.0, 0.0, 0.0])  # no centres, no votes
+        _start(self.objects, [-4.0, 0.0, 0.0, 0.0, 0.0])  # no centres, no votes
 
     def forward(
-        self, bottleneck: Tensor, quarter: Tensor, features: list[Tensor], speed: Tensor
+        self,
+        bottleneck: Tensor,
+        quarter: Tensor,
+        features: list[Tensor],
+        speed: Tensor,
+        evidence: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """OBJECT_MAPS (B, C, H/4, W/4), and the mode and the spread of motion, (B, 12, H/4, W/4) each."""
+        """OBJECT_MAPS (B, C, H/4, W/4), and the mode and the spread of motion, (B, 12, H/4, W/4) each.
+
+        evidence: what a reference image adds to the features at strides 16 and 8 and to `quarter`.
+        """
+        if evidence is not None:
+            sixteenth, eighth, fourth = evidence
+            features = [*features[:2], features[2] + eighth, features[3] + sixteenth, *features[4:]]
+            quarter = quarter + fourth
         everywhere = speed[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
         x = self.levels[0](torch.cat((bottleneck, everywhere), 1))
         for level, seen in zip(self.levels[1:], ((features[3],), (features[2],), (features[1], quarter))):

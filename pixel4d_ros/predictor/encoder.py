@@ -86,10 +86,11 @@ class Encoder(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, levels: int = len(FEATURE_CHANNELS)) -> list[Tensor]:
+        """Features at the first so many strides."""
         x = self.stem((image * 255 - 127) / 128)  # the scaling of the Lite checkpoints
         features = []
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self.stages[: _LAST_OF_STRIDE[levels - 1] + 1]):
             x = stage(x)
             if i in _LAST_OF_STRIDE:
                 features.append(x)

@@ -13,9 +13,9 @@ from torch import Tensor
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background
 from pixel4d_ros.predictor.heads import latent_shape
-from pixel4d_ros.predictor.input_view import InputView, cached_tensor, canvas_rays
+from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, InputView, cached_tensor, canvas_rays
 from pixel4d_ros.predictor.lifting import VisibleGrid
-from pixel4d_ros.predictor.objects import Cells
+from pixel4d_ros.predictor.objects import LIKELY, MAX_OBJECTS, Cells
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,19 @@ class InputConstants:
     def points(self) -> Tensor:
         """(3, H, W) metres: what the canvas's pixels would see at a depth of one canonical metre."""
         rays = canvas_rays(self.canvas_K, self.canvas.width, self.canvas.height)[0]
-        return torch.cat((rays, self.depth_scale[:, None, None].expand_as(rays[:1])))
+        focal = self.canvas_K[0, (0, 1), (0, 1)] / CANONICAL_FOCAL
+        scaled = rays / focal[:, None, None] * self.depth_scale
+        return torch.cat((scaled, self.depth_scale[:, None, None].expand_as(rays[:1])))
 
     @cached_property
     def cells(self) -> Cells:
         """Where objects are told apart."""
         return Cells.of(self.canvas.height, self.canvas.width, self.depth_scale)
+
+    @cached_property
+    def likely(self) -> Tensor:
+        """(1, MAX_OBJECTS + 1): the draws of the most likely future."""
+        return torch.full((1, MAX_OBJECTS + 1), LIKELY, device=self.device)
 
     @cached_property
     def shell(self) -> Background:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
+"""The network: one image, and perhaps a reference image, in; maps of geometry, appearance, objects and motion out.
 
 A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a
 latent into their motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,16 +24,19 @@ from pixel4d_ros.predictor.heads import (
     LATENT_CHANNELS,
     OBJECT_MAPS,
     STATIC_MAPS,
+    DepthModes,
     NetworkInput,
     PixelMaps,
+    TwoViewMaps,
+    behind,
     channels_last,
-    decode_depth,
+    decode_log_depth,
     named_maps,
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
+from pixel4d_ros.predictor.matching import Descriptor, MotionEvidence, PlaneSweep
 
-PARTS = ("hidden", "padding", "motion", "latent")  # what can be left out
-OFF = -30.0  # logit of what is switched off
+DESCRIBED_LEVELS = 3  # of the encoder's features, that the reference image is described by
 
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
@@ -47,21 +50,17 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian.
+    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian."""
 
-    without names PARTS that are switched off, in training and ever after: for ablations.
-    """
-
-    def __init__(self, without: Collection[str] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        unknown = set(without) - set(PARTS)
-        if unknown:
-            raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
-        self.without = frozenset(without)
         self.precision: torch.dtype | None = None  # of what follows the encoder; None: whatever that gives
         self.encoder = Encoder()
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
+        self.descriptor = Descriptor()
+        self.sweep = PlaneSweep()
+        self.evidence = MotionEvidence()
         self.posterior = Posterior(LATENT_CHANNELS)
 
     def for_inference(self, dtype: torch.dtype) -> Network:
@@ -72,7 +71,9 @@ class Network(nn.Module):
         """
         quick = copy.deepcopy(self).eval()
         quick.encoder = quick.encoder.folded()
-        parts: list[tuple[Any, torch.dtype]] = [(quick.static, dtype), (quick.dynamic, dtype)]
+        parts: list[tuple[Any, torch.dtype]] = [
+            (part, dtype) for part in (quick.static, quick.dynamic, quick.descriptor, quick.sweep, quick.evidence)
+        ]
         if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
             parts.append((quick.encoder, torch.float32))
         for part, precision in parts:
@@ -81,6 +82,15 @@ class Network(nn.Module):
             part.to(precision, memory_format=torch.channels_last)
         quick.precision = dtype
         return quick
+
+    @torch.no_grad()
+    def depth(self, source: NetworkInput) -> Tensor:
+        """Canonical depth (B, 1, H, W) from the source image alone."""
+        features = self.encoder(source.image)
+        sensor, depths = measured(source)
+        _, quarter = self.static.coarse(source, features, depths)
+        static = named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS)
+        return DepthModes.of(static).most_likely()[0].exp()
 
     def forward(
         self,
@@ -97,46 +107,51 @@ class Network(nn.Module):
         the prior's mode instead, so that the mode is trained too: it is the sample 0 that everybody sees. What group
         makes of the object maps it makes beside the longer work on the others.
         """
-        features = self.encoder(source.image)
+        reference = source.reference
+        features, seen = concurrently(
+            lambda: self.encoder(source.image),
+            lambda: None if reference is None else self.encoder(reference.image, DESCRIBED_LEVELS),
+        )
         if self.precision is not None:
             source, features = source.to(self.precision), [channels_last(f, self.precision) for f in features]
+            seen = None if seen is None else [channels_last(f, self.precision) for f in seen]
         sensor, depths = measured(source)
-        bottleneck, quarter = self.static.coarse(source, features, depths)
+        static_features, here, there, plane_logits = features, None, None, None
+        if reference is not None and seen is not None:
+            here, there = self.descriptor(*features[1:3]), self.descriptor(*seen[1:3])
+            added, plane_logits = self.sweep(here, there, reference)
+            static_features = [features[0], *(f + a for f, a in zip(features[1:4], added)), features[4]]
+        bottleneck, quarter = self.static.coarse(source, static_features, depths)
 
-        def move() -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
-            maps, mode, spread = self.dynamic(bottleneck, quarter, features, source.speed)
+        def move() -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor, TwoViewMaps | None]:
+            evidence, two_view = None, None
+            if reference is not None and here is not None and there is not None and plane_logits is not None:
+                coarse = decode_log_depth(self.static.coarse_depth(quarter).float())
+                evidence, flow = self.evidence(here, there, coarse.detach(), reference)
+                two_view = TwoViewMaps(plane_logits.float(), coarse, flow, reference.valid)
+            maps, mode, spread = self.dynamic(bottleneck, quarter, features, source.speed, evidence)
             objects = named_maps(maps, OBJECT_MAPS)
-            return objects, None if group is None else group(objects), mode, spread
+            return objects, None if group is None else group(objects), mode, spread, two_view
 
-        static, (objects, near, mode, spread) = concurrently(
-            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS), move
+        static, (objects, nearest, mode, spread, two_view) = concurrently(
+            lambda: named_maps(self.static.fine(source, sensor, static_features, depths, quarter), STATIC_MAPS), move
         )
         size = source.image.shape[-2:]
-        coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
-        static["mobility"] = static["mobility"] + coarse
+        for name in ("mobility", "object"):
+            static[name] = static[name] + F.interpolate(objects[name], size, mode="bilinear", align_corners=False)
+        log_depth, depth_scale = DepthModes.of(static).most_likely()
+        depth = log_depth.exp()
         posterior = None
         if later is not None:
-            posterior = self.posterior(features[1], decode_depth(static["depth"].detach()), later)
+            posterior = self.posterior(features[1], depth.detach(), later)
             drawn = posterior.draw()
             if use_prior is not None:
                 drawn = torch.where(use_prior[:, None, None, None], torch.zeros_like(drawn), drawn)
             z = drawn[:, None]
-        if z is not None and "latent" in self.without:
-            z = torch.zeros_like(z)
         if use_prior is not None:
             # The mode learns where it stands alone; elsewhere the latent shall explain what the mode misses.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        static = self._switched_off(static, source.inside)
-        return PixelMaps(static, objects, motion, mode, spread, near), posterior
-
-    def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
-        """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""
-        static = dict(static)
-        if "padding" in self.without:
-            for name in ("opacity", "hidden_opacity"):
-                static[name] = torch.where(inside > 0, static[name], torch.full_like(static[name], OFF))
-        for part, name in (("hidden", "hidden_opacity"), ("motion", "mobility")):
-            if part in self.without:
-                static[name] = torch.full_like(static[name], OFF)
-        return static
+        hidden = behind(log_depth.detach(), decode_log_depth(static["hidden_depth"])).exp()
+        maps = PixelMaps(static, depth, depth_scale, hidden, objects, motion, mode, spread, two_view, nearest)
+        return maps, posterior

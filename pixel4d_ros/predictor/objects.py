@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From per-pixel votes to rigid objects: ids, centroids, and one motion per object.
 
-Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each moving pixel goes
+Objects are found as in Panoptic-DeepLab (Cheng et al. 2020): peaks of a centre heat map, and each pixel of theirs goes
 to the peak nearest to where its offset points. Votes are cast in cells of 4 x 4 pixels, all of which belong to one
 object, so that sums over objects are sums over cells.
 """
@@ -17,18 +17,18 @@ from torch.nn import functional as F
 
 MAX_OBJECTS = 16
 CELL = 4  # pixels on each side
-PEAK = math.log(0.4 / 0.6)  # logit of a centre's score, 0.4; lower ones are seldom objects in real images
-MOVING = math.log(0.8 / 0.2)  # logit of mobility, 0.8, from which a pixel moves: a false motion costs more than none
-CONVINCING = 0.86  # mean mobility of an object's moving pixels: of cars that wait only a few are above MOVING
+PEAK = math.log(0.3 / 0.7)  # logit of a centre's score, 0.3; lower ones are seldom objects in real images
+NEGLIGIBLE = 0.02  # probability of moving, below which an object is background
+LIKELY = 0.5  # probability of moving, from which the most likely future has the object move
 MAX_VOTE_DISTANCE = 12.0  # cells between a vote and its object's centre
-MIN_PIXELS = 12  # canvas pixels: fewer are not an object
+MIN_PIXELS = 12  # pixels: fewer are not an object
 OFFSET_SCALE = 8.0  # cells per unit of the offset map
 LINEAR_SCALE, ANGULAR_SCALE = 5.0, 0.5  # m/s (m/s^2) and rad/s (rad/s^2) per unit of the motion maps
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What finding objects on a canvas of h x w cells takes besides the network's maps; made once."""
+    """What finding objects on an input view of h x w cells takes besides the network's maps; made once."""
 
     order: Tensor  # (h, w): 0, 1, 2, ... row by row
     places: Tensor  # (2, h, w): x, y of each cell
@@ -39,7 +39,7 @@ class Cells:
 
     @staticmethod
     def of(height: int, width: int, depth_scale: Tensor) -> Cells:
-        """The cells of a canvas of height x width pixels; depth_scale (1,) metres per canonical metre."""
+        """The cells of an input view of height x width pixels; depth_scale (1,) metres per canonical metre."""
         device, (h, w) = depth_scale.device, (height // CELL, width // CELL)
         order, places = torch.arange(h * w, device=device).view(h, w), pixel_grid(h, w, device).permute(2, 0, 1)
         least = torch.full((MAX_OBJECTS + 1, 1), MIN_PIXELS / CELL**2, device=device)
@@ -52,8 +52,9 @@ class Cells:
 class Objects:
     """The objects of one image. Always as many places for them: nothing waits for the device to count those taken."""
 
-    ids: Tensor  # (H, W) int64 of the canvas's pixels: 0 static, 1..MAX_OBJECTS
+    ids: Tensor  # (H, W) int64 of the input view's pixels: 0 background, 1..MAX_OBJECTS
     centroids: Tensor  # (MAX_OBJECTS + 1, 3) metres; 0 for the background and for places that are not taken
+    moving_probability: Tensor  # (MAX_OBJECTS + 1,) 0..1; 0 like the centroids
     motion: Tensor  # (MAX_OBJECTS + 1, S, 4, 3): v, a, w, a_w in m/s, m/s^2, rad/s, rad/s^2; 0 like the centroids
 
 
@@ -100,21 +101,37 @@ def _peaks(center: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     return logits, places.flatten()[order]
 
 
-def find_objects(near: Tensor, mobility: Tensor, sure: Tensor, points: Tensor, motion: Tensor, cells: Cells) -> Objects:
-    """Group the moving pixels of one image; what is too small to be an object, or not CONVINCING, is background.
+def find_objects(
+    nearest_center_ids: Tensor,
+    member: Tensor,
+    mobility: Tensor,
+    confidence: Tensor,
+    points: Tensor,
+    motion: Tensor,
+    draws: Tensor,
+    cells: Cells,
+) -> Objects:
+    """Group the pixels of one image that can move; what is too small, or hardly ever moves, is background.
 
-    near (h, w) as nearest_peaks gives it; mobility (H, W) 0..1, and 0 where nothing moves; sure (H, W): how much each
-    pixel counts in the means, 0 where it does not move; points (3, H, W) metres, times that; motion (S * 12, h, w).
+    nearest_center_ids (h, w) as nearest_peaks gives it; member (H, W) bool: belongs to something that can move;
+    mobility (H, W) logit of moving; confidence (H, W): how much each pixel counts in the means; points (3, H, W)
+    metres; motion (S * 12, h, w); draws (S, MAX_OBJECTS + 1) 0..1: a future moves what is likelier than that to move.
     """
-    moving = mobility > 0
-    counted = F.avg_pool2d(torch.cat((moving[None].to(sure.dtype), mobility[None], sure[None], points)), CELL)
-    sums = object_sums(torch.cat((counted, motion * counted[2])), near, cells)
-    counts, mobilities, weights, totals = sums.split((1, 1, 1, len(sums[0]) - 3), 1)
-    found = (counts >= cells.least) & (mobilities >= CONVINCING * counts)
-    means = totals / weights.clamp(min=1e-6) * found
-    numbers = (cells.numbers * found[:, 0])[near]
-    ids = numbers[:, None, :, None] * moving.view(len(near), CELL, -1, CELL)
-    return Objects(ids.view(moving.shape), means[:, :3], means[:, 3:].unflatten(1, (-1, 4, 3)) * cells.units)
+    weight = confidence * member
+    counted = F.avg_pool2d(
+        torch.cat((member[None].to(weight.dtype), weight[None], weight * mobility[None], weight * points)), CELL
+    )
+    sums = object_sums(torch.cat((counted, motion * counted[1])), nearest_center_ids, cells)
+    counts, weights, totals = sums.split((1, 1, len(sums[0]) - 2), 1)
+    means = totals / weights.clamp(min=1e-6)
+    probability = torch.sigmoid(means[:, 0])
+    found = (counts[:, 0] >= cells.least[:, 0]) & (probability > NEGLIGIBLE)
+    probability, means = probability * found, means * found[:, None]
+    numbers = (cells.numbers * found)[nearest_center_ids]
+    ids = numbers[:, None, :, None] * member.view(len(numbers), CELL, -1, CELL)
+    moves = probability[:, None] > draws.T
+    motions = means[:, 4:].unflatten(1, (-1, 4, 3)) * cells.units * moves[:, :, None, None]
+    return Objects(ids.view(member.shape), means[:, 1:4], probability, motions)
 
 
 def object_sums(values: Tensor, ids: Tensor, cells: Cells) -> Tensor:

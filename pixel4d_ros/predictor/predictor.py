@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,13 +20,16 @@ from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.cuda_graphs import Graphs, concurrently
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, decode_depth, encode_sensor, known_speed
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, known_speed
 from pixel4d_ros.predictor.input_constants import InputConstants
+from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.predictor.objects import MOVING, Objects, find_objects, nearest_peaks
+from pixel4d_ros.predictor.objects import LIKELY, MAX_OBJECTS, Objects, find_objects, nearest_peaks
 from pixel4d_ros.rendering import triton_kernels
+from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 FAST = torch.float16  # what follows the encoder on the fast path, but for the geometry
@@ -76,20 +80,26 @@ class Predictor:
         seed: int,
         depth: Tensor | None = None,
         speed: float | None = None,
+        reference: ReferenceView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB -> a scene with num_samples futures, which shares no memory with any other.
 
-        Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
-        where they are known. Image and depth may be on the host (see transfer.pin_memory) or on the device.
+        Sample 0 is the most likely future. depth (h, w) metres, 0 where unknown, the camera's forward speed in m/s, and
+        a reference image help where they are known. Images and depth may be on the host (see streams.pin_memory) or on
+        the device.
         """
         with self._turn:
             if self._layout is None or not self._layout.fits(camera):
                 self._layout = InputConstants(camera, self.device)
-            z = None if num_samples == 1 else _latents(*self._layout.latent_shape, num_samples, seed)
-            return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
+            layout = self._layout
+            z, draws = None, None
+            if num_samples > 1:
+                z, draws = _latents(*layout.latent_shape, num_samples, seed), _draws(num_samples, seed)
+            other = (None,) * 4 if reference is None else _compared(reference, layout.canvas, self.device)
+            return _scene(self._run(layout, image, known_speed(speed), z, draws, depth, *other), camera)
 
     def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
-        """_predicted by the fast path; once that failed for another reason than memory, by the other one ever after."""
+        """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
         if self._graphs is not None and self._fast is not None:
             network = self._fast
             key = (layout.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
@@ -102,6 +112,29 @@ class Predictor:
                 warnings.warn(f"predictions go on slower, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
         there: list[Any] = [None if t is None else t.to(self.device, non_blocking=True) for t in inputs]
         return _predicted(self._network, layout, *there)
+
+
+def _compared(reference: ReferenceView, view: InputView, device: torch.device) -> tuple[Tensor, ...]:
+    """A reference's image, and on the host K of its input view, T_reference_source in canonical metres, and its age."""
+    height, width = reference.image.shape[:2]
+    inner = Camera(reference.K, width, height).resized(view.inner.width, view.inner.height)
+    K = inner.shifted(-view.left, -view.top, view.width, view.height).K
+    T = reference.T_reference_source.copy()
+    T[:3, 3] /= view.depth_scale
+    numbers = (np.asarray(values, np.float32) for values in (K, T, [reference.seconds]))
+    image = pin_memory(np.require(reference.image, requirements=["C", "W"]), device)
+    return image, *(torch.from_numpy(values) for values in numbers)
+
+
+@lru_cache(maxsize=4)
+def _draws(num_samples: int, seed: int) -> Tensor:
+    """(num_samples, MAX_OBJECTS + 1) 0..1: an object moves in a future that draws less than its probability.
+
+    In the most likely future it moves if it is LIKELY to.
+    """
+    draws = torch.rand(num_samples, MAX_OBJECTS + 1, generator=torch.Generator().manual_seed(seed + 1))
+    draws[0] = LIKELY
+    return draws
 
 
 @lru_cache(maxsize=4)
@@ -120,18 +153,35 @@ def _predicted(
     pixels: Tensor,
     speed: Tensor,
     z: Tensor | None = None,
+    draws: Tensor | None = None,
     depth: Tensor | None = None,
+    reference_pixels: Tensor | None = None,
+    reference_K: Tensor | None = None,
+    T_reference_source: Tensor | None = None,
+    seconds: Tensor | None = None,
 ) -> _Parts:
     """All that a scene is made from, see _scene: a computation of fixed shapes that never waits for the device."""
     canvas, scale, dtype = layout.canvas, layout.depth_scale, network.precision or torch.float32
     image = pixels.permute(2, 0, 1)[None] / 255
     drawn = canvas.draw(image)
+    reference = None
+    if reference_pixels is not None:
+        assert reference_K is not None and T_reference_source is not None and seconds is not None
+        reference = ReferenceInput(
+            canvas.draw(reference_pixels.permute(2, 0, 1)[None] / 255),
+            layout.canvas_K,
+            reference_K[None],
+            T_reference_source[None],
+            seconds,
+            torch.ones_like(seconds),
+        )
     source = NetworkInput(
         drawn,
         layout.inside(dtype),
         layout.rays(dtype),
         None if depth is None else encode_sensor(canvas.place(depth)[None], scale),
         speed,
+        reference,
     )
     maps, _ = network(
         source,
@@ -139,7 +189,7 @@ def _predicted(
         group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], layout.cells),
     )
     objects, *layers = concurrently(
-        lambda: _objects(maps, layout),
+        lambda: _objects(maps, layout, draws),
         lambda: visible_layer(maps, image, layout.grid_K, layout.grid, scale),
         lambda: hidden_layer(maps, drawn, layout.canvas_K, scale),
         lambda: background_layer(drawn, layout.shell),
@@ -147,15 +197,24 @@ def _predicted(
     return _Parts(tuple(layers), objects, layout.observed, layout.pixels)
 
 
-def _objects(maps: PixelMaps, layout: InputConstants) -> Objects:
-    assert maps.near is not None
+def _objects(maps: PixelMaps, layout: InputConstants, draws: Tensor | None) -> Objects:
+    assert maps.nearest_center_ids is not None
+    mobility, member = maps.static["mobility"][0, 0], maps.static["object"][0, 0]
     # What is mirrored in the padding is no object.
-    logit = maps.static["mobility"][0, 0]
-    mobility = torch.sigmoid(logit) * ((logit > MOVING) & layout.seen)
-    # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.
-    sure = torch.sigmoid(maps.static["opacity"][0, 0]) * (mobility > 0)
-    points = layout.points * (decode_depth(maps.static["depth"])[0, 0] * sure)
-    return find_objects(maps.near, mobility, sure, points, maps.motion[0].flatten(0, 1), layout.cells)
+    member = (torch.maximum(member, mobility) > 0) & layout.seen
+    # Pixels at the rim say the least about where an object is and how it moves.
+    confidence = torch.sigmoid(maps.static["opacity"][0, 0])
+    points = layout.points * maps.depth[0, 0]
+    return find_objects(
+        maps.nearest_center_ids,
+        member,
+        mobility,
+        confidence,
+        points,
+        maps.motion[0].flatten(0, 1).float(),
+        layout.likely if draws is None else draws,
+        layout.cells,
+    )
 
 
 def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
@@ -181,4 +240,5 @@ def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
         futures=futures,
         observed=parts.observed.clone(),
         camera=camera,
+        moving_probability=parts.objects.moving_probability.clone(),
     )

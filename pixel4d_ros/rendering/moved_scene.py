@@ -53,7 +53,7 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     share of the Gaussians, and `complete` tells afterwards whether that was enough.
     """
     futures = tuple(futures)
-    moves = futures[0].object_ids > 0
+    moves = _moves(futures)
     moving = None if exact or not moves.is_cuda else _uncounted(moves)
     if moving is None:
         moving = torch.nonzero(moves)[:, 0]
@@ -62,6 +62,12 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     complete = moves.sum() <= len(moving)
     t = to_device(times.astype(np.float32), moves.device)[:, None, None]
     return MovedScene(futures, times, tuple(_moved(future, moving, t) for future in futures), complete)
+
+
+def _moves(futures: Sequence[DynamicGaussians]) -> Tensor:
+    """(N,) bool: belongs to an object that moves in one of the futures."""
+    moving = [getattr(future, name).any(1) for future in futures for name in MOTION_FIELDS]
+    return torch.stack(moving).any(0) & (futures[0].object_ids > 0)
 
 
 def _uncounted(moves: Tensor) -> Tensor | None:

@@ -58,12 +58,11 @@ class TrainingConfig:
     weight_decay: float = _option(0.02, "AdamW weight decay")
     drop_path: float = _option(0.0, "share of samples for which the encoder's last residual is left out")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
-    depth_weight: float = _option(0.5, "weight of the log depth loss")
+    depth_weight: float = _option(0.15, "weight of the log likelihood of depth")
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
-    without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 

@@ -22,17 +22,19 @@ from tqdm import tqdm
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, halved
 from pixel4d_ros.training.config import Source, TrainingConfig
 from pixel4d_ros.training.losses import motion_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
-from pixel4d_ros.training.rendering import predict_maps, predict_views
+from pixel4d_ros.training.rendering import in_metres, predict_maps, predict_views
 from pixel4d_ros.training.resume import RunState, load_state, save_state
 from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.validation import validate
+from pixel4d_ros.training.warm_start import fill_network, is_current
 
-WIDE, TALL = (416, 128), (256, 208)  # crops for roads and rooms: fixed shapes, about the same number of pixels
+WIDE, TALL = (832, 256), (512, 416)  # crops for roads and rooms: fixed shapes, about the same number of pixels
+HALVED = 0.15  # share of the steps that train at half of that resolution: cameras with few pixels are taken as they are
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
@@ -53,7 +55,7 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
             logger.warning(ON_CPU)
         torch.manual_seed(config.seed + team.rank)
         torch.backends.cudnn.benchmark = True
-        network = _network(config).to(team.device).train()
+        network = _network(config, quiet=team.rank > 0).to(team.device).train()
         average = deepcopy(network).eval().requires_grad_(False)
         state = RunState(network, average, _optimizer(network, config))
         if resume:
@@ -73,6 +75,7 @@ def _train(
 ) -> bool:
     """Step until the end (True) or a request to stop; the first process reports, validates and saves."""
     parallel = DistributedDataParallel(state.network) if team.world > 1 else state.network
+    goes_on = config.weights is not None and is_current(config.weights)
     peaks = [group["lr"] for group in state.optimizer.param_groups]
     clock = Clock(config, state)
     sums, reported = dict[str, Tensor](), state.step
@@ -85,10 +88,13 @@ def _train(
         for group, peak in zip(state.optimizer.param_groups, peaks):
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
+        if np.random.default_rng((config.seed, state.step)).random() < HALVED:
+            batch = halved(batch)
+        batch = in_metres(state.network, batch)
         board.remember(batch)
         parts = _step(parallel, state.optimizer, batch, config, progress)
         # The average forgets its start quickly, unless that start is a trained network.
-        decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
+        decay = config.ema if goes_on else min(config.ema, 1 - 10 / (state.step + 11))
         _average(state.average, state.network, decay)
         sums = {k: sums[k] + v if k in sums else v for k, v in parts.items()}
         state.step += 1
@@ -190,12 +196,14 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _network(config: TrainingConfig) -> Network:
-    network = Network(tuple(filter(None, config.without.split(","))))
-    without = network.without
-    if config.weights is not None:
+def _network(config: TrainingConfig, quiet: bool) -> Network:
+    network = Network()
+    if config.weights is not None and is_current(config.weights):
         load_weights(network, config.weights)
-        network.without |= without
+    elif config.weights is not None:
+        filled, count = fill_network(network, config.weights)
+        if not quiet:
+            print(f"{filled} of {count} tensors start from {config.weights}, which an earlier version wrote")
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
     network.encoder.drop_residuals(config.drop_path)
@@ -206,6 +214,7 @@ def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
     if config.only == "motion":
         network.requires_grad_(False)
         network.dynamic.requires_grad_(True)
+        network.evidence.requires_grad_(True)
     encoder = list(network.encoder.parameters())
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if id(p) not in known]

@@ -3,35 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.heads import MAX_DEPTH, DepthModes, PixelMaps, decode_log_depth
+from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.latent import Latent
-from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.motion_losses import member_loss, mobility_loss, moving_pixels, object_loss, spread_loss
 from pixel4d_ros.training.rendering import Prediction, RenderedPrediction, inside_view
+from pixel4d_ros.training.two_view_losses import two_view_losses
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
-LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
-STILL_PRIOR = 0.03  # weight of a pixel of which nobody knows whether it moves, counted as one that stands
-CENTER_SIGMA = 2.0  # quarter resolution pixels
-SLOW = 2.0  # m/s: errors of motion count in relation to the speed and this
 MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the forecast of movers lacks is their depth
+STEPS = (1, 2, 4, 8)  # pixels between those whose difference in depth is compared
+NORMAL_STEP, SMOOTH = 2, 1.1  # pixels between the points of a normal; farthest by nearest of them, beyond is an edge
+HIDDEN_BEND = 0.1  # weight of the bends of the surface behind
 
 
 WEIGHTS = {
     "color": 1.0,
-    "edges": 0.25,
-    "smooth": 0.02,
+    "edges": 0.3,
+    "normals": 0.05,
+    "smooth": 0.01,
+    "behind": 0.1,
     "flow": 0.03,
     "mobility": 0.2,
+    "member": 0.1,
     "objects": 0.2,
     "spread": 0.04,
+    "planes": 0.05,
+    "coarse": 0.1,
+    "residual": 0.1,
     "hidden": 0.005,
     "latent": 0.002,
 }
@@ -41,16 +46,21 @@ def total_loss(
     prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
-    maps, canvas = prediction.maps, prediction.canvas
-    depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
-    limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
+    maps, canvas, scale = prediction.maps, prediction.canvas, prediction.depth_scale[:, None, None]
+    depth = inside_view(maps.depth, canvas)[:, 0]  # canonical, as all that it is compared with here
+    limit = MAX_DEPTH * torch.ones_like(scale)
+    truth, trust = known_depth(batch, matched_weight)
+    measured = batch.depth / scale
     parts = {
         "color": color_loss(prediction.views, batch.images),
-        "depth": depth_loss(depth, *known_depth(batch, matched_weight), limit),
-        "edges": depth_edge_loss(depth, batch.depth, limit),
+        "depth": mixture_loss(modes_inside(maps, canvas), truth / scale, trust),
+        "edges": gradient_loss(depth, measured, limit),
+        "normals": normal_loss(depth * scale, batch.depth, batch.K[:, 0]),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
-        "flow": flow_loss(prediction, batch.flow, batch.object_ids, guess=progress >= DEPTH_TRUSTED_FROM),
+        "behind": behind_loss(inside_view(maps.static["hidden_depth"], canvas)[:, 0], batch.hidden_depth / scale),
+        "flow": flow_loss(prediction, batch.flow, moving_pixels(batch), guess=progress >= DEPTH_TRUSTED_FROM),
         **_motion_parts(prediction, batch),
+        **two_view_losses(prediction, batch, truth, trust),
         "hidden": torch.sigmoid(maps.static["hidden_opacity"]).mean(),
         "latent": latent_loss(prediction.posterior),
     }
@@ -59,13 +69,15 @@ def total_loss(
 
 def motion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
-    return _weighted(_motion_parts(prediction, batch), WEIGHTS)
+    truth, trust = known_depth(batch, 0.0)
+    residual = {"residual": two_view_losses(prediction, batch, truth, trust)["residual"]}
+    return _weighted({**_motion_parts(prediction, batch), **residual}, WEIGHTS)
 
 
 def _motion_parts(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-    mobility = inside_view(prediction.maps.static["mobility"], prediction.canvas)[:, 0]
     return {
-        "mobility": mobility_loss(mobility, batch.object_ids),
+        "mobility": mobility_loss(prediction, batch),
+        "member": member_loss(prediction, batch),
         "objects": object_loss(prediction, batch),
         "spread": spread_loss(prediction, batch),
     }
@@ -106,21 +118,68 @@ def known_depth(batch: Batch, matched_weight: float) -> tuple[Tensor, Tensor]:
     return torch.where(measured, batch.depth, batch.matched), trust
 
 
-def depth_loss(depth: Tensor, truth: Tensor, trust: Tensor, limit: Tensor) -> Tensor:
-    """Mean |log depth error|, weighted by trust (B, H, W), which is 0 where nobody knows; sky (inf) is the farthest."""
-    error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
-    return (error.abs() * trust).sum() / trust.sum().clamp(min=1)
+def modes_inside(maps: PixelMaps, canvas: InputView) -> DepthModes:
+    """The modes of depth of the pixels that the camera saw."""
+    names = ("depth", "depth_spread", "depth_choice")
+    return DepthModes.of({name: inside_view(maps.static[name], canvas) for name in names})
 
 
-def depth_edge_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
-    """Mean |difference of log depth steps| between neighbours that are both known: keeps edges where they are."""
+def mixture_loss(modes: DepthModes, truth: Tensor, trust: Tensor) -> Tensor:
+    """Mean negative log likelihood of known depth (B, H, W), canonical metres, weighted by trust; sky is the farthest.
+
+    (SMD-Nets, Tosi et al. 2021.)
+    """
+    log_truth = torch.log(truth.clamp(min=1e-3, max=MAX_DEPTH))
+    return -(modes.log_density(log_truth) * trust).sum() / trust.sum().clamp(min=1)
+
+
+def gradient_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
+    """Mean |difference of log depth steps| between pixels STEPS apart that are both known: edges of any height count.
+
+    (Gradient matching at several scales, as MiDaS has it, Ranftl et al. 2020.)
+    """
+    known = truth > 0
     log_depth, log_truth = torch.log(depth), torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
     total = depth.new_zeros(())
+    for step in STEPS:
+        for dim in (1, 2):
+            size = truth.shape[dim] - step
+            if size < 1:
+                continue
+            both = known.narrow(dim, step, size) & known.narrow(dim, 0, size)
+            steps = [t.narrow(dim, step, size) - t.narrow(dim, 0, size) for t in (log_depth, log_truth)]
+            total = total + ((steps[0] - steps[1]).abs() * both).sum() / both.sum().clamp(min=1)
+    return total / len(STEPS)
+
+
+def normal_loss(depth: Tensor, truth: Tensor, K: Tensor) -> Tensor:
+    """Mean 1 - cosine between the normals of predicted and known surfaces, (B, H, W) metres, away from edges."""
+    (own, _), (true, smooth) = (_normals(d, K) for d in (depth, torch.nan_to_num(truth, posinf=0.0)))
+    return ((1 - (own * true).sum(1)) * smooth).sum() / smooth.sum().clamp(min=1)
+
+
+def _normals(depth: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit normals (B, 3, H - s, W - s) from points NORMAL_STEP = s apart, and where all are of one surface."""
+    s, (_, height, width) = NORMAL_STEP, depth.shape
+    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / K[:, 0, 0, None]
+    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / K[:, 1, 1, None]
+    points = torch.stack((x[:, None, :] * depth, y[:, :, None] * depth, depth), 1)
+    corner, across, down = points[..., :-s, :-s], points[..., :-s, s:], points[..., s:, :-s]
+    normals = torch.linalg.cross(across - corner, down - corner, dim=1)
+    nearest = torch.minimum(torch.minimum(corner[:, 2], across[:, 2]), down[:, 2])
+    farthest = torch.maximum(torch.maximum(corner[:, 2], across[:, 2]), down[:, 2])
+    return F.normalize(normals, dim=1, eps=1e-8), (nearest > 0) & (farthest < SMOOTH * nearest)
+
+
+def behind_loss(logit: Tensor, truth: Tensor) -> Tensor:
+    """Mean |log error| of the surface behind where it is known (B, H, W); elsewhere it bends as little as it can."""
+    log_depth, known = decode_log_depth(logit), truth > 0
+    error = (log_depth - torch.log(truth.clamp(min=1e-3, max=MAX_DEPTH))).abs()
+    inverse, bend = torch.exp(-log_depth), log_depth.new_zeros(())
+    inverse = inverse / inverse.mean((1, 2), keepdim=True)
     for dim in (1, 2):
-        known = (truth > 0).narrow(dim, 1, truth.shape[dim] - 1) & (truth > 0).narrow(dim, 0, truth.shape[dim] - 1)
-        error = (log_depth.diff(dim=dim) - log_truth.diff(dim=dim)).abs().clamp(max=1)
-        total = total + (error * known).sum() / known.sum().clamp(min=1)
-    return total
+        bend = bend + inverse.diff(n=2, dim=dim).abs().mean()
+    return (error * known).sum() / known.sum().clamp(min=1) + HIDDEN_BEND * bend
 
 
 def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
@@ -135,101 +194,20 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
     return total
 
 
-def flow_loss(prediction: RenderedPrediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:
+def flow_loss(prediction: RenderedPrediction, measured: Tensor, moving: Tensor, guess: bool = False) -> Tensor:
     """Mean log distance in pixels between predicted and measured flow (B, 2, H, W), where there is any.
 
-    Where ids (B, H, W) say that something moves it tells the motion, elsewhere the depth, and both from further away
-    than colours do. With guess, where ids are unknown, motion explains what it explains better than depth. The
-    logarithm, because large errors are often the measurement's.
+    Where something is known to move, as moving_pixels (B, H, W) has it, it tells the motion, elsewhere the depth, and
+    both from further away than colours do. With guess, where that is unknown, motion explains what it explains better
+    than depth. The logarithm, because large errors are often the measurement's.
     """
     known = torch.isfinite(measured).all(1)
     measured = torch.nan_to_num(measured)
     moved, static = (
         (flow - measured).square().sum(1).add(1e-2).sqrt() for flow in (prediction.flow, prediction.static_flow)
     )
-    moves = (ids > 0) | ((ids < 0) & (moved < static) & guess)
+    moves = (moving > 0) | (torch.isnan(moving) & (moved < static) & guess)
     return (torch.log1p(torch.where(moves, moved, static)) * known).sum() / known.sum().clamp(min=1)
-
-
-def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
-    """Binary cross entropy where it is known what moves; what nobody knows is taken to stand, but lightly."""
-    weight = torch.where(ids >= 0, 1.0, STILL_PRIOR)
-    entropy = F.binary_cross_entropy_with_logits(
-        logit, (ids > 0).float(), pos_weight=torch.full((), 3.0, device=logit.device), reduction="none"
-    )
-    return (entropy * weight).sum() / weight.sum()
-
-
-def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
-    """Centre heat map, votes and motion of the objects, as far as they are known."""
-    quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
-    center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
-    offset = _quarter(prediction.maps.objects["offset"], prediction, quarter)
-    motion = _quarter(prediction.motion.flatten(1, 2), prediction, quarter)
-    members, count = _members(batch, quarter), batch.motions.shape[1]
-    grid = pixel_grid(*quarter, members.device)
-    mass = members.sum((1, 2))
-    centers = torch.einsum("bhwm,hwc->bmc", members, grid) / mass.clamp(min=1)[..., None]
-    distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
-    heat = (
-        (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
-    )
-    known = _coarse_ids(batch, quarter) >= 0
-    entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
-    loss = (entropy * known).sum() / known.sum().clamp(min=1) * 4
-    if count == 1:
-        return loss
-    target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
-    votes = (offset - target / OFFSET_SCALE).abs().mean(1)
-    truth, told = _true_motion(batch, members)
-    v, a, w, a_w = ((motion - truth).abs() * told).unflatten(1, (4, 3)).sum(2).unbind(1)
-    fast = torch.nan_to_num(batch.motions[:, 1:, 0]).norm(dim=-1)
-    # A large object counts for more than a small one, but not by its area.
-    share = members / mass.clamp(min=1).sqrt()[:, None, None]
-    errors = (v + w + 0.3 * (a + a_w)) * (share / (fast + SLOW)[:, None, None]).sum(-1)
-    moving, measured = share.sum(-1), share.sum(-1) * told.amax(1)
-    return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
-
-
-def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
-    """Mean negative log likelihood of the known motion of objects in a Laplace distribution around its mode.
-
-    Only the spread learns from it: the mode shall not trade accuracy where it is unsure.
-    """
-    quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
-    maps = prediction.maps
-    mode, spread = (
-        _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction, quarter)
-        for m in (maps.mode.detach(), maps.spread)
-    )
-    truth, told = _true_motion(batch, _members(batch, quarter))
-    spread = spread + LEAST_SPREAD
-    surprise = torch.log(spread) + (truth - mode).abs() / spread
-    return (surprise * told).sum() / told.sum().clamp(min=1)
-
-
-def _coarse_ids(batch: Batch, size: Sequence[int]) -> Tensor:
-    """Object ids (B, h, w) at a quarter of the resolution."""
-    return batch.object_ids[:, 2::4, 2::4][:, : size[0], : size[1]]
-
-
-def _members(batch: Batch, size: Sequence[int]) -> Tensor:
-    """Which quarter resolution pixel belongs to which moving object: (B, h, w, M), 0 or 1."""
-    return F.one_hot(_coarse_ids(batch, size).clamp(min=0), batch.motions.shape[1])[..., 1:].float()
-
-
-def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
-    """The motion of each pixel's object (B, 12, h, w), and 1 where it is known; both zero elsewhere."""
-    motions = batch.motions[:, 1:].flatten(2)
-    pair = torch.nan_to_num(motions), torch.isfinite(motions).float()
-    truth, told = (torch.einsum("bhwm,bmc->bchw", members, values) for values in pair)
-    return truth, told
-
-
-def _quarter(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
-    canvas = prediction.canvas
-    top, left = canvas.top // 4, canvas.left // 4
-    return maps[..., top : top + size[0], left : left + size[1]]
 
 
 def latent_loss(posterior: Latent | None) -> Tensor:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import decode_depth
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import inside_view, predict_views
+from pixel4d_ros.training.rendering import in_metres, inside_view, predict_views
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +76,10 @@ def panel(network: Network, sample: Batch) -> np.ndarray:
     True views above rendered ones, and below: source, inverse depth, mobility, object centres.
     """
     use_prior = torch.ones(1, dtype=torch.bool, device=sample.images.device)
+    sample = in_metres(network, sample)
     prediction = predict_views(network, sample, 1.0, use_prior)
     canvas = prediction.canvas
-    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), canvas)[0, 0]
+    inverse = 1 / inside_view(prediction.maps.depth, canvas)[0, 0]
     mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], canvas))[0, 0]
     centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (canvas.height, canvas.width))
     maps = (inverse / inverse.max(), mobility, inside_view(centers, canvas)[0, 0])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,17 +12,22 @@ from torch import Tensor, nn
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background, background_layer
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, encode_sensor, encode_speed
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, encode_speed
 from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, InputView, canvas_rays, padded_size
 from pixel4d_ros.predictor.latent import Latent, Later
 from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
+from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, rescaled
 
 SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
+REFERENCE_GIVEN = 0.5  # share of the samples with a reference image that the network is shown it of
+USUAL_LOG_DEPTH, SCALE_PULL = 2.0, 0.03  # of canonical metres, the median of a scene; strength of the pull towards it
+ROTATION_NOISE = 0.0015  # radians about each axis by which the reference's pose is off, a standard deviation
+TRAVEL_NOISE = 0.04  # of the way between the images, the same: 10 ms of 0.2 s and what odometry errs
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,30 @@ def training_canvas(width: int, height: int) -> InputView:
         (padded_width - width) // 2,
         (padded_height - height) // 2,
     )
+
+
+@torch.no_grad()
+def in_metres(network: Network, batch: Batch) -> Batch:
+    """The batch with the lengths of samples that are not metric as the network sees them.
+
+    One factor per sample: the median of predicted by known depth, as Flash3D aligns structure from motion. Nothing in
+    such samples keeps their scale from drifting; a weak pull towards USUAL_LOG_DEPTH does.
+    """
+    height, width = batch.images.shape[-2:]
+    canvas = training_canvas(width, height)
+    K = _canvas_intrinsics(batch, canvas)
+    depth_scale = torch.sqrt(K[:, 0, 0] * K[:, 1, 1]) / CANONICAL_FOCAL
+    nothing = torch.full_like(batch.speed, torch.nan)
+    source = replace(_source(batch, canvas, K, depth_scale), sensor=None, speed=encode_speed(nothing), reference=None)
+    with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
+        depth = network.depth(source)
+    depth = inside_view(depth.float(), canvas)[:, 0, ::3, ::3] * depth_scale[:, None, None]
+    known = torch.where(batch.depth > 0, batch.depth, batch.matched)[:, ::3, ::3]
+    ratio = torch.where((known > 0) & torch.isfinite(known), torch.log(depth) - torch.log(known), torch.nan)
+    middle = torch.log(depth / depth_scale[:, None, None]).flatten(1).median(1).values
+    factor = torch.nanmedian(ratio.flatten(1), 1).values.nan_to_num(0.0) + SCALE_PULL * (USUAL_LOG_DEPTH - middle)
+    factor = factor.exp()
+    return rescaled(batch, torch.where(batch.metric, torch.ones_like(factor), factor))
 
 
 def predict_maps(network: nn.Module, batch: Batch, use_prior: Tensor | None = None) -> Prediction:
@@ -115,7 +144,29 @@ def _source(batch: Batch, canvas: InputView, K: Tensor, depth_scale: Tensor) -> 
         canvas_rays(K, canvas.width, canvas.height),
         torch.nn.functional.pad(sensor, _padding(batch, canvas)),
         encode_speed(speed * torch.empty_like(speed).uniform_(0.95, 1.05)),
+        _reference(batch, canvas, K, depth_scale),
     )
+
+
+def _reference(batch: Batch, canvas: InputView, K: Tensor, depth_scale: Tensor) -> ReferenceInput:
+    """The reference images, for a share of the samples, with relative poses as odometry has them: a little wrong."""
+    b, device = len(K), K.device
+    R, t = batch.T_source_reference[:, :3, :3], batch.T_source_reference[:, :3, 3]
+    x, y, z = (ROTATION_NOISE * torch.randn(b, 3, device=device)).unbind(1)
+    e = torch.ones_like(x)
+    turn = torch.stack((e, -z, y, z, e, -x, -y, x, e), 1).view(b, 3, 3)  # of a small angle
+    noise = TRAVEL_NOISE * torch.randn(b, 1, device=device)
+    t = t * (1 + noise) + TRAVEL_NOISE / 3 * t.norm(dim=1, keepdim=True) * torch.randn(b, 3, device=device)
+    inverse = turn @ R.transpose(1, 2)
+    T = torch.eye(4, device=device).repeat(b, 1, 1)
+    T[:, :3, :3] = inverse
+    T[:, :3, 3] = -(inverse @ t[..., None])[..., 0] / depth_scale[:, None]
+    reference_K = batch.reference_K.clone()
+    reference_K[:, 0, 2] += canvas.left
+    reference_K[:, 1, 2] += canvas.top
+    given = batch.has_reference & (torch.rand(b, device=device) < REFERENCE_GIVEN)
+    seconds = (-batch.reference_time).nan_to_num(1.0)
+    return ReferenceInput(canvas.draw(batch.reference), K, reference_K, T, seconds, given.float())
 
 
 def _later(batch: Batch, canvas: InputView, K: Tensor, depth_scale: Tensor) -> Later:
