@@ -127,13 +127,13 @@ def test_the_true_flow_beside_a_still_scene_is_that_of_what_moves(street: Batch)
     network = Network().eval()
     with torch.no_grad():
         prediction = predict_maps(network, street)
-    canvas, two_view = prediction.canvas, prediction.maps.two_view
+    view, two_view = prediction.view, prediction.maps.two_view
     assert two_view is not None and prediction.source.reference is not None
     # A network that knows the depth and says that nothing moves, and an exact pose.
     T = torch.linalg.inv(street.T_source_reference)
     T[:, :3, 3] /= prediction.depth_scale[:, None]
     reference = replace(prediction.source.reference, T_reference_source=T)
-    depth = F.pad(street.depth.clamp(max=200) / prediction.depth_scale[:, None, None], padding(canvas), value=10.0)
+    depth = F.pad(street.depth.clamp(max=200) / prediction.depth_scale[:, None, None], padding(view), value=10.0)
     maps = replace(
         two_view,
         coarse_log_depth=torch.log(depth)[:, None, 2::4, 2::4],
@@ -152,10 +152,10 @@ def test_the_true_flow_beside_a_still_scene_is_that_of_what_moves(street: Batch)
         assert moved["residual"] > still["residual"]
 
 
-def padding(canvas: InputView) -> list[int]:
+def padding(view: InputView) -> list[int]:
     """Pixels to add at the left, right, top and bottom of a crop."""
     right, bottom = (
-        canvas.width - canvas.left - canvas.inner.width,
-        canvas.height - canvas.top - canvas.inner.height,
+        view.width - view.left - view.inner.width,
+        view.height - view.top - view.inner.height,
     )
-    return [canvas.left, right, canvas.top, bottom]
+    return [view.left, right, view.top, bottom]

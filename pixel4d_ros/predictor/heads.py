@@ -193,5 +193,5 @@ def known_speed(speed: float | None) -> Tensor:
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:
-    """Shape (C, H/32, W/32) of one latent for a input view of width x height pixels."""
+    """Shape (C, H/32, W/32) of one latent for an input view of width x height pixels."""
     return LATENT_CHANNELS, height // 32, width // 32

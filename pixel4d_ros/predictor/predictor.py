@@ -56,7 +56,7 @@ class Predictor:
         self._network = network.for_inference(torch.float32)
         self._graphs = Graphs(device) if fast and device.type == "cuda" else None
         self._fast = None if self._graphs is None else network.for_inference(FAST)
-        self._layout: InputConstants | None = None  # of the last camera
+        self._constants: InputConstants | None = None  # of the last camera
         self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
 
     @property
@@ -89,29 +89,29 @@ class Predictor:
         the device.
         """
         with self._turn:
-            if self._layout is None or not self._layout.fits(camera):
-                self._layout = InputConstants(camera, self.device)
-            layout = self._layout
+            if self._constants is None or not self._constants.fits(camera):
+                self._constants = InputConstants(camera, self.device)
+            constants = self._constants
             z, draws = None, None
             if num_samples > 1:
-                z, draws = _latents(*layout.latent_shape, num_samples, seed), _draws(num_samples, seed)
-            other = (None,) * 4 if reference is None else _compared(reference, layout.canvas, self.device)
-            return _scene(self._run(layout, image, known_speed(speed), z, draws, depth, *other), camera)
+                z, draws = _latents(*constants.latent_shape, num_samples, seed), _draws(num_samples, seed)
+            other = (None,) * 4 if reference is None else _compared(reference, constants.view, self.device)
+            return _scene(self._run(constants, image, known_speed(speed), z, draws, depth, *other), camera)
 
-    def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
+    def _run(self, constants: InputConstants, *inputs: Tensor | None) -> _Parts:
         """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
         if self._graphs is not None and self._fast is not None:
             network = self._fast
-            key = (layout.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
+            key = (constants.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
             try:
-                return self._graphs.run(key, lambda *tensors: _predicted(network, layout, *tensors), *inputs)
+                return self._graphs.run(key, lambda *tensors: _predicted(network, constants, *tensors), *inputs)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 self._graphs = self._fast = None
                 warnings.warn(f"predictions go on slower, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
         there: list[Any] = [None if t is None else t.to(self.device, non_blocking=True) for t in inputs]
-        return _predicted(self._network, layout, *there)
+        return _predicted(self._network, constants, *there)
 
 
 def _compared(reference: ReferenceView, view: InputView, device: torch.device) -> tuple[Tensor, ...]:
@@ -149,7 +149,7 @@ def _latents(channels: int, height: int, width: int, num_samples: int, seed: int
 
 def _predicted(
     network: Network,
-    layout: InputConstants,
+    constants: InputConstants,
     pixels: Tensor,
     speed: Tensor,
     z: Tensor | None = None,
@@ -161,15 +161,15 @@ def _predicted(
     seconds: Tensor | None = None,
 ) -> _Parts:
     """All that a scene is made from, see _scene: a computation of fixed shapes that never waits for the device."""
-    canvas, scale, dtype = layout.canvas, layout.depth_scale, network.precision or torch.float32
+    view, scale, dtype = constants.view, constants.depth_scale, network.precision or torch.float32
     image = pixels.permute(2, 0, 1)[None] / 255
-    drawn = canvas.draw(image)
+    drawn = view.draw(image)
     reference = None
     if reference_pixels is not None:
         assert reference_K is not None and T_reference_source is not None and seconds is not None
         reference = ReferenceInput(
-            canvas.draw(reference_pixels.permute(2, 0, 1)[None] / 255),
-            layout.canvas_K,
+            view.draw(reference_pixels.permute(2, 0, 1)[None] / 255),
+            constants.view_K,
             reference_K[None],
             T_reference_source[None],
             seconds,
@@ -177,34 +177,34 @@ def _predicted(
         )
     source = NetworkInput(
         drawn,
-        layout.inside(dtype),
-        layout.rays(dtype),
-        None if depth is None else encode_sensor(canvas.place(depth)[None], scale),
+        constants.inside(dtype),
+        constants.rays(dtype),
+        None if depth is None else encode_sensor(view.place(depth)[None], scale),
         speed,
         reference,
     )
     maps, _ = network(
         source,
         None if z is None else z.to(dtype),
-        group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], layout.cells),
+        group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], constants.cells),
     )
     objects, *layers = concurrently(
-        lambda: _objects(maps, layout, draws),
-        lambda: visible_layer(maps, image, layout.grid_K, layout.grid, scale),
-        lambda: hidden_layer(maps, drawn, layout.canvas_K, scale),
-        lambda: background_layer(drawn, layout.shell),
+        lambda: _objects(maps, constants, draws),
+        lambda: visible_layer(maps, image, constants.grid_K, constants.grid, scale),
+        lambda: hidden_layer(maps, drawn, constants.view_K, scale),
+        lambda: background_layer(drawn, constants.background),
     )
-    return _Parts(tuple(layers), objects, layout.observed, layout.pixels)
+    return _Parts(tuple(layers), objects, constants.observed, constants.pixels)
 
 
-def _objects(maps: PixelMaps, layout: InputConstants, draws: Tensor | None) -> Objects:
+def _objects(maps: PixelMaps, constants: InputConstants, draws: Tensor | None) -> Objects:
     assert maps.nearest_center_ids is not None
     mobility, member = maps.static["mobility"][0, 0], maps.static["object"][0, 0]
     # What is mirrored in the padding is no object.
-    member = (torch.maximum(member, mobility) > 0) & layout.seen
+    member = (torch.maximum(member, mobility) > 0) & constants.seen
     # Pixels at the rim say the least about where an object is and how it moves.
     confidence = torch.sigmoid(maps.static["opacity"][0, 0])
-    points = layout.points * maps.depth[0, 0]
+    points = constants.points * maps.depth[0, 0]
     return find_objects(
         maps.nearest_center_ids,
         member,
@@ -212,8 +212,8 @@ def _objects(maps: PixelMaps, layout: InputConstants, draws: Tensor | None) -> O
         confidence,
         points,
         maps.motion[0].flatten(0, 1).float(),
-        layout.likely if draws is None else draws,
-        layout.cells,
+        constants.likely if draws is None else draws,
+        constants.cells,
     )
 
 

@@ -46,18 +46,18 @@ def total_loss(
     prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
-    maps, canvas, scale = prediction.maps, prediction.canvas, prediction.depth_scale[:, None, None]
-    depth = inside_view(maps.depth, canvas)[:, 0]  # canonical, as all that it is compared with here
+    maps, view, scale = prediction.maps, prediction.view, prediction.depth_scale[:, None, None]
+    depth = inside_view(maps.depth, view)[:, 0]  # canonical, as all that it is compared with here
     limit = MAX_DEPTH * torch.ones_like(scale)
     truth, trust = known_depth(batch, matched_weight)
     measured = batch.depth / scale
     parts = {
         "color": color_loss(prediction.views, batch.images),
-        "depth": mixture_loss(modes_inside(maps, canvas), truth / scale, trust),
+        "depth": mixture_loss(modes_inside(maps, view), truth / scale, trust),
         "edges": gradient_loss(depth, measured, limit),
         "normals": normal_loss(depth * scale, batch.depth, batch.K[:, 0]),
         "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
-        "behind": behind_loss(inside_view(maps.static["hidden_depth"], canvas)[:, 0], batch.hidden_depth / scale),
+        "behind": behind_loss(inside_view(maps.static["hidden_depth"], view)[:, 0], batch.hidden_depth / scale),
         "flow": flow_loss(prediction, batch.flow, moving_pixels(batch), guess=progress >= DEPTH_TRUSTED_FROM),
         **_motion_parts(prediction, batch),
         **two_view_losses(prediction, batch, truth, trust),
@@ -118,10 +118,10 @@ def known_depth(batch: Batch, matched_weight: float) -> tuple[Tensor, Tensor]:
     return torch.where(measured, batch.depth, batch.matched), trust
 
 
-def modes_inside(maps: PixelMaps, canvas: InputView) -> DepthModes:
+def modes_inside(maps: PixelMaps, view: InputView) -> DepthModes:
     """The modes of depth of the pixels that the camera saw."""
     names = ("depth", "depth_spread", "depth_choice")
-    return DepthModes.of({name: inside_view(maps.static[name], canvas) for name in names})
+    return DepthModes.of({name: inside_view(maps.static[name], view) for name in names})
 
 
 def mixture_loss(modes: DepthModes, truth: Tensor, trust: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def mobility_loss(prediction: Prediction, batch: Batch) -> Tensor:
     Unweighted, so that the probability is calibrated; what is unknown does not count. Large and small objects count
     alike in the second part.
     """
-    logit = inside_view(prediction.maps.static["mobility"], prediction.canvas)[:, 0]
+    logit = inside_view(prediction.maps.static["mobility"], prediction.view)[:, 0]
     pixels = _known_entropy(logit, moving_pixels(batch))
     quarter = _quarter_size(batch)
     members = _members(batch, quarter)
@@ -45,7 +45,7 @@ def mobility_loss(prediction: Prediction, batch: Batch) -> Tensor:
 
 def member_loss(prediction: Prediction, batch: Batch) -> Tensor:
     """Cross entropy of belonging to something that can move, where that is known."""
-    logit = inside_view(prediction.maps.static["object"], prediction.canvas)[:, 0]
+    logit = inside_view(prediction.maps.static["object"], prediction.view)[:, 0]
     truth = torch.where(batch.object_ids >= 0, (batch.object_ids > 0).float(), torch.nan)
     return _known_entropy(logit, truth)
 
@@ -133,6 +133,6 @@ def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
 
 def quarter_maps(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
     """The part of maps at a quarter of the resolution (..., h, w) that the camera saw."""
-    canvas = prediction.canvas
-    top, left = canvas.top // 4, canvas.left // 4
+    view = prediction.view
+    top, left = view.top // 4, view.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]
