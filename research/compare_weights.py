@@ -5,6 +5,7 @@
     python research/compare_weights.py OLD.safetensors NEW.safetensors         # side by side, in Markdown
     python research/compare_weights.py NEW.safetensors --images 20 --device cuda --json out/new.json
     python research/compare_weights.py --only kitti_0052 rooms                 # some of the cases
+    python research/compare_weights.py NEW.safetensors --beside out/old.json   # and what an older version found
 
 "shipped" names the weights of the package. The data are the logs, pairs and stereo pairs of ../shared (--shared), and
 synthetic streets with held-out seeds. On two CPU cores and 4 images a case takes one or two minutes per file.
@@ -238,19 +239,33 @@ def compare(weights: Sequence[Path | None], cases: Sequence[Case], data: Data, d
     return columns
 
 
+def measure_names(cases: Sequence[Case]) -> list[str]:
+    """The rows of a column, in order."""
+    return [f"{case.name}: {measure.name}" for case in cases for measure in case.measures]
+
+
+def read_columns(paths: Sequence[Path], cases: Sequence[Case]) -> dict[str, list[float | None]]:
+    """Columns that earlier runs wrote with --json, by name, each file's before the next one's."""
+    columns = {}
+    for path in paths:
+        for name, numbers in json.loads(path.read_text()).items():
+            columns[name] = [numbers.get(row) for row in measure_names(cases)]
+    return columns
+
+
 def label(path: Path | None) -> str:
     """What the table calls a weights file."""
     return SHIPPED if path is None else path.stem
 
 
-def markdown(weights: Sequence[Path | None], cases: Sequence[Case], columns: Sequence[Sequence[float | None]]) -> str:
-    """The table."""
-    names = [(case.name, measure) for case in cases for measure in case.measures]
+def markdown(names: Sequence[str], cases: Sequence[Case], columns: Sequence[Sequence[float | None]]) -> str:
+    """The table of named columns."""
+    measures = [(case.name, measure) for case in cases for measure in case.measures]
     rows = []
-    for i, (case, measure) in enumerate(names):
+    for i, (case, measure) in enumerate(measures):
         cells = ["" if column[i] is None else f"{column[i]:.{measure.digits}f}" for column in columns]
         rows.append([f"{case}: {measure.name}", *cells, measure.target])
-    return table(["measure", *map(label, weights), "asked for"], rows, markdown=True)
+    return table(["measure", *names, "asked for"], rows, markdown=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -262,6 +277,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", metavar="CASE", help=f"cases, by what their names begin with: {_names()}")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    p.add_argument("--beside", type=Path, nargs="+", default=[], metavar="FILE", help="show what --json wrote, too")
     return p
 
 
@@ -277,13 +293,15 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         if not cases:
             raise ValueError(f"--only {' '.join(args.only)}: there is no such case; the cases are {_names()}")
+        shown = read_columns(args.beside, cases)
         columns = compare(weights, cases, Data(args.shared, args.images), args.device)
     except (ValueError, OSError, DeviceError) as error:
         print(f"research/compare_weights.py: {error}", file=sys.stderr)
         return 1
-    print(markdown(weights, cases, columns))
+    shown |= dict(zip(map(label, weights), columns, strict=True))
+    print(markdown(list(shown), cases, list(shown.values())))
     if args.json is not None:
-        keys = [f"{case.name}: {measure.name}" for case in cases for measure in case.measures]
+        keys = measure_names(cases)
         numbers = {label(path): dict(zip(keys, column, strict=True)) for path, column in zip(weights, columns)}
         args.json.write_text(json.dumps(numbers, indent=2) + "\n")
     return 0

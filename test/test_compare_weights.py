@@ -56,6 +56,9 @@ def test_each_weights_file_has_a_column_and_each_measure_a_row(
     assert [cell.strip() for cell in table[3].split("|")[1:-1]] == ["case: nothing", "", "", ""]
     assert len(table) == 4
     assert '"case: length": 3.5' in out.read_text()
+    assert compare_weights.main(["newer.safetensors", "--only", "case", "--beside", str(out)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in table[2].split("|")[1:-1]] == ["case: length", "2.0", "3.5", "3.5", "5"]
     assert compare_weights.main(["--only", "missing"]) == 1
     assert "there is no such case" in capsys.readouterr().err
 

@@ -105,6 +105,17 @@ def test_depth_is_judged_where_it_is_known() -> None:
     assert losses.mixture_loss(certain(right), nothing, nothing).item() == 0
 
 
+def test_a_sure_road_does_not_outweigh_unsure_trees() -> None:
+    truth = torch.full((1, 1, 2), 10.0)
+    modes = certain(1.1 * truth)
+    scale = torch.tensor([0.04, 0.36]).expand_as(modes.scale)  # the road's, and the trees'
+    log_depth = modes.log_depth.clone().requires_grad_()
+    losses.mixture_loss(replace(modes, log_depth=log_depth, scale=scale), truth, torch.ones_like(truth)).backward()
+    assert log_depth.grad is not None
+    road, trees = log_depth.grad[0, 0, 0].tolist()
+    assert road / trees == pytest.approx(3, rel=1e-3)  # 9 by the likelihood alone
+
+
 def test_an_edge_of_any_height_costs_what_it_is_off() -> None:
     limit = torch.full((1, 1, 1), 250.0)
     truth = torch.full((1, 16, 24), 8.0)

@@ -49,6 +49,7 @@ class TrainingConfig:
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced as training goes on")
     room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
+    half_share: float = _option(0.15, "share of the steps at half resolution, as cameras of few pixels see")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders")
     encoder_rate: float = _option(0.1, "the encoder's, as a share of that")
@@ -59,7 +60,7 @@ class TrainingConfig:
     drop_path: float = _option(0.0, "share of samples for which the encoder's last residual is left out")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
     depth_weight: float = _option(0.15, "weight of the log likelihood of depth")
-    matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
+    matched_weight: float = _option(0.2, "in it, of depth matched where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
@@ -74,6 +75,7 @@ class TrainingConfig:
             "synthetic_batch": 0,
             "synthetic_pool": 1,
             "room_share": 0,
+            "half_share": 0,
             "targets": 1,
             "rate": 0,
             "encoder_rate": 0,

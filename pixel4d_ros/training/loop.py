@@ -34,7 +34,6 @@ from pixel4d_ros.training.validation import validate
 from pixel4d_ros.training.warm_start import fill_network, is_current
 
 WIDE, TALL = (832, 256), (512, 416)  # crops for roads and rooms: fixed shapes, about the same number of pixels
-HALVED = 0.15  # share of the steps that train at half of that resolution: cameras with few pixels are taken as they are
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
@@ -88,7 +87,7 @@ def _train(
         for group, peak in zip(state.optimizer.param_groups, peaks):
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
-        if np.random.default_rng((config.seed, state.step)).random() < HALVED:
+        if np.random.default_rng((config.seed, state.step)).random() < config.half_share:
             batch = halved(batch)
         batch = in_metres(state.network, batch)
         board.remember(batch)
