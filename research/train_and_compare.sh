@@ -8,7 +8,8 @@
 # It may hold an earlier network, since its own code evaluates them. Options go to `pixel4d train`. Data lie in ../shared.
 # Run again with the same OUT after an interruption, it goes on from the last checkpoint. MINUTES counts training alone,
 # earlier starts included. Before it come the kernels (80 s) and the flow network's labels (3 minutes on two GPUs,
-# OUT/labels is reused), after it 4 minutes of evaluation.
+# OUT/labels is reused), after it 3 minutes of evaluation. START=FILE starts from other weights than those of the tree,
+# START= from none (then give --backbone).
 set -euo pipefail
 out=$1 minutes=$2 old=${3:-}
 shift $(($# < 3 ? $# : 3))
@@ -26,7 +27,9 @@ if [ -n "$old" ] && [ ! -e "$out/old.json" ]; then
         --shared "$shared" --device cuda --json "$out/old.json")
 fi
 
-start=(--weights "${START:-weights/pixel4d.safetensors}")
+start=()
+first=${START-weights/pixel4d.safetensors}
+[ -z "$first" ] || start=(--weights "$first")
 [ ! -e "$out/weights.resume.safetensors" ] || start+=(--resume)
 teacher=../shared/teacher/flownet.pkl
 [ ! -e "$teacher" ] || start+=(--flow-teacher "$teacher")

@@ -18,10 +18,8 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.rendering.host_rendering import VIEWS_PER_CALL
 from pixel4d_ros.rendering.moved_scene import advance, render
 from pixel4d_ros.rendering.streams import to_device, to_host
-from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 
 UPLOAD, PREDICT, RENDER, COPY_BACK = STAGES = ("upload", "predict", "render", "copy back")
-MOTION = "motion from flow"  # after PREDICT, of a source that has an earlier view
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,8 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     watch.restart()
     image = to_device(task.source.pixels, forecaster.device)
     watch.lap(UPLOAD)
-    scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
+    scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed, task.source.reference)
     watch.lap(PREDICT)
-    if task.source.reference is not None:
-        scene = with_motion_from_flow(scene, task.source.pixels, task.source.reference)
-        watch.lap(MOTION)
     moved_scene = advance([scene.sample(k) for k in range(task.samples)], times)
     parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))
     views = [v for part in parts for v in render(moved_scene, poses[part], part, camera)]
