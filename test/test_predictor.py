@@ -279,7 +279,7 @@ def test_the_background_surrounds_the_camera() -> None:
 
 def test_measured_depth_falls_on_its_place_on_the_input_view_and_the_nearest_hides_the_rest() -> None:
     view = InputView.of(camera(440, 120, 244))
-    depth = torch.zeros(240, 880)
+    depth = torch.zeros(2 * view.inner.height, 2 * view.inner.width)
     depth[100, 300], depth[101, 301], depth[7, 9] = 8.0, 5.0, torch.nan
     placed = view.place(depth)
     assert placed.shape == (view.height, view.width) and (placed > 0).sum() == 1
