@@ -195,7 +195,7 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _network(config: TrainingConfig, quiet: bool) -> Network:
+def _network(config: TrainingConfig, quiet: bool = False) -> Network:
     network = Network()
     if config.weights is not None and is_current(config.weights):
         load_weights(network, config.weights)
