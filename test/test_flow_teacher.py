@@ -91,7 +91,7 @@ def weights(path: Path) -> Path:
 
 def drive() -> Clip:
     images = np.random.default_rng(0).integers(0, 255, (4, 32, 64, 3), np.uint8)
-    return Clip("drive", images, K, np.tile(np.eye(4), (4, 1, 1)), np.arange(4) * 0.1)
+    return Clip("drive", images, K / [[1.5], [2], [1]], np.tile(np.eye(4), (4, 1, 1)), np.arange(4) * 0.1)
 
 
 def test_labels_made_by_one_process_are_read_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

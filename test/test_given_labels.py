@@ -127,7 +127,7 @@ def test_something_upright_left_out_of_depth_is_unknown_and_the_road_between_lin
 
 def test_points_of_any_native_pixel_make_a_larger_image_known() -> None:
     """As much as one in 36 pixels has depth, in rows and columns that resampling to the nearest would miss."""
-    large = Clip("c", np.zeros((1, 320, 1260, 3), np.uint8), K, np.eye(4)[None], np.zeros(1))
+    large = Clip("c", np.zeros((1, 320, 1260, 3), np.uint8), K * [[6], [4], [1]], np.eye(4)[None], np.zeros(1))
     ids, depth = np.zeros((1, 320, 1260), np.uint8), np.zeros((1, 320, 1260), np.float32)
     depth[0, ::6, ::6] = WALL
     assert (labels_of(replace(large, object_ids=ids, depth=depth)).ids == 0).all()

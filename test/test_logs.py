@@ -288,9 +288,9 @@ def test_image_encodings() -> None:
             np.testing.assert_array_equal(decode_image(message(encoding, cv2.cvtColor(rgb, code), pad)), rgb)
     grey = rgb[..., 0]
     np.testing.assert_array_equal(decode_image(message("mono8", grey))[..., 2], grey)
-    np.testing.assert_array_equal(decode_image(message("mono16", grey.astype(np.uint16) * 256))[..., 1], grey)
+    np.testing.assert_array_equal(decode_image(message("mono16", grey.astype(np.uint16) * 257))[..., 1], grey)
     np.testing.assert_array_equal(
-        decode_image(message("mono16", (grey.astype(np.uint16) * 256).astype(">u2"), big=1))[..., 1], grey
+        decode_image(message("mono16", (grey.astype(np.uint16) * 257).astype(">u2"), big=1))[..., 1], grey
     )
     mosaic = np.where(np.add.outer(np.arange(h) % 2, np.arange(w) % 2) == 1, 120, 0).astype(np.uint8)
     mosaic[::2, ::2] = 240  # red first: rggb, with blue 0

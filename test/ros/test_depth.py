@@ -231,7 +231,7 @@ def test_an_unknown_distortion_is_refused_with_the_reason(world, moment):
         client.settle()
         client.image.publish(image(moment, picture()))
         client.settle()
-    client.until(lambda: "distortion model 'kannala' is not known" in client.status().message)
+    client.until(lambda: "distortion model 'kannala' is not supported" in client.status().message)
     assert client.status().level == b"\x02"
     given(world, moment + 1, None)
 

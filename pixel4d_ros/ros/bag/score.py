@@ -11,10 +11,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.files import check_folder
 from pixel4d_ros.logs.options import RECTIFIED
 
 if TYPE_CHECKING:
-    from pixel4d_ros.files import check_folder
     from pixel4d_ros.logs.writer import LogWriter
     from pixel4d_ros.ros.bag.record import Recorder
 
