@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.interpolation import FASTEST, step_speeds
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rotation_vector
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ OTHER_NAMES = {
 EXPECTED = f"expected lines of {' '.join(COLUMNS)}"
 EPOCH_S = 1e8  # times beyond this many seconds are dates
 LONGEST_STEP_S = 10.0  # between two poses: larger values mean another unit than seconds
-FASTEST = 200.0  # m/s: larger values mean other units than metres
 FARTHEST_TURN = np.radians(60)  # of the camera at t = 0
 SIDEWAYS = 0.2  # forward over sideways distance, below which a path is suspicious
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
@@ -136,11 +136,9 @@ def _path(table: FloatArray, horizon: float) -> CameraPath:
             "the camera at 0 s does not look where the source camera does: write quaternions as qx qy qz qw (0 0 0 1 at"
             " the source image), in its optical frame"
         )
-    lengths = np.linalg.norm(np.diff(path.poses[:, :3, 3], axis=0), axis=1)
-    if (lengths > FASTEST * steps).any():
-        raise ValueError(
-            f"the camera moves at {(lengths / steps).max():.3g} m/s: positions must be metres, times seconds"
-        )
+    speeds = step_speeds(path.times, path.poses)
+    if (speeds > FASTEST).any():
+        raise ValueError(f"the camera moves at {speeds.max():.3g} m/s: positions must be metres, times seconds")
     moved = path.at(horizon)[0, :3, 3] - start
     if abs(moved[2]) < SIDEWAYS * np.linalg.norm(moved[:2]) and np.linalg.norm(moved) > 1:
         logger.warning("the camera path leads sideways: poses must be in the optical frame, z forward, x right, y down")

@@ -17,7 +17,7 @@ from pixel4d_ros.outputs.clearance import (
     Clearance,
     Footprint,
     clearance,
-    find_surroundings,
+    find_scene_obstacles,
     footprint_of_corners,
     parse_footprint,
 )
@@ -37,7 +37,7 @@ def straight(speed: float, left: float = 0.0) -> FloatArray:
 
 
 def measured(scene: DynamicGaussians, *paths: FloatArray, footprint: Footprint = VEHICLE) -> Clearance:
-    return clearance(find_surroundings(scene, T_BASE_SCENE, HEIGHTS), np.stack(paths), TIMES, footprint)
+    return clearance(find_scene_obstacles(scene, T_BASE_SCENE, HEIGHTS), np.stack(paths), TIMES, footprint)
 
 
 def test_a_path_three_metres_to_the_left_runs_through_a_standing_truck() -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixel4d_ros.camera import CameraPath, check_intrinsics, check_pinhole
-from pixel4d_ros.camera_path_file import FASTEST, read_camera_path
+from pixel4d_ros.camera_path_file import read_camera_path
 from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
+from pixel4d_ros.geometry.interpolation import FASTEST
 from pixel4d_ros.geometry.rotations import FloatArray
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pixel4d_ros.evaluation.labelled_objects import SLACK
 from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.outputs.clearance import Footprint, clearance, find_surroundings
+from pixel4d_ros.outputs.clearance import Footprint, clearance, find_scene_obstacles
 from pixel4d_ros.scene import DynamicGaussians
 
 CAR = Footprint(np.array([[2.2, 0.9], [2.2, -0.9], [-2.2, -0.9], [-2.2, 0.9]]))  # around the camera
@@ -65,7 +65,7 @@ def score_probes(scene: DynamicGaussians, window: Clip) -> list[Probe]:
     times = window.times - window.times[0]
     paths = probe_paths(times)
     T_scene_base = rigid_inverse(FORWARD_OPTICAL)
-    around = find_surroundings(scene, FORWARD_OPTICAL, HEIGHTS)
+    around = find_scene_obstacles(scene, FORWARD_OPTICAL, HEIGHTS)
     found = clearance(around, T_scene_base @ paths, times, CAR)
     predicted = np.minimum(found.static.distances, found.moving.distances).min(1)
     touched = np.isfinite(np.minimum(found.static.contact, found.moving.contact))

@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
 
+FASTEST = 200.0  # m/s along a path: larger values mean other units than metres and seconds
+
+
+def step_speeds(times: FloatArray, poses: FloatArray) -> FloatArray:
+    """Speeds (T - 1,) in m/s from each pose of (T, 4, 4) to the next, at increasing times (T,) in seconds."""
+    speeds: FloatArray = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) / np.diff(times)
+    return speeds
+
 
 def poses_along(paths: Sequence[tuple[FloatArray, FloatArray]], places: FloatArray) -> FloatArray:
     """Poses (P, n, 4, 4) at places (P, n) of P paths, each of knots (T,), strictly increasing, and poses (T, 4, 4).

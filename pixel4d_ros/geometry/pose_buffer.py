@@ -173,7 +173,7 @@ class TransformTree:
         known = self._static.get(child) or self._moving.get(child)
         return None if known is None else known[0]
 
-    def knows(self, frame: str) -> bool:
+    def has_frame(self, frame: str) -> bool:
         """Whether any transform names the frame."""
         edges = [*self._static.items(), *self._moving.items()]
         return any(frame in (child, parent) for child, (parent, _) in edges)

@@ -55,7 +55,7 @@ def decode_image(message: Any) -> RgbImage:
 
 
 def _read_raw(message: Any) -> RgbImage:
-    dtype, channels = check_image(message)
+    dtype, channels = _pixel_type(message)
     to_rgb = _ENCODINGS[message.encoding][2]
     pixels = _pixels(message, dtype, channels)
     if pixels.dtype == np.float32:
@@ -67,12 +67,17 @@ def _read_raw(message: Any) -> RgbImage:
 
 def check_image(message: Any) -> tuple[np.dtype[Any], int]:
     """Type and number of channels of an Image's pixels. Raises ValueError: unknown encoding, size that cannot be."""
+    dtype, channels = _pixel_type(message)
+    _check_layout(message, dtype, channels)
+    return dtype, channels
+
+
+def _pixel_type(message: Any) -> tuple[np.dtype[Any], int]:
     if message.encoding not in _ENCODINGS:
         known = ", ".join(_ENCODINGS)
         raise ValueError(f"image encoding {message.encoding!r} is not supported: publish one of {known}")
     kind, channels, _ = _ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    _check_layout(message, dtype, channels)
     return dtype, channels
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.ground import Ground, estimate_ground, to_frame
-from pixel4d_ros.outputs.obstacles import Obstacles, find_obstacles
+from pixel4d_ros.outputs.obstacles import Obstacles, find_obstacles, first_of_each
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
@@ -79,7 +79,7 @@ class Clearance:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SceneObstacles:
     """What a vehicle can hit in a scene: found once, used for any number of paths."""
 
     scene: DynamicGaussians
@@ -89,7 +89,9 @@ class Surroundings:
 
 
 @torch.inference_mode()
-def find_surroundings(scene: DynamicGaussians, T_base_scene: FloatArray, heights: tuple[float, float]) -> Surroundings:
+def find_scene_obstacles(
+    scene: DynamicGaussians, T_base_scene: FloatArray, heights: tuple[float, float]
+) -> SceneObstacles:
     """The obstacles of a scene. T_base_scene (4, 4) is the mounting, which also gives the base's place at t = 0.
 
     What is higher than heights[0] and lower than heights[1] metres above the ground counts; the ground is estimated
@@ -97,11 +99,11 @@ def find_surroundings(scene: DynamicGaussians, T_base_scene: FloatArray, heights
     """
     ground = estimate_ground(scene, T_base_scene) or Ground.flat()
     obstacles = find_obstacles(scene, ground, T_base_scene, heights)
-    return Surroundings(scene, obstacles, ground.T_ground_base, ground.T_ground_base @ T_base_scene)
+    return SceneObstacles(scene, obstacles, ground.T_ground_base, ground.T_ground_base @ T_base_scene)
 
 
 @torch.inference_mode()
-def clearance(around: Surroundings, T_scene_base: FloatArray, times: ArrayLike, footprint: Footprint) -> Clearance:
+def clearance(around: SceneObstacles, T_scene_base: FloatArray, times: ArrayLike, footprint: Footprint) -> Clearance:
     """Distances along the paths T_scene_base (P, T, 4, 4) of the base at times (T,) s after the image.
 
     What is inside the footprint at t = 0 is the vehicle itself and does not count. Distances are measured along the
@@ -147,11 +149,7 @@ def _thinned(found: Obstacles, which: Tensor) -> Tensor:
     cells = cells - cells.min(0).values
     wide, high = (cells.max(0).values + 1).tolist()
     kind = found.object_ids[which] * 2 + found.observed[which]
-    key = (kind * high + cells[:, 1]) * wide + cells[:, 0]
-    unique, inverse = torch.unique(key, return_inverse=True)
-    order = torch.arange(len(which), device=which.device)
-    first = torch.full_like(unique, len(which)).scatter_reduce(0, inverse, order, "amin")
-    return which[first]
+    return which[first_of_each((kind * high + cells[:, 1]) * wide + cells[:, 0])]
 
 
 def _places(scene: DynamicGaussians, index: Tensor, times: FloatArray, T_ground_scene: FloatArray) -> Tensor:

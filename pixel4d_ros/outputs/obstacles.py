@@ -64,7 +64,11 @@ def find_obstacles(
     scene: DynamicGaussians, ground: Ground, T_base_scene: FloatArray, heights: tuple[float, float]
 ) -> Obstacles:
     """The Gaussians at t = 0 whose height above the ground is in heights (low, high), without flying pixels."""
-    index, points = above_ground(scene, ground, T_base_scene, heights)
+    return obstacles_among(scene, *above_ground(scene, ground, T_base_scene, heights))
+
+
+def obstacles_among(scene: DynamicGaussians, index: Tensor, points: Tensor) -> Obstacles:
+    """The Gaussians of above_ground without flying pixels."""
     chosen = scene.select(index)
     area, ids = frontal_area(chosen), chosen.object_ids
     observed = torch.ones_like(area, dtype=torch.bool) if chosen.observed is None else chosen.observed >= OBSERVED
@@ -87,6 +91,13 @@ def above_ground(
 def least_area(reach: Tensor, falloff: float = FALLOFF) -> Tensor:
     """Area (K,) in m^2 that makes a cell at these distances (K,) from the camera an obstacle."""
     return MIN_AREA * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** falloff
+
+
+def first_of_each(keys: Tensor) -> Tensor:
+    """Index of the first element of each distinct value of keys (K,) int64, in the order of the values."""
+    values, group = torch.unique(keys, return_inverse=True)
+    order = torch.arange(len(keys), device=keys.device)
+    return torch.full_like(values, len(keys)).scatter_reduce(0, group, order, "amin")
 
 
 def _supported(points: Tensor, evidence: Tensor, observed: Tensor) -> Tensor:

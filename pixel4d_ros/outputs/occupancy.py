@@ -16,7 +16,14 @@ from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.free_space import Cells, crossed_cells
 from pixel4d_ros.outputs.ground import Ground, estimate_ground
-from pixel4d_ros.outputs.obstacles import OBSERVED, above_ground, find_obstacles, frontal_area, least_area
+from pixel4d_ros.outputs.obstacles import (
+    OBSERVED,
+    above_ground,
+    first_of_each,
+    frontal_area,
+    least_area,
+    obstacles_among,
+)
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 UNKNOWN = -1
@@ -81,9 +88,9 @@ def occupancy_maps(
     """
     ground = estimate_ground(scene, T_base_scene) or Ground.flat()
     cells = _cells(extent, T_fixed_base, T_base_scene)
-    obstacles = find_obstacles(scene, ground, T_base_scene, extent.heights)
+    index, points = above_ground(scene, ground, T_base_scene, extent.heights)
+    obstacles = obstacles_among(scene, index, points)
     crossed = crossed_cells(scene, ground, T_base_scene, obstacles, extent.heights[0], cells)
-    index, _ = above_ground(scene, ground, T_base_scene, extent.heights)
     if scene.observed is not None:
         index = index[scene.observed[index] >= OBSERVED]
     surfaces = _seen_surfaces(scene, index, crossed, cells)
@@ -148,11 +155,7 @@ def _behind(scene: DynamicGaussians, surfaces: _Evidence, crossed: Tensor, cells
     occupied = _total(scene, [surfaces], 0.0, cells) >= NEEDED
     index = surfaces.index[_look_up(occupied, cells.index(scene.means[surfaces.index]))]
     halves = Cells(2 * cells.columns, 2 * cells.rows, cells.resolution / 2, cells.origin, cells.T_fixed_scene)
-    key = scene.object_ids[index] * (halves.count + 1) + halves.index(scene.means[index])
-    _, group = torch.unique(key, return_inverse=True)
-    order = torch.arange(len(index), device=index.device)
-    first = torch.full((len(index),), len(index), device=index.device).scatter_reduce(0, group, order, "amin")
-    index = index[first[first < len(index)]]
+    index = index[first_of_each(scene.object_ids[index] * (halves.count + 1) + halves.index(scene.means[index]))]
     reach = scene.means[index].norm(dim=1)
     steps = torch.arange(1, int(MAX_THICKNESS / cells.resolution) + 1, device=index.device) * cells.resolution
     which, step = torch.nonzero(steps <= THICKNESS * (reach - NEAR)[:, None]).unbind(1)

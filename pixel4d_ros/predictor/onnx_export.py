@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.heads import SPEED_SCALE
 from pixel4d_ros.predictor.input_constants import InputConstants
-from pixel4d_ros.predictor.predictor import Predictor, _predicted
+from pixel4d_ros.predictor.predictor import Predictor, predict_parts
 
 OPSET = 18  # TensorRT 10 reads up to 20
 INPUTS = ("image", "speed")
@@ -36,13 +36,13 @@ class OnnxGraph(nn.Module):
 
     def __init__(self, predictor: Predictor, camera: Camera) -> None:
         super().__init__()
-        self.network = predictor._network
+        self.network = predictor.network
         self._constants = InputConstants(camera, predictor.device)
 
     def forward(self, image: Tensor, speed: Tensor) -> tuple[Tensor, ...]:
         """OUTPUTS: the Gaussians, their object ids (N,), and by id centroids (M, 3) and motions (M, 4, 3)."""
         known = speed[1:]
-        parts = _predicted(
+        parts = predict_parts(
             self.network, self._constants, image, torch.cat((speed[:1] / SPEED_SCALE * known, known))[None]
         )
         layers = [torch.cat([getattr(layer, name)[0] for layer in parts.layers]) for name in LAYER_OUTPUTS]

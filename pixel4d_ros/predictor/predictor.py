@@ -49,7 +49,7 @@ class Predictor:
         self.device = device
         self.weights_hash = weights_hash
         network = network.to(device)
-        self._network = network.for_inference(torch.float32)
+        self.network = network.for_inference(torch.float32)
         self._graphs = Graphs(device) if fast and device.type == "cuda" else None
         self._fast = None if self._graphs is None else network.for_inference(FAST)
         self._layout: InputConstants | None = None  # of the last camera
@@ -89,19 +89,19 @@ class Predictor:
             return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
 
     def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
-        """_predicted by the fast path; once that failed for another reason than memory, by the other one ever after."""
+        """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
         if self._graphs is not None and self._fast is not None:
             network = self._fast
             key = (layout.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
             try:
-                return self._graphs.run(key, lambda *tensors: _predicted(network, layout, *tensors), *inputs)
+                return self._graphs.run(key, lambda *tensors: predict_parts(network, layout, *tensors), *inputs)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 self._graphs = self._fast = None
                 warnings.warn(f"predictions go on slower, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
         there: list[Any] = [None if t is None else t.to(self.device, non_blocking=True) for t in inputs]
-        return _predicted(self._network, layout, *there)
+        return predict_parts(self.network, layout, *there)
 
 
 @lru_cache(maxsize=4)
@@ -114,7 +114,7 @@ def _latents(channels: int, height: int, width: int, num_samples: int, seed: int
     return z[None]
 
 
-def _predicted(
+def predict_parts(
     network: Network,
     layout: InputConstants,
     pixels: Tensor,

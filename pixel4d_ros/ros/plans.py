@@ -12,11 +12,11 @@ import numpy as np
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 
+from pixel4d_ros.geometry.interpolation import FASTEST, step_speeds
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
 from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
 
 MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
-FASTEST = 200.0  # m/s: faster plans are in other units
 STOPPED = 0.01  # m/s: below this planned speed the vehicle stands
 
 
@@ -174,7 +174,6 @@ def _plan(frame: str, stamp_ns: int, poses: FloatArray, times: NDArray[np.int64]
         raise PlanError("trajectory's stamps do not increase from pose to pose")
     new = np.append(True, steps > 0)  # some planners repeat a pose
     poses, times = poses[new], times[new]
-    lengths = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
-    if (lengths > FASTEST * np.diff(times) * 1e-9).any():
+    if (step_speeds((times - times[0]) * 1e-9, poses) > FASTEST).any():
         raise PlanError(f"trajectory is faster than {FASTEST:g} m/s: positions must be in metres, times in seconds")
     return Plan(frame, stamp_ns, poses, times)

@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile
 from rclpy.service import Service
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.outputs.clearance import Clearance, Footprint, clearance, find_surroundings
+from pixel4d_ros.outputs.clearance import Clearance, Footprint, clearance, find_scene_obstacles
 from pixel4d_ros.outputs.moving_objects import ClosestObjects, closest_objects
 from pixel4d_ros.outputs.tracked_scene import lasting_ids
 from pixel4d_ros.ros.compat import interface
@@ -123,7 +123,7 @@ def path_distances(
     Finding ground and obstacles takes most of the time, and is the same for all paths.
     """
     base = poses @ rigid_inverse(mounting)
-    around = find_surroundings(tracked.scene, mounting, p.map_extent.heights)
+    around = find_scene_obstacles(tracked.scene, mounting, p.map_extent.heights)
     return PathDistances(
         clearance(around, base, p.times, footprint),
         closest_objects(tracked.scene, base[..., :3, 3], p.times),

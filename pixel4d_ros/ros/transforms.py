@@ -28,7 +28,7 @@ class TransformSource(Protocol):
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         """T_target_source (4, 4) at a time, without waiting; None if unknown."""
 
-    def knows(self, frame: str) -> bool:
+    def has_frame(self, frame: str) -> bool:
         """Whether any transform names the frame."""
 
     def clear(self) -> None:
@@ -41,7 +41,7 @@ class NullTransforms:
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         return None
 
-    def knows(self, frame: str) -> bool:
+    def has_frame(self, frame: str) -> bool:
         return False
 
     def clear(self) -> None:
@@ -143,7 +143,7 @@ class EgoState:
         known = self._lookup(base, camera, stamp_ns)
         if known is not None:
             return optical_mounting(known, base, camera)[1]
-        if camera == base or not (self.transforms.knows(base) or self.transforms.knows(camera)):
+        if camera == base or not (self.transforms.has_frame(base) or self.transforms.has_frame(camera)):
             return ""
         return (
             f"tf does not connect the images' frame {camera!r} with {base!r}: the parameters mounting.translation and"
