@@ -84,8 +84,11 @@ class ForkedNodeProcess(NodeProcess):
 
 @contextmanager
 def running_node(log: Path, *arguments: str, **parameters: Any) -> Iterator[NodeProcess]:
-    """A forked node that is active (or, with autostart false, there); ended at the end."""
-    node = ForkedNodeProcess(log, *arguments, **parameters)
+    """A forked node that is active (or, with autostart false, there); ended at the end.
+
+    A busy machine may take seconds between two steps of a test, so the node calls itself STALE later than by default.
+    """
+    node = ForkedNodeProcess(log, *arguments, **{"diagnostics_silence": PATIENCE, **parameters})
     try:
         if parameters.get("autostart", "true") == "true":
             node.wait_for("active: ")
