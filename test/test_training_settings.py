@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,9 +115,8 @@ def test_weights_mix_clips() -> None:
     assert RealData(clips, rng, cpu, [1, 6]).shares == pytest.approx([1 / 4, 3 / 4])
 
 
-def test_a_sources_weight_reaches_its_clips(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sources_weight_reaches_its_clips(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     lengths = {"a": 16, "b": 4, "indoor_c": 9}
     monkeypatch.setattr(sources, "_read_clips", lambda source: [still(source.path.name, lengths[source.path.name])])
     config = TrainingConfig(
@@ -128,8 +128,7 @@ def test_a_sources_weight_reaches_its_clips(
     data = TrainingData(config, 0, torch.device("cpu"), SIZE, (48, 40))
     assert data.roads.shares == pytest.approx([1 / 4, 3 / 4])
     assert data.rooms.shares == pytest.approx([1])
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == ["wide  25 %  a", "wide  75 %  b", "tall 100 %  indoor_c"]
+    assert caplog.messages == ["wide  25 %  a", "wide  75 %  b", "tall 100 %  indoor_c"]
     widths = [data.batch(step).images.shape[-1] for step in range(6)]
     assert widths == [64, 48, 64, 48, 64, 48]
 

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from pixel4d_ros.training.config import Source, TrainingConfig
 
@@ -36,8 +41,29 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
-    train(config, resume=args.resume)
+    with _progress_lines():
+        train(config, resume=args.resume)
     return 0
+
+
+@contextmanager
+def _progress_lines() -> Iterator[None]:
+    """Print what training logs as INFO, above the progress bar. Warnings go where those of every command go."""
+    logger, handler = logging.getLogger("pixel4d_ros.training"), _AboveProgressBar()
+    handler.addFilter(lambda record: record.levelno == logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _AboveProgressBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record))
 
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:

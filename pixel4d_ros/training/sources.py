@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import make_batches, varied
 
 Size = tuple[int, int]  # width, height
+logger = logging.getLogger(__name__)
 RENEW_EVERY = 32  # calls between renewals of a synthetic pool: making worlds costs more than a step can spare
 
 
@@ -137,7 +139,8 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
         weight = source.weight * sum(len(clip) for clip in found) ** 0.5 / roots
         clips += [WeightedClip(clip, weight, source.path) for clip in found]
     if not quiet:
-        print("\n".join(_shares(clips)), end="\n" if clips else "")
+        for line in _shares(clips):
+            logger.info(line)
     return clips
 
 
