@@ -51,7 +51,7 @@ class FusedGroupNormSiLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if triton_kernels.is_available(x.device):
             return fused_operations.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
-        pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
+        pixels = torch.unflatten(x.permute(0, 2, 3, 1), 3, (self.groups, -1))
         variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]
         shift = torch.addcmul(self.bias, scale, mean[..., None], value=-1)
@@ -154,7 +154,7 @@ def measured(source: NetworkInput) -> tuple[Tensor, list[Tensor]]:
 
 def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
     """Measured depth (B, 2, H, W) at strides 2, 4, ... 32: mean over the known pixels of a cell, if there are any."""
-    total, share = sensor.split(1, 1)
+    total, share = sensor.chunk(2, 1)
     levels = []
     for _ in range(5):
         total, share = F.avg_pool2d(total, 2), F.avg_pool2d(share, 2)

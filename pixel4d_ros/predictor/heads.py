@@ -74,8 +74,8 @@ def channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
 
 def named_maps(maps: Tensor, channels: Mapping[str, int]) -> dict[str, Tensor]:
     """The head's output (B, C, H, W), split into its maps: float32 and channels first, in one step for all of them."""
-    split = maps.to(torch.float32, memory_format=torch.contiguous_format).split(list(channels.values()), 1)
-    return dict(zip(channels, split))
+    maps = maps.to(torch.float32, memory_format=torch.contiguous_format)
+    return dict(zip(channels, torch.split(maps, list(channels.values()), 1)))
 
 
 def decode_depth(logit: Tensor) -> Tensor:

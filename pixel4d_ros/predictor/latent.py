@@ -85,4 +85,4 @@ def static_flow(depth: Tensor, later: Later) -> Tensor:
     points = (rays * depth.flatten(1)[..., None]) @ later.T_later_source[:, :3, :3].transpose(1, 2)
     seen = (points + later.T_later_source[:, None, :3, 3]) @ later.K.transpose(1, 2)
     flow = seen[..., :2] / seen[..., 2:].clamp(min=0.05) - pixels
-    return flow.transpose(1, 2).unflatten(2, (height, width))
+    return torch.unflatten(flow.transpose(1, 2), 2, (height, width))

@@ -119,7 +119,7 @@ def visible_layer(
     """
     names = ("size", "opacity", "border_color")
     sampled = grid.sample(torch.cat([1 / decode_depth(maps.static["depth"])] + [maps.static[n] for n in names], 1))
-    inverse, size, opacity, border = sampled.split((1, 1, 1, 3), 1)
+    inverse, size, opacity, border = torch.split(sampled, [1, 1, 1, 3], 1)
     inverse = inverse / depth_scale[:, None, None, None]
     inside = grid.inside(image.device)
     colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)

@@ -43,7 +43,7 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
     deviation is sqrt(2) times that.
     """
     fine = F.interpolate(z.flatten(0, 1), mode.shape[-2:], mode="bilinear", align_corners=False)
-    return mode[:, None] + math.sqrt(2) * spread[:, None] * fine.unflatten(0, z.shape[:2])
+    return mode[:, None] + math.sqrt(2) * spread[:, None] * torch.unflatten(fine, 0, z.shape[:2])
 
 
 class Network(nn.Module):

@@ -69,7 +69,7 @@ def motion_units(depth_scale: Tensor) -> Tensor:
 
 def decode_motion(maps: Tensor, depth_scale: Tensor) -> Tensor:
     """Motion maps (B, S, 12, h, w) -> v, a, w, a_w (B, S, 4, 3, h, w) in m/s, m/s^2, rad/s, rad/s^2."""
-    return maps.float().unflatten(2, (4, 3)) * motion_units(depth_scale)[:, None, :, :, None, None]
+    return torch.unflatten(maps.float(), 2, (4, 3)) * motion_units(depth_scale)[:, None, :, :, None, None]
 
 
 def nearest_peaks(center: Tensor, offset: Tensor, cells: Cells) -> Tensor:
@@ -109,12 +109,12 @@ def find_objects(near: Tensor, mobility: Tensor, sure: Tensor, points: Tensor, m
     moving = mobility > 0
     counted = F.avg_pool2d(torch.cat((moving[None].to(sure.dtype), mobility[None], sure[None], points)), CELL)
     sums = object_sums(torch.cat((counted, motion * counted[2])), near, cells)
-    counts, mobilities, weights, totals = sums.split((1, 1, 1, len(sums[0]) - 3), 1)
+    counts, mobilities, weights, totals = torch.split(sums, [1, 1, 1, len(sums[0]) - 3], 1)
     found = (counts >= cells.least) & (mobilities >= CONVINCING * counts)
     means = totals / weights.clamp(min=1e-6) * found
     numbers = (cells.numbers * found[:, 0])[near]
     ids = numbers[:, None, :, None] * moving.view(len(near), CELL, -1, CELL)
-    return Objects(ids.view(moving.shape), means[:, :3], means[:, 3:].unflatten(1, (-1, 4, 3)) * cells.units)
+    return Objects(ids.view(moving.shape), means[:, :3], means[:, 3:].reshape(len(means), -1, 4, 3) * cells.units)
 
 
 def object_sums(values: Tensor, ids: Tensor, cells: Cells) -> Tensor:

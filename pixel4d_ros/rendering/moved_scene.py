@@ -116,7 +116,8 @@ def _scaled_variances(frames: Sequence[Tensor]) -> Tensor:
     count, total, squares = len(frames), *torch.zeros(2, device=frames[0].device)
     for levels in (given.float() for given in frames):
         total, squares = total + levels, squares + levels.square()
-    return (count * squares - total.square()).clamp(min=0)
+    variances: Tensor = count * squares - total.square()
+    return variances.clamp(min=0)
 
 
 def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -176,19 +176,21 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     )
     known = _coarse_ids(batch, quarter) >= 0
     entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
-    loss = (entropy * known).sum() / known.sum().clamp(min=1) * 4
+    loss: Tensor = (entropy * known).sum() / known.sum().clamp(min=1) * 4
     if count == 1:
         return loss
     target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
     truth, told = _true_motion(batch, members)
-    v, a, w, a_w = ((motion - truth).abs() * told).unflatten(1, (4, 3)).sum(2).unbind(1)
+    v, a, w, a_w = torch.unflatten((motion - truth).abs() * told, 1, (4, 3)).sum(2).unbind(1)
     fast = torch.nan_to_num(batch.motions[:, 1:, 0]).norm(dim=-1)
     # A large object counts for more than a small one, but not by its area.
     share = members / mass.clamp(min=1).sqrt()[:, None, None]
     errors = (v + w + 0.3 * (a + a_w)) * (share / (fast + SLOW)[:, None, None]).sum(-1)
     moving, measured = share.sum(-1), share.sum(-1) * told.amax(1)
-    return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
+    vote_loss: Tensor = (votes * moving).sum() / moving.sum().clamp(min=1)
+    velocity_loss: Tensor = errors.sum() / measured.sum().clamp(min=1)
+    return loss + vote_loss + velocity_loss
 
 
 def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:

@@ -27,7 +27,7 @@ def is_there_and_back(there: Tensor, back: Tensor) -> Tensor:
     returned = F.grid_sample(back[None], normalized, align_corners=True)[0]
     inside = ((places >= 0) & (places <= size)).all(0)
     slack = CONSISTENT + CONSISTENT_SHARE * there.norm(dim=0)
-    return inside & ((there + returned).norm(dim=0) < slack)
+    return inside.logical_and((there + returned).norm(dim=0) < slack)
 
 
 def is_textured(image: Tensor) -> Tensor:

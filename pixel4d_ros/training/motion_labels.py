@@ -156,7 +156,8 @@ def _without_ground(patch: Mask, depth: Map, K: FloatArray) -> Mask:
     low = np.zeros(patch.shape, np.uint8)
     low[patch & (near > 0)] = down > np.quantile(down, 0.95) - GROUND
     between_rows = cv2.morphologyEx(low, cv2.MORPH_CLOSE, np.ones((7, 3), np.uint8)) > 0
-    return patch & ~between_rows
+    patch &= ~between_rows
+    return patch
 
 
 def _others(t: int, count: int) -> list[int]:

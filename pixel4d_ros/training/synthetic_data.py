@@ -120,4 +120,4 @@ def exact_flow(scenes: WorldViews) -> Tensor:
     T = torch.linalg.inv(scenes.T_source_camera[:, 1].float())
     seen = (moved @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]) @ K.transpose(1, 2)
     flow = torch.where(seen[..., 2:] > 0.1, seen[..., :2] / seen[..., 2:], torch.nan) - pixels
-    return flow.transpose(1, 2).unflatten(2, (height, width))
+    return torch.unflatten(flow.transpose(1, 2), 2, (height, width))
