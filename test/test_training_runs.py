@@ -26,7 +26,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, resume, sources, synthetic_data
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import parse_fields, plain_values
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.sources import TrainingData
@@ -56,7 +56,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def tiny_config(out: Path, log: Path, steps: int = 4) -> TrainingConfig:
     return TrainingConfig(
-        sources=(Source(log),),
+        sources=(TrainingSource(log),),
         out=out / "weights.safetensors",
         steps=steps,
         batch=1,
@@ -221,7 +221,7 @@ import logging, os, signal, sys
 from pathlib import Path
 import torch
 from pixel4d_ros.training import loop, synthetic_data
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingSource, TrainingConfig
 
 rank, out = int(os.environ["RANK"]), Path(sys.argv[2])
 loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
@@ -240,7 +240,7 @@ loop._step = watched
 networks, make = [], loop._optimizer
 loop._optimizer = lambda network, config: networks.append(network) or make(network, config)
 config = TrainingConfig(
-    sources=(Source(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
+    sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
     synthetic_pool=2, targets=1, panel_every=1, device="cpu",
 )
 try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 
 _TYPES = {"Path": Path, "Path | None": Path, "int": int, "float": float, "str": str}
 
@@ -70,7 +70,7 @@ def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The run's settings, later ones win: defaults, the resumed run, the config file, the options."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainingConfig) if hasattr(args, f.name)}
     if args.logs:
-        given["sources"] = tuple(Source(path) for path in args.logs)
+        given["sources"] = tuple(TrainingSource(path) for path in args.logs)
     from_file: dict[str, Any] = {}
     if args.config is not None:
         from pixel4d_ros.training.config_file import read_config_file

@@ -36,14 +36,14 @@ SPEED_SCALE = 10.0  # m/s
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """Raw network outputs on the canvas (B images, S samples); motion in the network's precision, the rest float32."""
+    """Network outputs in the input view (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
-    near: Tensor | None = None  # what a `group` that the network was given made of the object maps
+    nearest_center_ids: Tensor | None = None  # the object maps as the network's `group` argument transforms them
 
     def float(self) -> PixelMaps:
         """The same with all in float32."""
@@ -52,7 +52,7 @@ class PixelMaps:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network is given of B images on their canvases."""
+    """What the network is given of B images in their input views."""
 
     image: Tensor  # (B, 3, H, W) float 0..1
     inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
@@ -107,5 +107,5 @@ def known_speed(speed: float | None) -> Tensor:
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:
-    """Shape (C, H/32, W/32) of one latent for a canvas of width x height pixels."""
+    """Shape (C, H/32, W/32) of one latent for an input view of width x height pixels."""
     return LATENT_CHANNELS, height // 32, width // 32

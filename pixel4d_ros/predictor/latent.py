@@ -37,10 +37,10 @@ class Latent:
 class Later:
     """What is known of a frame `time` after each of B sources."""
 
-    flow: Tensor  # (B, 2, H, W) pixels of the canvas from the source to it; NaN where unknown
+    flow: Tensor  # (B, 2, H, W) pixels of the input view from the source to it; NaN where unknown
     time: Tensor  # (B,) seconds
     T_later_source: Tensor  # (B, 4, 4), translation in canonical metres
-    K: Tensor  # (B, 3, 3) pixels of the canvas
+    K: Tensor  # (B, 3, 3) pixels of the input view
 
 
 class Posterior(nn.Module):
@@ -74,7 +74,7 @@ class Posterior(nn.Module):
 
 
 def static_flow(depth: Tensor, later: Later) -> Tensor:
-    """Flow (B, 2, h, w) to the later frame in canvas pixels if nothing moved; depth (B, h, w) at STRIDE."""
+    """Flow (B, 2, h, w) to the later frame in pixels of the input view if nothing moved; depth (B, h, w) at STRIDE."""
     height, width = depth.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=depth.device), torch.arange(width, device=depth.device), indexing="ij"

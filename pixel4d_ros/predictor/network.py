@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
+"""The network: one image in, per-pixel maps of geometry, appearance, objects and motion out.
 
 A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a
 latent into their motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees
@@ -108,7 +108,7 @@ class Network(nn.Module):
             objects = named_maps(maps, OBJECT_MAPS)
             return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, near, mode, spread) = concurrently(
+        static, (objects, nearest_center_ids, mode, spread) = concurrently(
             lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS), move
         )
         size = source.image.shape[-2:]
@@ -128,7 +128,7 @@ class Network(nn.Module):
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
         static = self._switched_off(static, source.inside)
-        return PixelMaps(static, objects, motion, mode, spread, near), posterior
+        return PixelMaps(static, objects, motion, mode, spread, nearest_center_ids), posterior
 
     def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
         """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""

@@ -13,7 +13,7 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainingSource:
     """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often it is drawn.
 
     Without labels, what the source says about what moves (masks, boxes) is not read.
@@ -32,7 +32,7 @@ class Source:
 class TrainingConfig:
     """One training run. Raises ValueError for values that no run could have."""
 
-    sources: tuple[Source, ...] = _option(
+    sources: tuple[TrainingSource, ...] = _option(
         (), "what to train on; in a config file: {path: ..., weight: ..., labels: ...} each"
     )
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")

@@ -69,7 +69,7 @@ class FlowNetwork(nn.Module):
         return fine.reshape(b, 2, UPSAMPLE * h, UPSAMPLE * w)
 
 
-class _Residual(nn.Module):
+class _ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -107,9 +107,9 @@ class _Backbone(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.norm1 = nn.InstanceNorm2d(64)
-        self.layer1 = nn.Sequential(_Residual(64, 64, 1), _Residual(64, 64, 1))
-        self.layer2 = nn.Sequential(_Residual(64, 96, 2), _Residual(96, 96, 1))
-        self.layer3 = nn.Sequential(_Residual(96, 128, 1), _Residual(128, 128, 1))
+        self.layer1 = nn.Sequential(_ResidualBlock(64, 64, 1), _ResidualBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(_ResidualBlock(64, 96, 2), _ResidualBlock(96, 96, 1))
+        self.layer3 = nn.Sequential(_ResidualBlock(96, 128, 1), _ResidualBlock(128, 128, 1))
         self.conv2 = nn.Conv2d(128, CHANNELS, 1)
         self.trident_conv = _SharedConv()
 

@@ -23,7 +23,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.losses import motion_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
@@ -47,7 +47,7 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
     from config.checkpoint. On Ctrl-C or SIGTERM, writes weights and checkpoint and raises KeyboardInterrupt. Logs its
     progress as INFO. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
     """
-    config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
+    config = replace(config, sources=(*config.sources, *(TrainingSource(path) for path in logs)))
     with join_processes(config.device) as team, _repeatable(team.device):
         if team.device.type == "cpu" and team.rank == 0:
             logger.warning(ON_CPU)

@@ -13,7 +13,7 @@ from pixel4d_ros.predictor.heads import MAX_DEPTH, decode_depth
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import Prediction, RenderedPrediction, inside_view
+from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
@@ -41,8 +41,8 @@ def total_loss(
     prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
-    maps, canvas = prediction.maps, prediction.canvas
-    depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
+    maps, view = prediction.maps, prediction.view
+    depth = inside_view(decode_depth(maps.static["depth"]), view)[:, 0] * prediction.depth_scale[:, None, None]
     limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
     parts = {
         "color": color_loss(prediction.views, batch.images),
@@ -57,13 +57,13 @@ def total_loss(
     return _weighted(parts, {**WEIGHTS, "depth": depth_weight})
 
 
-def motion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def motion_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
     return _weighted(_motion_parts(prediction, batch), WEIGHTS)
 
 
-def _motion_parts(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-    mobility = inside_view(prediction.maps.static["mobility"], prediction.canvas)[:, 0]
+def _motion_parts(prediction: PredictedMaps, batch: Batch) -> dict[str, Tensor]:
+    mobility = inside_view(prediction.maps.static["mobility"], prediction.view)[:, 0]
     return {
         "mobility": mobility_loss(mobility, batch.object_ids),
         "objects": object_loss(prediction, batch),
@@ -160,7 +160,7 @@ def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
     return (entropy * weight).sum() / weight.sum()
 
 
-def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
+def object_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Centre heat map, votes and motion of the objects, as far as they are known."""
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
     center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
@@ -193,7 +193,7 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     return loss + vote_loss + velocity_loss
 
 
-def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
+def spread_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Mean negative log likelihood of the known motion of objects in a Laplace distribution around its mode.
 
     Only the spread learns from it: the mode shall not trade accuracy where it is unsure.
@@ -228,9 +228,9 @@ def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
     return truth, told
 
 
-def _quarter(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
-    canvas = prediction.canvas
-    top, left = canvas.top // 4, canvas.left // 4
+def _quarter(maps: Tensor, prediction: PredictedMaps, size: Sequence[int]) -> Tensor:
+    view = prediction.view
+    top, left = view.top // 4, view.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]
 
 

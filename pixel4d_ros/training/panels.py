@@ -78,11 +78,11 @@ def panel(network: Network, sample: Batch) -> np.ndarray:
     """
     use_prior = torch.ones(1, dtype=torch.bool, device=sample.images.device)
     prediction = predict_views(network, sample, 1.0, use_prior)
-    canvas = prediction.canvas
-    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), canvas)[0, 0]
-    mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], canvas))[0, 0]
-    centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (canvas.height, canvas.width))
-    maps = (inverse / inverse.max(), mobility, inside_view(centers, canvas)[0, 0])
+    view = prediction.view
+    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), view)[0, 0]
+    mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], view))[0, 0]
+    centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (view.height, view.width))
+    maps = (inverse / inverse.max(), mobility, inside_view(centers, view)[0, 0])
     pictures = (
         [_picture(view) for view in sample.images[0]],
         [_picture(view) for view in prediction.views[0]],

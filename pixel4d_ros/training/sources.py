@@ -21,7 +21,7 @@ from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import is_wide
 from pixel4d_ros.training.real_data import RealData
@@ -128,7 +128,7 @@ class SyntheticPool:
 
 def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedClip]:
     """The clips of all sources. Raises ValueError or OSError naming the source that cannot be read."""
-    sources = [*config.sources, *([Source(config.stereo)] if config.stereo else [])]
+    sources = [*config.sources, *([TrainingSource(config.stereo)] if config.stereo else [])]
     clips = []
     for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
         found = _read_clips(source)
@@ -144,7 +144,7 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
     return clips
 
 
-def _read_clips(source: Source) -> list[Clip]:
+def _read_clips(source: TrainingSource) -> list[Clip]:
     """All clips of a data set at a path, a log, or a folder of logs, stereo pairs or images with depth."""
     path = source.path
     check_trainable(path)
