@@ -68,8 +68,7 @@ class Background:
 def background_layer(drawn: Tensor, background: Background) -> Layer:
     """The background in blurred colours of the input view, drawn (B, 3, H, W).
 
-    The further from the view, the more the colours are only the mean of what was seen at that height: the guess that
-    errs least, for cameras that turn away.
+    Away from the view, colours fade to the mean of their row: the guess with the least error for cameras that turn.
     """
     colors = F.avg_pool2d(drawn, BACKGROUND_CELL)
     rows = F.avg_pool2d(colors.mean(3, keepdim=True), (5, 1), 1, (2, 0), count_include_pad=False)

@@ -19,7 +19,7 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor, max_slant: flo
     b, height, width = inverse.shape
     inverse, K, pixels = inverse.contiguous(), K.contiguous(), pixels.contiguous()
     means, quaternions, scales = (inverse.new_empty(b, height * width, n) for n in (3, 4, 3))
-    with torch.cuda.device(inverse.device):  # Triton launches on the current device, wherever its tensors are
+    with torch.cuda.device(inverse.device):  # Triton launches on the current device, not on that of the tensors
         kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
             inverse, K, pixels, means, quaternions, scales, height, width, max_slant, BLOCK
         )

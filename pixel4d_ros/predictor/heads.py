@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is given and what it answers: per-pixel maps, and how numbers of the world are written in them."""
+"""The network's inputs and outputs: per-pixel maps, and how metric quantities are encoded in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATIC_MAPS = {
 OBJECT_MAPS = {  # at a quarter of the resolution
     "center": 1,  # logit: an object's centre
     "offset": 2,  # vote for it
-    "mobility": 1,  # adds to the logit of the full resolution, which knows the edges
+    "mobility": 1,  # adds to the logit at full resolution, whose edges are sharper
 }
 MOTION_CHANNELS = 12  # v, a, w, a_w
 LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
@@ -52,7 +52,7 @@ class PixelMaps:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network is given of B images in their input views."""
+    """The network's inputs for B images, in their input views."""
 
     image: Tensor  # (B, 3, H, W) float 0..1
     inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
@@ -61,7 +61,7 @@ class NetworkInput:
     speed: Tensor  # (B, 2): forward speed in units of SPEED_SCALE, 0 where unknown; and 1 where known
 
     def to(self, dtype: torch.dtype) -> NetworkInput:
-        """The same in another precision and with its channels last, which convolutions are faster with."""
+        """The same in another precision and with channels last, which makes convolutions faster."""
         image, inside, rays = (channels_last(maps, dtype) for maps in (self.image, self.inside, self.rays))
         sensor = None if self.sensor is None else channels_last(self.sensor, dtype)
         return NetworkInput(image, inside, rays, sensor, self.speed.to(dtype))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InputConstants: all that a prediction's shapes and constants depend on, made once per camera."""
+"""InputConstants: the tensors that depend on the camera but not on the image, made once per camera."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pixel4d_ros.predictor.objects import ObjectCells
 
 @dataclass(frozen=True)
 class InputConstants:
-    """Of one camera on one device."""
+    """The constants of one camera on one device."""
 
     camera: Camera
     device: torch.device
 
     @cached_property
     def view(self) -> InputView:
-        """What the network sees."""
+        """The image as the network sees it."""
         return InputView.of(self.camera)
 
     @cached_property
@@ -37,7 +37,7 @@ class InputConstants:
 
     @cached_property
     def key(self) -> tuple[float, ...]:
-        """The same for equal cameras."""
+        """A hashable value that equal cameras share."""
         return (*self.camera.K.ravel().tolist(), self.camera.width, self.camera.height)
 
     def fits(self, camera: Camera) -> bool:
@@ -47,7 +47,7 @@ class InputConstants:
 
     @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of one latent."""
+        """Shape of one latent."""
         return latent_shape(self.view.width, self.view.height)
 
     @cached_property
@@ -89,7 +89,7 @@ class InputConstants:
 
     @cached_property
     def cells(self) -> ObjectCells:
-        """Where objects are told apart."""
+        """The cells in which objects are found."""
         return ObjectCells.of(self.view.height, self.view.width, self.depth_scale)
 
     @cached_property

@@ -165,7 +165,7 @@ def mirror(width: int, height: int, margins: tuple[int, int, int, int], device: 
 
 
 def reflected(image: Tensor, indices: Tensor) -> Tensor:
-    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) as `mirror` says."""
+    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) by the indices of `mirror`."""
     return image.flatten(2)[..., indices]
 
 

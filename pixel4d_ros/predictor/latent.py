@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posterior of the motion latent: what a later frame shows to have moved. Used in training only.
+"""The posterior of the motion latent, given a later frame. Used in training only.
 
-The later frame speaks through the optical flow to it. What the flow of a still scene of the predicted depth does not
-explain is motion.
+Its input is the optical flow to the later frame, minus the flow of a static scene at the predicted depth.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from torch.nn import functional as F
 
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 
-STRIDE = 4  # of the features that the flow is seen with
+STRIDE = 4  # of the features and of the flow
 RATE_SCALE = 40.0  # pixels per second
-LARGEST_RATE = 10.0  # in its units: what is faster is an error of the flow more often than not
+LARGEST_RATE = 10.0  # in units of RATE_SCALE: faster flow is more often an error
 _WIDTHS = (64, 96, 96)
 
 

@@ -85,7 +85,7 @@ class VisibleGrid:
 
     @cached_tensor
     def _places(self, device: torch.device) -> Tensor:
-        """Where this grid's pixels lie in the input view (1, H, W, 2), from -1 to 1 as grid_sample wants them."""
+        """Where this grid's pixels lie in the input view (1, H, W, 2), from -1 to 1 as grid_sample takes them."""
         view = self.view
         x = torch.arange(self.camera.width, device=device, dtype=torch.float32)
         y = torch.arange(self.camera.height, device=device, dtype=torch.float32)

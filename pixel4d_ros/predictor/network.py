@@ -58,7 +58,7 @@ class Network(nn.Module):
         if unknown:
             raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
         self.without = frozenset(without)
-        self.precision: torch.dtype | None = None  # of what follows the encoder; None: whatever that gives
+        self.precision: torch.dtype | None = None  # of what follows the encoder; None: the encoder's
         self.encoder = Encoder()
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
@@ -124,7 +124,7 @@ class Network(nn.Module):
         if z is not None and "latent" in self.without:
             z = torch.zeros_like(z)
         if use_prior is not None:
-            # The mode learns where it stands alone; elsewhere the latent shall explain what the mode misses.
+            # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
         static = self._switched_off(static, source.inside)

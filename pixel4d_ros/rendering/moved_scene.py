@@ -50,7 +50,7 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     """Move futures of one scene, `scene.sample(k)`, to times (T,) in seconds.
 
     Counting the moving Gaussians makes the host wait for the GPU. Unless exact, a GPU therefore gets room for a fixed
-    share of the Gaussians, and `complete` tells afterwards whether that was enough.
+    share of the Gaussians, and `complete` is True afterwards if that was enough.
     """
     futures = tuple(futures)
     moves = futures[0].object_ids > 0

@@ -182,7 +182,7 @@ def _counted(result: _T, part: slice, bar: tqdm | None) -> _T:
 
 
 def clip_layout(seed: int, duration: float) -> WorldLayout:
-    """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on beyond."""
+    """The town street behind `street_clip` of that seed and duration (s); its camera's path continues after that."""
     return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 
 

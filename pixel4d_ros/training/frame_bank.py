@@ -132,7 +132,7 @@ def _labels(clip: Clip) -> MotionLabels:
 
 
 def _seen_only(clip: Clip) -> _ClipFrames:
-    """A clip that is never a source: only its images are looked at."""
+    """A clip that is never a source: only its images are used."""
     return _ClipFrames(np.asarray(clip.images), _depth(clip), no_flow(clip), MotionLabels.uniform(clip, -1))
 
 

@@ -41,7 +41,7 @@ ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and
 
 
 def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False) -> Path:
-    """Train on logs and whatever else the config names, and return the path of the EMA weights.
+    """Train on logs and the config's other sources, and return the path of the EMA weights.
 
     Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged. resume continues
     from config.checkpoint. On Ctrl-C or SIGTERM, writes weights and checkpoint and raises KeyboardInterrupt. Logs its
@@ -129,7 +129,7 @@ class Clock:
         return (step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
 
     def save_due(self) -> bool:
-        """Whether save_minutes passed since this last said so."""
+        """Whether save_minutes passed since this last returned True."""
         due = time.monotonic() - self.saved >= 60 * self.config.save_minutes
         self.saved = time.monotonic() if due else self.saved
         return due
@@ -148,7 +148,7 @@ def _look_and_save(config: TrainingConfig, state: RunState, clock: Clock, team: 
 
 
 def _save(config: TrainingConfig, state: RunState, clock: Clock, team: Team) -> None:
-    """The EMA weights, and all that the run needs to go on."""
+    """Write the EMA weights and the checkpoint."""
     save_state(state, config, clock.seconds())
     save_weights(state.average, config.out, {"steps": str(state.step), "processes": str(team.world)})
 
@@ -167,7 +167,7 @@ def _finish(config: TrainingConfig, state: RunState, clock: Clock, team: Team, f
         state.step, rate, team.world, kind, minutes, memory, config.out,
     )  # fmt: skip
     if not finished:
-        logger.info("stopped at step %d: go on with --resume --out %s", state.step, config.out)
+        logger.info("stopped at step %d: continue with --resume --out %s", state.step, config.out)
     elif config.validate:
         logger.info("final %s", validate(state.average, config.validate, team.device))
 

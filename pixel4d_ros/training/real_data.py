@@ -24,7 +24,7 @@ from pixel4d_ros.training.frame_bank import Bank, BankEntry, fill_banks
 
 LONGEST, LONGEST_STATIC = 1.3, 2.0  # seconds between a source and its targets; hand-held cameras are slower
 LONGEST_STILL_STEP = 3  # frames: photographs are farther apart
-STILL_TIME = 0.1  # seconds between photographs, as the network is told: their own times are nominal
+STILL_TIME = 0.1  # seconds between photographs, as input of the network: their own times are nominal
 USUAL_REFERENCE, OLDEST_REFERENCE = 0.1, 0.55  # seconds before the source
 USUAL_SHARE = 0.6  # of the samples, whose reference is about USUAL_REFERENCE old
 

@@ -22,12 +22,12 @@ from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth
 from pixel4d_ros.training.batch import Batch
 
-SPEED_GIVEN = 0.5  # share of the samples whose speed the network is told
+SPEED_GIVEN = 0.5  # share of the samples whose speed is an input
 
 
 @dataclass(frozen=True)
 class PredictedMaps:
-    """What the network says of a batch's sources; the losses of motion look at no more."""
+    """The network's output for a batch's source images: all that the losses of motion need."""
 
     source: NetworkInput
     maps: PixelMaps
@@ -39,7 +39,7 @@ class PredictedMaps:
 
 @dataclass(frozen=True)
 class RenderedPrediction(PredictedMaps):
-    """And what that looks like."""
+    """The same with rendered views and flow."""
 
     views: Tensor  # (B, V, 3, H, W) rendered colours
     flow: Tensor  # (B, 2, H, W) pixels from view 0 to view 1, by the predicted motion; no gradient to depth
@@ -90,7 +90,7 @@ def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Ten
     means, quaternions = _moved(batch, view, visible, maps, predicted.motion)
     views = _render(batch, (visible, hidden, background), means, quaternions)
     static_flow = _flow(visible.means, batch, view)
-    # What moves shall be explained by its motion, not by another depth.
+    # Motion, not another depth, must explain what moves.
     flow = _flow(means[:, 1] - visible.means + visible.means.detach(), batch, view)
     return RenderedPrediction(**vars(predicted), views=views, flow=flow, static_flow=static_flow)
 
@@ -104,7 +104,7 @@ def _view_intrinsics(batch: Batch, view: InputView) -> Tensor:
 
 
 def _source(batch: Batch, view: InputView, K: Tensor, depth_scale: Tensor) -> NetworkInput:
-    """What the network sees: now and then with some measured depth, and with the speed."""
+    """The network's input; a share of the samples have measured depth and speed."""
     image = view.draw(batch.images[:, 0])
     b, device = len(image), image.device
     sensor = encode_sensor(sparse_depth(batch.depth), depth_scale)
@@ -175,7 +175,7 @@ def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions:
 
 
 def _visible_motion(view: InputView, maps: PixelMaps, motion: Tensor) -> Motion:
-    """Each visible Gaussian's own motion (B, 1, N, 3): what its pixel says, as far as it says that it moves."""
+    """Each visible Gaussian's own motion (B, 1, N, 3): that of its pixel, weighted by mobility."""
     size = (view.height, view.width)
     dense = torch.nn.functional.interpolate(motion.flatten(1, 2), size, mode="bilinear", align_corners=False)
     moving = torch.sigmoid(maps.static["mobility"])

@@ -42,11 +42,10 @@ class WeightedClip:
 
 
 class TrainingData:
-    """Batches of one process, in crops of two shapes: wide ones of streets, and every so often tall ones of the rest.
+    """Batches of one process, in crops of two shapes: mostly wide ones of streets, for a share of the steps tall ones.
 
-    Tall are rooms, places outdoors and whatever camera has a squarer format; synthetic samples are streets, then rooms.
-
-    Every step has random numbers of its own, so that a run that is resumed draws what it would have drawn.
+    Tall crops show rooms, places outdoors and images of squarer formats. Synthetic samples are streets, then rooms.
+    Each step has its own random numbers, so that a resumed run draws the same samples as an unbroken one.
     """
 
     def __init__(self, config: TrainingConfig, rank: int, device: torch.device, wide: Size, tall: Size) -> None:

@@ -67,7 +67,7 @@ def make_batches(
 
 
 def varied(batch: Batch, rng: Generator) -> Batch:
-    """The batch as another day might show it: other colours, and half of the time all of it in a mirror."""
+    """The batch with other colours, and mirrored half of the time."""
     batch = _recolored(batch, rng)
     return mirrored(batch) if rng.random() < 0.5 else batch
 
@@ -81,7 +81,7 @@ def _recolored(batch: Batch, rng: Generator) -> Batch:
 
 
 def mirrored(batch: Batch) -> Batch:
-    """The batch in a world whose left is right: x changes its sign, and turns about y and z change theirs."""
+    """The mirrored batch: x changes its sign, and so do rotations about y and z."""
     K, reference_K, device = batch.K.clone(), batch.reference_K.clone(), batch.K.device
     for intrinsics in (K, reference_K):
         intrinsics[..., 0, 2] = batch.images.shape[-1] - 1 - intrinsics[..., 0, 2]

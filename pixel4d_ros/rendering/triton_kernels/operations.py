@@ -31,7 +31,7 @@ def moved_gaussians(
     still = (tensor.contiguous() for tensor in (means, quaternions, centroids, objects))
     count, instants = len(index), t.numel()
     moved = means.new_empty(instants, count, 3), means.new_empty(instants, count, 4)
-    with torch.cuda.device(means.device):  # Triton launches on the current device, wherever its tensors are
+    with torch.cuda.device(means.device):  # Triton launches on the current device, not on that of the tensors
         kernels.moved_gaussians[math.ceil(count / BLOCK), instants](
             *still, *motion, index.contiguous(), t.contiguous(), *moved, count, *motion[0].stride(), BLOCK
         )
@@ -41,7 +41,7 @@ def moved_gaussians(
 def blended_channels(features: Tensor, depths: Tensor, width: int, near: float) -> Tensor:
     """Features (V, N, C), then 1/z and 1/z^2 of depths z (V, N) metres, at least near, then zeros: (V, N, width).
 
-    The features' strides are welcome to be 0; width is at least C + 2.
+    The features' strides may be 0; width is at least C + 2.
     """
     from pixel4d_ros.rendering.triton_kernels import kernels
 
