@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
 
 SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: less is no pinhole camera but a placeholder
 LARGEST_FOCAL_LENGTH = 100.0  # of the longer side, i.e. 0.6 degrees
+DEFAULT_FOV = 80.0  # degrees, horizontal: of images without intrinsics
 
 
 def check_intrinsics(K: ArrayLike) -> FloatArray:
@@ -88,6 +90,12 @@ def _pixel_scale(sx: float, sy: float) -> FloatArray:
 
 
 SPEED_INTERVAL = 0.1  # seconds over which a path's speed is measured
+
+
+def intrinsics_from_fov(width: int, height: int, degrees: float = DEFAULT_FOV) -> FloatArray:
+    """K (3, 3) of an image of width x height pixels with that horizontal field of view and square pixels."""
+    focal = 0.5 * width / math.tan(math.radians(degrees) / 2)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
 @dataclass(frozen=True)

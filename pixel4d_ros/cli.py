@@ -54,7 +54,9 @@ def _run(command: str, arguments: list[str]) -> int:
     own = argparse.ArgumentParser(prog=f"pixel4d {command}", description=_sentence(COMMANDS[command][1]))
     module.add_arguments(own)
     args = own.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    warnings = logging.StreamHandler()
+    warnings.setLevel(logging.WARNING)  # what a command prints of its progress does not come twice
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[warnings])
     return int(module.run(args))
 
 

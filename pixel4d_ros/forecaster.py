@@ -5,7 +5,7 @@
     advance   scene, T times             ->  MovedScene: where its Gaussians are at each time            rendering/
     render    T camera poses             ->  S x T frames, depth maps and confidences on the host        rendering/
 
-`Forecaster.forecast` does all three. `predict` and `forecast_scene` do them apart, for several paths through one scene.
+`Forecaster.forecast` does all three. For several paths through one scene, call `predict`, then `forecast_scene`.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Forecaster:
         """Predict a scene in the camera's optical frame from image (H, W, 3) uint8 RGB and K (3, 3) in pixels.
 
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
-        of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s, and hints at the speed
-        of the traffic around it. reference is an earlier image, from which object motion is estimated.
+        of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s; traffic tends to move
+        at a similar speed. reference is an earlier image, from which object motion is estimated.
 
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
@@ -142,7 +142,7 @@ class Forecaster:
         camera: Camera,
         with_depth: bool = True,
     ) -> HostRendering:
-        """Move S futures to times (T,) and render them from poses (V, 4, 4), which are at those times over and over."""
+        """Advance S futures to times (T,) and render them from poses (P * T, 4, 4) of P paths."""
         with memory_errors(self.device):
             moved_scene = advance(futures, times)
             return render_to_host(moved_scene, poses, camera, with_depth)

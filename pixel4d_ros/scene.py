@@ -145,7 +145,7 @@ class DynamicGaussians:
         """
         if self.camera is None:
             if K is None or size is None:
-                raise ValueError("this scene does not know its source camera: give K and size")
+                raise ValueError("this scene has no source camera: give K and size")
             return Camera(np.asarray(K), *size)
         width, height = size or (self.camera.width, self.camera.height)
         return self.camera.resized(width, height) if K is None else Camera(np.asarray(K), width, height)

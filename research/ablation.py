@@ -5,8 +5,9 @@
     python research/ablation.py --trained out/ablation        # besides networks trained without, NAME.safetensors
     python research/ablation.py --trained out/ablation --into docs/lab/ablation.md    # puts the tables there
 
-docs/lab/ablation.md says what is compared and how the networks of a --trained folder are made and called. With --into
-the tables replace the last ones, or go to the end of a file that has none; research/paste_results.py repeats them, too.
+docs/lab/ablation.md describes what is compared and how the networks of a --trained folder are made and called. With
+--into the tables replace the last ones, or go to the end of a file that has none; research/paste_results.py repeats
+them, too.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
     python research/average_weights.py OUT.safetensors 0.3 OLD.safetensors 0.7 NEW.safetensors
 
-The shares must add up to 1; one may be negative, which goes on in a direction (Ilharco et al. 2023).
+The shares must add up to 1; one may be negative, which extrapolates (Ilharco et al. 2023).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.depth_metrics import depth_ratio, is_dense
 from pixel4d_ros.evaluation.depth_picture import Picture, depth_picture, depth_range, filled
 from pixel4d_ros.evaluation.synthetic_worlds import HELD_OUT, make_clip
-from pixel4d_ros.evaluation.video import BACKGROUND, CAPTION, GREY, MARGIN, paste, write_text
+from pixel4d_ros.evaluation.video import GREY, sheet
 from pixel4d_ros.forecaster import Forecaster
 
 WIDTH = 480  # pixels of a panel
@@ -60,18 +60,16 @@ def row(forecaster: Forecaster, clip: Clip) -> Picture:
     predicted = view.depth[0] / depth_ratio(view.depth[0], truth)
     limits = depth_range(truth)
     measured = truth if is_dense(truth) and (truth > 0).mean() > 0.5 else filled(truth, POINT)
-    size = WIDTH, round(WIDTH * height / width)
-    canvas = np.full((CAPTION + size[1] + MARGIN, 3 * WIDTH + 4 * MARGIN, 3), BACKGROUND, np.uint8)
-    panels = ((clip.name, image), ("predicted depth", depth_picture(predicted, limits)),
-              (f"measured depth, {limits[0]:.1f} to {limits[1]:.0f} m", depth_picture(measured, limits)))  # fmt: skip
-    for k, (caption, picture) in enumerate(panels):
-        corner = MARGIN + k * (WIDTH + MARGIN), CAPTION
-        write_text(canvas, caption, corner, GREY)
-        paste(canvas, picture, corner, size)
-    return canvas
+    span = f"{limits[0]:.1f} to {limits[1]:.0f} m"
+    panels = [
+        (image, clip.name, GREY),
+        (depth_picture(predicted, limits), "predicted depth", GREY),
+        (depth_picture(measured, limits), f"measured depth, {span}", GREY),
+    ]
+    return sheet([panels], (WIDTH, round(WIDTH * height / width)))
 
 
-def sheet(forecaster: Forecaster, clips: Iterator[Clip] | Sequence[Clip]) -> Picture:
+def all_rows(forecaster: Forecaster, clips: Iterator[Clip] | Sequence[Clip]) -> Picture:
     """One row per clip."""
     return np.concatenate([row(forecaster, replace(clip, stereo=None)) for clip in clips])
 
@@ -85,7 +83,7 @@ def main(given: Sequence[str] | None = None) -> int:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     args = p.parse_args(given)
     try:
-        picture = sheet(Forecaster.load(args.weights, args.device), images(args.shared))
+        picture = all_rows(Forecaster.load(args.weights, args.device), images(args.shared))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(args.out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
             raise ValueError(f"{args.out} could not be written")

@@ -19,10 +19,9 @@ import numpy as np
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.evaluation.compare import Picture
 from pixel4d_ros.evaluation.synthetic_worlds import make_clip
-from pixel4d_ros.evaluation.video import BACKGROUND, BLUE, CAPTION, GREY, MARGIN, ORANGE, WHITE, paste, write_text
+from pixel4d_ros.evaluation.video import BLUE, GREY, ORANGE, sheet
 from pixel4d_ros.forecaster import Forecaster
 
-Color = tuple[int, int, int]
 FRAMES, STEP = 14, 0.1  # a forecast of 1.3 s
 SIZE = (400, 120)  # pixels of a panel, and of the worlds
 
@@ -52,24 +51,12 @@ def row(forecaster: Forecaster, failure: Failure) -> Picture:
     images = np.asarray(clip.images)
     time = clip.times[failure.frame : failure.frame + 1]
     forecast = forecaster.forecast(images[0], clip.K, CameraPath(clip.times, clip.poses), time).frames[0, 0]
-    return labelled(
-        failure.text,
-        (images[0], "the one image it sees", GREY),
+    panels = [
+        (images[0], "source image", GREY),
         (forecast, f"forecast, {time[0]:+.1f} s", BLUE),
         (images[failure.frame], "what really happened", ORANGE),
-    )
-
-
-def labelled(text: str, *panels: tuple[Picture, str, Color]) -> Picture:
-    """Panels of SIZE side by side, each below its caption, under a line of text."""
-    shape = 2 * CAPTION + SIZE[1] + MARGIN, len(panels) * (SIZE[0] + MARGIN) + MARGIN, 3
-    canvas = np.full(shape, BACKGROUND, np.uint8)
-    write_text(canvas, text, (MARGIN, CAPTION), WHITE)
-    for i, (image, caption, color) in enumerate(panels):
-        corner = MARGIN + i * (SIZE[0] + MARGIN), 2 * CAPTION
-        write_text(canvas, caption, corner, color)
-        paste(canvas, image, corner, SIZE)
-    return canvas
+    ]
+    return sheet([panels], SIZE, failure.text)
 
 
 def main() -> int:

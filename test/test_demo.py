@@ -26,7 +26,7 @@ from pixel4d_ros.logs.cloud import read_gaussians, save_middle_cloud
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
-from pixel4d_ros.processes import Child, ProcessError, ros_environment
+from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
 
 T = jazzy_types().types
 MOUNT = rigid([0.5, -0.5, 0.5, -0.5], [2.0, 0.5, 1.0])  # as in log_samples

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 from support.paths import REPOSITORY
 
+from pixel4d_ros.evaluation.video import MARGIN
 from pixel4d_ros.forecaster import Forecaster
 
 sys.path.insert(0, str(REPOSITORY / "research"))
@@ -16,7 +17,7 @@ import draw_failures
 
 def test_a_row_shows_source_forecast_and_truth_side_by_side() -> None:
     picture = draw_failures.row(Forecaster.load(device="cpu"), draw_failures.FAILURES[0])
-    (width, height), margin = draw_failures.SIZE, draw_failures.MARGIN
+    (width, height), margin = draw_failures.SIZE, MARGIN
     below = picture[-margin - height : -margin].astype(int)
     source, forecast, truth = (below[:, x : x + width] for x in (margin + i * (width + margin) for i in range(3)))
     differences = [np.abs(a - b).mean() for a, b in ((forecast, truth), (source, truth))]

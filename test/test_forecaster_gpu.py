@@ -124,7 +124,7 @@ def test_without_cuda_graphs_the_forecast_goes_on(photo: Photo, monkeypatch: pyt
 
     monkeypatch.setattr("pixel4d_ros.predictor.cuda_graphs.record", broken)
     forecaster = Forecaster.load(device="cuda")
-    with pytest.warns(UserWarning, match="go on slower, eager, float32"):
+    with pytest.warns(UserWarning, match="slower now, eager, float32"):
         forecaster.predict(photo.image, photo.K)
     assert forecaster.path == "eager, float32"
     forecaster.predict(photo.image, photo.K)

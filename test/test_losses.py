@@ -15,22 +15,22 @@ from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.training import losses
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import RenderedPrediction, training_canvas
+from pixel4d_ros.training.rendering import RenderedPrediction, training_view
 
 
 def perfect_prediction(batch: Batch) -> RenderedPrediction:
     """Votes and motion that are exactly those of the batch's objects."""
-    canvas = training_canvas(*SIZE)
-    h, w = canvas.height // 4, canvas.width // 4
+    view = training_view(*SIZE)
+    h, w = view.height // 4, view.width // 4
     offset, motion, center = torch.zeros(1, 2, h, w), torch.zeros(1, 4, 3, h, w), torch.zeros(1, 1, h, w)
     ids = batch.object_ids[0, 2::4, 2::4]
     for k in range(1, batch.motions.shape[1]):
         rows, columns = torch.nonzero(ids == k).T
-        where = (rows + canvas.top // 4, columns + canvas.left // 4)
+        where = (rows + view.top // 4, columns + view.left // 4)
         offset[0, 0][where] = (columns.float().mean() - columns) / OFFSET_SCALE
         offset[0, 1][where] = (rows.float().mean() - rows) / OFFSET_SCALE
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
-    still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, canvas.height, canvas.width)
+    still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, view.height, view.width)
     maps = PixelMaps({"mobility": full}, {"center": center, "offset": offset}, still[:, None], still, still.clone())
     source = NetworkInput(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
     return RenderedPrediction(
@@ -38,7 +38,7 @@ def perfect_prediction(batch: Batch) -> RenderedPrediction:
         maps=maps,
         motion=motion,
         depth_scale=torch.ones(1),
-        canvas=canvas,
+        view=view,
         posterior=None,
         views=batch.images,
         flow=batch.flow.clone(),
@@ -128,7 +128,7 @@ def test_a_large_object_counts_for_more_than_a_small_one_but_not_by_its_area() -
     def costs(k: int) -> tuple[float, float]:
         """Of wrong motion and of wrong votes of object k."""
         slow, astray = perfect_prediction(batch), perfect_prediction(batch)
-        top, left = slow.canvas.top // 4, slow.canvas.left // 4
+        top, left = slow.view.top // 4, slow.view.left // 4
         wrong = torch.zeros(slow.motion.shape[-2:])
         wrong[top : top + 8, left : left + 16] = batch.object_ids[0, 2::4, 2::4] == k
         slow.motion[:, 0, 0] += wrong
@@ -159,7 +159,7 @@ def test_a_centre_where_the_object_is_costs_least() -> None:
     def cost(row: int, column: int) -> float:
         prediction = perfect_prediction(batch)
         center = prediction.maps.objects["center"].fill_(-6.0)
-        center[0, 0, row + prediction.canvas.top // 4, column + prediction.canvas.left // 4] = 4.0
+        center[0, 0, row + prediction.view.top // 4, column + prediction.view.left // 4] = 4.0
         return losses.object_loss(prediction, batch).item()
 
     # Pixels 8..20 and 20..32 are quarter resolution rows 2..4 and columns 5..7.
@@ -198,7 +198,7 @@ def test_unknown_pixels_teach_nothing() -> None:
     batch.motions[0, 1, 1:] = torch.nan  # of object 1 the velocity is known, of object 2 nothing
     batch.motions[0, 2] = torch.nan
     prediction = perfect_prediction(sample_batch(objects=2))
-    maps, canvas = prediction.maps, prediction.canvas
+    maps, view = prediction.maps, prediction.view
     prediction.motion.add_(0.1)
     mobility = torch.zeros(1, 32, 64)
     learned = [mobility, prediction.motion, maps.objects["center"], maps.objects["offset"], maps.spread]
@@ -210,7 +210,7 @@ def test_unknown_pixels_teach_nothing() -> None:
     assert all(g is not None and torch.isfinite(g).all() and g.any() for g in gradients)
     told, motion, center, offset, spread = (g.flatten(1, -3) if g.ndim > 3 else g for g in gradients if g is not None)
     assert told[:, :16].all() and told[:, 16:].abs().max() < 0.1 * told[:, :16].abs().min()
-    row, column = canvas.top // 4, canvas.left // 4
+    row, column = view.top // 4, view.left // 4
     lower = slice(row + 4, row + 8)
     assert center[:, :, row : row + 4, column : column + 16].all() and not center[:, :, lower].any()
     assert not offset[:, :, lower].any() and not motion[:, :, lower].any() and not spread[:, :, lower].any()

@@ -11,7 +11,7 @@ from pixel4d_ros.predictor.objects import (
     LINEAR_SCALE,
     MAX_OBJECTS,
     OFFSET_SCALE,
-    Cells,
+    ObjectCells,
     Objects,
     decode_motion,
     find_objects,
@@ -20,7 +20,7 @@ from pixel4d_ros.predictor.objects import (
 )
 
 HEIGHT, WIDTH = 64, 128
-CELLS = Cells.of(HEIGHT, WIDTH, torch.tensor([2.0]))
+CELLS = ObjectCells.of(HEIGHT, WIDTH, torch.tensor([2.0]))
 
 
 def votes_for(box: tuple[slice, slice], offset: Tensor) -> tuple[int, int]:
@@ -42,12 +42,12 @@ def found(mobility: Tensor, center: Tensor, offset: Tensor) -> Objects:
 
 
 def no_maps() -> tuple[Tensor, Tensor, Tensor]:
-    """Mobility, centres and votes of a canvas on which nothing moves."""
+    """Mobility, centres and votes of an input view on which nothing moves."""
     return torch.full((HEIGHT, WIDTH), -5.0), torch.full((16, 32), -8.0), torch.zeros(2, 16, 32)
 
 
 def two_cars(second: tuple[slice, slice]) -> Tensor:
-    """Ids of a canvas with a car in the cells of rows 4..10, columns 3..10, and a second one."""
+    """Ids of an input view with a car in the cells of rows 4..10, columns 3..10, and a second one."""
     mobility, center, offset = no_maps()
     for score, box in zip((3.0, 2.0), ((slice(4, 10), slice(3, 10)), second)):
         center[votes_for(box, offset)] = score

@@ -14,7 +14,7 @@ from pixel4d_ros.cli import main
 from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
 from pixel4d_ros.predictor import Predictor
 from pixel4d_ros.predictor.input_view import resize
-from pixel4d_ros.predictor.objects import Cells, nearest_peaks
+from pixel4d_ros.predictor.objects import ObjectCells, nearest_peaks
 
 WIDTH, HEIGHT, FOCAL = 160, 96, 120.0
 
@@ -40,7 +40,7 @@ def test_images_are_resampled_alike_in_the_graph(exporting, size):
 def test_objects_are_found_alike_in_the_graph(exporting):
     generator = torch.Generator().manual_seed(1)
     center, offset = torch.randn(20, 40, generator=generator), torch.randn(2, 20, 40, generator=generator)
-    cells = Cells.of(80, 160, torch.ones(1))
+    cells = ObjectCells.of(80, 160, torch.ones(1))
     expected = nearest_peaks(center, offset, cells)
     assert len(expected.unique()) > 5
     exporting(True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The predictor's parts: canvas, lifting, and the grouping of pixels into objects."""
+"""The predictor's parts: input view, lifting, and the grouping of pixels into objects."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def rays(camera: Camera) -> Tensor:
 
 @often
 @given(st.integers(64, 2000), st.floats(0.1, 3), st.floats(0.15, 2.5), st.floats(0.8, 1.25))
-def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
+def test_the_input_view_of_any_camera(width: int, aspect: float, zoom: float, squeeze: float) -> None:
     source = camera(width, round(width * aspect), zoom * width, zoom * width * squeeze)
-    canvas = InputView.of(source)
-    assert canvas.width % STRIDE == 0 and canvas.height % STRIDE == 0
-    right, bottom = canvas.width - canvas.left - canvas.inner.width, canvas.height - canvas.top - canvas.inner.height
-    assert min(canvas.left, canvas.top, right, bottom) >= 16
-    assert canvas.inner.width <= MAX_WIDTH and canvas.inner.height <= MAX_HEIGHT
-    largest = canvas.inner.width == MAX_WIDTH or canvas.inner.height == MAX_HEIGHT
-    assert largest or canvas.inner.width * canvas.inner.height > 0.99 * MIN_PIXELS
-    # Square pixels, at the canonical focal length unless that would make the canvas too small or too large.
-    fx, fy = canvas.inner.K[0, 0], canvas.inner.K[1, 1]
+    view = InputView.of(source)
+    assert view.width % STRIDE == 0 and view.height % STRIDE == 0
+    right, bottom = view.width - view.left - view.inner.width, view.height - view.top - view.inner.height
+    assert min(view.left, view.top, right, bottom) >= 16
+    assert view.inner.width <= MAX_WIDTH and view.inner.height <= MAX_HEIGHT
+    largest = view.inner.width == MAX_WIDTH or view.inner.height == MAX_HEIGHT
+    assert largest or view.inner.width * view.inner.height > 0.99 * MIN_PIXELS
+    # Square pixels, at the canonical focal length unless that would make the input view too small or too large.
+    fx, fy = view.inner.K[0, 0], view.inner.K[1, 1]
     assert fy == pytest.approx(fx, rel=0.02)
-    assert canvas.depth_scale == pytest.approx(fx / CANONICAL_FOCAL)
+    assert view.depth_scale == pytest.approx(fx / CANONICAL_FOCAL)
     assert largest or fx > 0.99 * CANONICAL_FOCAL
     usual = (source.width * CANONICAL_FOCAL / source.K[0, 0], source.height * CANONICAL_FOCAL / source.K[1, 1])
     if usual[0] < MAX_WIDTH and usual[1] < MAX_HEIGHT and usual[0] * usual[1] > MIN_PIXELS:
@@ -93,17 +93,17 @@ def test_the_canvas_of_any_camera(width: int, aspect: float, zoom: float, squeez
     ids=lambda value: f"{value.width}x{value.height}" if isinstance(value, Camera) else None,
 )
 def test_a_narrow_view_is_enlarged_to_the_pixels_of_training(source: Camera, inner: tuple[int, int]) -> None:
-    canvas = InputView.of(source)
-    assert (canvas.inner.width, canvas.inner.height) == inner
+    view = InputView.of(source)
+    assert (view.inner.width, view.inner.height) == inner
 
 
-def test_the_image_lies_within_the_drawn_canvas() -> None:
+def test_the_image_lies_within_the_drawn_input_view() -> None:
     source = camera(400, 120, 241.0)
-    canvas, image = InputView.of(source), torch.rand(1, 3, 120, 400)
-    drawn = canvas.draw(image)
-    assert drawn.shape == (1, 3, canvas.height, canvas.width)
-    inner = drawn[..., canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width]
-    torch.testing.assert_close(inner, resize(image, canvas.inner.width, canvas.inner.height))
+    view, image = InputView.of(source), torch.rand(1, 3, 120, 400)
+    drawn = view.draw(image)
+    assert drawn.shape == (1, 3, view.height, view.width)
+    inner = drawn[..., view.top : view.top + view.inner.height, view.left : view.left + view.inner.width]
+    torch.testing.assert_close(inner, resize(image, view.inner.width, view.inner.height))
 
 
 @often
@@ -123,21 +123,21 @@ def test_mirroring_is_numpys(height: int, width: int, left: int, right: int, top
     [camera(400, 120, 241.0), camera(1242, 375, 721.0), camera(640, 480, 500.0, 520.0), camera(97, 61, 80.0)],
     ids=lambda c: f"{c.width}x{c.height}",
 )
-def test_canvas_and_full_resolution_see_along_the_same_rays(source: Camera) -> None:
-    canvas = InputView.of(source)
-    grid = VisibleGrid.of(source, canvas)
-    sampled = grid.sample(rays(canvas.camera))
-    # A linear ramp stays one under bilinear sampling, but for half a canvas pixel at the canvas's own border.
-    wide, high = (1 + grid.inner.width // canvas.inner.width), (1 + grid.inner.height // canvas.inner.height)
+def test_input_view_and_full_resolution_see_along_the_same_rays(source: Camera) -> None:
+    view = InputView.of(source)
+    grid = VisibleGrid.of(source, view)
+    sampled = grid.sample(rays(view.camera))
+    # A linear ramp stays one under bilinear sampling, but for half a pixel at the input view's border.
+    wide, high = (1 + grid.inner.width // view.inner.width), (1 + grid.inner.height // view.inner.height)
     middle = (..., slice(high, -high), slice(wide, -wide))
     torch.testing.assert_close(sampled[middle], rays(grid.camera)[middle], atol=1e-4, rtol=0)
 
 
 def test_labels_are_sampled_whole() -> None:
     source = camera(1242, 375, 721.0)
-    canvas = InputView.of(source)
-    grid, labels = VisibleGrid.of(source, canvas), torch.zeros(canvas.height, canvas.width, dtype=torch.long)
-    labels[canvas.top : canvas.top + canvas.inner.height, canvas.left : canvas.left + canvas.inner.width] = 7
+    view = InputView.of(source)
+    grid, labels = VisibleGrid.of(source, view), torch.zeros(view.height, view.width, dtype=torch.long)
+    labels[view.top : view.top + view.inner.height, view.left : view.left + view.inner.width] = 7
     fine = grid.sample_nearest(labels)
     assert fine.unique().tolist() == [0, 7]
     inside = grid.inside(torch.device("cpu")) > 0
@@ -145,14 +145,14 @@ def test_labels_are_sampled_whole() -> None:
     assert (fine[~inside] == 0).float().mean() > 0.95
 
 
-def test_what_a_layout_knows_of_a_scenes_gaussians() -> None:
-    layout = InputConstants(camera(640, 480, 500.0), torch.device("cpu"))
-    seen = layout.seen.flatten()[layout.pixels]
-    assert layout.observed.shape == layout.pixels.shape
-    assert layout.observed.sum() == 640 * 480
-    # Nothing guessed belongs to an object, and of the visible layer at most a rim that is narrower than a canvas pixel.
-    guessed = layout.observed == 0
-    assert not seen[layout.grid.camera.width * layout.grid.camera.height :].any()
+def test_which_of_a_scenes_gaussians_the_camera_saw() -> None:
+    constants = InputConstants(camera(640, 480, 500.0), torch.device("cpu"))
+    seen = constants.seen.flatten()[constants.pixels]
+    assert constants.observed.shape == constants.pixels.shape
+    assert constants.observed.sum() == 640 * 480
+    # Nothing guessed belongs to an object, and of the visible layer at most a rim that is narrower than one pixel.
+    guessed = constants.observed == 0
+    assert not seen[constants.grid.camera.width * constants.grid.camera.height :].any()
     assert seen[~guessed].float().mean() > 0.99 and seen[guessed].float().mean() < 0.01
 
 
@@ -207,18 +207,25 @@ def test_a_road_stays_closed_when_the_camera_drives_over_it(ahead: float) -> Non
 # What surrounds the view
 
 
-def test_the_shell_surrounds_the_camera() -> None:
+def test_the_background_surrounds_the_camera() -> None:
     torch.manual_seed(0)
     drawn = torch.rand(1, 3, 64, 128)
     K = torch.tensor([[[CANONICAL_FOCAL, 0, 64], [0, CANONICAL_FOCAL, 32], [0, 0, 1]]])
-    shell = background_layer(drawn, Background.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
-    assert shell.colors.min() >= 0 and shell.colors.max() <= 1
+    background = background_layer(drawn, Background.of(K, drawn.shape[3], drawn.shape[2], torch.ones(1)))
+    assert background.colors.min() >= 0 and background.colors.max() <= 1
     wide = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
     for turn in ([0.0, 0, 0], [0, 0.8, 0], [0, 3.1, 0], [1.2, 0, 0], [-1.5, 0, 0]):
         T = torch.from_numpy(rigid(rotation_matrix(turn), np.zeros(3))).float()[None]
         view = rasterize(
             GaussianViews(
-                shell.means, shell.quaternions, shell.scales, shell.opacities, shell.colors, T, wide, (64, 64)
+                background.means,
+                background.quaternions,
+                background.scales,
+                background.opacities,
+                background.colors,
+                T,
+                wide,
+                (64, 64),
             )
         )
         assert view.alpha.min() > 0.9  # no view has a hole
@@ -227,13 +234,13 @@ def test_the_shell_surrounds_the_camera() -> None:
 # Measured depth
 
 
-def test_measured_depth_falls_on_its_place_on_the_canvas_and_the_nearest_hides_the_rest() -> None:
-    canvas = InputView.of(camera(440, 120, 244))
+def test_measured_depth_falls_on_its_place_in_the_input_view_and_the_nearest_hides_the_rest() -> None:
+    view = InputView.of(camera(440, 120, 244))
     depth = torch.zeros(240, 880)
     depth[100, 300], depth[101, 301], depth[7, 9] = 8.0, 5.0, torch.nan
-    placed = canvas.place(depth)
-    assert placed.shape == (canvas.height, canvas.width) and (placed > 0).sum() == 1
-    assert placed[canvas.top + 50, canvas.left + 150] == 5.0
+    placed = view.place(depth)
+    assert placed.shape == (view.height, view.width) and (placed > 0).sum() == 1
+    assert placed[view.top + 50, view.left + 150] == 5.0
 
 
 def test_depth_spreads_over_the_levels_of_the_network() -> None:

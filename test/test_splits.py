@@ -9,7 +9,7 @@ import pytest
 from support.paths import REPOSITORY
 
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, choose
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import read_config_file
 from pixel4d_ros.training.sources import read_sources
 
@@ -26,7 +26,7 @@ def test_an_unknown_part_is_named() -> None:
 
 
 def test_training_refuses_a_log_that_the_weights_are_judged_by() -> None:
-    config = TrainingConfig(sources=(Source(Path("logs/train/kitti_0052.mcap")),))
+    config = TrainingConfig(sources=(TrainingSource(Path("logs/train/kitti_0052.mcap")),))
     with pytest.raises(ValueError, match=r"kitti_0052\.mcap is held out"):
         read_sources(config)
 

@@ -23,7 +23,7 @@ from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig
-from pixel4d_ros.training.rendering import predict_views, training_canvas
+from pixel4d_ros.training.rendering import predict_views, training_view
 
 
 def test_joined_batches_pad_their_objects() -> None:
@@ -39,11 +39,11 @@ def test_parts_can_be_left_out(part: str) -> None:
     torch.manual_seed(0)
     batch, use_prior = sample_batch(), torch.zeros(1, dtype=torch.bool)
     maps = predict_views(Network((part,)).train(), batch, 1.0, use_prior).maps
-    canvas = training_canvas(*SIZE)
+    view = training_view(*SIZE)
     if part == "hidden":
         assert torch.sigmoid(maps.static["hidden_opacity"]).max() < 1e-9
     elif part == "padding":
-        inside = canvas.inside(torch.device("cpu")) > 0
+        inside = view.inside(torch.device("cpu")) > 0
         opacity = torch.sigmoid(maps.static["opacity"])[0, 0]
         assert opacity[~inside].max() < 1e-9 and opacity[inside].min() > 1e-3
     elif part == "motion":

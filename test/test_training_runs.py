@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, resume, sources, synthetic_data
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import parse_fields, plain_values
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.sources import TrainingData
@@ -55,7 +56,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def tiny_config(out: Path, log: Path, steps: int = 4) -> TrainingConfig:
     return TrainingConfig(
-        sources=(Source(log),),
+        sources=(TrainingSource(log),),
         out=out / "weights.safetensors",
         steps=steps,
         batch=1,
@@ -110,9 +111,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, kind: signal.Signals
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
-    tmp_path: Path, log: Path, small: None, kind: signal.Signals, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, log: Path, small: None, kind: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     unbroken, broken = (tiny_config(tmp_path / name, log) for name in ("unbroken", "broken"))
+    caplog.set_level(logging.INFO)
     loop.train(unbroken)
     handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +122,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
         with pytest.raises(KeyboardInterrupt):
             loop.train(broken)
     assert [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert "stopped at step 2" in capsys.readouterr().out
+    assert "stopped at step 2" in caplog.text
     half = load_file(broken.checkpoint)
     Forecaster.load(broken.out, device="cpu")  # the EMA weights of a run that was stopped
     assert cli.main(["train", "--resume", "--out", str(broken.out)]) == 0
@@ -215,15 +217,16 @@ def test_without_tensorboard_training_goes_on(
 # Several processes
 
 WORKER = """
-import os, signal, sys
+import logging, os, signal, sys
 from pathlib import Path
 import torch
 from pixel4d_ros.training import loop, synthetic_data
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingSource, TrainingConfig
 
 rank, out = int(os.environ["RANK"]), Path(sys.argv[2])
 loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
 torch.set_num_threads(1)
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 step, seen = loop._step, {}
 
 def watched(network, optimizer, batch, config, progress):
@@ -237,7 +240,7 @@ loop._step = watched
 networks, make = [], loop._optimizer
 loop._optimizer = lambda network, config: networks.append(network) or make(network, config)
 config = TrainingConfig(
-    sources=(Source(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
+    sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
     synthetic_pool=2, targets=1, panel_every=1, device="cpu",
 )
 try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pixel4d_ros import cli
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import sources
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import plain_values, read_config_file
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.sources import SyntheticPool, TrainingData
@@ -29,7 +30,11 @@ SIZE = (64, 32)
 
 def test_a_config_file_sets_every_field(tmp_path: Path) -> None:
     wanted = TrainingConfig(
-        sources=(Source(tmp_path / "a.mcap", 2.5),), out=tmp_path / "w.safetensors", steps=7, rate=8e-4, device="cpu"
+        sources=(TrainingSource(tmp_path / "a.mcap", 2.5),),
+        out=tmp_path / "w.safetensors",
+        steps=7,
+        rate=8e-4,
+        device="cpu",
     )
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(plain_values(wanted)))  # JSON is YAML
@@ -45,7 +50,10 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
     )
     given = read_config_file(path)
     assert given["out"] == tmp_path / "out" / "w.safetensors"
-    assert given["sources"] == (Source(tmp_path / "a.mcap"), Source(tmp_path / "config" / "b", 3.0, False))
+    assert given["sources"] == (
+        TrainingSource(tmp_path / "a.mcap"),
+        TrainingSource(tmp_path / "config" / "b", 3.0, False),
+    )
     assert given["rate"] == 8e-4 and given["weights"] is None
 
 
@@ -114,13 +122,12 @@ def test_weights_mix_clips() -> None:
     assert RealData(clips, rng, cpu, [1, 6]).shares == pytest.approx([1 / 4, 3 / 4])
 
 
-def test_a_sources_weight_reaches_its_clips(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sources_weight_reaches_its_clips(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     lengths = {"a": 16, "b": 4, "indoor_c": 9}
     monkeypatch.setattr(sources, "_read_clips", lambda source: [still(source.path.name, lengths[source.path.name])])
     config = TrainingConfig(
-        sources=(Source(Path("a")), Source(Path("b"), 6.0), Source(Path("indoor_c"), 5.0)),
+        sources=(TrainingSource(Path("a")), TrainingSource(Path("b"), 6.0), TrainingSource(Path("indoor_c"), 5.0)),
         batch=1,
         synthetic_batch=0,
         room_share=0.5,
@@ -128,8 +135,7 @@ def test_a_sources_weight_reaches_its_clips(
     data = TrainingData(config, 0, torch.device("cpu"), SIZE, (48, 40))
     assert data.roads.shares == pytest.approx([1 / 4, 3 / 4])
     assert data.rooms.shares == pytest.approx([1])
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == ["wide  25 %  a", "wide  75 %  b", "tall 100 %  indoor_c"]
+    assert caplog.messages == ["wide  25 %  a", "wide  75 %  b", "tall 100 %  indoor_c"]
     widths = [data.batch(step).images.shape[-1] for step in range(6)]
     assert widths == [64, 48, 64, 48, 64, 48]
 
@@ -139,7 +145,7 @@ def test_labels_of_a_source_may_be_left_unread(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sources, "open_clips", lambda path: [labelled])
 
     def read(labels: bool) -> Clip:
-        (found,) = sources.read_sources(TrainingConfig(sources=(Source(tmp_path, labels=labels),)))
+        (found,) = sources.read_sources(TrainingConfig(sources=(TrainingSource(tmp_path, labels=labels),)))
         return found.clip
 
     assert read(labels=True) is labelled
@@ -151,7 +157,7 @@ def test_a_source_may_be_a_folder_of_logs_and_counts_by_its_frames(
 ) -> None:
     for name in ("a", "b"):
         write_street_log(tmp_path / f"{name}.mcap", frames=2, size=(96, 48), progress=False)
-    config = TrainingConfig(sources=(Source(tmp_path, 2.0),))
+    config = TrainingConfig(sources=(TrainingSource(tmp_path, 2.0),))
     assert [(c.clip.name, c.weight) for c in sources.read_sources(config)] == [
         ("a", pytest.approx(2**0.5)),
         ("b", pytest.approx(2**0.5)),

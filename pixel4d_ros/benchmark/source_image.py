@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import Camera, CameraPath
+from pixel4d_ros.camera import Camera, CameraPath, intrinsics_from_fov
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
@@ -78,14 +78,11 @@ def first_of_log(path: Path) -> SourceImage:
 
 def picture(path: Path) -> SourceImage:
     """An image file, seen as by a camera of the field of view that `pixel4d forecast` takes. Raises ValueError."""
-    from pixel4d_ros.commands.forecast import DEFAULT_FOV
     from pixel4d_ros.datasets.image_files import read_rgb
 
     pixels = read_rgb(path)
     height, width = pixels.shape[:2]
-    focal = 0.5 * width / np.tan(np.radians(DEFAULT_FOV) / 2)
-    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    return SourceImage(pixels, Camera(K, width, height), path.name)
+    return SourceImage(pixels, Camera(intrinsics_from_fov(width, height), width, height), path.name)
 
 
 def forecast_times(frames: int) -> FloatArray:

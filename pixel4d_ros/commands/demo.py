@@ -147,8 +147,8 @@ def read_job(log_path: Path, camera: str | None, rectified: bool | None = None) 
 
 def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     """Run node, recorder and replay as three processes; their output goes to files beside the recording."""
-    from pixel4d_ros.processes import Child, ProcessError, ros_environment
     from pixel4d_ros.ros.bag.record import TIME_BEGAN
+    from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
 
     environment = ros_environment()
     recorder = node = replay = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixel4d_ros.camera import CameraPath, check_intrinsics, check_pinhole
+from pixel4d_ros.camera import DEFAULT_FOV, CameraPath, check_intrinsics, check_pinhole, intrinsics_from_fov
 from pixel4d_ros.camera_path_file import read_camera_path
 from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
 from pixel4d_ros.geometry.interpolation import FASTEST
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pixel4d_ros.scene import DynamicGaussians
 
 FASTEST_TURN = 20.0  # rad/s
-DEFAULT_FOV = 80.0  # degrees, horizontal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +113,7 @@ def _save_scene(scene: DynamicGaussians, part: Path, name: Path) -> None:
 def read_intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
     """K (3, 3) of --intrinsics; None: of DEFAULT_FOV. Raises ValueError."""
     if given is None:
-        focal = 0.5 * width / np.tan(np.radians(DEFAULT_FOV) / 2)
-        given = [float(focal), float(focal), (width - 1) / 2, (height - 1) / 2]
+        return intrinsics_from_fov(width, height)
     fx, fy, cx, cy = given
     K = check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     check_pinhole(K, width, height, "--intrinsics")

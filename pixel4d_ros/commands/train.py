@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pixel4d_ros.training.config import Source, TrainingConfig
+from tqdm import tqdm
+
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 
 _TYPES = {"Path": Path, "Path | None": Path, "int": int, "float": float, "str": str}
 
@@ -36,15 +41,36 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
-    train(config, resume=args.resume)
+    with _progress_lines():
+        train(config, resume=args.resume)
     return 0
+
+
+@contextmanager
+def _progress_lines() -> Iterator[None]:
+    """Print what training logs as INFO, above the progress bar. Warnings go where those of every command go."""
+    logger, handler = logging.getLogger("pixel4d_ros.training"), _AboveProgressBar()
+    handler.addFilter(lambda record: record.levelno == logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _AboveProgressBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record))
 
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The run's settings, later ones win: defaults, the resumed run, the config file, the options."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainingConfig) if hasattr(args, f.name)}
     if args.logs:
-        given["sources"] = tuple(Source(path) for path in args.logs)
+        given["sources"] = tuple(TrainingSource(path) for path in args.logs)
     from_file: dict[str, Any] = {}
     if args.config is not None:
         from pixel4d_ros.training.config_file import read_config_file

@@ -37,7 +37,8 @@ class Box:
 
 def box_corners(box: Box) -> FloatArray:
     """The corners (8, 3) in the camera's optical frame, metres."""
-    return (_CORNERS * box.size) @ box.T_camera_box[:3, :3].T + box.T_camera_box[:3, 3]
+    corners: FloatArray = (_CORNERS * box.size) @ box.T_camera_box[:3, :3].T + box.T_camera_box[:3, 3]
+    return corners
 
 
 def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.bool_]:

@@ -72,7 +72,8 @@ class Clip:
     def moving_mask(self, t: int) -> NDArray[np.bool_] | None:
         """Pixels (H, W) of frame t on moving objects: by object_ids, else in a moving box; None if neither exists."""
         if self.object_ids is not None:
-            return self.object_ids[t] > 0
+            moving: NDArray[np.bool_] = self.object_ids[t] > 0
+            return moving
         if self.boxes is None:
             return None
         height, width = self.images.shape[1:3]

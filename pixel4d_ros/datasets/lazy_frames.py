@@ -48,17 +48,24 @@ class LazyFrames(Generic[S]):
     def __getitem__(self, key: int | np.integer[Any] | tuple[Any, ...]) -> NDArray[S]: ...
     def __getitem__(self, key: slice | int | np.integer[Any] | tuple[Any, ...]) -> LazyFrames[S] | NDArray[S]:
         if isinstance(key, slice):
-            view = object.__new__(LazyFrames)
+            view: LazyFrames[S] = object.__new__(LazyFrames)
             view.__dict__.update(self.__dict__, _indices=self._indices[key])
             return view
+        frames: NDArray[S]
         if isinstance(key, tuple):
-            first, *rest = key
-            if isinstance(first, (int, np.integer)):
-                return self[first][tuple(rest)]
-            if isinstance(first, slice):
-                return np.asarray(self[first])[(slice(None),) + tuple(rest)]  # noqa: RUF005 (unpacking in an index needs Python 3.11)
-            return np.asarray(self)[key]
-        return self._load(self._indices[int(key)]).copy()  # a copy: callers may modify it
+            frames = self._part(key)
+        else:
+            frames = self._load(self._indices[int(key)]).copy()  # callers may modify it
+        return frames
+
+    def _part(self, key: tuple[Any, ...]) -> Any:
+        first, *rest = key
+        if isinstance(first, (int, np.integer)):
+            return self[first][tuple(rest)]
+        if isinstance(first, slice):
+            frames, index = self[first], (slice(None), *rest)
+            return np.asarray(frames)[index]
+        return np.asarray(self)[key]
 
     def __iter__(self) -> Iterator[NDArray[S]]:
         return (self[i] for i in range(len(self)))

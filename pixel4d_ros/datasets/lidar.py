@@ -37,4 +37,5 @@ def project_depth(
 
 def _row(points: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
     """One row of a projection (4,) times points (N, 3)."""
-    return points[:, 0] * p[0] + points[:, 1] * p[1] + points[:, 2] * p[2] + p[3]
+    row: NDArray[Any] = points[:, 0] * p[0] + points[:, 1] * p[1] + points[:, 2] * p[2] + p[3]
+    return row

@@ -108,7 +108,8 @@ def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.flo
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if image is None or image.dtype != np.uint16 or image.shape != size[::-1]:
             raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels")
-        return np.asarray(image, np.float32) / np.float32(1000)
+        depth: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(1000)
+        return depth
 
     return LazyFrames(load, count, size[::-1], np.float32)
 

@@ -145,13 +145,14 @@ def scan_points(scan: Scan, T_world_vehicle: FloatArray) -> FloatArray:
     up, around, reach = inclinations[::-1][row], azimuth[column], scan.ranges[row, column]
     rays = np.stack((np.cos(around) * np.cos(up), np.sin(around) * np.cos(up), np.sin(up)), 1)
     R, t = laser.T_vehicle_laser[:3, :3], laser.T_vehicle_laser[:3, 3]
-    points = (rays * reach[:, None]) @ R.T + t
+    points: FloatArray = (rays * reach[:, None]) @ R.T + t
     if scan.poses is None:
         return points
     roll, pitch, yaw, *place = scan.poses[row, column].astype(np.float64).T
     world = _turned(roll, pitch, yaw, points) + np.stack(place, 1)
     T = rigid_inverse(T_world_vehicle)
-    return world @ T[:3, :3].T + T[:3, 3]
+    in_scan: FloatArray = world @ T[:3, :3].T + T[:3, 3]
+    return in_scan
 
 
 def _turned(roll: FloatArray, pitch: FloatArray, yaw: FloatArray, points: FloatArray) -> FloatArray:

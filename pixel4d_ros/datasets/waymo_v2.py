@@ -115,9 +115,10 @@ def _columns(path: Path, columns: list[str]) -> dict[str, list[Any]]:
     """Whole columns as Python values."""
     file = _open(path, columns)
     try:
-        return file.read(columns=columns).to_pydict()
+        values: dict[str, list[Any]] = file.read(columns=columns).to_pydict()
     except Exception as error:
         raise DatasetError(f"{path} is damaged ({error}): download it again") from error
+    return values
 
 
 class _Rows:

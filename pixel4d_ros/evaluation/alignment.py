@@ -34,7 +34,7 @@ def source_poses(window: Clip) -> FloatArray:
 
 def scaled_translation(poses: FloatArray, scale: float) -> FloatArray:
     """Poses (T, 4, 4) whose translations are multiplied by scale."""
-    scaled = poses.copy()
+    scaled: FloatArray = poses.copy()
     scaled[:, :3, 3] *= scale
     return scaled
 

@@ -40,7 +40,8 @@ def valid_depth(predicted: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool
     """Where (H, W) both depth maps hold a finite, positive value."""
     if predicted.shape != truth.shape:
         raise ValueError(f"depth maps of different size cannot be compared: {predicted.shape} and {truth.shape}")
-    return np.isfinite(predicted) & np.isfinite(truth) & (predicted > 0) & (truth > 0)
+    valid: NDArray[np.bool_] = np.isfinite(predicted) & np.isfinite(truth) & (predicted > 0) & (truth > 0)
+    return valid
 
 
 def depth_ratio(predicted: NDArray[Any], truth: NDArray[Any]) -> float:

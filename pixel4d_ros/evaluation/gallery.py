@@ -15,18 +15,7 @@ import numpy as np
 from pixel4d_ros.evaluation.depth_metrics import is_dense
 from pixel4d_ros.evaluation.depth_picture import Picture, depth_picture, depth_range, filled
 from pixel4d_ros.evaluation.scoring import ScoredWindow
-from pixel4d_ros.evaluation.video import (
-    BACKGROUND,
-    BLUE,
-    CAPTION,
-    GREY,
-    MARGIN,
-    ORANGE,
-    VideoWriter,
-    encode_jpeg,
-    paste,
-    write_text,
-)
+from pixel4d_ros.evaluation.video import BLUE, GREY, ORANGE, VideoWriter, encode_jpeg, sheet
 
 PANEL_WIDTH = 480
 MOST_PLAYED = 20  # source images of a clip that its video plays
@@ -88,10 +77,6 @@ def _pictures(scored: ScoredWindow, name: str) -> Iterator[tuple[str, bytes]]:
         yield f"{stamp}, {scored.score.times[i]:+.2f} s", encode_jpeg(panels(scored, i, name), 1000)
 
 
-def _canvas(columns: int, height: int) -> Picture:
-    return np.full((height, columns * PANEL_WIDTH + (columns + 1) * MARGIN, 3), BACKGROUND, np.uint8)
-
-
 def _panel_size(image: Picture) -> tuple[int, int]:
     return PANEL_WIDTH, 2 * round(PANEL_WIDTH * image.shape[0] / image.shape[1] / 2)
 
@@ -99,43 +84,29 @@ def _panel_size(image: Picture) -> tuple[int, int]:
 def depth_panels(scored: ScoredWindow) -> Picture:
     """The source image, its predicted depth and, where there is some, the sensor's, in the same colours."""
     image = np.asarray(scored.window.images[0])
-    panels = [("source image", image)]
     sensor = None if scored.window.depth is None else np.asarray(scored.window.depth[0])
     limits = depth_range(scored.depth if sensor is None or not (sensor > 0).any() else sensor)
-    span = f"{limits[0]:.1f} to {limits[1]:.1f} m"
-    panels.append((f"predicted depth, {span}", depth_picture(scored.depth, limits)))
+    predicted = f"predicted depth, {limits[0]:.1f} to {limits[1]:.1f} m"
+    row = [(image, "source image", GREY), (depth_picture(scored.depth, limits), predicted, GREY)]
     if sensor is not None:
-        panels.append(("measured depth", depth_picture(sensor if is_dense(sensor) else filled(sensor, POINT), limits)))
-    size, top = _panel_size(image), MARGIN + CAPTION
-    canvas = _canvas(len(panels), top + size[1] + MARGIN)
-    for k, (caption, picture) in enumerate(panels):
-        corner = (MARGIN + k * (PANEL_WIDTH + MARGIN), top)
-        write_text(canvas, caption, corner, GREY)
-        paste(canvas, picture, corner, size)
-    return canvas
+        measured = depth_picture(sensor if is_dense(sensor) else filled(sensor, POINT), limits)
+        row.append((measured, "measured depth", GREY))
+    return sheet([row], _panel_size(image))
 
 
 def panels(scored: ScoredWindow, i: int, title: str) -> Picture:
     """Frame i: forecast and truth above, the repeated source image and the forecast's error below."""
     truth = np.asarray(scored.window.images[i])
-    size = _panel_size(truth)
-    left, right = MARGIN, 2 * MARGIN + PANEL_WIDTH
-    upper = MARGIN + 2 * CAPTION
-    lower = upper + size[1] + CAPTION
-    canvas = _canvas(2, lower + size[1] + MARGIN)
-    score, time = scored.score, scored.score.times[i]
-    write_text(canvas, f"{title}, t = {score.stamp:.2f} s", (left, MARGIN + CAPTION), GREY)
-    forecast = f"forecast, {time:+.2f} s, {score.futures[0].psnr[i]:.1f} dB"
-    repeated = f"image repeated, {score.repeat.psnr[i]:.1f} dB"
-    for image, caption, corner, color in (
-        (scored.forecast[i], forecast, (left, upper), BLUE),
-        (truth, "what really happened", (right, upper), ORANGE),
-        (np.asarray(scored.window.images[0]), repeated, (left, lower), GREY),
-        (error_picture(scored.forecast[i], truth), f"error of the forecast, x {ERROR_GAIN:g}", (right, lower), GREY),
-    ):
-        write_text(canvas, caption, corner, color)
-        paste(canvas, image, corner, size)
-    return canvas
+    frame, score, time = scored.forecast[i], scored.score, scored.score.times[i]
+    above = [
+        (frame, f"forecast, {time:+.2f} s, {score.futures[0].psnr[i]:.1f} dB", BLUE),
+        (truth, "what really happened", ORANGE),
+    ]
+    below = [
+        (np.asarray(scored.window.images[0]), f"image repeated, {score.repeat.psnr[i]:.1f} dB", GREY),
+        (error_picture(frame, truth), f"error of the forecast, x {ERROR_GAIN:g}", GREY),
+    ]
+    return sheet([above, below], _panel_size(truth), f"{title}, t = {score.stamp:.2f} s")
 
 
 def error_picture(frame: Picture, truth: Picture) -> Picture:

@@ -54,7 +54,8 @@ def road_heights(points: FloatArray, lowest: float = -1.2) -> FloatArray:
         cval=NOTHING,
     )  # fmt: skip
     ground = np.where(local > RISE, 0.0, local.clip(-RISE, RISE))
-    return heights - np.asarray(ground)[tuple(cells.T)]
+    above: FloatArray = heights - np.asarray(ground)[tuple(cells.T)]
+    return above
 
 
 def seen_by_camera(

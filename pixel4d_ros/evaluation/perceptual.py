@@ -93,7 +93,7 @@ class Lpips(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / (features.norm(dim=1, keepdim=True) + 1e-10)
+    return features.div(features.norm(dim=1, keepdim=True) + 1e-10)
 
 
 def load_lpips(backbone: Path, linear: Path, device: torch.device) -> Callable[[Video, Video], FloatArray]:

@@ -59,7 +59,8 @@ class Report:
         """Plain values for JSON: no pictures, None for what is unknown."""
         values = asdict(self)
         del values["strips"], values["node"]["ages"]
-        return without_nan(values)
+        finite: dict[str, Any] = without_nan(values)
+        return finite
 
 
 def without_nan(value: Any) -> Any:

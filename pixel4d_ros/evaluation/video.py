@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 videos, and pictures of a forecast beside the true image."""
+"""H.264 videos, sheets of captioned pictures, and forecasts beside the true image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from pixel4d_ros.evaluation.windows import resize_image
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Color = tuple[int, int, int]
+Panel = tuple[Picture, str, Color]  # a picture, its caption and the caption's colour
 
 MARGIN = 16
 PANEL_WIDTH = 640
@@ -118,7 +122,22 @@ def _legend(canvas: Picture, comparison: Comparison, i: int, title: str, corner:
         write_text(canvas, repeat, (x + 200, bar + 3 * CAPTION - 16), GREY)
 
 
-def write_text(canvas: Picture, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+def sheet(rows: Sequence[Sequence[Panel]], size: tuple[int, int], title: str = "") -> Picture:
+    """Rows of panels, each resized to size (width, height) and below its caption, under a title."""
+    width, height = size
+    top = MARGIN + CAPTION if title else MARGIN
+    shape = top + len(rows) * (CAPTION + height) + MARGIN, max(map(len, rows)) * (width + MARGIN) + MARGIN, 3
+    canvas = np.full(shape, BACKGROUND, np.uint8)
+    write_text(canvas, title, (MARGIN, top), WHITE)
+    for i, row in enumerate(rows):
+        for k, (picture, caption, color) in enumerate(row):
+            corner = MARGIN + k * (width + MARGIN), top + CAPTION + i * (CAPTION + height)
+            write_text(canvas, caption, corner, color)
+            paste(canvas, picture, corner, size)
+    return canvas
+
+
+def write_text(canvas: Picture, text: str, corner: tuple[int, int], color: Color) -> None:
     """A line of text above `corner` (x, y)."""
     cv2.putText(canvas, text, (corner[0], corner[1] - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
 

@@ -104,7 +104,7 @@ def read_camera_info(
 
 
 def frame_mismatch(image_frame: str, info_frame: str) -> str:
-    """What to say of an image and a CameraInfo in different frames; "" where they agree, or one has none."""
+    """The warning for an image and a CameraInfo in different frames; "" where they agree, or one has none."""
     image_frame, info_frame = str(image_frame).strip("/"), str(info_frame).strip("/")
     if not image_frame or not info_frame or image_frame == info_frame:
         return ""

@@ -28,8 +28,9 @@ def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
 def quaternion_rotate(q: Tensor, v: Tensor) -> Tensor:
     """Rotate vectors v (..., 3) by unit quaternions q (..., 4)."""
     w, (u, v) = q[..., :1], torch.broadcast_tensors(q[..., 1:], v)
-    t = 2 * torch.linalg.cross(u, v, dim=-1)
-    return v + w * t + torch.linalg.cross(u, t, dim=-1)
+    t: Tensor = 2 * torch.linalg.cross(u, v, dim=-1)
+    rotated: Tensor = v + w * t + torch.linalg.cross(u, t, dim=-1)
+    return rotated
 
 
 def quaternion_to_matrix(q: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotations and rigid transforms of camera poses, with numpy and scipy; those of Gaussians are in quaternions.py.
 
-Quaternions are (w, x, y, z) and unit, except where a name says xyzw (the order of ROS messages and of scipy). Rigid
+Quaternions are (w, x, y, z) and unit, except where a name contains xyzw (the order of ROS messages and of scipy). Rigid
 transforms are 4x4 matrices T_a_b with p_a = T_a_b p_b.
 """
 

@@ -198,7 +198,8 @@ def decode_depth(message: Any) -> NDArray[np.float32]:
 def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
     """Depth in metres, 0 where unknown. Raises ValueError for floats that must be millimetres."""
     if depth.dtype == np.uint16:
-        return depth.astype(np.float32) * np.float32(0.001)
+        metres: NDArray[np.float32] = depth.astype(np.float32) * np.float32(0.001)
+        return metres
     depth = depth.astype(np.float32)
     metres = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
     known = metres[metres > 0]

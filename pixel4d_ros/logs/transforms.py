@@ -21,7 +21,7 @@ from pixel4d_ros.logs.streams import Streams
 
 def stamp_ns(header: Any) -> int:
     """The stamp of a std_msgs/Header in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 def seconds(ns: NDArray[np.int64]) -> FloatArray:

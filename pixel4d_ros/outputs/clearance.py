@@ -43,7 +43,8 @@ class Footprint:
     def distances(self, points: Tensor) -> Tensor:
         """Distances (...) in metres of points (..., 2) of the base frame from the outline, 0 inside."""
         if self.corners is None:
-            return (points.norm(dim=-1) - self.radius).clamp(min=0)
+            distances: Tensor = points.norm(dim=-1) - self.radius
+            return distances.clamp(min=0)
         corners = torch.as_tensor(self.corners).to(points)
         nearest = torch.full(points.shape[:-1], math.inf, dtype=points.dtype, device=points.device)
         inside = torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)

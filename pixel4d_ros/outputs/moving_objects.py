@@ -69,8 +69,8 @@ def _distances(points: torch.Tensor, means: torch.Tensor, counts: list[int]) -> 
     points, means = points.double(), means.double()
     lengths, room = means.square().sum(1), max(1, PAIRS // max(1, points.shape[1]))
     nearest = []
-    for own, of_object, squares in zip(points, means.split(counts), lengths.split(counts)):
-        pieces = zip(of_object.split(room), squares.split(room))
+    for own, of_object, squares in zip(points, torch.split(means, counts), torch.split(lengths, counts)):
+        pieces = zip(torch.split(of_object, room), torch.split(squares, room))
         found = [torch.addmm(square, own, some.T, alpha=-2).amin(1) for some, square in pieces]
         nearest.append(reduce(torch.minimum, found))
     return (torch.stack(nearest) + points.square().sum(-1)).clamp(min=0).sqrt()

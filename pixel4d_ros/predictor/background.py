@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell: a wall and a sphere of Gaussians behind everything, so that no view has holes."""
+"""The background: a wall and a sphere of Gaussians behind everything, so that no view has holes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from pixel4d_ros.predictor.input_view import mirror, reflected
 from pixel4d_ros.predictor.lifting import BACKGROUND_DEPTH, Layer, surface_gaussians
 
-BACKGROUND_CELL = 8  # canvas pixels per Gaussian of the shell
-BACKGROUND_MARGIN = 0.5  # of the canvas, on each side
-BACKGROUND_FADE = 4.0  # cells over which the shell's colours fade to the mean of their row
-SPHERE_STEP = 0.1  # radians between the Gaussians of the sphere behind the shell
+BACKGROUND_CELL = 8  # pixels of the input view per Gaussian of the background
+BACKGROUND_MARGIN = 0.5  # of the input view, on each side
+BACKGROUND_FADE = 4.0  # cells over which the background's colours fade to the mean of their row
+SPHERE_STEP = 0.1  # radians between the Gaussians of the sphere behind the background
 
 
 @dataclass(frozen=True)
 class Background:
-    """The places of the shell: a coarse wall far behind everything and beside the view, and a sphere behind that."""
+    """A coarse wall far behind everything and beside the view, and a sphere behind that."""
 
     means: Tensor  # (B, N, 3)
     quaternions: Tensor  # (B, N, 4)
@@ -35,7 +35,7 @@ class Background:
 
     @staticmethod
     def of(K: Tensor, width: int, height: int, depth_scale: Tensor) -> Background:
-        """The shell around canvases of width x height pixels, cameras K (B, 3, 3)."""
+        """The background around input views of width x height pixels, cameras K (B, 3, 3)."""
         columns, rows = width // BACKGROUND_CELL, height // BACKGROUND_CELL
         margin_x, margin_y = int(columns * BACKGROUND_MARGIN), int(rows * BACKGROUND_MARGIN)
         margins = (margin_x, margin_x, margin_y, margin_y)
@@ -65,22 +65,21 @@ class Background:
         )
 
 
-def background_layer(drawn: Tensor, shell: Background) -> Layer:
-    """The shell in blurred colours of the canvas, drawn (B, 3, H, W).
+def background_layer(drawn: Tensor, background: Background) -> Layer:
+    """The background in blurred colours of the input view, drawn (B, 3, H, W).
 
-    The further from the view, the more the colours are only the mean of what was seen at that height: the guess that
-    errs least, for cameras that turn away.
+    Away from the view, colours fade to the mean of their row: the guess with the least error for cameras that turn.
     """
     colors = F.avg_pool2d(drawn, BACKGROUND_CELL)
     rows = F.avg_pool2d(colors.mean(3, keepdim=True), (5, 1), 1, (2, 0), count_include_pad=False)
-    means_of_rows = F.pad(rows, (0, 0, shell.margin, shell.margin), mode="replicate")
-    colors = torch.lerp(means_of_rows, reflected(colors, shell.mirror), shell.near)
-    round_colors = torch.gather(means_of_rows[..., 0], 2, shell.rows[:, None].expand(-1, 3, -1))
+    means_of_rows = F.pad(rows, (0, 0, background.margin, background.margin), mode="replicate")
+    colors = torch.lerp(means_of_rows, reflected(colors, background.mirror), background.near)
+    round_colors = torch.gather(means_of_rows[..., 0], 2, background.rows[:, None].expand(-1, 3, -1))
     return Layer(
-        shell.means,
-        shell.quaternions,
-        shell.scales,
-        shell.opacities,
+        background.means,
+        background.quaternions,
+        background.scales,
+        background.opacities,
         torch.cat((colors.flatten(2), round_colors), 2).transpose(1, 2),
     )
 

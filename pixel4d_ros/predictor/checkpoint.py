@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights on disk: one safetensors file, fp16, whose metadata says what it is. Never pickle."""
+"""Weights on disk: one safetensors file, fp16, with metadata. Never pickle."""
 
 from __future__ import annotations
 

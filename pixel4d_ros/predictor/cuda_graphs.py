@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Recorded:
     """A graph, the tensors that it reads and those that every replay writes anew.
 
-    The computation is kept because the graph reads whatever constants it holds.
+    The computation is stored because the graph reads the constants that it holds.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -97,7 +97,7 @@ def record(computation: Callable[..., Any], inputs: tuple[Tensor | None, ...]) -
     torch.cuda.synchronize(device)
     _side_streams(device)
     graph = torch.cuda.CUDAGraph()
-    # What other threads ask of the device meanwhile is no error of this one.
+    # Other threads may use the device while this one records.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = computation(*buffers)
     return Recorded(graph, computation, buffers, outputs)

@@ -51,7 +51,7 @@ class FusedGroupNormSiLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if triton_kernels.is_available(x.device):
             return fused_operations.group_norm_silu(x, self.groups, self.weight, self.bias, self.eps)
-        pixels = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
+        pixels = torch.unflatten(x.permute(0, 2, 3, 1), 3, (self.groups, -1))
         variance, mean = torch.var_mean(pixels, (1, 2, 4), correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)[..., None]
         shift = torch.addcmul(self.bias, scale, mean[..., None], value=-1)
@@ -73,7 +73,7 @@ def _up(x: Tensor) -> Tensor:
 
 
 class StaticDecoder(nn.Module):
-    """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch goes on from.
+    """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch uses.
 
     Measured depth enters at every level, averaged over what each of its pixels covers, so that sparse points spread.
     """
@@ -115,10 +115,9 @@ class StaticDecoder(nn.Module):
 class DynamicDecoder(nn.Module):
     """Features and speed -> what moves as one object, its likeliest motion and that motion's spread.
 
-    A decoder of its own, beside the static one, whose features it also sees: so that it can be trained with all else
-    left as it is. Motion maps are mode + sqrt(2) * spread * z. A decoder that may mix the latent in as it likes learns
-    to do without it; here the latent is the only way to what the image does not tell. The camera's speed tells much
-    about the traffic around it, of which one image says little.
+    It is separate from the static decoder, whose features it also uses, so that it can be trained alone. Motion maps
+    are mode + sqrt(2) * spread * z: a decoder with the latent as an ordinary input learns to ignore it. The camera's
+    speed is an input because it is correlated with that of the traffic, which one image hardly shows.
     """
 
     def __init__(self) -> None:
@@ -154,7 +153,7 @@ def measured(source: NetworkInput) -> tuple[Tensor, list[Tensor]]:
 
 def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
     """Measured depth (B, 2, H, W) at strides 2, 4, ... 32: mean over the known pixels of a cell, if there are any."""
-    total, share = sensor.split(1, 1)
+    total, share = sensor.chunk(2, 1)
     levels = []
     for _ in range(5):
         total, share = F.avg_pool2d(total, 2), F.avg_pool2d(share, 2)
@@ -163,7 +162,7 @@ def sensor_pyramid(sensor: Tensor) -> list[Tensor]:
 
 
 def _start(head: nn.Conv2d, bias: list[float]) -> None:
-    """Have an untrained head answer about the same everywhere."""
+    """Start a head with almost constant output: its bias."""
     with torch.no_grad():
         head.weight.mul_(0.1)
         head.bias = nn.Parameter(torch.tensor(bias))

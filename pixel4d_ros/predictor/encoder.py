@@ -62,7 +62,7 @@ class InvertedResidual(nn.Module):
         self.drop = 0.0  # in training, the share of samples for which a residual is left out (Huang et al. 2016)
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.layers(x)
+        change: Tensor = self.layers(x)
         if not self.residual:
             return change
         if self.training and self.drop > 0:

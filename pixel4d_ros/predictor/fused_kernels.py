@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Triton code behind fused_operations, which says what each kernel computes. Importing this needs Triton."""
+"""Triton kernels of fused_operations, where each is documented. Importing this needs Triton."""
 
 import triton
 import triton.language as tl

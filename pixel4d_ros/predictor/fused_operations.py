@@ -19,7 +19,7 @@ def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor, max_slant: flo
     b, height, width = inverse.shape
     inverse, K, pixels = inverse.contiguous(), K.contiguous(), pixels.contiguous()
     means, quaternions, scales = (inverse.new_empty(b, height * width, n) for n in (3, 4, 3))
-    with torch.cuda.device_of(inverse):  # Triton launches on the current device, wherever its tensors are
+    with torch.cuda.device(inverse.device):  # Triton launches on the current device, not on that of the tensors
         kernels.surface_gaussians[math.ceil(height * width / BLOCK), b](
             inverse, K, pixels, means, quaternions, scales, height, width, max_slant, BLOCK
         )
@@ -37,7 +37,7 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
     sums = torch.empty(2, groups, PARTS, dtype=torch.float32, device=x.device)
     result = torch.empty_like(x)
     share = math.ceil(count / PARTS)
-    with torch.cuda.device_of(x):
+    with torch.cuda.device(x.device):
         kernels.group_sums[PARTS, groups](x, sums, count, channels, each, share, PARTS, lanes, BLOCK)
         kernels.normalise[math.ceil(count / BLOCK), groups](
             x, sums, weight, bias, result, count, channels, each, eps, PARTS, lanes, BLOCK
@@ -51,7 +51,7 @@ def rows(table: Tensor, index: Tensor) -> Tensor:
 
     width = table.shape[1]
     result = table.new_empty(len(index), width)
-    with torch.cuda.device_of(table):
+    with torch.cuda.device(table.device):
         kernels.rows[(math.ceil(result.numel() / BLOCK),)](
             table.contiguous(), index.contiguous(), result, result.numel(), width, BLOCK
         )

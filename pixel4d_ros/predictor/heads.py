@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is given and what it answers: per-pixel maps, and how numbers of the world are written in them."""
+"""The network's inputs and outputs: per-pixel maps, and how metric quantities are encoded in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATIC_MAPS = {
 OBJECT_MAPS = {  # at a quarter of the resolution
     "center": 1,  # logit: an object's centre
     "offset": 2,  # vote for it
-    "mobility": 1,  # adds to the logit of the full resolution, which knows the edges
+    "mobility": 1,  # adds to the logit at full resolution, whose edges are sharper
 }
 MOTION_CHANNELS = 12  # v, a, w, a_w
 LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
@@ -36,14 +36,14 @@ SPEED_SCALE = 10.0  # m/s
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """Raw network outputs on the canvas (B images, S samples); motion in the network's precision, the rest float32."""
+    """Network outputs in the input view (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
-    near: Tensor | None = None  # what a `group` that the network was given made of the object maps
+    nearest_center_ids: Tensor | None = None  # the object maps as the network's `group` argument transforms them
 
     def float(self) -> PixelMaps:
         """The same with all in float32."""
@@ -52,7 +52,7 @@ class PixelMaps:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network is given of B images on their canvases."""
+    """The network's inputs for B images, in their input views."""
 
     image: Tensor  # (B, 3, H, W) float 0..1
     inside: Tensor  # (B, 1, H, W): 1 where the camera saw, 0 in the padding
@@ -61,7 +61,7 @@ class NetworkInput:
     speed: Tensor  # (B, 2): forward speed in units of SPEED_SCALE, 0 where unknown; and 1 where known
 
     def to(self, dtype: torch.dtype) -> NetworkInput:
-        """The same in another precision and with its channels last, which convolutions are faster with."""
+        """The same in another precision and with channels last, which makes convolutions faster."""
         image, inside, rays = (channels_last(maps, dtype) for maps in (self.image, self.inside, self.rays))
         sensor = None if self.sensor is None else channels_last(self.sensor, dtype)
         return NetworkInput(image, inside, rays, sensor, self.speed.to(dtype))
@@ -74,8 +74,8 @@ def channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
 
 def named_maps(maps: Tensor, channels: Mapping[str, int]) -> dict[str, Tensor]:
     """The head's output (B, C, H, W), split into its maps: float32 and channels first, in one step for all of them."""
-    split = maps.to(torch.float32, memory_format=torch.contiguous_format).split(list(channels.values()), 1)
-    return dict(zip(channels, split))
+    maps = maps.to(torch.float32, memory_format=torch.contiguous_format)
+    return dict(zip(channels, torch.split(maps, list(channels.values()), 1)))
 
 
 def decode_depth(logit: Tensor) -> Tensor:
@@ -107,5 +107,5 @@ def known_speed(speed: float | None) -> Tensor:
 
 
 def latent_shape(width: int, height: int) -> tuple[int, int, int]:
-    """Shape (C, H/32, W/32) of one latent for a canvas of width x height pixels."""
+    """Shape (C, H/32, W/32) of one latent for an input view of width x height pixels."""
     return LATENT_CHANNELS, height // 32, width // 32

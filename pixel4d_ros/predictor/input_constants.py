@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InputConstants: all that a prediction's shapes and constants depend on, made once per camera."""
+"""InputConstants: the tensors that depend on the camera but not on the image, made once per camera."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from torch import Tensor
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background
 from pixel4d_ros.predictor.heads import latent_shape
-from pixel4d_ros.predictor.input_view import InputView, cached_tensor, canvas_rays
+from pixel4d_ros.predictor.input_view import InputView, cached_tensor, view_rays
 from pixel4d_ros.predictor.lifting import VisibleGrid
-from pixel4d_ros.predictor.objects import Cells
+from pixel4d_ros.predictor.objects import ObjectCells
 
 
 @dataclass(frozen=True)
 class InputConstants:
-    """Of one camera on one device."""
+    """The constants of one camera on one device."""
 
     camera: Camera
     device: torch.device
 
     @cached_property
-    def canvas(self) -> InputView:
-        """What the network sees."""
+    def view(self) -> InputView:
+        """The image as the network sees it."""
         return InputView.of(self.camera)
 
     @cached_property
     def grid(self) -> VisibleGrid:
         """The visible Gaussians' grid."""
-        return VisibleGrid.of(self.camera, self.canvas)
+        return VisibleGrid.of(self.camera, self.view)
 
     @cached_property
     def key(self) -> tuple[float, ...]:
-        """The same for equal cameras."""
+        """A hashable value that equal cameras share."""
         return (*self.camera.K.ravel().tolist(), self.camera.width, self.camera.height)
 
     def fits(self, camera: Camera) -> bool:
-        """Whether this is the camera's layout."""
+        """Whether these are the camera's constants."""
         size = (camera.width, camera.height)
         return size == (self.camera.width, self.camera.height) and np.array_equal(camera.K, self.camera.K)
 
     @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of one latent."""
-        return latent_shape(self.canvas.width, self.canvas.height)
+        """Shape of one latent."""
+        return latent_shape(self.view.width, self.view.height)
 
     @cached_property
     def depth_scale(self) -> Tensor:
         """(1,) metres per canonical metre."""
-        return torch.full((1,), self.canvas.depth_scale, device=self.device)
+        return torch.full((1,), self.view.depth_scale, device=self.device)
 
     @cached_property
     def grid_K(self) -> Tensor:
@@ -61,41 +61,41 @@ class InputConstants:
         return torch.tensor(self.grid.camera.K, dtype=torch.float32, device=self.device)[None]
 
     @cached_property
-    def canvas_K(self) -> Tensor:
-        """(1, 3, 3) of the padded canvas."""
-        return torch.tensor(self.canvas.camera.K, dtype=torch.float32, device=self.device)[None]
+    def view_K(self) -> Tensor:
+        """(1, 3, 3) of the padded input view."""
+        return torch.tensor(self.view.camera.K, dtype=torch.float32, device=self.device)[None]
 
     @cached_tensor
     def rays(self, dtype: torch.dtype) -> Tensor:
-        """(1, 2, H, W) of the canvas, as the network takes them."""
-        rays = canvas_rays(self.canvas_K, self.canvas.width, self.canvas.height)
+        """(1, 2, H, W) of the input view, as the network takes them."""
+        rays = view_rays(self.view_K, self.view.width, self.view.height)
         return rays.to(dtype, memory_format=torch.channels_last)
 
     @cached_tensor
     def inside(self, dtype: torch.dtype) -> Tensor:
-        """(1, 1, H, W) of the canvas, as the network takes it: 1 where the camera saw, 0 in the padding."""
-        return self.canvas.inside(self.device)[None, None].to(dtype, memory_format=torch.channels_last)
+        """(1, 1, H, W) of the input view, as the network takes it: 1 where the camera saw, 0 in the padding."""
+        return self.view.inside(self.device)[None, None].to(dtype, memory_format=torch.channels_last)
 
     @cached_property
     def seen(self) -> Tensor:
-        """(H, W) bool of the canvas: where the camera saw."""
-        return self.canvas.inside(self.device) > 0
+        """(H, W) bool of the input view: where the camera saw."""
+        return self.view.inside(self.device) > 0
 
     @cached_property
     def points(self) -> Tensor:
-        """(3, H, W) metres: what the canvas's pixels would see at a depth of one canonical metre."""
-        rays = canvas_rays(self.canvas_K, self.canvas.width, self.canvas.height)[0]
+        """(3, H, W) metres: what the pixels of the input view would see at a depth of one canonical metre."""
+        rays = view_rays(self.view_K, self.view.width, self.view.height)[0]
         return torch.cat((rays, self.depth_scale[:, None, None].expand_as(rays[:1])))
 
     @cached_property
-    def cells(self) -> Cells:
-        """Where objects are told apart."""
-        return Cells.of(self.canvas.height, self.canvas.width, self.depth_scale)
+    def cells(self) -> ObjectCells:
+        """The cells in which objects are found."""
+        return ObjectCells.of(self.view.height, self.view.width, self.depth_scale)
 
     @cached_property
-    def shell(self) -> Background:
-        """The shell around the canvas."""
-        return Background.of(self.canvas_K, self.canvas.width, self.canvas.height, self.depth_scale)
+    def background(self) -> Background:
+        """The background around the input view."""
+        return Background.of(self.view_K, self.view.width, self.view.height, self.depth_scale)
 
     @cached_property
     def observed(self) -> Tensor:
@@ -104,15 +104,15 @@ class InputConstants:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """(N,) the pixel of the canvas whose object each Gaussian of a scene belongs to.
+        """(N,) the pixel of the input view whose object each Gaussian of a scene belongs to.
 
         Behind the visible layer nothing belongs to one: that is the pixel in the corner, which lies in the padding.
         """
-        height, width = self.canvas.height, self.canvas.width
+        height, width = self.view.height, self.view.width
         visible = self.grid.sample_nearest(torch.arange(height * width, device=self.device).view(height, width))
         return torch.cat((visible.flatten(), visible.new_zeros(self._guessed)))
 
     @property
     def _guessed(self) -> int:
         """How many Gaussians there are behind the visible layer."""
-        return self.canvas.width * self.canvas.height + self.shell.means.shape[1]
+        return self.view.width * self.view.height + self.background.means.shape[1]

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from pixel4d_ros.camera import Camera
 
 CANONICAL_FOCAL = 244.0  # pixels
-STRIDE = 32  # the encoder's coarsest stride: the canvas is a multiple of it
-# Of the image on the canvas, for cameras of unusual field of view: no fewer pixels than training's crops have, about.
+STRIDE = 32  # the encoder's coarsest stride: the sides of the input view are multiples of it
+# Of the resized image, for cameras of unusual field of view: no fewer pixels than training's crops have, about.
 MIN_PIXELS, MAX_WIDTH, MAX_HEIGHT = 52_000, 640, 1280
 MAX_VISIBLE_PIXELS = 1_600_000  # the visible layer of larger images is built from a smaller copy
 
@@ -31,11 +31,11 @@ Method = TypeVar("Method", bound=Callable[..., Tensor])
 
 
 def cached_tensor(method: Method) -> Method:
-    """Let an object keep a method's tensor per arguments: it is made once, and lives as long as the object."""
+    """Cache a method's tensor per arguments for as long as its object lives."""
 
     @wraps(method)
     def once(self: Any, *arguments: Hashable) -> Tensor:
-        made: dict[Any, Tensor] = self.__dict__.setdefault("_kept", {})
+        made: dict[Any, Tensor] = self.__dict__.setdefault("_cached", {})
         key = (method.__name__, *arguments)
         if key not in made:
             with torch.inference_mode(False):
@@ -47,7 +47,7 @@ def cached_tensor(method: Method) -> Method:
 
 @dataclass(frozen=True)
 class InputView:
-    """The image, resized to (inner_width, inner_height), sits at (left, top) of a padded canvas (width, height)."""
+    """The image, resized to (inner_width, inner_height), sits at (left, top) of a padded image (width, height)."""
 
     inner: Camera  # the resized image's camera: fx = fy = focal
     width: int
@@ -62,7 +62,7 @@ class InputView:
 
     @property
     def camera(self) -> Camera:
-        """The padded canvas as a camera."""
+        """The padded input view as a camera."""
         return self.inner.shifted(-self.left, -self.top, self.width, self.height)
 
     @cached_tensor
@@ -72,7 +72,7 @@ class InputView:
 
     @staticmethod
     def of(camera: Camera) -> InputView:
-        """The canvas of a camera: canonical focal length, within the limits of the network's image size."""
+        """The input view of a camera: canonical focal length, within the limits of the network's image size."""
         focal = CANONICAL_FOCAL
         width, height = camera.width * focal / camera.K[0, 0], camera.height * focal / camera.K[1, 1]
         focal *= min(max(1.0, math.sqrt(MIN_PIXELS / (width * height))), MAX_WIDTH / width)
@@ -89,7 +89,7 @@ class InputView:
         )
 
     def draw(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) of any size, float 0..1 -> canvas (B, 3, height, width), reflected at the borders."""
+        """Image (B, 3, H, W) of any size, float 0..1 -> input view (B, 3, height, width), reflected at the borders."""
         return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
 
     @cached_tensor
@@ -99,13 +99,13 @@ class InputView:
 
     @cached_tensor
     def _places(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Indices (height * width,) of the canvas pixels on which the pixels of an image of this size fall."""
+        """Indices (height * width,) of the pixels on which those of an image of this size fall."""
         y = ((torch.arange(height, device=device) + 0.5) * (self.inner.height / height)).long() + self.top
         x = ((torch.arange(width, device=device) + 0.5) * (self.inner.width / width)).long() + self.left
         return (y[:, None] * self.width + x).flatten()
 
     def place(self, depth: Tensor) -> Tensor:
-        """Measured depth (H, W) of any size, 0 where unknown -> (height, width) on the canvas, 0 in the padding.
+        """Measured depth (H, W) of any size, 0 where unknown -> (height, width) in the input view, 0 in the padding.
 
         Where several points fall on one pixel the nearest counts, since it hides the others.
         """
@@ -122,8 +122,8 @@ def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torc
     return mask
 
 
-def canvas_rays(K: Tensor, width: int, height: int) -> Tensor:
-    """Rays (B, 2, H, W) of canvas cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
+def view_rays(K: Tensor, width: int, height: int) -> Tensor:
+    """Rays (B, 2, H, W) of cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
     x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
     y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
     return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
@@ -165,7 +165,7 @@ def mirror(width: int, height: int, margins: tuple[int, int, int, int], device: 
 
 
 def reflected(image: Tensor, indices: Tensor) -> Tensor:
-    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) as `mirror` says."""
+    """Images (B, C, h, w), mirrored beyond their borders (B, C, H, W) by the indices of `mirror`."""
     return image.flatten(2)[..., indices]
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posterior of the motion latent: what a later frame shows to have moved. Used in training only.
+"""The posterior of the motion latent, given a later frame. Used in training only.
 
-The later frame speaks through the optical flow to it. What the flow of a still scene of the predicted depth does not
-explain is motion.
+Its input is the optical flow to the later frame, minus the flow of a static scene at the predicted depth.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from torch.nn import functional as F
 
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 
-STRIDE = 4  # of the features that the flow is seen with
+STRIDE = 4  # of the features and of the flow
 RATE_SCALE = 40.0  # pixels per second
-LARGEST_RATE = 10.0  # in its units: what is faster is an error of the flow more often than not
+LARGEST_RATE = 10.0  # in units of RATE_SCALE: faster flow is more often an error
 _WIDTHS = (64, 96, 96)
 
 
@@ -37,10 +36,10 @@ class Latent:
 class Later:
     """What is known of a frame `time` after each of B sources."""
 
-    flow: Tensor  # (B, 2, H, W) pixels of the canvas from the source to it; NaN where unknown
+    flow: Tensor  # (B, 2, H, W) pixels of the input view from the source to it; NaN where unknown
     time: Tensor  # (B,) seconds
     T_later_source: Tensor  # (B, 4, 4), translation in canonical metres
-    K: Tensor  # (B, 3, 3) pixels of the canvas
+    K: Tensor  # (B, 3, 3) pixels of the input view
 
 
 class Posterior(nn.Module):
@@ -74,7 +73,7 @@ class Posterior(nn.Module):
 
 
 def static_flow(depth: Tensor, later: Later) -> Tensor:
-    """Flow (B, 2, h, w) to the later frame in canvas pixels if nothing moved; depth (B, h, w) at STRIDE."""
+    """Flow (B, 2, h, w) to the later frame in pixels of the input view if nothing moved; depth (B, h, w) at STRIDE."""
     height, width = depth.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=depth.device), torch.arange(width, device=depth.device), indexing="ij"
@@ -85,4 +84,4 @@ def static_flow(depth: Tensor, later: Later) -> Tensor:
     points = (rays * depth.flatten(1)[..., None]) @ later.T_later_source[:, :3, :3].transpose(1, 2)
     seen = (points + later.T_later_source[:, None, :3, 3]) @ later.K.transpose(1, 2)
     flow = seen[..., :2] / seen[..., 2:].clamp(min=0.05) - pixels
-    return flow.transpose(1, 2).unflatten(2, (height, width))
+    return torch.unflatten(flow.transpose(1, 2), 2, (height, width))

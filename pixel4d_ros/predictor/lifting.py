@@ -2,7 +2,7 @@
 """Lifting: per-pixel maps -> layers of Gaussians, batched and differentiable.
 
 Three layers: the visible one at the image's own resolution and colours, on the surface that the depth map describes;
-a hidden one behind it, seen once something moves away; and a sky shell around everything, so that no view has holes.
+a hidden one behind it, seen once something moves away; and a background around everything, so that no view has holes.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ class Layer:
 class VisibleGrid:
     """The visible layer's pixel grid: the image (or a smaller copy) with its padding, as a camera."""
 
-    canvas: InputView
+    view: InputView
     camera: Camera  # of the padded grid
     inner: Camera  # of the image within it
     left: int
     top: int
 
     @staticmethod
-    def of(source: Camera, canvas: InputView) -> VisibleGrid:
-        """VisibleGrid of a source camera; its padding covers the same view as the canvas's."""
+    def of(source: Camera, view: InputView) -> VisibleGrid:
+        """VisibleGrid of a source camera; its padding covers the same view as the input view's."""
         shrink = min(1.0, (MAX_VISIBLE_PIXELS / (source.width * source.height)) ** 0.5)
         inner = source.resized(round(source.width * shrink), round(source.height * shrink))
-        sx, sy = inner.width / canvas.inner.width, inner.height / canvas.inner.height
-        left, top = int(canvas.left * sx), int(canvas.top * sy)
-        right = int((canvas.width - canvas.left - canvas.inner.width) * sx)
-        bottom = int((canvas.height - canvas.top - canvas.inner.height) * sy)
+        sx, sy = inner.width / view.inner.width, inner.height / view.inner.height
+        left, top = int(view.left * sx), int(view.top * sy)
+        right = int((view.width - view.left - view.inner.width) * sx)
+        bottom = int((view.height - view.top - view.inner.height) * sy)
         padded = inner.shifted(-left, -top, inner.width + left + right, inner.height + top + bottom)
-        return VisibleGrid(canvas, padded, inner, left, top)
+        return VisibleGrid(view, padded, inner, left, top)
 
     def sample(self, maps: Tensor) -> Tensor:
         """InputView maps (B, C, h, w) of any resolution -> values at this grid's pixels (B, C, H, W), bilinear."""
@@ -85,12 +85,12 @@ class VisibleGrid:
 
     @cached_tensor
     def _places(self, device: torch.device) -> Tensor:
-        """Where this grid's pixels lie on the canvas (1, H, W, 2), from -1 to 1 as grid_sample wants them."""
-        canvas = self.canvas
+        """Where this grid's pixels lie in the input view (1, H, W, 2), from -1 to 1 as grid_sample takes them."""
+        view = self.view
         x = torch.arange(self.camera.width, device=device, dtype=torch.float32)
         y = torch.arange(self.camera.height, device=device, dtype=torch.float32)
-        gx = ((x + 0.5 - self.left) * (canvas.inner.width / self.inner.width) + canvas.left) / canvas.width * 2 - 1
-        gy = ((y + 0.5 - self.top) * (canvas.inner.height / self.inner.height) + canvas.top) / canvas.height * 2 - 1
+        gx = ((x + 0.5 - self.left) * (view.inner.width / self.inner.width) + view.left) / view.width * 2 - 1
+        gy = ((y + 0.5 - self.top) * (view.inner.height / self.inner.height) + view.top) / view.height * 2 - 1
         return torch.stack(torch.meshgrid(gx, gy, indexing="xy"), -1)[None]
 
     def draw(self, image: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def visible_layer(
     """
     names = ("size", "opacity", "border_color")
     sampled = grid.sample(torch.cat([1 / decode_depth(maps.static["depth"])] + [maps.static[n] for n in names], 1))
-    inverse, size, opacity, border = sampled.split((1, 1, 1, 3), 1)
+    inverse, size, opacity, border = torch.split(sampled, [1, 1, 1, 3], 1)
     inverse = inverse / depth_scale[:, None, None, None]
     inside = grid.inside(image.device)
     colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)
@@ -135,9 +135,9 @@ def visible_layer(
 
 
 def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor, widen: float = 1.0) -> Layer:
-    """One Gaussian per canvas pixel, behind the farthest visible surface around it.
+    """One Gaussian per pixel of the input view, behind the farthest visible surface around it.
 
-    drawn (B, 3, H, W): the canvas; K (B, 3, 3) of the canvas cameras.
+    drawn (B, 3, H, W): the image in the input view; K (B, 3, 3) of its cameras.
     """
     # Over 9 x 9 pixels, first down, then across.
     nearest_behind = F.max_pool2d(

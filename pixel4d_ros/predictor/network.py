@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: one canvas in, per-pixel maps of geometry, appearance, objects and motion out.
+"""The network: one image in, per-pixel maps of geometry, appearance, objects and motion out.
 
 A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a
 latent into their motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees
@@ -43,7 +43,7 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
     deviation is sqrt(2) times that.
     """
     fine = F.interpolate(z.flatten(0, 1), mode.shape[-2:], mode="bilinear", align_corners=False)
-    return mode[:, None] + math.sqrt(2) * spread[:, None] * fine.unflatten(0, z.shape[:2])
+    return mode[:, None] + math.sqrt(2) * spread[:, None] * torch.unflatten(fine, 0, z.shape[:2])
 
 
 class Network(nn.Module):
@@ -58,7 +58,7 @@ class Network(nn.Module):
         if unknown:
             raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
         self.without = frozenset(without)
-        self.precision: torch.dtype | None = None  # of what follows the encoder; None: whatever that gives
+        self.precision: torch.dtype | None = None  # of what follows the encoder; None: the encoder's
         self.encoder = Encoder()
         self.static = StaticDecoder()
         self.dynamic = DynamicDecoder()
@@ -108,7 +108,7 @@ class Network(nn.Module):
             objects = named_maps(maps, OBJECT_MAPS)
             return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, near, mode, spread) = concurrently(
+        static, (objects, nearest_center_ids, mode, spread) = concurrently(
             lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS), move
         )
         size = source.image.shape[-2:]
@@ -124,11 +124,11 @@ class Network(nn.Module):
         if z is not None and "latent" in self.without:
             z = torch.zeros_like(z)
         if use_prior is not None:
-            # The mode learns where it stands alone; elsewhere the latent shall explain what the mode misses.
+            # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
         static = self._switched_off(static, source.inside)
-        return PixelMaps(static, objects, motion, mode, spread, near), posterior
+        return PixelMaps(static, objects, motion, mode, spread, nearest_center_ids), posterior
 
     def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
         """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""

@@ -52,7 +52,7 @@ class Predictor:
         self.network = network.for_inference(torch.float32)
         self._graphs = Graphs(device) if fast and device.type == "cuda" else None
         self._fast = None if self._graphs is None else network.for_inference(FAST)
-        self._layout: InputConstants | None = None  # of the last camera
+        self._constants: InputConstants | None = None  # of the last camera
         self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
 
     @property
@@ -80,28 +80,28 @@ class Predictor:
         """Image (H, W, 3) uint8 RGB -> a scene with num_samples futures, which shares no memory with any other.
 
         Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
-        where they are known. Image and depth may be on the host (see transfer.pin_memory) or on the device.
+        where they are known. Image and depth may be on the host (see streams.pin_memory) or on the device.
         """
         with self._turn:
-            if self._layout is None or not self._layout.fits(camera):
-                self._layout = InputConstants(camera, self.device)
-            z = None if num_samples == 1 else _latents(*self._layout.latent_shape, num_samples, seed)
-            return _scene(self._run(self._layout, image, known_speed(speed), z, depth), camera)
+            if self._constants is None or not self._constants.fits(camera):
+                self._constants = InputConstants(camera, self.device)
+            z = None if num_samples == 1 else _latents(*self._constants.latent_shape, num_samples, seed)
+            return _scene(self._run(self._constants, image, known_speed(speed), z, depth), camera)
 
-    def _run(self, layout: InputConstants, *inputs: Tensor | None) -> _Parts:
+    def _run(self, constants: InputConstants, *inputs: Tensor | None) -> _Parts:
         """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
         if self._graphs is not None and self._fast is not None:
             network = self._fast
-            key = (layout.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
+            key = (constants.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
             try:
-                return self._graphs.run(key, lambda *tensors: predict_parts(network, layout, *tensors), *inputs)
+                return self._graphs.run(key, lambda *tensors: predict_parts(network, constants, *tensors), *inputs)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 self._graphs = self._fast = None
-                warnings.warn(f"predictions go on slower, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
+                warnings.warn(f"predictions are slower now, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
         there: list[Any] = [None if t is None else t.to(self.device, non_blocking=True) for t in inputs]
-        return predict_parts(self.network, layout, *there)
+        return predict_parts(self.network, constants, *there)
 
 
 @lru_cache(maxsize=4)
@@ -116,46 +116,48 @@ def _latents(channels: int, height: int, width: int, num_samples: int, seed: int
 
 def predict_parts(
     network: Network,
-    layout: InputConstants,
+    constants: InputConstants,
     pixels: Tensor,
     speed: Tensor,
     z: Tensor | None = None,
     depth: Tensor | None = None,
 ) -> _Parts:
     """All that a scene is made from, see _scene: a computation of fixed shapes that never waits for the device."""
-    canvas, scale, dtype = layout.canvas, layout.depth_scale, network.precision or torch.float32
+    view, scale, dtype = constants.view, constants.depth_scale, network.precision or torch.float32
     image = pixels.permute(2, 0, 1)[None] / 255
-    drawn = canvas.draw(image)
+    drawn = view.draw(image)
     source = NetworkInput(
         drawn,
-        layout.inside(dtype),
-        layout.rays(dtype),
-        None if depth is None else encode_sensor(canvas.place(depth)[None], scale),
+        constants.inside(dtype),
+        constants.rays(dtype),
+        None if depth is None else encode_sensor(view.place(depth)[None], scale),
         speed,
     )
     maps, _ = network(
         source,
         None if z is None else z.to(dtype),
-        group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], layout.cells),
+        group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], constants.cells),
     )
     objects, *layers = concurrently(
-        lambda: _objects(maps, layout),
-        lambda: visible_layer(maps, image, layout.grid_K, layout.grid, scale),
-        lambda: hidden_layer(maps, drawn, layout.canvas_K, scale),
-        lambda: background_layer(drawn, layout.shell),
+        lambda: _objects(maps, constants),
+        lambda: visible_layer(maps, image, constants.grid_K, constants.grid, scale),
+        lambda: hidden_layer(maps, drawn, constants.view_K, scale),
+        lambda: background_layer(drawn, constants.background),
     )
-    return _Parts(tuple(layers), objects, layout.observed, layout.pixels)
+    return _Parts(tuple(layers), objects, constants.observed, constants.pixels)
 
 
-def _objects(maps: PixelMaps, layout: InputConstants) -> Objects:
-    assert maps.near is not None
+def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
+    assert maps.nearest_center_ids is not None
     # What is mirrored in the padding is no object.
     logit = maps.static["mobility"][0, 0]
-    mobility = torch.sigmoid(logit) * ((logit > MOVING) & layout.seen)
-    # Only what the camera saw tells where an object is and how it moves; and pixels at its rim are the least sure.
-    sure = torch.sigmoid(maps.static["opacity"][0, 0]) * (mobility > 0)
-    points = layout.points * (decode_depth(maps.static["depth"])[0, 0] * sure)
-    return find_objects(maps.near, mobility, sure, points, maps.motion[0].flatten(0, 1), layout.cells)
+    mobility = torch.sigmoid(logit) * ((logit > MOVING) & constants.seen)
+    # An object's place and motion come from the pixels that the camera saw; those at its rim count least.
+    confidence = torch.sigmoid(maps.static["opacity"][0, 0]) * (mobility > 0)
+    points = constants.points * (decode_depth(maps.static["depth"])[0, 0] * confidence)
+    return find_objects(
+        maps.nearest_center_ids, mobility, confidence, points, maps.motion[0].flatten(0, 1), constants.cells
+    )
 
 
 def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:

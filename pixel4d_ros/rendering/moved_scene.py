@@ -50,7 +50,7 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     """Move futures of one scene, `scene.sample(k)`, to times (T,) in seconds.
 
     Counting the moving Gaussians makes the host wait for the GPU. Unless exact, a GPU therefore gets room for a fixed
-    share of the Gaussians, and `complete` tells afterwards whether that was enough.
+    share of the Gaussians, and `complete` is True afterwards if that was enough.
     """
     futures = tuple(futures)
     moves = futures[0].object_ids > 0
@@ -116,7 +116,8 @@ def _scaled_variances(frames: Sequence[Tensor]) -> Tensor:
     count, total, squares = len(frames), *torch.zeros(2, device=frames[0].device)
     for levels in (given.float() for given in frames):
         total, squares = total + levels, squares + levels.square()
-    return (count * squares - total.square()).clamp(min=0)
+    variances: Tensor = count * squares - total.square()
+    return variances.clamp(min=0)
 
 
 def distinct_views(poses: FloatArray, instants: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

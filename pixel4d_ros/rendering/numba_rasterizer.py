@@ -133,7 +133,7 @@ def _reaching(splats: Floats, tiles: Tiles) -> Tiles:
 def _project_view(v: int, shared: tuple[Floats, ...], size: tuple[int, int]) -> tuple[NDArray[np.int32], Floats]:
     """_project for view v, of means, quaternions, scales, opacities, T and K with a first axis of V, or 1 if shared."""
     means, quaternions, scales, opacities, T, K = shared
-    return _project(
+    view: tuple[NDArray[np.int32], Floats] = _project(
         means[v % len(means)],
         quaternions[v % len(quaternions)],
         scales[v % len(scales)],
@@ -143,6 +143,7 @@ def _project_view(v: int, shared: tuple[Floats, ...], size: tuple[int, int]) -> 
         size[0],
         size[1],
     )
+    return view
 
 
 @njit(fastmath=True, cache=True)

@@ -42,7 +42,7 @@ def check_not_future(stamp_ns: int, now_ns: int | None, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Motion:
+class FrameMotion:
     """Constant-velocity motion of a frame from a time t0."""
 
     path: CameraPath  # T_frame(t0)_frame(t)
@@ -105,7 +105,7 @@ class OdometryTrack:
         extrapolated: FloatArray = newest[1] @ CameraPath.constant_twist(linear, angular, BASELINE_S).at(seconds)[0]
         return extrapolated
 
-    def motion(self, stamp_ns: int, tolerance_s: float, horizon_s: float) -> Motion | None:
+    def motion(self, stamp_ns: int, tolerance_s: float, horizon_s: float) -> FrameMotion | None:
         """Constant-velocity motion of the child frame from a time; None without fresh odometry.
 
         Uses the message's twist, or the difference of poses if the twist is exactly zero or contradicts them.
@@ -115,11 +115,11 @@ class OdometryTrack:
         twist, step = self._twist, self._step(stamp_ns, tolerance_s, DIFFERENCE_S)
         given = bool(twist[0].any() or twist[1].any())
         if given and (step is None or self._agrees(stamp_ns, tolerance_s)):
-            return Motion(CameraPath.constant_twist(*twist, max(horizon_s, BASELINE_S)))
+            return FrameMotion(CameraPath.constant_twist(*twist, max(horizon_s, BASELINE_S)))
         if step is None:
-            return Motion(CameraPath.still())
+            return FrameMotion(CameraPath.still())
         path = CameraPath(np.array([-DIFFERENCE_S, 0.0]), np.stack([rigid_inverse(step), np.eye(4)]))
-        return Motion(path, DISAGREEMENT if given else "")
+        return FrameMotion(path, DISAGREEMENT if given else "")
 
     def _agrees(self, stamp_ns: int, tolerance_s: float) -> bool:
         """Whether the twist agrees with the poses over either interval."""

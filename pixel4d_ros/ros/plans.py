@@ -104,7 +104,7 @@ def with_path_headings(poses: FloatArray, chosen: NDArray[np.bool_]) -> FloatArr
     along = np.tile(np.eye(3), (len(poses), 1, 1))
     along[:, 0, 0] = along[:, 1, 1] = np.cos(heading)
     along[:, 1, 0], along[:, 0, 1] = np.sin(heading), -np.sin(heading)
-    out = poses.copy()
+    out: FloatArray = poses.copy()
     out[chosen, :3, :3] = along[chosen]
     return out
 

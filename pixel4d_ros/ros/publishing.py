@@ -121,7 +121,8 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
 def uncertainty_image(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Standard deviation of the colours over S samples (S, H, W, 3), as (H, W); 255 is half the range, the maximum."""
     spread: NDArray[np.float32] = frames.std(0, dtype=np.float32).mean(-1)
-    return np.rint((2 * spread).clip(0, 255)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint((2 * spread).clip(0, 255)).astype(np.uint8)
+    return levels
 
 
 def _mounting(result: Result) -> FloatArray:

@@ -16,7 +16,7 @@ from pixel4d_ros.geometry.optical import optical_mounting
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
 from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds
-from pixel4d_ros.ros.odometry import Motion, OdometryTrack, StampError, check_not_future
+from pixel4d_ros.ros.odometry import FrameMotion, OdometryTrack, StampError, check_not_future
 from pixel4d_ros.ros.topics import overridable
 
 Found = TypeVar("Found")
@@ -178,7 +178,7 @@ class EgoState:
         """T_frame_child of odometry at a time; None without fresh odometry."""
         return self._once(("odometry", stamp_ns), lambda: self.odometry.pose(stamp_ns, self.odometry_timeout))
 
-    def base_motion(self, stamp_ns: int, horizon_s: float) -> Motion | None:
+    def base_motion(self, stamp_ns: int, horizon_s: float) -> FrameMotion | None:
         """Constant-velocity motion of the base from a time: T_base(t0)_base(t). None without usable odometry."""
         motion = self._once(
             ("motion", stamp_ns, horizon_s),
@@ -188,7 +188,7 @@ class EgoState:
         if motion is None or offset is None:
             return None
         poses = rigid_inverse(offset) @ motion.path.poses @ offset
-        return Motion(CameraPath(motion.path.times, poses), motion.warning)
+        return FrameMotion(CameraPath(motion.path.times, poses), motion.warning)
 
     def speed(self, stamp_ns: int) -> float | None:
         """Metres per second along the base's path; None without usable odometry."""

@@ -40,7 +40,7 @@ def apply_camera(rgb: Tensor, seeds: Sequence[int]) -> Tensor:
     wide = _blurred(images, torch.full((b,), 6.0, device=device), 13)
     images = _blurred(images, blur, 5)
     images = images + glare.view(-1, 1, 1, 1) * wide.clamp(min=0.6).sub(0.6)
-    images = images.unflatten(1, (-1, 3))
+    images = torch.unflatten(images, 1, (-1, 3))
     images = images * _vignette(vignette, images.shape[-2:]).view(b, 1, 1, *images.shape[-2:])
     images = (images - 0.5) * contrast.view(-1, 1, 1, 1, 1) + 0.5
     images = images + _grain(images, noise, seeds)
@@ -110,8 +110,8 @@ def _compressed(images: Tensor, scale: Tensor) -> Tensor:
     # Colours are coded at half the resolution.
     chroma = images - gray[:, :, None]
     small = F.avg_pool2d(chroma.flatten(0, 1), 2, ceil_mode=True)
-    chroma = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False).unflatten(0, (b, v))
-    return coded[:, :, None] + chroma
+    chroma = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
+    return coded[:, :, None] + torch.unflatten(chroma, 0, (b, v))
 
 
 @lru_cache(maxsize=4)

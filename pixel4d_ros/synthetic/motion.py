@@ -43,7 +43,7 @@ class RoadTable:
     def place(self, s: FloatArray | float, across: FloatArray | float) -> tuple[FloatArray, FloatArray]:
         """Points (T, 2) at arc length s (T,) from x = 0, `across` metres left of the centre, and headings (T,)."""
         x = np.interp(s, self.s, self.x)
-        # Beyond the table's ends the road goes on straight in x.
+        # Beyond the table's ends the road continues straight in x.
         x = x + np.minimum(np.asarray(s) - self.s[0], 0) + np.maximum(np.asarray(s) - self.s[-1], 0)
         y, heading = centre_line(self.road, x)
         offset = np.stack((-np.sin(heading), np.cos(heading)), -1) * np.asarray(across)[..., None]

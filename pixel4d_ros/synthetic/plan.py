@@ -34,7 +34,8 @@ class StreetPlan:
 def clear(plan: StreetPlan, s: FloatArray, margin: FloatArray | float) -> NDArray[np.bool_]:
     """Whether places along the road are off the cross street."""
     x = np.interp(s, plan.table.s, plan.table.x)
-    return np.abs(x - plan.cross[0]) > plan.cross[1] + margin
+    outside: NDArray[np.bool_] = np.abs(x - plan.cross[0]) > plan.cross[1] + margin
+    return outside
 
 
 def raised(xy: FloatArray, z: FloatArray | float) -> FloatArray:

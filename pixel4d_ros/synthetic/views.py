@@ -102,17 +102,17 @@ def sample_views(
     motions = [kinematics(e, T[:3, :3], MAX_INSTANCES) for e, T in zip(expansions, world_to_source)]
     everything = [np.concatenate((e.centroids, layout.standing)) for e, layout in zip(expansions, layouts)]
     centroids = [_centroids(places, T, MAX_INSTANCES) for places, T in zip(everything, world_to_source)]
-    rgb = out.rgb.unflatten(0, (B, V))
+    rgb, depth, object_ids = (torch.unflatten(each, 0, (B, V)) for each in (out.rgb, out.depth, out.object_ids))
     return WorldViews(
         apply_camera(rgb, seeds) if camera else rgb,
-        out.depth.unflatten(0, (B, V)),
-        out.object_ids.unflatten(0, (B, V)),
+        depth,
+        object_ids,
         K,
         upload(world_to_source[:, None] @ cameras),
         upload(moments),
         upload(np.stack(motions)),
         upload(np.stack(centroids)),
-        out.hidden_depth.unflatten(0, (B, V))[:, 0] if hidden else None,
+        out.hidden_depth[::V] if hidden else None,
     )
 
 
@@ -182,7 +182,7 @@ def _counted(result: _T, part: slice, bar: tqdm | None) -> _T:
 
 
 def clip_layout(seed: int, duration: float) -> WorldLayout:
-    """The town street behind `street_clip` of that seed and duration (s); its camera's path goes on beyond."""
+    """The town street behind `street_clip` of that seed and duration (s); its camera's path continues after that."""
     return make_street(seed, duration + 4.0, CLIP_SPEED, TOWN)
 
 

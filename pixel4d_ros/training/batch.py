@@ -41,8 +41,9 @@ class Batch:
 
     @cached_property
     def T_camera_source(self) -> Tensor:
-        """(B, V, 4, 4); torch.linalg.inv would wait for the device to say that there are any."""
-        return torch.linalg.inv_ex(self.T_source_camera).inverse
+        """(B, V, 4, 4); torch.linalg.inv would wait for the device."""
+        inverse: Tensor = torch.linalg.inv_ex(self.T_source_camera).inverse
+        return inverse
 
     @cached_property
     def has_reference(self) -> Tensor:

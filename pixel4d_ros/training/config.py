@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a training run is made of, in one place; each field is an option of `pixel4d train`."""
+"""The settings of a training run; each field is an option of `pixel4d train`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainingSource:
     """A log, a folder of logs, a data set or a folder of stereo pairs; weight: how much more often it is drawn.
 
-    Without labels, what the source says about what moves (masks, boxes) is not read.
+    Without labels, the source's masks and boxes of moving objects are not read.
     """
 
     path: Path
@@ -30,13 +30,13 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run. Raises ValueError for values that no run could have."""
+    """One training run. Raises ValueError for invalid values."""
 
-    sources: tuple[Source, ...] = _option(
+    sources: tuple[TrainingSource, ...] = _option(
         (), "what to train on; in a config file: {path: ..., weight: ..., labels: ...} each"
     )
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")
-    weights: Path | None = _option(None, "weights to go on from")
+    weights: Path | None = _option(None, "weights to start from")
     backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")
     stereo: Path | None = _option(None, "one more source: a folder of stereo pairs (left/, right/, disparity/)")
     flow_teacher: Path | None = _option(
@@ -47,20 +47,20 @@ class TrainingConfig:
     minutes: float = _option(0.0, "stop after this time though steps remain (0: no limit)")
     batch: int = _option(8, "real samples per step")
     synthetic_batch: int = _option(4, "synthetic samples per step")
-    synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced as training goes on")
+    synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced during training")
     room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders")
     encoder_rate: float = _option(0.1, "the encoder's, as a share of that")
     rate_from: float = _option(1.0, "share of the peak rate at the start")
     rate_to: float = _option(0.02, "share of the peak rate at the end")
-    widen: float = _option(3.0, "how much wider Gaussians are at the start; 1 for runs that go on")
+    widen: float = _option(3.0, "how much wider Gaussians are at the start; 1 for runs from trained weights")
     weight_decay: float = _option(0.02, "AdamW weight decay")
     drop_path: float = _option(0.0, "share of samples for which the encoder's last residual is left out")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
     depth_weight: float = _option(0.5, "weight of the log depth loss")
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
-    save_minutes: float = _option(2.0, "time between checkpoints that --resume goes on from")
+    save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
     without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 def _parse(key: str, value: Any, kind: str, where: str, folder: Path) -> Any:
     """One value as the field's type."""
-    if kind == "tuple[Source, ...]":
+    if kind == "tuple[TrainingSource, ...]":
         if not isinstance(value, list):
             raise ValueError(f"{where}: {key} must be a list, not {value!r}")
         return tuple(_source(item, f"{where}: {key}[{i}]", folder) for i, item in enumerate(value))
@@ -77,7 +77,7 @@ def _parse(key: str, value: Any, kind: str, where: str, folder: Path) -> Any:
     raise ValueError(f"{where}: {key} must be {wanted}, not {value!r}")
 
 
-def _source(item: Any, where: str, folder: Path) -> Source:
+def _source(item: Any, where: str, folder: Path) -> TrainingSource:
     """A source: its path alone, or a mapping of path, weight and labels."""
     values = {"path": item} if isinstance(item, str) else item
     if not isinstance(values, dict) or "path" not in values or values.keys() - {"path", "weight", "labels"}:
@@ -87,6 +87,6 @@ def _source(item: Any, where: str, folder: Path) -> Source:
         raise ValueError(f"{where}: labels must be true or false, not {labels!r}")
     path = _parse("path", values["path"], "Path", where, folder)
     try:
-        return Source(path, _parse("weight", values.get("weight", 1.0), "float", where, folder), labels)
+        return TrainingSource(path, _parse("weight", values.get("weight", 1.0), "float", where, folder), labels)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None

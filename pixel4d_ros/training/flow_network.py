@@ -62,14 +62,14 @@ class FlowNetwork(nn.Module):
     def _upsampled(self, flow: Tensor, features: Tensor) -> Tensor:
         """Each pixel's flow as a convex combination of 3 x 3 neighbours (as in RAFT)."""
         b, _, h, w = flow.shape
-        weights = self.upsampler(torch.cat((flow.to(features.dtype), features), 1)).float()
+        weights: Tensor = self.upsampler(torch.cat((flow.to(features.dtype), features), 1)).float()
         weights = weights.view(b, 1, 9, UPSAMPLE, UPSAMPLE, h, w).softmax(2)
         around = F.unfold(UPSAMPLE * flow, 3, padding=1).view(b, 2, 9, 1, 1, h, w)
         fine = (weights * around).sum(2).permute(0, 1, 4, 2, 5, 3)
         return fine.reshape(b, 2, UPSAMPLE * h, UPSAMPLE * w)
 
 
-class _Residual(nn.Module):
+class _ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -107,9 +107,9 @@ class _Backbone(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.norm1 = nn.InstanceNorm2d(64)
-        self.layer1 = nn.Sequential(_Residual(64, 64, 1), _Residual(64, 64, 1))
-        self.layer2 = nn.Sequential(_Residual(64, 96, 2), _Residual(96, 96, 1))
-        self.layer3 = nn.Sequential(_Residual(96, 128, 1), _Residual(128, 128, 1))
+        self.layer1 = nn.Sequential(_ResidualBlock(64, 64, 1), _ResidualBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(_ResidualBlock(64, 96, 2), _ResidualBlock(96, 96, 1))
+        self.layer3 = nn.Sequential(_ResidualBlock(96, 128, 1), _ResidualBlock(128, 128, 1))
         self.conv2 = nn.Conv2d(128, CHANNELS, 1)
         self.trident_conv = _SharedConv()
 
@@ -141,21 +141,20 @@ class _Attention(nn.Module):
 
         def windows(x: Tensor) -> Tensor:
             x = torch.roll(x, (-shift[0], -shift[1]), (1, 2)) if mask is not None else x
-            x = x.unflatten(2, (splits, width)).unflatten(1, (splits, height))
-            return x.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)  # (B, windows, L, C)
+            x = x.reshape(-1, splits, height, splits, width, CHANNELS).transpose(2, 3)
+            return x.flatten(3, 4).flatten(1, 2)  # (B, windows, L, C)
 
         query, key, value = (
             windows(p(x)) for p, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target))
         )
         bias = None if mask is None else mask.to(query.dtype)
         message = F.scaled_dot_product_attention(query, key, value, bias)
-        message = message.unflatten(2, (height, width)).unflatten(1, (splits, splits)).permute(0, 1, 3, 2, 4, 5)
-        message = message.flatten(3, 4).flatten(1, 2)
+        message = message.view(-1, splits, splits, height, width, CHANNELS).transpose(2, 3).reshape(source.shape)
         message = torch.roll(message, shift, (1, 2)) if mask is not None else message
         message = self.norm1(self.merge(message))
         if hasattr(self, "mlp"):
             message = self.norm2(self.mlp(torch.cat((source, message), -1)))
-        return source + message
+        return source.add(message)
 
 
 class _Block(nn.Module):
@@ -201,21 +200,22 @@ class _Propagation(nn.Module):
             query = self.q_proj(features.float().flatten(2).transpose(1, 2))
             scores = query @ self.k_proj(query).transpose(1, 2) / CHANNELS**0.5
             spread = scores.softmax(2) @ flow.flatten(2).transpose(1, 2)
-        return spread.transpose(1, 2).unflatten(2, (h, w))
+        return torch.unflatten(spread.transpose(1, 2), 2, (h, w))
 
     def around(self, features: Tensor, flow: Tensor) -> Tensor:
         """Over 3 x 3 pixels."""
         h, w = flow.shape[2:]
         with torch.autocast(features.device.type, enabled=False):
             tokens = features.float().flatten(2).transpose(1, 2)
-            query, key = (p(tokens).transpose(1, 2).unflatten(2, (h, w)) for p in (self.q_proj, self.k_proj))
+            query, key = (torch.unflatten(p(tokens).transpose(1, 2), 2, (h, w)) for p in (self.q_proj, self.k_proj))
             padded = F.pad(key, (1, 1, 1, 1))
             scores = torch.stack(
                 [(query * padded[:, :, y : y + h, x : x + w]).sum(1) for y in range(3) for x in range(3)], 1
             )
             weights = (scores / CHANNELS**0.5).softmax(1)
-            values = F.unfold(flow, 3, padding=1).unflatten(2, (h, w)).unflatten(1, (2, 9))
-        return (values * weights[:, None]).sum(2)
+            values = F.unfold(flow, 3, padding=1).view(-1, 2, 9, h, w)
+        spread: Tensor = values * weights[:, None]
+        return spread.sum(2)
 
 
 def _positions(height: int, width: int, device: torch.device) -> Tensor:
@@ -240,7 +240,7 @@ def _shift_mask(height: int, width: int, splits: int, device: torch.device) -> T
     for i, rows in enumerate((slice(0, -h), slice(-h, -(h // 2)), slice(-(h // 2), None))):
         for j, columns in enumerate((slice(0, -w), slice(-w, -(w // 2)), slice(-(w // 2), None))):
             part[rows, columns] = 3 * i + j
-    windows = part.unflatten(1, (splits, w)).unflatten(0, (splits, h)).permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)
+    windows = part.view(splits, h, splits, w).transpose(1, 2).reshape(splits * splits, h * w)
     return torch.where(windows[:, :, None] == windows[:, None], 0.0, -100.0)
 
 
@@ -257,7 +257,7 @@ def _global_flow(a: Tensor, b: Tensor) -> Tensor:
         grid = _grid(h, w, a.device)
         likeness = torch.cat((likeness, likeness.transpose(1, 2)))
         place = likeness.softmax(2) @ grid.flatten(1).T
-        return place.transpose(1, 2).unflatten(2, (h, w)) - grid
+        return torch.unflatten(place.transpose(1, 2), 2, (h, w)) - grid
 
 
 def _local_flow(a: Tensor, b: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def _scaled(K: FloatArray, scales: tuple[float, float]) -> FloatArray:
 
 
 def _as_shares(there: Tensor, back: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:
-    """Flow (2, h, w) in pixels as shares (*size, 2) of width and height; NaN where the way back does not lead home."""
+    """Flow (2, h, w) in pixels as shares (*size, 2) of width and height; NaN where the two directions disagree."""
     shares = there / there.new_tensor([there.shape[2], there.shape[1]])[:, None, None]
     small = F.interpolate(shares[None], size, mode="bilinear", antialias=True)[0]
     known = is_there_and_back(there, back)[None, None].float()

@@ -38,7 +38,7 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Entry:
+class BankEntry:
     """Where a clip's frames lie in its bank."""
 
     clip: Clip  # poses, times, K and sizes; its images are those of the data set, not of the bank
@@ -60,10 +60,10 @@ def is_wide(clip: Clip) -> bool:
 
 def fill_banks(
     clips: list[Clip], device: torch.device, match: bool, teacher: FlowTeacher | None
-) -> tuple[list[Bank], list[Entry]]:
+) -> tuple[list[Bank], list[BankEntry]]:
     """All frames of clips, a bank for each native size, and where each clip's are."""
     sizes = sorted({clip.images.shape[1:3] for clip in clips})
-    parts: list[list[_Frames]] = [[] for _ in sizes]
+    parts: list[list[_ClipFrames]] = [[] for _ in sizes]
     # First the clips that this process labels, so that no two processes wait for each other.
     order = sorted(range(len(clips)), key=lambda i: teacher is not None and not teacher.is_own(i))
     with ThreadPoolExecutor(CLIPS_AT_ONCE) as pool:
@@ -75,12 +75,12 @@ def fill_banks(
         bank = sizes.index(clip.images.shape[1:3])
         first = sum(len(before.images) for before in parts[bank])
         parts[bank] += measured.pop(i)
-        entries.append(Entry(clip, bank, first, first + len(clip), is_static(clip)))
+        entries.append(BankEntry(clip, bank, first, first + len(clip), is_static(clip)))
     return [_bank(group, device) for group in parts], entries
 
 
 @dataclass(frozen=True)
-class _Frames:
+class _ClipFrames:
     """What a bank takes from a clip, on the host."""
 
     images: NDArray[np.uint8]
@@ -89,7 +89,7 @@ class _Frames:
     labels: MotionLabels
 
 
-def _measured(clip: Clip, match: bool, teacher: FlowTeacher | None, number: int) -> list[_Frames]:
+def _measured(clip: Clip, match: bool, teacher: FlowTeacher | None, number: int) -> list[_ClipFrames]:
     """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none what matching finds.
 
     Then the other camera's images, if there is one.
@@ -104,7 +104,7 @@ def _measured(clip: Clip, match: bool, teacher: FlowTeacher | None, number: int)
         matched, flow = _without_movers(taught.depth, clip, labels) if match else None, taught.flow
     if matched is not None:
         known = np.where(known > 0, known, -matched)
-    measured = _Frames(np.asarray(clip.images), known, flow, labels)
+    measured = _ClipFrames(np.asarray(clip.images), known, flow, labels)
     return [measured] if clip.stereo is None else [measured, _seen_only(clip.stereo)]
 
 
@@ -131,12 +131,12 @@ def _labels(clip: Clip) -> MotionLabels:
     return MotionLabels.uniform(clip, -1) if is_stills(clip) else label_motion(clip)
 
 
-def _seen_only(clip: Clip) -> _Frames:
-    """A clip that is never a source: only its images are looked at."""
-    return _Frames(np.asarray(clip.images), _depth(clip), no_flow(clip), MotionLabels.uniform(clip, -1))
+def _seen_only(clip: Clip) -> _ClipFrames:
+    """A clip that is never a source: only its images are used."""
+    return _ClipFrames(np.asarray(clip.images), _depth(clip), no_flow(clip), MotionLabels.uniform(clip, -1))
 
 
-def _bank(group: list[_Frames], device: torch.device) -> Bank:
+def _bank(group: list[_ClipFrames], device: torch.device) -> Bank:
     labels = MotionLabels.join([frames.labels for frames in group])
     most = max(1, int(labels.ids.max()) + 1)
     images = torch.cat([torch.from_numpy(np.ascontiguousarray(frames.images)).to(device) for frames in group])

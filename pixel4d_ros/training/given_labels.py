@@ -31,7 +31,7 @@ STANDS = 0.3  # m/s: at less, a box that moves at other times stands
 
 @dataclass(frozen=True)
 class _Things:
-    """What can move in a frame; of what is not in the dictionaries nobody knows how and where."""
+    """What can move in a frame; the motion and place of what is not in the dictionaries are unknown."""
 
     numbers: NDArray[np.int32]  # (h, w) at flow_size: 0 still, 1.. a thing by its number in the clip, -1 unknown
     velocities: dict[int, FloatArray]  # (3,) m/s in the frame's camera; NaN where unknown
@@ -110,7 +110,7 @@ def _by_ids(clip: Clip, t: int, depth: Map | None) -> _Things:
 
 
 def _centroid(clip: Clip, t: int, depth: Map | None, number: int) -> FloatArray | None:
-    """Where an object is (3,) in frame t's camera: as the clip says, else amid its points; None without any."""
+    """Where an object is (3,) in frame t's camera: its label, else the middle of its points; None without any."""
     assert clip.object_ids is not None
     if clip.object_centroids is not None:
         return np.asarray(clip.object_centroids[t, number], np.float64)
@@ -165,7 +165,7 @@ def _paths(clip: Clip) -> dict[int, dict[int, FloatArray]]:
 
 
 def _velocity(path: dict[int, FloatArray], times: FloatArray, t: int) -> FloatArray:
-    """Velocity (3,) in the world about frame t; NaN where no other frame tells it."""
+    """Velocity (3,) in the world about frame t; NaN without another frame of it."""
     frames = [s for s in range(t - REACH, t + REACH + 1) if s in path]
     if len(frames) < 2:
         return np.full(3, np.nan)

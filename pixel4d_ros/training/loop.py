@@ -23,7 +23,7 @@ from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.losses import motion_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
@@ -41,13 +41,13 @@ ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and
 
 
 def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False) -> Path:
-    """Train on logs and whatever else the config names, and return the path of the EMA weights.
+    """Train on logs and the config's other sources, and return the path of the EMA weights.
 
-    Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged. resume goes on
-    from config.checkpoint. Asked to stop by Ctrl-C or SIGTERM, it writes weights and checkpoint and raises
-    KeyboardInterrupt. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
+    Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged. resume continues
+    from config.checkpoint. On Ctrl-C or SIGTERM, writes weights and checkpoint and raises KeyboardInterrupt. Logs its
+    progress as INFO. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
     """
-    config = replace(config, sources=(*config.sources, *(Source(path) for path in logs)))
+    config = replace(config, sources=(*config.sources, *(TrainingSource(path) for path in logs)))
     with join_processes(config.device) as team, _repeatable(team.device):
         if team.device.type == "cpu" and team.rank == 0:
             logger.warning(ON_CPU)
@@ -96,7 +96,7 @@ def _train(
         if state.step % REPORT_EVERY == 0:
             means = {k: float(v) / (state.step - reported) for k, v in sums.items()}
             line = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            bar.write(f"step {state.step} {clock.seconds():.0f}s {line}")
+            logger.info("step %d %.0fs %s", state.step, clock.seconds(), line)
             rates = {"rate": state.optimizer.param_groups[-1]["lr"], "steps_per_second": clock.rate(state.step)}
             board.scalars({**means, **rates}, state.step)
             sums, reported = {}, state.step
@@ -129,7 +129,7 @@ class Clock:
         return (step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
 
     def save_due(self) -> bool:
-        """Whether save_minutes passed since this last said so."""
+        """Whether save_minutes passed since this last returned True."""
         due = time.monotonic() - self.saved >= 60 * self.config.save_minutes
         self.saved = time.monotonic() if due else self.saved
         return due
@@ -141,35 +141,35 @@ def _look_and_save(config: TrainingConfig, state: RunState, clock: Clock, team: 
         board.panels(state.average, state.step)
     if config.validate and state.step % (30 * REPORT_EVERY) == 0:
         line = validate(state.average, config.validate, team.device)
-        tqdm.write(f"step {state.step} {line}")
+        logger.info("step %d %s", state.step, line)
         board.text("validation", line, state.step)
     if clock.save_due():
         _save(config, state, clock, team)
 
 
 def _save(config: TrainingConfig, state: RunState, clock: Clock, team: Team) -> None:
-    """The EMA weights, and all that the run needs to go on."""
+    """Write the EMA weights and the checkpoint."""
     save_state(state, config, clock.seconds())
     save_weights(state.average, config.out, {"steps": str(state.step), "processes": str(team.world)})
 
 
 def _finish(config: TrainingConfig, state: RunState, clock: Clock, team: Team, finished: bool) -> None:
-    """Save, say what the run cost, and validate unless somebody is waiting for the process to end."""
+    """Save, log what the run cost, and validate unless the run was interrupted."""
     rate, kind = clock.rate(state.step), team.device.type
     _save(config, state, clock, team)
     if kind == "cuda":
         memory = torch.cuda.max_memory_allocated(team.device) / 2**30
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
-    print(
-        f"{state.step} steps, {rate:.1f} a second, {team.world} x {kind}, "
-        f"{clock.seconds() * team.world / 60:.1f} {'GPU' if kind == 'cuda' else 'CPU'} minutes, "
-        f"at most {memory:.1f} GiB each: {config.out}"
-    )
+    minutes = f"{clock.seconds() * team.world / 60:.1f} {'GPU' if kind == 'cuda' else 'CPU'} minutes"
+    logger.info(
+        "%d steps, %.1f a second, %d x %s, %s, at most %.1f GiB each: %s",
+        state.step, rate, team.world, kind, minutes, memory, config.out,
+    )  # fmt: skip
     if not finished:
-        print(f"stopped at step {state.step}: go on with --resume --out {config.out}")
+        logger.info("stopped at step %d: continue with --resume --out %s", state.step, config.out)
     elif config.validate:
-        print(f"final {validate(state.average, config.validate, team.device)}")
+        logger.info("final %s", validate(state.average, config.validate, team.device))
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def _step(
         prediction = predict_views(network, batch, widen, use_prior)
         loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     skipped = (~torch.isfinite(norm)).float()
     # Mixed precision's way (torch.amp.GradScaler) to have the device skip a step: `if` would wait for it.

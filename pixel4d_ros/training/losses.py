@@ -13,12 +13,12 @@ from pixel4d_ros.predictor.heads import MAX_DEPTH, decode_depth
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import Prediction, RenderedPrediction, inside_view
+from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
 FREE_BITS = 0.002  # nats per latent element that cost nothing
-STILL_PRIOR = 0.03  # weight of a pixel of which nobody knows whether it moves, counted as one that stands
+STILL_PRIOR = 0.03  # weight of a pixel whose motion is unknown, counted as static
 CENTER_SIGMA = 2.0  # quarter resolution pixels
 SLOW = 2.0  # m/s: errors of motion count in relation to the speed and this
 MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the forecast of movers lacks is their depth
@@ -41,8 +41,8 @@ def total_loss(
     prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
-    maps, canvas = prediction.maps, prediction.canvas
-    depth = inside_view(decode_depth(maps.static["depth"]), canvas)[:, 0] * prediction.depth_scale[:, None, None]
+    maps, view = prediction.maps, prediction.view
+    depth = inside_view(decode_depth(maps.static["depth"]), view)[:, 0] * prediction.depth_scale[:, None, None]
     limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
     parts = {
         "color": color_loss(prediction.views, batch.images),
@@ -57,13 +57,13 @@ def total_loss(
     return _weighted(parts, {**WEIGHTS, "depth": depth_weight})
 
 
-def motion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def motion_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
     return _weighted(_motion_parts(prediction, batch), WEIGHTS)
 
 
-def _motion_parts(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-    mobility = inside_view(prediction.maps.static["mobility"], prediction.canvas)[:, 0]
+def _motion_parts(prediction: PredictedMaps, batch: Batch) -> dict[str, Tensor]:
+    mobility = inside_view(prediction.maps.static["mobility"], prediction.view)[:, 0]
     return {
         "mobility": mobility_loss(mobility, batch.object_ids),
         "objects": object_loss(prediction, batch),
@@ -107,7 +107,7 @@ def known_depth(batch: Batch, matched_weight: float) -> tuple[Tensor, Tensor]:
 
 
 def depth_loss(depth: Tensor, truth: Tensor, trust: Tensor, limit: Tensor) -> Tensor:
-    """Mean |log depth error|, weighted by trust (B, H, W), which is 0 where nobody knows; sky (inf) is the farthest."""
+    """Mean |log depth error|, weighted by trust (B, H, W), 0 where depth is unknown; sky (inf) is the farthest."""
     error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
     return (error.abs() * trust).sum() / trust.sum().clamp(min=1)
 
@@ -138,8 +138,8 @@ def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
 def flow_loss(prediction: RenderedPrediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:
     """Mean log distance in pixels between predicted and measured flow (B, 2, H, W), where there is any.
 
-    Where ids (B, H, W) say that something moves it tells the motion, elsewhere the depth, and both from further away
-    than colours do. With guess, where ids are unknown, motion explains what it explains better than depth. The
+    Its gradient reaches motion where ids (B, H, W) mark moving objects, elsewhere depth, over larger distances than
+    that of colours. With guess, flow of unknown ids counts for motion where motion fits it better than depth. The
     logarithm, because large errors are often the measurement's.
     """
     known = torch.isfinite(measured).all(1)
@@ -152,7 +152,7 @@ def flow_loss(prediction: RenderedPrediction, measured: Tensor, ids: Tensor, gue
 
 
 def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
-    """Binary cross entropy where it is known what moves; what nobody knows is taken to stand, but lightly."""
+    """Binary cross entropy where motion is known; unknown pixels count as static with a small weight."""
     weight = torch.where(ids >= 0, 1.0, STILL_PRIOR)
     entropy = F.binary_cross_entropy_with_logits(
         logit, (ids > 0).float(), pos_weight=torch.full((), 3.0, device=logit.device), reduction="none"
@@ -160,7 +160,7 @@ def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
     return (entropy * weight).sum() / weight.sum()
 
 
-def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
+def object_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Centre heat map, votes and motion of the objects, as far as they are known."""
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
     center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
@@ -176,25 +176,27 @@ def object_loss(prediction: Prediction, batch: Batch) -> Tensor:
     )
     known = _coarse_ids(batch, quarter) >= 0
     entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
-    loss = (entropy * known).sum() / known.sum().clamp(min=1) * 4
+    loss: Tensor = (entropy * known).sum() / known.sum().clamp(min=1) * 4
     if count == 1:
         return loss
     target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
     votes = (offset - target / OFFSET_SCALE).abs().mean(1)
-    truth, told = _true_motion(batch, members)
-    v, a, w, a_w = ((motion - truth).abs() * told).unflatten(1, (4, 3)).sum(2).unbind(1)
+    truth, motion_known = _true_motion(batch, members)
+    v, a, w, a_w = torch.unflatten((motion - truth).abs() * motion_known, 1, (4, 3)).sum(2).unbind(1)
     fast = torch.nan_to_num(batch.motions[:, 1:, 0]).norm(dim=-1)
     # A large object counts for more than a small one, but not by its area.
     share = members / mass.clamp(min=1).sqrt()[:, None, None]
     errors = (v + w + 0.3 * (a + a_w)) * (share / (fast + SLOW)[:, None, None]).sum(-1)
-    moving, measured = share.sum(-1), share.sum(-1) * told.amax(1)
-    return loss + (votes * moving).sum() / moving.sum().clamp(min=1) + errors.sum() / measured.sum().clamp(min=1)
+    moving, measured = share.sum(-1), share.sum(-1) * motion_known.amax(1)
+    vote_loss: Tensor = (votes * moving).sum() / moving.sum().clamp(min=1)
+    velocity_loss: Tensor = errors.sum() / measured.sum().clamp(min=1)
+    return loss + vote_loss + velocity_loss
 
 
-def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
+def spread_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Mean negative log likelihood of the known motion of objects in a Laplace distribution around its mode.
 
-    Only the spread learns from it: the mode shall not trade accuracy where it is unsure.
+    Gradients reach the spread only: the mode must not give up accuracy where it is uncertain.
     """
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
     maps = prediction.maps
@@ -202,10 +204,10 @@ def spread_loss(prediction: Prediction, batch: Batch) -> Tensor:
         _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction, quarter)
         for m in (maps.mode.detach(), maps.spread)
     )
-    truth, told = _true_motion(batch, _members(batch, quarter))
+    truth, motion_known = _true_motion(batch, _members(batch, quarter))
     spread = spread + LEAST_SPREAD
     surprise = torch.log(spread) + (truth - mode).abs() / spread
-    return (surprise * told).sum() / told.sum().clamp(min=1)
+    return (surprise * motion_known).sum() / motion_known.sum().clamp(min=1)
 
 
 def _coarse_ids(batch: Batch, size: Sequence[int]) -> Tensor:
@@ -222,13 +224,13 @@ def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
     """The motion of each pixel's object (B, 12, h, w), and 1 where it is known; both zero elsewhere."""
     motions = batch.motions[:, 1:].flatten(2)
     pair = torch.nan_to_num(motions), torch.isfinite(motions).float()
-    truth, told = (torch.einsum("bhwm,bmc->bchw", members, values) for values in pair)
-    return truth, told
+    truth, motion_known = (torch.einsum("bhwm,bmc->bchw", members, values) for values in pair)
+    return truth, motion_known
 
 
-def _quarter(maps: Tensor, prediction: Prediction, size: Sequence[int]) -> Tensor:
-    canvas = prediction.canvas
-    top, left = canvas.top // 4, canvas.left // 4
+def _quarter(maps: Tensor, prediction: PredictedMaps, size: Sequence[int]) -> Tensor:
+    view = prediction.view
+    top, left = view.top // 4, view.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]
 
 

@@ -27,7 +27,7 @@ def is_there_and_back(there: Tensor, back: Tensor) -> Tensor:
     returned = F.grid_sample(back[None], normalized, align_corners=True)[0]
     inside = ((places >= 0) & (places <= size)).all(0)
     slack = CONSISTENT + CONSISTENT_SHARE * there.norm(dim=0)
-    return inside & ((there + returned).norm(dim=0) < slack)
+    return inside.logical_and((there + returned).norm(dim=0) < slack)
 
 
 def is_textured(image: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def triangulated(
 
     flow (2, h, w) leads to the other image, whose camera is at T_other_camera (4, 4). Depth z solves
     z (K' R K^-1 p) + K' t ~ match in least squares. Kept where trusted, in front of both cameras, with a match close
-    to the epipolar line and enough parallax to tell.
+    to the epipolar line and enough parallax for a depth.
     """
     k, other_k, T = (torch.as_tensor(m, dtype=torch.float64) for m in (K, other_K, T_other_camera))
     ray = (other_k @ T[:3, :3] @ torch.linalg.inv(k)).to(flow)

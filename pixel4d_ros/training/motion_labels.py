@@ -42,7 +42,7 @@ PART = 96  # frames labelled at once, for the memory that their flows take
 class MotionLabels:
     """Of T frames, at the size at which flow is measured; patches are numbered 1..M in each frame for itself.
 
-    A patch is something that moves, or, where boxes tell what could move, something that stands.
+    A patch moves; where boxes mark what could move, a patch may also stand still.
     """
 
     ids: NDArray[np.int8]  # (T, h, w): 0 still, 1..M a patch, -1 unknown
@@ -156,7 +156,8 @@ def _without_ground(patch: Mask, depth: Map, K: FloatArray) -> Mask:
     low = np.zeros(patch.shape, np.uint8)
     low[patch & (near > 0)] = down > np.quantile(down, 0.95) - GROUND
     between_rows = cv2.morphologyEx(low, cv2.MORPH_CLOSE, np.ones((7, 3), np.uint8)) > 0
-    return patch & ~between_rows
+    patch &= ~between_rows
+    return patch
 
 
 def _others(t: int, count: int) -> list[int]:
@@ -165,7 +166,7 @@ def _others(t: int, count: int) -> list[int]:
 
 
 def _still(pairs: FramePairs, sharp: list[Map], moving: Mask, t: int) -> Mask:
-    """Pixels (H, W) of frame t that stand still, as far as can be told."""
+    """Pixels (H, W) of frame t that stand still according to the flow."""
     told, denied = (np.zeros(moving.shape[1:], bool) for _ in range(2))
     for s in _others(t, pairs.count):
         residual, T = pairs.residual(t, s), pairs.pose(t, s)
@@ -209,7 +210,7 @@ def _depths(pairs: FramePairs, sharp: list[Map], t: int, s: int) -> tuple[Map, M
 
 
 def _looked_up(values: Map, pairs: FramePairs, t: int, s: int) -> Map:
-    """values (H, W) of frame s where the flow leads pixels of frame t, the nearest ones; 0 where it goes astray."""
+    """values (H, W) of frame s where the flow leads pixels of frame t, to the nearest; 0 where flow is inconsistent."""
     checked = pairs.flow(t, s)
     there = checked.flow + np.moveaxis(np.mgrid[: values.shape[0], : values.shape[1]][::-1], 0, -1).astype(np.float32)
     found = cv2.remap(values, there, None, cv2.INTER_NEAREST)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorBoard shows of a run: curves, and pictures of what the averaged network makes of the same few samples."""
+"""TensorBoard entries of a run: curves, and pictures of the averaged network's output for a few fixed samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Board:
-    """Writes curves and panels to a folder; without TensorBoard it says so once and does nothing."""
+    """Writes curves and panels to a folder; does nothing, after one warning, without TensorBoard."""
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:
         """folder None: a process that writes nothing. Entries from first_step on are replaced."""
@@ -78,14 +78,14 @@ def panel(network: Network, sample: Batch) -> np.ndarray:
     """
     use_prior = torch.ones(1, dtype=torch.bool, device=sample.images.device)
     prediction = predict_views(network, sample, 1.0, use_prior)
-    canvas = prediction.canvas
-    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), canvas)[0, 0]
-    mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], canvas))[0, 0]
-    centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (canvas.height, canvas.width))
-    maps = (inverse / inverse.max(), mobility, inside_view(centers, canvas)[0, 0])
+    view = prediction.view
+    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), view)[0, 0]
+    mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], view))[0, 0]
+    centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (view.height, view.width))
+    maps = (inverse / inverse.max(), mobility, inside_view(centers, view)[0, 0])
     pictures = (
-        [_picture(view) for view in sample.images[0]],
-        [_picture(view) for view in prediction.views[0]],
+        [_picture(target) for target in sample.images[0]],
+        [_picture(rendered) for rendered in prediction.views[0]],
         [_picture(sample.images[0, 0]), *map(_heat, maps)],
     )
     rows = [np.concatenate(row, 1) for row in pictures]

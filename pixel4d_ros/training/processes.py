@@ -34,7 +34,7 @@ class Team:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Team]:
-    """Join the processes that torchrun started (it says so in the environment), and leave them in the end."""
+    """Join the processes that torchrun started, as its environment variables name them, and leave them in the end."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

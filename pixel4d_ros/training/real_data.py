@@ -20,11 +20,11 @@ from pixel4d_ros.training.augmentation import Crop, change_colors, crop_grids
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import frame_gaps, frame_period, is_stills
 from pixel4d_ros.training.flow_teacher import FlowTeacher
-from pixel4d_ros.training.frame_bank import Bank, Entry, fill_banks
+from pixel4d_ros.training.frame_bank import Bank, BankEntry, fill_banks
 
 LONGEST, LONGEST_STATIC = 1.3, 2.0  # seconds between a source and its targets; hand-held cameras are slower
 LONGEST_STILL_STEP = 3  # frames: photographs are farther apart
-STILL_TIME = 0.1  # seconds between photographs, as the network is told: their own times are nominal
+STILL_TIME = 0.1  # seconds between photographs, as input of the network: their own times are nominal
 USUAL_REFERENCE, OLDEST_REFERENCE = 0.1, 0.55  # seconds before the source
 USUAL_SHARE = 0.6  # of the samples, whose reference is about USUAL_REFERENCE old
 
@@ -58,7 +58,7 @@ class RealData:
         groups = [[s for s in samples if s.bank == bank] for bank in range(len(self.banks))]
         return Batch.join([self._cut(self.banks[i], group, size) for i, group in enumerate(groups) if group])
 
-    def _sample(self, entry: Entry, views: int, size: tuple[int, int]) -> _Sample:
+    def _sample(self, entry: BankEntry, views: int, size: tuple[int, int]) -> _Sample:
         """Choose a source frame, its targets (later frames, sometimes the other camera) and the augmentation."""
         clip, rng = entry.clip, self.rng
         step = frame_gaps(clip)[0]
@@ -86,7 +86,7 @@ class RealData:
             clip.metric,
         )
 
-    def _targets(self, entry: Entry, source: int, step: int, views: int) -> list[int]:
+    def _targets(self, entry: BankEntry, source: int, step: int, views: int) -> list[int]:
         """The source, the frame `step` later, whose flow is known, and others."""
         clip = entry.clip
         seconds = LONGEST_STATIC if entry.static else LONGEST

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that a run goes on from: network, average and optimiser in one safetensors file. Never pickle.
+"""Checkpoints of a run: network, average and optimiser in one safetensors file. Never pickle.
 
 Random numbers need no state: every step draws from (seed, process, step).
 """
@@ -26,7 +26,7 @@ FORMAT = "pixel4d_training_1"
 
 @dataclass
 class RunState:
-    """What changes while a run goes on."""
+    """What changes during a run."""
 
     network: Network
     average: Network  # EMA of network

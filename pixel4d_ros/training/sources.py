@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +21,14 @@ from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import Source, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import is_wide
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import make_batches, varied
 
 Size = tuple[int, int]  # width, height
+logger = logging.getLogger(__name__)
 RENEW_EVERY = 32  # calls between renewals of a synthetic pool: making worlds costs more than a step can spare
 
 
@@ -40,11 +42,10 @@ class WeightedClip:
 
 
 class TrainingData:
-    """Batches of one process, in crops of two shapes: wide ones of streets, and every so often tall ones of the rest.
+    """Batches of one process, in crops of two shapes: mostly wide ones of streets, for a share of the steps tall ones.
 
-    Tall are rooms, places outdoors and whatever camera has a squarer format; synthetic samples are streets, then rooms.
-
-    Every step has random numbers of its own, so that a run that is resumed draws what it would have drawn.
+    Tall crops show rooms, places outdoors and images of squarer formats. Synthetic samples are streets, then rooms.
+    Each step has its own random numbers, so that a resumed run draws the same samples as an unbroken one.
     """
 
     def __init__(self, config: TrainingConfig, rank: int, device: torch.device, wide: Size, tall: Size) -> None:
@@ -126,7 +127,7 @@ class SyntheticPool:
 
 def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedClip]:
     """The clips of all sources. Raises ValueError or OSError naming the source that cannot be read."""
-    sources = [*config.sources, *([Source(config.stereo)] if config.stereo else [])]
+    sources = [*config.sources, *([TrainingSource(config.stereo)] if config.stereo else [])]
     clips = []
     for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
         found = _read_clips(source)
@@ -137,11 +138,12 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
         weight = source.weight * sum(len(clip) for clip in found) ** 0.5 / roots
         clips += [WeightedClip(clip, weight, source.path) for clip in found]
     if not quiet:
-        print("\n".join(_shares(clips)), end="\n" if clips else "")
+        for line in _shares(clips):
+            logger.info(line)
     return clips
 
 
-def _read_clips(source: Source) -> list[Clip]:
+def _read_clips(source: TrainingSource) -> list[Clip]:
     """All clips of a data set at a path, a log, or a folder of logs, stereo pairs or images with depth."""
     path = source.path
     check_trainable(path)

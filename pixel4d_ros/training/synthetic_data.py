@@ -67,7 +67,7 @@ def make_batches(
 
 
 def varied(batch: Batch, rng: Generator) -> Batch:
-    """The batch as another day might show it: other colours, and half of the time all of it in a mirror."""
+    """The batch with other colours, and mirrored half of the time."""
     batch = _recolored(batch, rng)
     return mirrored(batch) if rng.random() < 0.5 else batch
 
@@ -81,7 +81,7 @@ def _recolored(batch: Batch, rng: Generator) -> Batch:
 
 
 def mirrored(batch: Batch) -> Batch:
-    """The batch in a world whose left is right: x changes its sign, and turns about y and z change theirs."""
+    """The mirrored batch: x changes its sign, and so do rotations about y and z."""
     K, reference_K, device = batch.K.clone(), batch.reference_K.clone(), batch.K.device
     for intrinsics in (K, reference_K):
         intrinsics[..., 0, 2] = batch.images.shape[-1] - 1 - intrinsics[..., 0, 2]
@@ -120,4 +120,4 @@ def exact_flow(scenes: WorldViews) -> Tensor:
     T = torch.linalg.inv(scenes.T_source_camera[:, 1].float())
     seen = (moved @ T[:, :3, :3].transpose(1, 2) + T[:, None, :3, 3]) @ K.transpose(1, 2)
     flow = torch.where(seen[..., 2:] > 0.1, seen[..., :2] / seen[..., 2:], torch.nan) - pixels
-    return flow.transpose(1, 2).unflatten(2, (height, width))
+    return torch.unflatten(flow.transpose(1, 2), 2, (height, width))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A quick look at the averaged weights while they train, through the same door as everybody else."""
+"""Quick metrics of the averaged weights during training, through Forecaster."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from support.paths import REPOSITORY
 
-from pixel4d_ros.processes import ProcessError
 from pixel4d_ros.ros.benchmark.watch import Watch
+from pixel4d_ros.ros.processes import ProcessError
 from pixel4d_ros.ros.session import spinning
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

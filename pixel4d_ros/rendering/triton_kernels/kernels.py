@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Triton code behind triton_kernels.operations, which says what each kernel computes. Importing this needs Triton.
+"""Triton kernels of triton_kernels.operations, where each is documented. Importing this needs Triton.
 
 Offsets within one view fit 32 bits; those of a view, of which there may be hundreds, are made of 64. Strides from one
 Gaussian or pixel to the next are constants, so that their channels are loaded four at a time.

@@ -31,7 +31,7 @@ def moved_gaussians(
     still = (tensor.contiguous() for tensor in (means, quaternions, centroids, objects))
     count, instants = len(index), t.numel()
     moved = means.new_empty(instants, count, 3), means.new_empty(instants, count, 4)
-    with torch.cuda.device_of(means):  # Triton launches on the current device, wherever its tensors are
+    with torch.cuda.device(means.device):  # Triton launches on the current device, not on that of the tensors
         kernels.moved_gaussians[math.ceil(count / BLOCK), instants](
             *still, *motion, index.contiguous(), t.contiguous(), *moved, count, *motion[0].stride(), BLOCK
         )
@@ -41,7 +41,7 @@ def moved_gaussians(
 def blended_channels(features: Tensor, depths: Tensor, width: int, near: float) -> Tensor:
     """Features (V, N, C), then 1/z and 1/z^2 of depths z (V, N) metres, at least near, then zeros: (V, N, width).
 
-    The features' strides are welcome to be 0; width is at least C + 2.
+    The features' strides may be 0; width is at least C + 2.
     """
     from pixel4d_ros.rendering.triton_kernels import kernels
 
@@ -49,7 +49,7 @@ def blended_channels(features: Tensor, depths: Tensor, width: int, near: float) 
     channels = depths.new_empty(v, count, width)
     per_view, per_gaussian, per_channel = features.stride()
     lanes = 1 << (width - 1).bit_length()
-    with torch.cuda.device_of(depths):
+    with torch.cuda.device(depths.device):
         kernels.blended_channels[math.ceil(count / BLOCK), v](
             features, depths.contiguous(), channels, count, per_view, per_channel, near,
             per_gaussian, given, width, lanes, BLOCK,
@@ -64,7 +64,7 @@ def depth_from_inverses(inverse: Tensor, square: Tensor) -> Tensor:
     depth = inverse.new_empty(inverse.shape)
     inverse, square = inverse.reshape(-1), square.reshape(-1)
     count = depth.numel()
-    with torch.cuda.device_of(depth):
+    with torch.cuda.device(depth.device):
         kernels.depth_from_inverses[(math.ceil(count / BLOCK),)](
             inverse, square, depth, count, inverse.stride(0), square.stride(0), BLOCK
         )
@@ -84,7 +84,7 @@ def pictures(features: Tensor, seen_above: float) -> tuple[Tensor, Tensor]:
     v, count, blocks = len(pixels), pixels.shape[1], math.ceil(pixels.shape[1] / BLOCK)
     known = features.new_empty(v, blocks, dtype=torch.int32)
     per_view, per_pixel, per_channel = pixels.stride()
-    with torch.cuda.device_of(features):
+    with torch.cuda.device(features.device):
         kernels.pictures[blocks, v](
             pixels, frames, known, count, per_view, per_channel, seen_above, per_pixel, BLOCK
         )  # fmt: skip
@@ -97,7 +97,7 @@ def touched_tiles(means: Tensor, radii: Tensor, columns: int, rows: int, tile: i
 
     v, count = means.shape[:2]
     tiles = torch.zeros(v, rows, columns, dtype=torch.uint8, device=means.device)
-    with torch.cuda.device_of(means):
+    with torch.cuda.device(means.device):
         kernels.touched_tiles[math.ceil(count / BLOCK), v](
             means.contiguous(), radii.contiguous(), tiles, count, columns, rows, tile, BLOCK
         )
@@ -111,7 +111,7 @@ def radii_within(means: Tensor, radii: Tensor, sums: Tensor, tile: int) -> Tenso
     v, count = means.shape[:2]
     rows, columns = sums.shape[1:]
     found = radii.new_empty(radii.shape)
-    with torch.cuda.device_of(means):
+    with torch.cuda.device(means.device):
         kernels.radii_within[math.ceil(count / BLOCK), v](
             means.contiguous(), radii.contiguous(), sums.contiguous(), found, count, columns, rows, tile, BLOCK
         )
@@ -135,7 +135,7 @@ def changed_tiles(
     per_pixel, per_channel = old_features.stride()
     depth, seen = (alpha.new_empty(alpha.shape) for _ in range(2))
     lanes = 1 << (given - 1).bit_length()
-    with torch.cuda.device_of(blended):
+    with torch.cuda.device(blended.device):
         kernels.changed_tiles[math.ceil(height * width / BLOCK), v](
             tiles.contiguous().view(torch.uint8), blended.contiguous(), alpha.contiguous(),
             old_features, old_depth.contiguous(), old_alpha.contiguous(), features, depth, seen,
@@ -151,6 +151,6 @@ def scaled_variances(levels: Tensor) -> Tensor:
     levels = levels.contiguous()
     result = levels.new_empty(levels.shape[1:], dtype=torch.float32)
     size = result.numel()
-    with torch.cuda.device_of(levels):
+    with torch.cuda.device(levels.device):
         kernels.scaled_variances[(math.ceil(size / BLOCK),)](levels, result, len(levels), size, BLOCK)
     return result

@@ -26,13 +26,13 @@ from tqdm import tqdm
 from pixel4d_ros.benchmark.node_times import Feed, NodeTimes, Publishing
 from pixel4d_ros.benchmark.source_image import SPEED, STEP
 from pixel4d_ros.benchmark.statistics import Spread, course
-from pixel4d_ros.processes import Child, ProcessError, ros_environment
 from pixel4d_ros.ros.benchmark.publishing import CAMERA, OUTPUT_QOS, REST_S, START_S, measure_publishing
 from pixel4d_ros.ros.benchmark.services import check_candidates, measure_service, path_message
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.memory import freeze_gc
 from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
 from pixel4d_ros.ros.session import ros_node, spinning
 
 FORECAST = "/forecast_node/forecast"

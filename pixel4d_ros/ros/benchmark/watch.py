@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 
-from pixel4d_ros.processes import Child, ProcessError
+from pixel4d_ros.ros.processes import Child, ProcessError
 
 
 @dataclass(frozen=True)
