@@ -16,7 +16,7 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
-from pixel4d_ros.logs.calibration import camera_frame, read_image_camera, stereo_baseline
+from pixel4d_ros.logs.calibration import calibration_change, camera_frame, read_image_camera, stereo_baseline
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
@@ -48,9 +48,10 @@ def read_clip(
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
         if streams.image.name not in indices:
             raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
-        index = indices[streams.image.name][start : None if count is None else start + count]
+        alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info))
+        index = alike[start : None if count is None else start + count]
         if not len(index.stamps):
-            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
+            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {len(alike.stamps)}")
         camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first, rectified)
         try:
             track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
@@ -129,7 +130,9 @@ def _read_stereo(
     """The right camera at the left images' stamps; None if there is none or an image has no partner."""
     if streams.right_image is None or streams.right_camera_info is None:
         return None
-    found = indices[streams.right_image.name]
+    found = indices[streams.right_image.name].before(calibration_change(log, streams.right_camera_info))
+    if not len(found.stamps):
+        return None
     camera_model = read_image_camera(log, streams.right_image, streams.right_camera_info, found.first)
     partner = nearest(found.stamps, left.stamps)
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
