@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from support.log_samples import START, Entry, camera_info, entries, tf_message, write_mcap, write_rosbag2
+from support.log_samples import START, Entry, entries, tf_message, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.evaluation.recording import Truth
-from pixel4d_ros.logs.calibration import calibration_change
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.types import jazzy_types
 from pixel4d_ros.logs.writer import LogWriter
@@ -247,38 +245,3 @@ def test_a_definition_that_lacks_a_field_is_named(tmp_path: Path) -> None:
             odd.write(raw.topic, raw.time_ns, raw.data)
     with pytest.raises(LogError, match="its definition of sensor_msgs/msg/Image lacks header"):
         read_clip(tmp_path / "odd.mcap")
-
-
-INFO = "/camera/left/camera_info"
-
-
-def changed(topic: str, change: Callable[[Entry], object], **options: object) -> list[Entry]:
-    """The sample with other messages on a topic."""
-    return [replace(e, message=change(e)) if e.topic == topic else e for e in entries(**options)]
-
-
-def test_images_of_another_calibration_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A zoom lens at 0.3 s: the old focal length would apply to all images. A refined calibration is the same one."""
-    zoom = START + 300_000_000
-    zoomed = changed(INFO, lambda e: camera_info(T, e.time_ns, 30.0 if e.time_ns < zoom else 60.0))
-    with caplog.at_level(logging.WARNING):
-        clip = read_clip(write_mcap(tmp_path / "zoom.mcap", zoomed))
-    assert len(clip) == 3 and clip.K[0, 0] == 30
-    with LogReader(tmp_path / "zoom.mcap") as log:
-        truth = Truth(log, IMAGE, change=calibration_change(log, log.topics[INFO]))
-        assert truth.at(zoom - 100_000_000) is not None and truth.at(zoom) is None
-    assert f"{INFO} changes after 0.3 s (zoom, or another resolution)" in caplog.text
-    refined = changed(INFO, lambda e: camera_info(T, e.time_ns, 30.0 + (e.time_ns - START) * 1e-9))
-    caplog.clear()
-    assert len(read_clip(write_mcap(tmp_path / "refined.mcap", refined))) == 6
-    assert "changes" not in caplog.text
-
-
-def test_images_after_a_change_of_the_resolution_are_left_out(tmp_path: Path) -> None:
-    later = START + 300_000_000
-    items = [
-        large if small.time_ns >= later and small.topic in (IMAGE, INFO) else small
-        for small, large in zip(entries(), entries(scale=2), strict=True)
-    ]
-    clip = read_clip(write_mcap(tmp_path / "larger.mcap", items))
-    assert np.asarray(clip.images).shape == (3, 24, 32, 3)

@@ -18,6 +18,7 @@ from pixel4d_ros.geometry.camera_info import (
 )
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader, Topic, raw_stamp_ns
+from pixel4d_ros.logs.streams import Streams, is_picture, own_camera_info
 
 logger = logging.getLogger(__name__)
 STAMP_END = 12  # of the bytes of a message with a header
@@ -107,6 +108,21 @@ def _differ(a: Any, b: Any) -> bool:
     tolerances = {"k": SAME_PIXELS, "p": SAME_PIXELS, "d": SAME_NUMBERS, "r": SAME_NUMBERS}
     pairs = ((getattr(a, name), getattr(b, name), tolerance) for name, tolerance in tolerances.items())
     return not all(np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True) for x, y, tolerance in pairs)
+
+
+def warn_of_shared_frame(log: LogReader, streams: Streams, frame: str) -> None:
+    """Warn where another camera of the log names the same frame as the images, unless it is the right one of a pair."""
+    infos = {info.name for info in (streams.camera_info, streams.right_camera_info) if info is not None}
+    for topic in log.topics.values():
+        info = own_camera_info(log, topic) if is_picture(topic) else None
+        if info is None or info.name in infos or not info.count:
+            continue
+        infos.add(info.name)
+        if frame and str(_first(log, info).header.frame_id).strip("/") == frame:
+            logger.warning(
+                "%s: %s and %s name the same frame %r: tf can place only one of the two cameras",
+                *(log.path, streams.image.name, topic.name, frame),
+            )
 
 
 def stereo_baseline(log: LogReader, right_info: Topic) -> float:
