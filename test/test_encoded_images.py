@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import resource
 import struct
+import time
 import zlib
 from types import SimpleNamespace
 from typing import Any
@@ -91,13 +93,15 @@ def test_the_orientation_in_exif_data_is_ignored() -> None:
     assert close(decode_rgb(turned, "a.jpg"), RGB)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A grey PNG that claims a size, with next to no data."""
+def chunk(kind: bytes, data: bytes, claimed: int | None = None) -> bytes:
+    """A chunk of a PNG; claimed: another length than that of the data."""
+    length = len(data) if claimed is None else claimed
+    return struct.pack(">I", length) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
+    """A PNG that claims a size, with next to no data."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     rows = zlib.compress(bytes(64 * (1 + 3 * 64)))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
@@ -118,6 +122,53 @@ def test_size_limits_hold_before_decoding(monkeypatch: pytest.MonkeyPatch) -> No
             decode_depth(compressed("16UC1; compressedDepth png", bytes(12) + data))
         with pytest.raises(DatasetError, match="more than 8192 pixels along a side"):
             decode_rgb(data, "a.png")
+
+
+def test_pixels_and_bytes_are_limited_not_only_sides() -> None:
+    with pytest.raises(ValueError, match="8000x8000: more than 50 Mpixel"):
+        decode_image(compressed("", png_header(8000, 8000)))
+    with pytest.raises(ValueError, match="6000x6000 with 64 bits a pixel: more than 200 MB"):
+        decode_image(compressed("", png_header(6000, 6000, bits=16, colour=6)))
+    black = np.zeros((6000, 6000), np.uint8)
+    assert decode_image(compressed("", encode(black))).shape == (6000, 6000, 3)
+    jpeg = bytearray(encode(RGB, ".jpg"))
+    frame = jpeg.find(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 8000, 8000)
+    with pytest.raises(ValueError, match="8000x8000: more than 50 Mpixel"):
+        decode_image(compressed("", bytes(jpeg)))
+    # A TIFF of four doubles a pixel: 64 bits, and four channels, stored as tags 258 and 277.
+    tiff = encode(np.zeros((3000, 3000, 4)), ".tiff")
+    with pytest.raises(ValueError, match="3000x3000 with 256 bits a pixel: more than 200 MB"):
+        decode_image(compressed("", tiff))
+
+
+def test_a_chunk_that_claims_gigabytes_takes_no_memory() -> None:
+    """OpenCV allocates what the length of a chunk says, before it reads the chunk."""
+    small = encode(RGB[..., ::-1])
+    for claimed in (1 << 30, 0x7FFFFFFF, 0xFFFFFFFF):
+        bomb = small.replace(small[33:41], struct.pack(">I", claimed) + b"IDAT")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ValueError, match="damaged"):
+            decode_image(compressed("png", bomb))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_compressed_comments_and_profiles_are_not_unpacked() -> None:
+    """Each of these chunks of 7 kB would unpack to 7 MB: 56 s for a file of 3.6 MB, now 3 ms."""
+    small = encode(RGB[..., ::-1])
+    comment = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7 << 20), 9))
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(7 << 20), 9))
+    bomb = small[:33] + profile + 200 * comment + small[33:]
+    began = time.process_time()
+    assert np.array_equal(decode_image(compressed("png", bomb)), RGB)
+    assert time.process_time() - began < 2
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    jpeg = cv2.imencode(".jpg", RGB, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match="JPEG of more than 100 scans"):
+        decode_image(compressed("jpeg", jpeg[:-2] + 100 * scan + jpeg[-2:]))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -217,6 +217,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         damage("tracklet_labels.xml", lambda p: p.write_text(p.read_text().replace("first_frame", "frame"))),
         r"tracklet_labels\.xml: a tracklet has no <first_frame>; items with h",
     ),
+    "labels in no encoding": (
+        damage("tracklet_labels.xml", lambda p: p.write_text(p.read_text().replace("UTF-8", "UTF-9"))),
+        r"tracklet_labels\.xml is truncated or no XML",
+    ),
+    "labels without end": (
+        damage(
+            "tracklet_labels.xml", lambda p: p.write_text(p.read_text().replace("<first_frame>", "<first_frame>1e999"))
+        ),
+        r"tracklet_labels\.xml: a tracklet's <first_frame> is inf",
+    ),
     "wrong size": (
         damage("image_02/data/0000000000.png", lambda p: cv2.imwrite(str(p), np.zeros((16, 52, 3), np.uint8))),
         r"0000000000\.png has 52x16 pixels, but S_rect_02 in .*calib_cam_to_cam\.txt says 104x32",

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import DatasetError, read_rgb
+from pixel4d_ros.datasets.image_files import DatasetError, read_16_bits, read_rgb
 from pixel4d_ros.datasets.posed_video import DESCRIPTION, clip_name, is_posed_video, read_description
 from pixel4d_ros.datasets.splits import Part, choose
 
@@ -50,9 +49,7 @@ def _is_depth_folder(path: Path) -> bool:
 def _read_image(folder: Path, name: str) -> Clip:
     about = read_description(folder)
     image, path = read_rgb(folder / f"{name}.jpg"), folder / f"{name}{DEPTH}"
-    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if depth is None or depth.dtype != np.uint16 or depth.shape != image.shape[:2]:
-        raise DatasetError(f"{path} is no 16-bit png of the size of its image")
+    depth = read_16_bits(path, (image.shape[1], image.shape[0]), 1000)
     K, here, now = np.array(about["K"], np.float64), np.eye(4)[None], np.zeros(1)
     stereo = None
     if name == "left" and (folder / "right.jpg").is_file():
@@ -60,5 +57,4 @@ def _read_image(folder: Path, name: str) -> Clip:
         right_K = np.array(about.get("K_right", about["K"]), np.float64)
         stereo = Clip(f"{folder.name}_right", read_rgb(folder / "right.jpg")[None], right_K, beside, now)
     title = clip_name(f"{folder.name}_{name}", about)
-    metres = depth[None].astype(np.float32) / 1000
-    return Clip(title, image[None], K, here, now, metres, stereo=stereo, metric=bool(about.get("metric", False)))
+    return Clip(title, image[None], K, here, now, depth[None], stereo=stereo, metric=bool(about.get("metric", False)))

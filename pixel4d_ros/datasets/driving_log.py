@@ -16,13 +16,20 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
-from pixel4d_ros.logs.calibration import camera_frame, read_image_camera, stereo_baseline
+from pixel4d_ros.logs.calibration import (
+    calibration_change,
+    camera_frame,
+    read_image_camera,
+    stereo_baseline,
+    warn_of_shared_frame,
+)
 from pixel4d_ros.logs.images import decode_depth, decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
-from pixel4d_ros.logs.transforms import Frames, read_frames, seconds
+from pixel4d_ros.logs.transforms import Frames, PoseTrack, read_frames, seconds
 
 POSE_SLACK_NS = 200_000_000  # poses are extrapolated at most this far
+CLOCKS_APART_S = 0.5  # more than cameras and pipelines delay
 
 
 def read_clip(
@@ -48,17 +55,23 @@ def read_clip(
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
         if streams.image.name not in indices:
             raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
-        index = indices[streams.image.name][start : None if count is None else start + count]
+        alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info))
+        index = alike[start : None if count is None else start + count]
         if not len(index.stamps):
-            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {streams.image.count}")
+            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {len(alike.stamps)}")
         camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first, rectified)
+        warn_of_shared_frame(log, streams, camera_frame(log, index.first, streams.camera_info))
         try:
             track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
         except LogError as error:
             raise LogError(f"{log.path}: {error}") from None
         keep = track.covers(index.stamps, POSE_SLACK_NS)
         if not keep.any():
-            raise LogError(f"{log.path}: no image was taken while poses were logged: check the stamps of both")
+            raise LogError(
+                f"{log.path}: no image was taken while poses were logged: images are stamped {_span(index.stamps)},"
+                f" poses {_span(track.stamps)}; record both with one clock"
+            )
+        _check_one_clock(log, index, track)
         index = index[keep]
         images = lazy_images(log.path, index, _image_decoder(camera_model))
         depth = indices.get(streams.depth.name) if streams.depth else None
@@ -70,6 +83,22 @@ def read_clip(
             times=seconds(index.stamps),
             depth=_read_depth(log, depth, index, camera_model, camera_frame(log, index.first, streams.camera_info)),
             stereo=_read_stereo(log, streams, indices, index, frames),
+        )
+
+
+def _span(stamps: NDArray[np.int64]) -> str:
+    return f"{stamps[0] * 1e-9:.1f} to {stamps[-1] * 1e-9:.1f} s"
+
+
+def _check_one_clock(log: LogReader, index: ImageIndex, track: PoseTrack) -> None:
+    """Warn where the stamps of images and poses lie differently to the times at which the messages were logged."""
+    lag = 0 if index.unstamped else int(np.median(index.logged - index.stamps))
+    apart = abs(lag - track.lag_ns) * 1e-9
+    if apart > CLOCKS_APART_S:
+        warnings.warn(
+            f"{log.path}: images and poses of the same moment are stamped {apart:.1f} s apart, if they were logged at"
+            " once: the poses may belong to other images; record both with one clock",
+            stacklevel=2,
         )
 
 
@@ -119,6 +148,14 @@ def _read_depth(
         return None
     partner = nearest(found.stamps, index.stamps)
     paired = np.abs(found.stamps[partner] - index.stamps) <= half_period(index.stamps)
+    if not paired.all():
+        warnings.warn(
+            f"{log.path}: {paired.sum()} of {len(paired)} images have depth on {found.topic}: its stamps must be within"
+            " half the time between images",
+            stacklevel=2,
+        )
+    if not paired.any():
+        return None
     empty = np.zeros(size, np.float32)
     return LazyFrames(lambda i: depth[partner[i]] if paired[i] else empty, len(partner), size, np.float32)
 
@@ -129,7 +166,9 @@ def _read_stereo(
     """The right camera at the left images' stamps; None if there is none or an image has no partner."""
     if streams.right_image is None or streams.right_camera_info is None:
         return None
-    found = indices[streams.right_image.name]
+    found = indices[streams.right_image.name].before(calibration_change(log, streams.right_camera_info))
+    if not len(found.stamps):
+        return None
     camera_model = read_image_camera(log, streams.right_image, streams.right_camera_info, found.first)
     partner = nearest(found.stamps, left.stamps)
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():

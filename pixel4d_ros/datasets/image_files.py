@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,6 +44,25 @@ def read_rgb(path: Path, upright: bool = False) -> NDArray[np.uint8]:
         return decode_rgb(path.read_bytes(), str(path), upright)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; an image was expected there") from error
+
+
+def read_unchanged(path: Path) -> NDArray[Any]:
+    """An image file (H, W) or (H, W, C) with the bits and channels that it stores. Raises DatasetError."""
+    try:
+        return decode(path.read_bytes(), cv2.IMREAD_UNCHANGED)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def read_16_bits(path: Path, size: tuple[int, int], unit: float) -> NDArray[np.float32]:
+    """Depth or disparity (H, W) of a 16-bit png of size (width, height), which stores `unit` a metre or pixel.
+
+    Raises DatasetError.
+    """
+    stored = read_unchanged(path)
+    if stored.dtype != np.uint16 or stored.shape != size[::-1]:
+        raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels, the size of its image")
+    return stored.astype(np.float32) / np.float32(unit)
 
 
 def image_size(path: Path) -> tuple[int, int]:

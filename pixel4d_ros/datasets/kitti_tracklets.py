@@ -29,7 +29,7 @@ def read_tracklets(path: Path) -> list[Tracklet]:
     try:
         root = ET.parse(path).getroot()
         return [_tracklet(item) for item in root.findall("./tracklets/item")]
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError) as error:  # LookupError: an unknown encoding
         raise DatasetError(f"{path} is truncated or no XML ({error}): unpack the drive's tracklets again") from error
     except ValueError as error:
         raise DatasetError(f"{path}: {error}; items with h, w, l, first_frame and poses expected") from error
@@ -76,4 +76,7 @@ def _number(item: ET.Element, name: str) -> float:
     text = item.findtext(name)
     if text is None:
         raise ValueError(f"a tracklet has no <{name}>")
-    return float(text)
+    number = float(text)
+    if not np.isfinite(number):
+        raise ValueError(f"a tracklet's <{name}> is {number}")
+    return number

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.logs.calibration import CalibrationChange
 from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_stamp_ns
 
 logger = logging.getLogger(__name__)
@@ -36,12 +37,23 @@ class ImageIndex:
     def __getitem__(self, keep: slice | NDArray[Any]) -> ImageIndex:
         return replace(self, stamps=self.stamps[keep], logged=self.logged[keep])
 
+    def before(self, change: CalibrationChange | None) -> ImageIndex:
+        """The images that were taken before the calibration changed."""
+        if change is None:
+            return self
+        stamped = change.stamp_ns > 0 and not self.unstamped
+        return self[self.stamps < change.stamp_ns if stamped else self.logged < change.logged_ns]
 
-def image_messages(log: LogReader, topic: str) -> Iterator[tuple[int, Any]]:
-    """(stamp ns, message) of an image topic in strictly increasing order of stamps; see index_images."""
+
+def image_messages(log: LogReader, topic: str, change: CalibrationChange | None = None) -> Iterator[tuple[int, Any]]:
+    """(stamp ns, message) of an image topic in strictly increasing order of stamps; see index_images.
+
+    change: images after it are left out.
+    """
     index = index_images(log, [topic]).get(topic)
     if index is None:
         return
+    index = index.before(change)
     messages = _Messages(log.path, topic, index.unstamped)
     for stamp, logged in zip(index.stamps.tolist(), index.logged.tolist()):
         yield stamp, messages.at(logged, stamp)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.image_files import DatasetError, read_16_bits
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.geometry.rotations import FloatArray
 
@@ -105,11 +105,7 @@ def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.flo
         path = folder / "depth" / f"{i:04d}.png"
         if not path.is_file():
             return np.zeros(size[::-1], np.float32)
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if image is None or image.dtype != np.uint16 or image.shape != size[::-1]:
-            raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels")
-        depth: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(1000)
-        return depth
+        return read_16_bits(path, size, 1000)
 
     return LazyFrames(load, count, size[::-1], np.float32)
 

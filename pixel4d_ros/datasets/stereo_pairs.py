@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.image_files import read_rgb
+from pixel4d_ros.datasets.image_files import read_16_bits, read_rgb, read_unchanged
 from pixel4d_ros.datasets.splits import Part, choose
 
 SIZE = 832, 256  # pixels
@@ -40,14 +37,14 @@ def read_stereo_folder(folder: Path, part: Part = "all") -> list[Clip]:
 
 def _read_pair(folder: Path, path: Path) -> Clip:
     images = [folder / side / path.name for side in ("left", "right")]
-    disparity, objects = (_read_map(folder / kind / f"{path.stem}.png") for kind in ("disparity", "objects"))
-    if disparity is None or not all(image.is_file() for image in images):
+    disparity, objects = (folder / kind / f"{path.stem}.png" for kind in ("disparity", "objects"))
+    if not all(needed.is_file() for needed in (*images, disparity)):
         raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
     left, right = map(read_rgb, images)
-    pixels = np.maximum(disparity / DISPARITY_UNITS, 1e-3)
+    disparities = read_16_bits(disparity, (left.shape[1], left.shape[0]), DISPARITY_UNITS)
     K = np.array([[FOCAL, 0, CENTER[0]], [0, FOCAL_Y, CENTER[1]], [0, 0, 1]])
     K = Camera(K, *SIZE).resized(left.shape[1], left.shape[0]).K
-    depth = np.where(disparity > 0, K[0, 0] * BASELINE / pixels, 0).astype(np.float32)
+    depth = np.where(disparities > 0, K[0, 0] * BASELINE / np.maximum(disparities, 1e-3), 0).astype(np.float32)
     beside = np.eye(4)[None].copy()
     beside[0, 0, 3] = BASELINE
     return Clip(
@@ -57,11 +54,6 @@ def _read_pair(folder: Path, path: Path) -> Clip:
         np.eye(4)[None],
         np.zeros(1),
         depth[None],
-        object_ids=None if objects is None else objects[None].astype(np.uint8),
+        object_ids=read_unchanged(objects)[None].astype(np.uint8) if objects.is_file() else None,
         stereo=Clip(path.stem, right[None], K, beside, np.zeros(1)),
     )
-
-
-def _read_map(path: Path) -> NDArray[Any] | None:
-    """A png unchanged; None if it is missing or damaged."""
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None

@@ -16,6 +16,7 @@ from pixel4d_ros.datasets.driving_log import half_period, image_messages
 from pixel4d_ros.evaluation.windows import resize_image
 from pixel4d_ros.geometry.camera_info import ImageCamera
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.logs.calibration import CalibrationChange
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.transforms import stamp_ns
@@ -69,12 +70,19 @@ def read_forecasts(log: LogReader, topic: str) -> Iterator[RecordedForecast]:
 class Truth:
     """True images of the log by time. Holds the images from the latest source on, and decodes them when needed.
 
-    camera: undistorts the images, as the node does (None: they are taken as they are).
+    camera: undistorts the images, as the node does (None: they are taken as they are). change: when another camera
+    applies; there the images end.
     """
 
-    def __init__(self, log: LogReader, topic: str, camera: ImageCamera | None = None) -> None:
-        self.log, self.topic, self.camera = log, topic, camera
-        stamps = [stamp for stamp, _ in islice(image_messages(log, topic), 50)]
+    def __init__(
+        self,
+        log: LogReader,
+        topic: str,
+        camera: ImageCamera | None = None,
+        change: CalibrationChange | None = None,
+    ) -> None:
+        self.log, self.topic, self.camera, self.change = log, topic, camera, change
+        stamps = [stamp for stamp, _ in islice(image_messages(log, topic, change), 50)]
         if not stamps:
             raise LogError(f"{log.path}: {topic} holds no images")
         self.first_stamp = stamps[0]  # ns
@@ -105,7 +113,7 @@ class Truth:
         return image if size is None else resize_image(image, size)
 
     def _rewind(self) -> None:
-        self._source = image_messages(self.log, self.topic)
+        self._source = image_messages(self.log, self.topic, self.change)
         self._held: deque[tuple[int, Any]] = deque()
         self._decoded: dict[int, NDArray[np.uint8]] = {}
 

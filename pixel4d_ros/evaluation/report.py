@@ -24,7 +24,7 @@ from pixel4d_ros.evaluation.report_results import HorizonStep, Report, Strip, su
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
 from pixel4d_ros.files import staging
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.logs.calibration import read_image_camera
+from pixel4d_ros.logs.calibration import calibration_change, read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 
@@ -80,7 +80,7 @@ def _write(
         streams = pick_streams(source, camera)
         info = streams.camera_info
         calibrated = read_image_camera(source, streams.image, info, rectified=rectified) if info else None
-        truth = Truth(source, streams.image.name, calibrated)
+        truth = Truth(source, streams.image.name, calibrated, calibration_change(source, info))
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:
             findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast", most_scored)

@@ -9,12 +9,29 @@ it sideways.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 
 # Optical frame in a body frame (REP 103): z forward, x right, y down in x forward, y left, z up.
 FORWARD_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 UPWARD = 0.8  # cosine of the angle between the camera's z axis and the base's, within which it looks at the sky
+
+LEVEL = 0.5  # cosine of the tilt beyond which no vehicle drives
+SENSORS = ("cam", "optical", "imu", "lidar", "laser", "livox", "velodyne", "sensor", "body")  # mounted in any pose
+OVERTURNED = (
+    "the vehicle lies on its side or back: give quaternions in the order x, y, z, w, and poses of a frame with z up"
+    " (REP 103)"
+)
+
+
+def is_overturned(poses: FloatArray, frame: str) -> NDArray[np.bool_]:
+    """Which poses T_world_frame (..., 4, 4) of a vehicle have it on its side or back; of sensors' frames, none.
+
+    REP 103: z is up. Quaternions in the order w, x, y, z look so.
+    """
+    known = not any(word in frame.lower() for word in SENSORS)
+    return np.asarray((poses[..., 2, 2] < LEVEL) & known)
 
 
 def optical_mounting(mounting: FloatArray, base: str, camera: str) -> tuple[FloatArray, str]:

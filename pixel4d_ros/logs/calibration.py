@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from pixel4d_ros.geometry.camera_info import (
     AlreadyRectifiedError,
@@ -14,9 +17,20 @@ from pixel4d_ros.geometry.camera_info import (
     read_camera_info,
 )
 from pixel4d_ros.logs.images import decode_image
-from pixel4d_ros.logs.reader import LogError, LogReader, Topic
+from pixel4d_ros.logs.reader import LogError, LogReader, Topic, raw_stamp_ns
+from pixel4d_ros.logs.streams import Streams, is_picture, own_camera_info
 
 logger = logging.getLogger(__name__)
+STAMP_END = 12  # of the bytes of a message with a header
+SAME_PIXELS, SAME_NUMBERS = 0.5, 1e-3  # of K and P, and of D and R: within these, two calibrations are one
+
+
+@dataclass(frozen=True)
+class CalibrationChange:
+    """The first message of another calibration."""
+
+    stamp_ns: int  # 0: it has none
+    logged_ns: int
 
 
 def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:
@@ -61,6 +75,54 @@ def read_image_camera(
             *(log.path, image.name, info.name),
         )
     return camera
+
+
+def calibration_change(log: LogReader, info: Topic | None) -> CalibrationChange | None:
+    """When a CameraInfo topic first differs from its first message (zoom, another resolution); None if it never does.
+
+    A warning says so, as the images after it are left out: a clip has one camera. Differences below half a pixel, as of
+    a calibration that is refined while driving, do not count.
+    """
+    first = None
+    for raw in log.raw([] if info is None else [info.name]):
+        if first is None:
+            first, same = log.decode(raw), raw.data[STAMP_END:]
+        elif raw.data[STAMP_END:] != same and _differ(first, log.decode(raw)):
+            logger.warning(
+                "%s: %s changes after %.1f s (zoom, or another resolution): the images from there on are left out; cut"
+                " the log there to use them",
+                *(log.path, raw.topic, (raw.time_ns - log.start_ns) * 1e-9),
+            )
+            return CalibrationChange(raw_stamp_ns(raw, log.types), raw.time_ns)
+    return None
+
+
+def _differ(a: Any, b: Any) -> bool:
+    def exact(info: Any) -> list[Any]:
+        roi = info.roi
+        window = [roi.x_offset, roi.y_offset, roi.width, roi.height]
+        return [info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, len(info.d), *window]
+
+    if exact(a) != exact(b):
+        return True
+    tolerances = {"k": SAME_PIXELS, "p": SAME_PIXELS, "d": SAME_NUMBERS, "r": SAME_NUMBERS}
+    pairs = ((getattr(a, name), getattr(b, name), tolerance) for name, tolerance in tolerances.items())
+    return not all(np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True) for x, y, tolerance in pairs)
+
+
+def warn_of_shared_frame(log: LogReader, streams: Streams, frame: str) -> None:
+    """Warn where another camera of the log names the same frame as the images, unless it is the right one of a pair."""
+    infos = {info.name for info in (streams.camera_info, streams.right_camera_info) if info is not None}
+    for topic in log.topics.values():
+        info = own_camera_info(log, topic) if is_picture(topic) else None
+        if info is None or info.name in infos or not info.count:
+            continue
+        infos.add(info.name)
+        if frame and str(_first(log, info).header.frame_id).strip("/") == frame:
+            logger.warning(
+                "%s: %s and %s name the same frame %r: tf can place only one of the two cameras",
+                *(log.path, streams.image.name, topic.name, frame),
+            )
 
 
 def stereo_baseline(log: LogReader, right_info: Topic) -> float:

@@ -14,8 +14,10 @@ import logging
 import struct
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
+from functools import cache
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
@@ -31,15 +33,24 @@ from rosbags.rosbag2.storage_mcap import (
     get_qos,
 )
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 logger = logging.getLogger(__name__)
 
+METADATA, BAG = "metadata.yaml", "rosbag2_bagfile_information"
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, FOOTER, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x02, 0x0F
 SCHEMA_ENCODINGS = ("ros2msg", "ros2idl", "omgidl", "")
 MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
 CHUNK_HEADER = struct.Struct("<QQQI")  # first and last log time, uncompressed size, CRC
 Item = tuple[Connection, int, bytes]
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """A warning about a file, which is opened several times."""
+    logger.warning(text)
 
 
 class TolerantMcapReader(McapReader):
@@ -104,13 +115,9 @@ class TolerantMcapReader(McapReader):
                 raise ReaderError(f"holds no ROS 2 messages; its channels are {kinds}") from error
             raise error
         if not is_closed:
-            logger.warning(
-                "%s was not closed: %d messages are read, the rest is lost (%d bytes)", self.path, total, end
-            )
+            _warn_once(f"{self.path} was not closed: {total} messages are read, the rest is lost ({end} bytes)")
         if self._foreign:
-            logger.warning(
-                "%s: channels that hold no ROS messages are left out: %s", self.path, ", ".join(self._foreign)
-            )
+            _warn_once(f"{self.path}: channels that hold no ROS messages are left out: {', '.join(self._foreign)}")
         times = [entry[0] for entry in self._loose]
         first = min([*times[:1], *(c.message_start_time for c in self.chunks)])
         last = max([*times[-1:], *(c.message_end_time for c in self.chunks)])
@@ -221,12 +228,46 @@ class TolerantDirectoryReader(DirectoryReader):
     STORAGE_PLUGINS = {"mcap": TolerantMcapReader, "sqlite3": Sqlite3Reader, "": open_storage}  # type: ignore[dict-item]  # noqa: RUF012 (as in the base class)
 
     def open(self) -> None:
-        """Open all files. Raises ReaderError."""
-        super().open()
+        """Open all files; those that metadata.yaml lists and that are missing are named in a warning.
+
+        Raises ReaderError.
+        """
+        whole = self._without_missing_files()
+        try:
+            if whole is not None:
+                self.path = Path(whole.name)
+            super().open()
+        except BaseException:
+            if whole is not None:
+                whole.cleanup()
+            raise
+        if whole is not None and self.stack is not None:
+            self.stack.callback(whole.cleanup)
         spans = [s.metadata for s in self.storages if s.metadata.message_count]
         if spans:  # metadata.yaml may be wrong
             first, last = min(s.start_time for s in spans), max(s.end_time for s in spans)
             self.metadata = self.metadata._replace(start_time=first, end_time=last, duration=last - first)
+
+    def _without_missing_files(self) -> TemporaryDirectory[str] | None:
+        """A folder of links to the files that exist; None if all or none do, or metadata.yaml is damaged."""
+        folder, yaml = Path(str(self.path)), YAML(typ="safe")
+        try:
+            metadata = yaml.load((folder / METADATA).read_text())
+            names = [PurePath(name).name for name in metadata[BAG]["relative_file_paths"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError):
+            return None
+        missing = [name for name in names if not (folder / name).exists()]
+        if not missing or len(missing) == len(names):
+            return None
+        _warn_once(f"{folder}: of the recording's files, {', '.join(missing)} are missing; the others are read")
+        whole = TemporaryDirectory()
+        present = [name for name in names if name not in missing]
+        for name in present:
+            (Path(whole.name) / name).symlink_to((folder / name).resolve())
+        metadata[BAG]["relative_file_paths"] = present
+        with (Path(whole.name) / METADATA).open("w") as file:
+            yaml.dump(metadata, file)
+        return whole
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None

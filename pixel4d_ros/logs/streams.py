@@ -121,14 +121,26 @@ def _named(log: LogReader, pictures: list[Topic], camera: str) -> Topic:
     raise LogError(f"{log.path} has no camera {camera}: its image topics are {choice}")
 
 
-def _camera_info(image: Topic, infos: list[Topic]) -> Topic | None:
-    """The CameraInfo beside the image or in the nearest parent namespace; else the only one of the log."""
+def own_camera_info(log: LogReader, image: Topic) -> Topic | None:
+    """The CameraInfo beside an image topic or in the nearest parent namespace."""
+    return _beside(image, _of_type(log.topics.values(), CAMERA_INFO))
+
+
+def _beside(image: Topic, infos: list[Topic]) -> Topic | None:
     prefix = base_name(image.name)
     by_name = {info.name: info for info in infos}
     while prefix:
         if prefix + "/camera_info" in by_name:
             return by_name[prefix + "/camera_info"]
         prefix = prefix.rpartition("/")[0]
+    return None
+
+
+def _camera_info(image: Topic, infos: list[Topic]) -> Topic | None:
+    """The image's own CameraInfo; else the only one of the log."""
+    own, by_name = _beside(image, infos), {info.name: info for info in infos}
+    if own is not None:
+        return own
     return infos[0] if len(infos) == 1 else by_name.get("/camera_info")
 
 

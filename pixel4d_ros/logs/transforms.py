@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.optical import FORWARD_OPTICAL, optical_mounting
+from pixel4d_ros.geometry.jumps import without_jumps
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL, OVERTURNED, is_overturned, optical_mounting
 from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -36,6 +37,7 @@ def pose_matrix(position: Any, orientation: Any) -> FloatArray:
 
 
 TimedPose = tuple[int, int, FloatArray]  # stamp and log time in ns, T_parent_child
+MANY = 0.25  # share of a log's poses: fewer are no mistake of all
 WORLD_FRAMES = ("odom", "map", "world", "earth")
 
 
@@ -46,10 +48,18 @@ class PoseTrack:
     parent: str
     child: str
     poses: PoseBuffer = field(default_factory=lambda: PoseBuffer(history_s=None))
+    lag_ns: int = 0  # between stamps and log times
+    overturned: bool = False  # many of the poses have the vehicle on its side or back
 
     def add(self, stamp: int, pose: FloatArray) -> None:
         """Insert a pose by its stamp; of two with the same stamp the first is kept (repeated tf)."""
         self.poses.add(stamp, pose)
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """The first and the last stamp (2,), ns."""
+        first, last = self.poses.oldest, self.poses.newest
+        return np.array([at[0] for at in (first, last) if at is not None], np.int64)
 
     def at(self, stamps: NDArray[np.int64]) -> FloatArray:
         """Poses (n, 4, 4) at stamps (n,) ns, by slerp and linear translation, extrapolated beyond the ends."""
@@ -66,6 +76,7 @@ class Frames:
 
     tree: TransformTree = field(default_factory=lambda: TransformTree(history_s=None))
     standing: dict[str, PoseTrack] = field(default_factory=dict)  # edges of /tf that never change, by child frame
+    moving: dict[str, PoseTrack] = field(default_factory=dict)  # the other edges of /tf, by child frame
     odometry: PoseTrack | None = None
     path: PoseTrack | None = None
 
@@ -77,6 +88,8 @@ class Frames:
         optical_mounting. Raises LogError if there is none.
         """
         track, mounting = self._track_and_mounting(camera_frame)
+        if track.overturned:
+            raise LogError(f"poses of {track.child or 'the vehicle'!r} in {track.parent!r}: {OVERTURNED}")
         mounting, warning = optical_mounting(mounting, track.child, camera_frame)
         if warning:
             warnings.warn(warning, stacklevel=2)
@@ -86,8 +99,8 @@ class Frames:
         mounts = self.tree.chain(camera_frame, None)
         top = next(reversed(mounts))
         track = self.odometry
-        if track is None and (moving := self.tree.track(top)) is not None:
-            return PoseTrack(moving[0], top, moving[1]), mounts[top]
+        if track is None and top in self.moving:
+            return self.moving[top], mounts[top]
         track = track or self.path
         if track is None:
             at_rest = next((frame for frame in reversed(mounts) if frame in self.standing), None)
@@ -133,11 +146,11 @@ def read_frames(log: LogReader, streams: Streams) -> Frames:
         if streams.tf_static and topic == streams.tf_static.name:
             frames.tree.add_static(parent, child, poses[-1][2])
         elif streams.tf and topic == streams.tf.name:
-            _add_edge(frames, parent, child, poses)
+            _add_edge(frames, f"{log.path}: {topic}", parent, child, poses)
         elif streams.odometry and topic == streams.odometry.name:
-            frames.odometry = frames.odometry or _track(parent, child, poses)
+            frames.odometry = frames.odometry or _track(f"{log.path}: {topic}", parent, child, poses)
         else:
-            frames.path = frames.path or _track(parent, child, poses)
+            frames.path = frames.path or _track(f"{log.path}: {topic}", parent, child, poses)
     return frames
 
 
@@ -171,21 +184,37 @@ def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:
         yield message.header.frame_id.strip("/"), message.child_frame_id.strip("/"), stamp_ns(message.header), pose
 
 
-def _track(parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
-    """Poses sorted by stamp; by log time if no message has a stamp (simulators begin at 0)."""
+def _track(name: str, parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
+    """Poses sorted by stamp; by log time if no message has a stamp (simulators begin at 0). Jumps are removed.
+
+    name: of log and topic, for warnings.
+    """
     stamped = any(stamp for stamp, _, _ in poses)
-    track = PoseTrack(parent, child)
-    for stamp, logged, pose in sorted(poses, key=lambda entry: entry[0] if stamped else entry[1]):
-        track.add(stamp if stamped else logged, pose)
+    sort = {(stamp if stamped else logged): pose for stamp, logged, pose in reversed(poses)}
+    stamps = np.array(sorted(sort), np.int64)
+    joined, jumps = without_jumps(seconds(stamps - stamps[0]), np.stack([sort[stamp] for stamp in stamps.tolist()]))
+    if len(jumps):
+        warnings.warn(
+            f"{name}: {child or 'the vehicle'} jumps {len(jumps)} times in {parent!r}, first"
+            f" {1e-9 * (stamps[jumps[0]] - stamps[0]):.1f} s after its start (relocalisation?): the poses after a jump"
+            " are moved to continue those before",
+            stacklevel=2,
+        )
+    lag = int(np.median([logged - stamp for stamp, logged, _ in poses])) if stamped else 0
+    overturned = is_overturned(joined, child).mean() > MANY
+    track = PoseTrack(parent, child, lag_ns=lag, overturned=bool(overturned))
+    for stamp, pose in zip(stamps.tolist(), joined):
+        track.add(stamp, pose)
     return track
 
 
-def _add_edge(frames: Frames, parent: str, child: str, poses: list[TimedPose]) -> None:
+def _add_edge(frames: Frames, name: str, parent: str, child: str, poses: list[TimedPose]) -> None:
     """Add an edge of /tf; a constant one counts as a mounting."""
-    track = _track(parent, child, poses)
+    track = _track(name, parent, child, poses)
     if all(np.allclose(pose, poses[0][2], atol=1e-6) for _, _, pose in poses):
         frames.standing[child] = track
         if frames.tree.lookup_static(parent, child) is None:
             frames.tree.add_static(parent, child, poses[0][2])
         return
     frames.tree.add_track(parent, child, track.poses)
+    frames.moving[child] = track

@@ -116,7 +116,7 @@ class ForecastNode(LifecycleNode):
             self._forget_forecaster()
             return self._failed("activate", error)
         self._faults.clear("activate")
-        self._inputs, self._statistics = Inputs(self._inputs.info), diagnostics.Statistics()
+        self._inputs, self._statistics = Inputs(self._inputs.infos), diagnostics.Statistics()
         context = PipelineContext(
             self, self._forecaster, self._outputs, self._transforms, self._faults, self._statistics
         )
@@ -168,7 +168,7 @@ class ForecastNode(LifecycleNode):
             for pending in self._worker.stop():
                 pending.reject(NOT_ACTIVE)
             self._worker = self._pipeline = None
-            self._inputs = Inputs(self._inputs.info)
+            self._inputs = Inputs(self._inputs.infos)
 
     def _forget_forecaster(self) -> None:
         """Free the forecaster's memory. Stop the worker first: its pipeline holds a reference."""
@@ -219,7 +219,7 @@ class ForecastNode(LifecycleNode):
             self._faults.clear("image stamps")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._inputs.info = message
+        self._inputs.infos.append(message)
 
     def _on_trajectory(self, message: Any) -> None:
         self._inputs.trajectory = TrajectoryMessage(message, self.get_clock().now().nanoseconds, self._read_plan)
@@ -228,9 +228,13 @@ class ForecastNode(LifecycleNode):
     def _on_odometry(self, message: Odometry) -> None:
         try:
             self._inputs.odometry.add(message, self._now_ns())
-            self._faults.clear("odometry")
+            fault = self._inputs.odometry.fault
         except ValueError as error:
-            self._faults.report("odometry", str(error))
+            fault = str(error)
+        if fault:
+            self._faults.report("odometry", fault)
+        else:
+            self._faults.clear("odometry")
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._inputs.depths.add(message)
@@ -246,7 +250,7 @@ class ForecastNode(LifecycleNode):
         text = f"{what} jumped back: all state is dropped (if this repeats, two publishers conflict)"
         self.get_logger().warning(text, throttle_duration_sec=5.0)
         self._inputs.outdated = True
-        self._inputs = Inputs(self._inputs.info)
+        self._inputs = Inputs(self._inputs.infos)
         self._transforms.clear()
         self._faults.clear()
         if self._worker is not None:

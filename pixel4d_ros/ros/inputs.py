@@ -27,7 +27,7 @@ from pixel4d_ros.ros.plans import Plan, PlanError
 from pixel4d_ros.ros.transforms import EgoState, TransformSource
 
 Depth = NDArray[np.float32]
-DEPTHS_KEPT = 10
+DEPTHS_KEPT, INFOS_KEPT = 10, 10
 
 
 class InputFault(ValueError):
@@ -77,7 +77,7 @@ class TrajectoryMessage:
 class Inputs:
     """Stored inputs of the node. When time jumps back, all but the calibration is replaced."""
 
-    info: CameraInfo | None = None  # newest calibration
+    infos: deque[CameraInfo] = field(default_factory=lambda: deque(maxlen=INFOS_KEPT))  # newest calibrations
     odometry: OdometryTrack = field(default_factory=OdometryTrack)
     trajectory: TrajectoryMessage | None = None  # newest
     plan: tuple[TrajectoryMessage, Plan | PlanError] | None = None  # the trajectory converted
@@ -85,6 +85,11 @@ class Inputs:
     stamp_ns: int | None = None  # of the newest image
     image: ImageMessage | None = None  # newest
     outdated: bool = False  # time has jumped back since
+
+    def info_of(self, image: Image | CompressedImage) -> CameraInfo | None:
+        """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution)."""
+        own = (info for info in reversed(list(self.infos)) if info.header.stamp == image.header.stamp)
+        return next(own, self.infos[-1] if self.infos else None)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class ObjectTracks:
 
     def __init__(self) -> None:
         self._tracker = Tracker()
-        self._frame = ""
+        self._origin = ("", 0)
         self._inputs: Inputs | None = None
 
     def update(self, scene: DynamicGaussians, source: Source, ego: EgoState, inputs: Inputs) -> TrackedScene:
@@ -36,9 +36,9 @@ class ObjectTracks:
         if T_odometry_camera is None:
             self._tracker.clear()
             return TrackedScene(scene)
-        if inputs is not self._inputs or ego.odometry.frame != self._frame:  # time jumped back, or a new frame
+        if inputs is not self._inputs or ego.odometry.origin != self._origin:  # time jumped back, or poses did
             self._tracker.clear()
-        self._inputs, self._frame = inputs, ego.odometry.frame
+        self._inputs, self._origin = inputs, ego.odometry.origin
         tracked = self._tracker.update(source.stamp_ns * 1e-9, detections_of(scene, T_odometry_camera))
         if not tracked:
             return TrackedScene(scene)

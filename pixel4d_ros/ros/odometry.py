@@ -9,6 +9,8 @@ import numpy as np
 from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.jumps import is_off
+from pixel4d_ros.geometry.optical import OVERTURNED, is_overturned
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, PoseBuffer
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
 from pixel4d_ros.ros.messages.conversions import frame_name, nanoseconds, read_pose
@@ -41,6 +43,10 @@ def check_not_future(stamp_ns: int, now_ns: int | None, what: str) -> None:
         )
 
 
+class JumpError(ValueError):
+    """A message whose pose does not continue those before, which are dropped."""
+
+
 @dataclass(frozen=True)
 class FrameMotion:
     """Constant-velocity motion of a frame from a time t0."""
@@ -57,12 +63,18 @@ class OdometryTrack:
         self.frame = ""
         self.child = ""
         self._twist: tuple[FloatArray, FloatArray] = (np.zeros(3), np.zeros(3))
+        self._restarts = 0
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        """What the poses refer to: another one after a jump, whose poses do not continue those before."""
+        return self.frame, self._restarts
 
     def add(self, message: Odometry, now_ns: int | None = None) -> None:
-        """Add one message; poses are cleared if stamps go back by RESTART_S or more.
+        """Add one message; earlier poses are dropped if stamps go back by RESTART_S or more, or the poses jump.
 
         Raises ValueError if pose or twist are not finite or implausibly large, StampError if the stamp is later than
-        now_ns or goes back.
+        now_ns or goes back, JumpError where the poses jump.
         """
         pose = read_pose(message.pose.pose)
         twist = message.twist.twist
@@ -77,18 +89,41 @@ class OdometryTrack:
         stamp_ns = nanoseconds(message.header.stamp)
         check_not_future(stamp_ns, now_ns, "odometry")
         frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
-        if (frame, child) != (self.frame, self.child):
+        jumped = self._jumped(stamp_ns, pose)
+        if jumped or (frame, child) != (self.frame, self.child):
             self._poses = PoseBuffer(restart_s=RESTART_S)
+            self._restarts += 1
         self.frame, self.child = frame, child
         restarted = self._poses.add(stamp_ns, pose)
         newest = self._poses.newest
         if newest is not None and newest[0] == stamp_ns:
             self._twist = (np.array(linear), np.array(angular))
         if restarted:
+            self._restarts += 1
             raise StampError(
                 f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this repeats, "
                 "two publishers conflict)"
             )
+        if jumped:
+            raise JumpError("odometry's poses jump (relocalisation?): those before are dropped")
+
+    @property
+    def fault(self) -> str:
+        """What is doubtful about the newest pose; empty if nothing is."""
+        newest = self._poses.newest
+        return f"odometry: {OVERTURNED}" if newest is not None and is_overturned(newest[1], self.child) else ""
+
+    def _jumped(self, stamp_ns: int, pose: FloatArray) -> bool:
+        """Whether a pose continues neither the motion of those before nor their twist."""
+        newest = self._poses.newest
+        if newest is None or stamp_ns <= newest[0]:
+            return False
+        seconds, step = (stamp_ns - newest[0]) * 1e-9, pose[:3, 3] - newest[1][:3, 3]
+        before = self._poses.at(newest[0] - round(DIFFERENCE_S * 1e9), 0.0)
+        if before is None:
+            return False
+        velocities = ((newest[1][:3, 3] - before[:3, 3]) / DIFFERENCE_S, newest[1][:3, :3] @ self._twist[0])
+        return all(is_off(step, velocity, seconds) for velocity in velocities)
 
     def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.

@@ -235,7 +235,8 @@ class ForecastPipeline:
 
     def _source(self, image: ImageMessage, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""
-        calibration = CalibrationSource(image.inputs.info, self._context.node.resolve_topic_name("camera_info"))
+        topic = self._context.node.resolve_topic_name("camera_info")
+        calibration = CalibrationSource(image.inputs.info_of(image.message), topic)
         return read_source(image.message, calibration, self._rectifier, self._rectify(p))
 
     def _rectify(self, p: Parameters) -> bool:

@@ -30,16 +30,16 @@ class PastImage:
     camera: Camera
     frame: str
     stamp_ns: int
-    odometry_frame: str
+    odometry_origin: tuple[str, int]
     T_odometry_camera: FloatArray  # (4, 4)
     inputs: Inputs
 
     def is_comparable_with(self, later: PastImage) -> bool:
-        """Whether it can be a reference for a later image: same camera and odometry frame, not too long ago."""
+        """Whether it can be a reference for a later image: same camera and origin of odometry, not too long ago."""
         return (
             self.inputs is later.inputs  # else time jumped back in between
             and 0 < (later.stamp_ns - self.stamp_ns) * 1e-9 <= LONGEST_AGO
-            and (self.frame, self.odometry_frame) == (later.frame, later.odometry_frame)
+            and (self.frame, self.odometry_origin) == (later.frame, later.odometry_origin)
             and self.image.shape == later.image.shape
             and np.array_equal(self.camera.K, later.camera.K)
         )
@@ -102,4 +102,4 @@ def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | No
         return None
     image = shrunk(source.rgb)
     camera = source.camera.resized(image.shape[1], image.shape[0])
-    return PastImage(image, camera, source.header.frame_id, source.stamp_ns, ego.odometry.frame, pose, inputs)
+    return PastImage(image, camera, source.header.frame_id, source.stamp_ns, ego.odometry.origin, pose, inputs)

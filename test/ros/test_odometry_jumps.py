@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Odometry that jumps or lies on its side: no velocity comes of it, and the reason is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CameraInfo, Image
+from support.drive import ARC, T0, TIMES, drive, ego_state, stamp
+
+from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
+from pixel4d_ros.ros.inputs import Inputs
+from pixel4d_ros.ros.messages.conversions import pose_message
+from pixel4d_ros.ros.odometry import JumpError, OdometryTrack
+from pixel4d_ros.ros.trajectory import ego_motion
+
+pytestmark = pytest.mark.ros
+MOVED = rigid(rotation_matrix([0, 0, 0.2]), [40.0, -10.0, 0.0])  # what a relocalisation does to all later poses
+
+
+def odometry(seconds: float, moved: bool, twist: bool) -> Odometry:
+    message = Odometry(child_frame_id="base_link")
+    message.header.frame_id, message.header.stamp = "odom", stamp(seconds)
+    pose = drive([seconds])[0]
+    message.pose.pose = pose_message(MOVED @ pose if moved else pose)
+    if twist:
+        message.twist.twist.linear.x, message.twist.twist.angular.z = 8.0, 0.3
+    return message
+
+
+@pytest.mark.parametrize("twist", [True, False])
+def test_a_jump_of_the_poses_is_no_velocity(twist: bool) -> None:
+    """The difference of poses over a jump of 40 m made the camera fly at 200 m/s for 0.2 s."""
+    track = OdometryTrack()
+    for s in (-0.6, -0.5, -0.4, -0.3, -0.2, -0.1):
+        track.add(odometry(s, False, twist))
+    before = track.origin
+    with pytest.raises(JumpError, match="odometry's poses jump"):
+        track.add(odometry(0.0, True, twist))
+    assert track.origin != before and track.origin[0] == "odom"
+    motion = ego_motion(None, ego_state(track), "camera", T0, TIMES)
+    moved = np.linalg.norm(motion.path.poses[:, :3, 3], axis=1)
+    truth = np.linalg.norm(ARC.at(TIMES)[:, :3, 3], axis=1)
+    assert (moved <= truth + 0.5).all()  # without a twist it stands, until there are two poses
+    for s in (0.1, 0.2, 0.3):
+        track.add(odometry(s, True, twist))
+    later = ego_motion(None, ego_state(track), "camera", T0 + 300_000_000, TIMES)
+    assert np.linalg.norm(later.path.poses[-1, :3, 3]) > 0.8 * truth[-1]
+
+
+def test_a_vehicle_on_its_back_is_said_and_one_of_a_sensor_is_not() -> None:
+    """Quaternions in the order w, x, y, z make the vehicle lie on its back or side."""
+    track = OdometryTrack()
+    message = odometry(0.0, False, True)
+    track.add(message)
+    assert track.fault == ""
+    q = message.pose.pose.orientation
+    q.x, q.y, q.z, q.w = 0.995, 0.0, 0.0, 0.0998
+    message.header.stamp = stamp(0.1)
+    track.add(message)
+    assert "quaternions in the order x, y, z, w" in track.fault
+    message.child_frame_id = "imu_link"
+    track.add(message)
+    assert track.fault == ""
+
+
+def test_an_image_has_the_calibration_of_its_own_stamp() -> None:
+    """A zoom between an image and its forecast: the newest calibration is that of a later image."""
+
+    def calibration(seconds: float, focal: float) -> CameraInfo:
+        info = CameraInfo(k=[focal, 0.0, 8.0, 0.0, focal, 8.0, 0.0, 0.0, 1.0])
+        info.header.stamp = stamp(seconds)
+        return info
+
+    inputs, image = Inputs(), Image()
+    image.header.stamp = stamp(1.0)
+    assert inputs.info_of(image) is None
+    inputs.infos.extend([calibration(1.0, 100.0), calibration(1.1, 200.0)])
+    own = inputs.info_of(image)
+    assert own is not None and own.k[0] == 100
+    image.header.stamp = stamp(1.05)
+    newest = inputs.info_of(image)
+    assert newest is not None and newest.k[0] == 200

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs whose parts do not fit together: cameras, clocks and poses that change, files that are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+from support.log_samples import START, Entry, camera_info, entries, write_mcap, write_rosbag2
+
+from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.evaluation.recording import Truth
+from pixel4d_ros.logs.calibration import calibration_change
+from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.types import jazzy_types
+
+T = jazzy_types().types
+IMAGE = "/camera/left/image_raw"
+INFO = "/camera/left/camera_info"
+
+
+def changed(topic: str, change: Callable[[Entry], object], **options: object) -> list[Entry]:
+    """The sample with other messages on a topic."""
+    return [replace(e, message=change(e)) if e.topic == topic else e for e in entries(**options)]
+
+
+def test_images_of_another_calibration_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A zoom lens at 0.3 s: the old focal length would apply to all images. A refined calibration is the same one."""
+    zoom = START + 300_000_000
+    zoomed = changed(INFO, lambda e: camera_info(T, e.time_ns, 30.0 if e.time_ns < zoom else 60.0))
+    with caplog.at_level(logging.WARNING):
+        clip = read_clip(write_mcap(tmp_path / "zoom.mcap", zoomed))
+    assert len(clip) == 3 and clip.K[0, 0] == 30
+    with LogReader(tmp_path / "zoom.mcap") as log:
+        truth = Truth(log, IMAGE, change=calibration_change(log, log.topics[INFO]))
+        assert truth.at(zoom - 100_000_000) is not None and truth.at(zoom) is None
+    assert f"{INFO} changes after 0.3 s (zoom, or another resolution)" in caplog.text
+    refined = changed(INFO, lambda e: camera_info(T, e.time_ns, 30.0 + (e.time_ns - START) * 1e-9))
+    caplog.clear()
+    assert len(read_clip(write_mcap(tmp_path / "refined.mcap", refined))) == 6
+    assert "changes" not in caplog.text
+
+
+def test_images_after_a_change_of_the_resolution_are_left_out(tmp_path: Path) -> None:
+    later = START + 300_000_000
+    items = [
+        large if small.time_ns >= later and small.topic in (IMAGE, INFO) else small
+        for small, large in zip(entries(), entries(scale=2), strict=True)
+    ]
+    clip = read_clip(write_mcap(tmp_path / "larger.mcap", items))
+    assert np.asarray(clip.images).shape == (3, 24, 32, 3)
+
+
+def restamped(message: Any, ns: int) -> Any:
+    stamp = replace(message.header.stamp, sec=ns // 10**9, nanosec=ns % 10**9)
+    return replace(message, header=replace(message.header, stamp=stamp))
+
+
+def with_pose(message: Any, ahead: float = 0.0, **orientation: float) -> Any:
+    """Odometry moved along x, or of another orientation."""
+    pose = message.pose.pose
+    position = replace(pose.position, x=pose.position.x + ahead)
+    pose = replace(pose, position=position, orientation=replace(pose.orientation, **orientation))
+    return replace(message, pose=replace(message.pose, pose=pose))
+
+
+def test_a_relocalisation_within_a_log_is_removed(tmp_path: Path) -> None:
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    items = changed("/odometry", lambda e: with_pose(e.message, ahead=50.0 * (e.time_ns > START + 250_000_000)))
+    with pytest.warns(UserWarning, match="base_link jumps 1 times in 'odom', first 0.2 s after its start"):
+        clip = read_clip(write_mcap(tmp_path / "jump.mcap", items))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=0.01)
+
+
+def test_quaternions_in_the_order_w_x_y_z_are_refused(tmp_path: Path) -> None:
+    def swapped(e: Entry) -> Any:
+        q = e.message.pose.pose.orientation
+        return with_pose(e.message, x=q.w, y=q.x, z=q.y, w=q.z)
+
+    with pytest.raises(LogError, match="the vehicle lies on its side or back: give quaternions"):
+        read_clip(write_mcap(tmp_path / "order.mcap", changed("/odometry", swapped)))
+
+
+def test_quaternions_of_almost_unit_length_are_read_and_others_named(tmp_path: Path) -> None:
+    def scaled(e: Entry, factor: float) -> Any:
+        q = e.message.pose.pose.orientation
+        return with_pose(e.message, **{axis: getattr(q, axis) * factor for axis in "xyzw"})
+
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    clip = read_clip(write_mcap(tmp_path / "near.mcap", changed("/odometry", lambda e: scaled(e, 1.01))))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-6)
+    path = write_mcap(tmp_path / "far.mcap", changed("/odometry", lambda e: scaled(e, 2.0)))
+    with pytest.warns(UserWarning, match="quaternion of length 2"), pytest.raises(LogError, match="no odometry"):
+        read_clip(path)
+
+
+def test_odometry_without_a_child_frame_is_of_the_base(tmp_path: Path) -> None:
+    plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
+    items = changed("/odometry", lambda e: replace(e.message, child_frame_id=""))
+    clip = read_clip(write_mcap(tmp_path / "unnamed.mcap", items))
+    np.testing.assert_allclose(clip.poses, plain.poses, atol=1e-9)
+
+
+def test_clocks_that_differ_are_named(tmp_path: Path) -> None:
+    """Far apart: refused, with both times. Near: the poses would be those of other images."""
+    booted = changed(IMAGE, lambda e: restamped(e.message, e.time_ns - START + 10**9))
+    with pytest.raises(LogError, match=r"images are stamped 1\.0 to 1\.5 s, poses 1700000000\.0 to .*one clock"):
+        read_clip(write_mcap(tmp_path / "booted.mcap", booted))
+    items = changed("/odometry", lambda e: restamped(e.message, e.time_ns + 700_000_000), frames=20)
+    with pytest.warns(UserWarning, match=r"images and poses of the same moment are stamped 0\.7 s apart"):
+        read_clip(write_mcap(tmp_path / "late.mcap", items))
+
+
+@pytest.mark.parametrize(("late_ms", "paired"), [(40, 6), (60, 5), (5000, 0)])
+def test_depth_of_other_stamps_is_counted(tmp_path: Path, late_ms: int, paired: int) -> None:
+    items = changed("/camera/left/depth", lambda e: restamped(e.message, e.time_ns - 10_000_000 + late_ms * 10**6))
+    path = write_mcap(tmp_path / "late.mcap", items)
+    if paired == 6:
+        assert read_clip(path).depth is not None
+        return
+    with pytest.warns(UserWarning, match=f"{paired} of 6 images have depth on /camera/left/depth"):
+        clip = read_clip(path)
+    assert (clip.depth is not None) == (paired > 0)
+
+
+def test_encodings_may_change_within_a_topic_and_the_format_may_lie(tmp_path: Path) -> None:
+    plain = np.asarray(read_clip(write_mcap(tmp_path / "plain.mcap", entries())).images)
+
+    def every_other(e: Entry) -> Any:
+        if (e.time_ns - START) // 100_000_000 % 2:
+            return e.message
+        data = e.message.data.reshape(24, 32, 3)[..., ::-1].reshape(-1)
+        return replace(e.message, encoding="bgr8", data=np.ascontiguousarray(data))
+
+    mixed = read_clip(write_mcap(tmp_path / "mixed.mcap", changed(IMAGE, every_other)))
+    np.testing.assert_array_equal(mixed.images, plain)
+    for form in ("jpeg", "rgb8; jpeg compressed bgr8"):  # each holds a PNG
+        topic = IMAGE + "/compressed"
+        items = changed(topic, lambda e, form=form: replace(e.message, format=form), compressed=True)
+        np.testing.assert_array_equal(read_clip(write_mcap(tmp_path / "lie.mcap", items)).images, plain)
+
+
+def test_cameras_that_share_a_frame_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = []
+    for e in entries():
+        items.append(e)
+        if e.topic in (IMAGE, INFO):
+            items.append(replace(e, topic=e.topic.replace("left", "rear")))
+    with caplog.at_level(logging.WARNING):
+        assert len(read_clip(write_mcap(tmp_path / "two.mcap", items))) == 6
+    assert "/camera/left/image_raw and /camera/rear/image_raw name the same frame 'camera'" in caplog.text
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+def test_missing_files_of_a_split_recording_are_named_and_the_others_read(
+    tmp_path: Path, plugin: StoragePlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = write_rosbag2(tmp_path / "whole", list(entries()), plugin)
+    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
+    metadata = whole / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - whole_1{file.suffix}"))
+    with caplog.at_level(logging.WARNING):
+        assert len(read_clip(whole)) == 6
+    assert caplog.text.count(f"whole_1{file.suffix} are missing") == 1
+    file.unlink()
+    with pytest.raises(LogError, match="Some database files are missing"), LogReader(whole):
+        pass
