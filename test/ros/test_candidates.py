@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from threading import Timer
+from dataclasses import dataclass, field
+from threading import Event
 
 import numpy as np
 import pytest
@@ -12,14 +13,18 @@ pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from geometry_msgs.msg import Point32, Polygon
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
 from pixel4d_ros.srv import ForecastTrajectories
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 from sensor_msgs.msg import Image
-from support.harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp
+from support.harness import HEIGHT, WIDTH, Client, calibration, call, image, path, picture, stamp, transition
 from support.held_work import HeldWork
+from support.node_in_process import node_in_process
+from support.waiting import PATIENCE
 
+from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import read_pose
 from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
@@ -130,40 +135,74 @@ def test_bad_requests_are_refused_with_the_reason(node, client, paths, fields, w
     assert "Traceback" not in node.log
 
 
-def test_the_node_goes_on_receiving_while_it_answers(node, client):
+@dataclass
+class Held:
+    """The real forecaster, which renders no views of candidates before it may."""
+
+    real: Forecaster
+    may_render: Event = field(default_factory=Event)
+
+    def __getattr__(self, name: str):
+        return getattr(self.real, name)
+
+    def views(self, *arguments, **options):
+        assert self.may_render.wait(PATIENCE)
+        return self.real.views(*arguments, **options)
+
+
+@pytest.fixture
+def held():
+    """The event before which a node in this process answers nothing, and a client of it that has sent an image."""
+    forecaster = Held(Forecaster.load(None, "cpu"))
+    with node_in_process(lambda weights, device: forecaster, "held", max_candidates=6):
+        client = Client(listen=False, namespace="held")
+        client.listen(TransitionEvent, "forecast_node/transition_event")
+        client.connect()
+        client.send_odometry(10.0)
+        client.send_until(lambda: client.send_frame(10.0), lambda: int(client.values()["received frames"]) > 0)
+        yield forecaster.may_render, client
+        forecaster.may_render.set()
+        client.destroy_node()
+
+
+def requests(client: Client, count: int) -> list[Future]:
+    """So many requests that have been sent at once."""
     service = client.create_client(ForecastTrajectories, SERVICE, qos_profile=QoSProfile(depth=100))
     client.until(service.service_is_ready)
     request = ForecastTrajectories.Request(trajectories=[path(10.0)] * 6, with_images=True)
+    return [service.call_async(request) for _ in range(count)]
+
+
+def test_the_node_goes_on_receiving_while_it_answers(held):
+    may_render, client = held
+    futures = requests(client, MAX_REQUESTS + 6)
+    client.until(lambda: any(f.done() for f in futures))
     before = int(client.values()["received frames"])
-    futures = [service.call_async(request) for _ in range(MAX_REQUESTS + 6)]
-    for i in range(20):
-        client.send_frame(10.0 + i * 1e-3)
-        client.spin_for(0.02)
-    # Images were taken while questions waited: the executor was not held up.
-    assert int(client.values()["received frames"]) > before and not all(f.done() for f in futures)
+    client.send_until(lambda: client.send_frame(10.1), lambda: int(client.values()["received frames"]) > before)
+    # Images were taken while requests waited: the executor was not held up.
+    assert not any(f.result().success for f in futures if f.done())
+    may_render.set()
     client.until(lambda: all(f.done() for f in futures))
     answers = [f.result() for f in futures]
     assert sum(a.success for a in answers) >= MAX_REQUESTS
     refused = [a.message for a in answers if not a.success]
     assert refused and all("requests are queued already" in message for message in refused)
-    client.destroy_client(service)
 
 
-def test_an_inactive_node_refuses_and_a_node_that_is_deactivated_answers_what_waits(node, client):
-    service = client.create_client(ForecastTrajectories, SERVICE)
-    client.until(service.service_is_ready)
-    request = ForecastTrajectories.Request(trajectories=[path(10.0)] * 6, with_images=True)
-    futures = [service.call_async(request) for _ in range(4)]
-    change = ChangeState.Request()
-    change.transition.id = Transition.TRANSITION_DEACTIVATE
-    call(client, ChangeState, "forecast_node/change_state", change)
-    client.until(lambda: all(f.done() for f in futures))
+def test_an_inactive_node_refuses_and_a_node_that_is_deactivated_answers_what_waits(held):
+    may_render, client = held
+    futures = requests(client, 4)
+    client.settle()  # it has received them
+    change = client.create_client(ChangeState, "forecast_node/change_state")
+    client.until(change.service_is_ready)
+    changed = change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+    client.until(lambda: "deactivating" in [e.goal_state.label for e in client.got["transition_event"]])
+    may_render.set()
+    client.until(lambda: changed.done() and all(f.done() for f in futures))
     assert any("not active" in f.result().message for f in futures)
     assert ask(client, path(10.0)).message == "the node is not active: activate it first"
-    change.transition.id = Transition.TRANSITION_ACTIVATE
-    call(client, ChangeState, "forecast_node/change_state", change)
+    assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"
     assert "no image yet" in ask(client, path(10.0)).message
-    client.destroy_client(service)
 
 
 def test_questions_are_answered_in_order_and_before_the_item_that_waits():
@@ -180,5 +219,6 @@ def test_questions_are_answered_in_order_and_before_the_item_that_waits():
     work.begins()
     assert work.done == [1, "a", "b", 2]
     assert worker.submit("c")
-    Timer(0.5, work.goes_on).start()
-    assert worker.stop() == ["c"] and work.done[-1] == 3 and not worker.submit("d")
+    with work.ends_when_awaited():
+        waiting = worker.stop()
+    assert waiting == ["c"] and work.done[-1] == 3 and not worker.submit("d")

@@ -6,10 +6,9 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from threading import Thread
+from contextlib import ExitStack
 
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -17,11 +16,10 @@ pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make se
 import torch
 from lifecycle_msgs.msg import Transition
 from pixel4d_ros.srv import ForecastTrajectories
-from rclpy.executors import SingleThreadedExecutor
 from support.harness import Client, call, path, transition
+from support.node_in_process import node_in_process
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
-from pixel4d_ros.ros.forecast_node import ForecastNode
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 MIB = 2**20
@@ -30,24 +28,17 @@ Load = Callable[[str | None, str], Forecaster]
 
 @pytest.fixture
 def started() -> Iterator[Callable[..., Client]]:
-    """Starts an inactive node in this process; its client. The node is in a thread, so that its memory can be seen."""
-    ended: list[Callable[[], object]] = []
+    """Starts an inactive node in this process, so that its memory can be seen; its client."""
+    with ExitStack() as stack:
 
-    def start(load: Load, device: str) -> Client:
-        values = {"steps": 2, "diagnostics_period": 0.2, "device": device}
-        overrides = [rclpy.Parameter(name, value=value) for name, value in values.items()]
-        node = ForecastNode(load, namespace="resting", parameter_overrides=overrides)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        Thread(target=executor.spin, daemon=True).start()
-        client = Client(namespace="resting")
-        ended.extend((client.destroy_node, executor.shutdown, node.destroy_node))
-        assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
-        return client
+        def start(load: Load, device: str) -> Client:
+            stack.enter_context(node_in_process(load, "resting", active=False, device=device))
+            client = Client(namespace="resting")
+            stack.callback(client.destroy_node)
+            assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
+            return client
 
-    yield start
-    for end in ended:
-        end()
+        yield start
 
 
 def work(client: Client, seconds: float) -> None:
@@ -101,8 +92,8 @@ def test_weights_that_cannot_be_loaded_again_leave_it_inactive_with_the_reason(s
     client = started(load, "cpu")
     work(client, 1.0)
     assert transition(client, Transition.TRANSITION_ACTIVATE) == "inactive"
-    client.until(lambda: client.status().level == b"\x02")
-    assert client.status().message == "activate: not enough memory on cuda"
+    status = client.status()
+    assert (status.level, status.message) == (b"\x02", "activate: not enough memory on cuda")
     work(client, 11.0)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from threading import Timer
 
 import numpy as np
 import pytest
@@ -102,6 +101,6 @@ def test_worker_takes_the_newest_and_ends():
     work.goes_on()
     work.begins()
     worker.offer(6)
-    Timer(0.5, work.goes_on).start()
-    worker.stop()
+    with work.ends_when_awaited():
+        worker.stop()
     assert work.done == [1, 4, 5]  # what was in work is finished, what waited is not begun

@@ -18,6 +18,7 @@ pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make se
 from rcl_interfaces.srv import DescribeParameters
 from support.harness import Client, call, running_node
 from support.paths import REPOSITORY
+from support.waiting import PATIENCE
 
 from pixel4d_ros.ros.parameter_documents import descriptor
 from pixel4d_ros.ros.parameters import Parameters, parameter_name
@@ -36,13 +37,21 @@ def client(tmp_path_factory):
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with running_node(log, steps=1, use_sim_time="true"):
         node = Client(listen=False)
-        # Discovery goes on for a while; the last thing to appear is what is made at configure.
         node.until(lambda: (NODE, "/") in node.get_node_names_and_namespaces())
-        node.until(lambda: names(node, "service") >= {f"/{NODE}/forecast_trajectories"})
-        node.spin_for(2.0)
+        node.wait(lambda: is_discovered(node), PATIENCE)  # what then is missing, the tests say
         yield node
         node.destroy_node()
     rclpy.try_shutdown()
+
+
+def is_discovered(client: Client) -> bool:
+    """Whether all topics and services of the policy have been discovered, which takes a while."""
+    kinds = {
+        "publisher": ("topics", "publish"),
+        "subscriber": ("topics", "subscribe"),
+        "service": ("services", "reply"),
+    }
+    return all(names(client, kind) >= policy(*rule) - SPLATS - TF - TF_SERVICE for kind, rule in kinds.items())
 
 
 def names(client: Client, kind: str) -> set[str]:

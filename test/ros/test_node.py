@@ -23,6 +23,7 @@ from support.harness import (
     Client,
     K,
     NodeProcess,
+    balanced,
     integer,
     picture,
     running_node,
@@ -31,8 +32,9 @@ from support.harness import (
     text,
     transition,
 )
-from support.node_process import PATIENCE, ForkedNodeProcess
+from support.node_process import ForkedNodeProcess
 from support.paths import REPOSITORY
+from support.waiting import PATIENCE
 
 from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.ros.messages.conversions import fill, read_pose
@@ -122,17 +124,10 @@ def test_a_limit_that_is_exceeded_is_a_warning(node, client):
     assert set_parameter(client, "diagnostics_max_latency", limit).successful
     try:
         client.forecast(25.0)
-        client.until(lambda: "is above diagnostics_max_latency 0.001" in client.status().message)
-        assert client.status().level == b"\x01"
+        assert client.status_with("is above diagnostics_max_latency 0.001").level == b"\x01"
     finally:
         limit.double_value = 0.0
         assert set_parameter(client, "diagnostics_max_latency", limit).successful
-
-
-def balanced(values: dict[str, str]) -> bool:
-    """Whether every frame received was dropped, published, or skipped for want of listeners; none waits."""
-    ended = sum(int(values[key]) for key in ("published forecasts", "dropped frames", "frames without subscribers"))
-    return int(values["received frames"]) == ended
 
 
 def test_parameters_change_at_run_time_and_bad_ones_are_refused_with_the_reason(node, client):
@@ -170,8 +165,7 @@ def test_only_the_selected_image_is_rendered_for_a_viewer(node):
 
         viewer.listen(Image, "forecast_node/forecast/image")
         viewer.connect()
-        viewer.send_frame(60.0)
-        viewer.until(lambda: viewer.got["forecast/image"] or viewer.send_frame(60.0) or viewer.spin_for(0.5))
+        viewer.send_until(lambda: viewer.send_frame(60.0), lambda: viewer.got["forecast/image"])
         assert decode_image(viewer.got["forecast/image"][0]).shape == (HEIGHT, WIDTH, 3)
     finally:
         viewer.destroy_node()
@@ -187,14 +181,12 @@ def test_compressed_images_in_a_namespace_at_another_output_size(tmp_path):
             message.header.frame_id, message.header.stamp = "front_camera", stamp(1.0)
             fill(message, cv2.imencode(".jpg", picture()[..., ::-1])[1])
 
-            def forecasts() -> list:
-                client.send_info(1.0)  # best effort: one may be lost
+            def send() -> None:
+                client.send_info(1.0)
                 client.settle()
                 client.image.publish(message)
-                client.spin_for(0.5)
-                return client.got["forecast"]
 
-            sequence = client.until(forecasts)[0]
+            sequence = client.send_until(send, lambda: client.got["forecast"])[0]
         finally:
             client.destroy_node()
     assert sequence.header.frame_id == "front_camera" and decode_image(sequence.images[1]).shape == (32, 104, 3)
@@ -220,7 +212,8 @@ def test_lifecycle_and_weights_that_are_corrected(tmp_path, apart):
     with running_node(tmp_path / "log.txt", *APART, autostart="false", weights=str(damaged), steps=2) as node:
         assert transition(client, Transition.TRANSITION_CONFIGURE) == "unconfigured"
         assert node.log.count("[ERROR]") == 1 and "damaged.safetensors" in node.log and "Traceback" not in node.log
-        assert client.status().level == b"\x02" and "damaged.safetensors" in client.status().message
+        status = client.status()
+        assert status.level == b"\x02" and "damaged.safetensors" in status.message
         assert set_parameter(client, "weights", text("")).successful
         assert transition(client, Transition.TRANSITION_CONFIGURE) == "inactive"
         assert client.count_publishers("forecast_node/forecast") == 1 and client.image.get_subscription_count() == 0
@@ -229,10 +222,9 @@ def test_lifecycle_and_weights_that_are_corrected(tmp_path, apart):
             client.connect()
             assert len(client.forecast(5.0).images) == 2
             assert transition(client, Transition.TRANSITION_DEACTIVATE) == "inactive"
-            client.clear()
             client.send_frame(6.0)
             client.spin_for(0.5)
-            assert not client.got["forecast"]
+            assert not client.stamped("forecast", 6.0)
         assert transition(client, Transition.TRANSITION_CLEANUP) == "unconfigured"
         assert client.values()["device"] == "none"
         assert transition(client, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN) == "finalized"

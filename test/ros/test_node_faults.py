@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 import pytest
-import rclpy
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
 from pixel4d_ros.srv import ForecastTrajectories
-from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
-from support.harness import T0, Client, NodeProcess, call, path, picture, recovers, running_node, stamp
-from support.node_process import PATIENCE, ForkedNodeProcess
+from support.harness import T0, Client, NodeProcess, balanced, call, path, picture, recovers, running_node, stamp
+from support.node_in_process import node_in_process
+from support.node_process import ForkedNodeProcess
 from support.paths import SUPPORT
+from support.waiting import PATIENCE
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
-from pixel4d_ros.ros.forecast_node import ForecastNode
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 2, "diagnostics_period": 0.2}
@@ -61,12 +59,6 @@ def test_clock_that_jumps_back_drops_all_state_with_one_message(tmp_path):
             assert node.log.count("jumped back") == 1 and "the clock jumped back: all state is dropped" in node.log
         finally:
             client.destroy_node()
-
-
-def balanced(values: dict[str, str]) -> bool:
-    """Whether every frame received was dropped, published, or skipped for want of listeners; none waits."""
-    ended = sum(int(values[key]) for key in ("published forecasts", "dropped frames", "frames without subscribers"))
-    return int(values["received frames"]) == ended
 
 
 def test_ten_times_as_many_images_as_the_node_manages(tmp_path):
@@ -155,18 +147,10 @@ class Failing:
 def in_process():
     """A node in this process whose forecaster can be made to fail, and its client."""
     failing = Failing(Forecaster.load(None, "cpu"))
-    overrides = [rclpy.Parameter("steps", value=2), rclpy.Parameter("diagnostics_period", value=0.2)]
-    node = ForecastNode(lambda weights, device: failing, namespace="inner", parameter_overrides=overrides)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    node.trigger_configure()
-    node.trigger_activate()
-    Thread(target=executor.spin, daemon=True).start()
-    client = Client(namespace="inner").connect()
-    yield failing, client
-    client.destroy_node()
-    executor.shutdown()
-    node.destroy_node()
+    with node_in_process(lambda weights, device: failing, "inner"):
+        client = Client(namespace="inner").connect()
+        yield failing, client
+        client.destroy_node()
 
 
 def fails_once_in_the_log(failing: Failing, client: Client, capfd, words: str) -> str:
@@ -175,8 +159,7 @@ def fails_once_in_the_log(failing: Failing, client: Client, capfd, words: str) -
     for i in range(4):
         client.send_frame(1 + i / 10)
         client.spin_for(0.2)
-    client.until(lambda: words in client.status().message)
-    assert client.status().level == b"\x02"
+    assert client.status_with(words).level == b"\x02"
     failing.error = None
     recovers(client, 3.0)  # and so all that was wrong before has been said
     log = capfd.readouterr().err
@@ -195,13 +178,13 @@ def test_device_memory_that_runs_out_skips_frames_and_goes_on(tmp_path):
             recovers(client, 1.0)
             client.until(lambda: balanced(client.values()))
             full.touch()
-            client.clear()
-            for i in range(5):
-                client.send_frame(2 + i / 10)
+            sent = [2 + i / 10 for i in range(5)]
+            for seconds in sent:
+                client.send_frame(seconds)
                 client.spin_for(0.2)
-            client.until(lambda: client.status().level == b"\x02")
             words = "not enough memory on cpu: use smaller images, fewer steps or samples"
-            assert words in client.status().message and not client.got["forecast"]
+            assert client.status_with(words).level == b"\x02"
+            assert not any(client.stamped("forecast", seconds) for seconds in sent)
             request = ForecastTrajectories.Request(trajectories=[path(2.0)])
             answer = call(client, ForecastTrajectories, "forecast_node/forecast_trajectories", request)
             assert not answer.success and words in answer.message

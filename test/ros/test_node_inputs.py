@@ -33,8 +33,10 @@ from support.harness import (
     stamp,
     text,
     transition,
+    values_of,
 )
-from support.node_process import PATIENCE, ForkedNodeProcess
+from support.node_process import ForkedNodeProcess
+from support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
@@ -78,7 +80,7 @@ def test_a_plan_that_ends_early_is_followed_to_its_end_and_that_is_said_once(nod
     client.settle()
     assert z_of(client.forecast(now)) == pytest.approx([0, 0.5, 1.0, 1.0], abs=1e-3)
     words = "trajectory ends before the forecast does: the camera stops at its end"
-    status = client.until(lambda: words in (s := client.status()).message and s)
+    status = client.status_with(words)
     assert status.level == b"\x01"
     assert status.message.count("following") == 1 and status.message.endswith("; following trajectory")
 
@@ -101,7 +103,12 @@ def test_odometry_of_a_frame_that_is_not_the_base_is_refused_where_tf_is_silent(
         client.send_path(now)
         client.settle()
         assert z_of(client.forecast(now + 0.1)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
-        client.until(lambda: words in client.status().message and client.values()["motion source"] == "trajectory")
+
+        def follows_the_plan() -> bool:
+            status = client.status()
+            return words in status.message and values_of(status)["motion source"] == "trajectory"
+
+        client.until(follows_the_plan)
     finally:
         assert set_parameter(client, "base_frame", text("")).successful
 
@@ -121,12 +128,8 @@ def test_latched_calibration_and_plan_are_received_late(tmp_path):
             client.send_odometry(1.0)
             client.spin_for(1.0)  # two periods of diagnostics, at which publishers are looked for
 
-            def forecast() -> object:
-                client.image.publish(image(1.0, picture()))
-                client.spin_for(0.5)
-                return next(iter(client.got["forecast"]), None)
-
-            assert z_of(client.until(forecast)) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
+            send, came = lambda: client.image.publish(image(1.0, picture())), lambda: client.got["forecast"]
+            assert z_of(client.send_until(send, came)[0]) == pytest.approx([0, 0.5, 1.0, 1.5], abs=1e-3)
             client.until(lambda: client.values()["motion source"] == "trajectory")
             assert "incompatible QoS" not in node.log
     finally:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -78,21 +80,20 @@ def listener(node):
         client.destroy_node()
 
 
-def send(client: Client, street, seconds: float) -> None:
-    """The street and, best effort, its odometry, until something comes out."""
+def forecast(client: Client, street, seconds: float, came: Callable[[], object]) -> None:
+    """Send odometry and the street until something comes out."""
     client.clear()
     for _ in range(3):
         client.send_odometry(seconds)
         client.settle()
     client.info.publish(calibration(seconds, k=street.K.ravel()))
     client.settle()
-    client.image.publish(image(seconds, street.images[0]))
+    client.send_until(lambda: client.image.publish(image(seconds, street.images[0])), came)
 
 
 def test_every_output_of_one_street(node, listener, street):
     client = listener(*OUTPUTS)
-    send(client, street, 10.0)
-    client.until(lambda: all(client.got[n] for n in OUTPUTS) and len(client.got["occupancy"]) >= 2)
+    forecast(client, street, 10.0, lambda: all(client.got[n] for n in OUTPUTS) and len(client.got["occupancy"]) >= 2)
     shown = decode_image(client.got["forecast/image"][0])
     assert shown.shape == (HEIGHT, WIDTH, 3)
 
@@ -145,21 +146,17 @@ def test_every_output_of_one_street(node, listener, street):
 def test_a_grid_without_odometry_degrades_and_says_why(node, listener, street):
     client = listener("occupancy", "motion")
     client.info.publish(calibration(500.0, k=street.K.ravel()))
-    client.until(
-        lambda: client.got["motion"] or client.image.publish(image(500.0, street.images[0])) or client.spin_for(0.5)
-    )
-    client.until(lambda: "occupancy: the grid is in odometry's frame" in client.status().message)
-    assert client.status().level == b"\x01" and not client.got["occupancy"]
-    send(client, street, 501.0)
-    client.until(lambda: client.got["occupancy"])
+    client.send_until(lambda: client.image.publish(image(500.0, street.images[0])), lambda: client.got["motion"])
+    status = client.status_with("occupancy: the grid is in odometry's frame")
+    assert status.level == b"\x01" and not client.got["occupancy"]
+    forecast(client, street, 501.0, lambda: client.got["occupancy"])
     client.until(lambda: "occupancy" not in client.status().message)
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_each_output_comes_alone(node, listener, street, name):
     client = listener(name)
-    send(client, street, 600.0)
-    client.until(lambda: client.got[name] or client.image.publish(image(600.0, street.images[0])) or client.settle())
+    forecast(client, street, 600.0, lambda: client.got[name])
     assert {k for k, v in client.got.items() if v} <= {name, "/diagnostics"}
 
 
@@ -254,8 +251,7 @@ def test_splats_come_over_dds_to_a_late_viewer(tmp_path, street):
         try:
             client.listen(messages.SplatArray, "forecast_node/splats")
             client.connect()
-            send(client, street, 1.0)
-            client.until(lambda: client.got["splats"])
+            forecast(client, street, 1.0, lambda: client.got["splats"])
             assert len(client.got["splats"][0].splats) == 100
             late.create_subscription(messages.SplatArray, "forecast_node/splats", late.got["splats"].append, latched)
             late.until(lambda: late.got["splats"])

@@ -19,7 +19,8 @@ from geometry_msgs.msg import PoseStamped, Quaternion, Transform, Vector3
 from nav_msgs.msg import Odometry, Path
 from std_msgs.msg import Header
 from support.harness import Client, running_node, stamp
-from support.node_process import PATIENCE, ForkedNodeProcess
+from support.node_process import ForkedNodeProcess
+from support.waiting import PATIENCE
 from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectoryPoint
 
 from pixel4d_ros.camera import CameraPath

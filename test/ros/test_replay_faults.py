@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from support.commands import command, start
 from support.log_samples import SPEED, entries, write_mcap
+from support.waiting import PATIENCE
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from support.harness import Client, call, running_node
+from support.harness import Client, balanced, call, running_node, values_of
 
 from pixel4d_ros.ros.bag.services import service_type
 
@@ -56,7 +57,7 @@ def replaying(log: Path, rate: float = 0.5) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
 
 
 def forecasts(client: Client, count: int) -> list:
@@ -112,16 +113,18 @@ def test_a_camera_that_stops_and_comes_back(drive, client, tmp_path):
             call(client, service_type(name), f"/pixel4d_replay/{name}", service_type(name).Request())
 
         service("pause")
-        client.until(lambda: client.status().level == STALE)
-        assert client.status().message == "no images are coming in"
-        assert client.values()["clock"] == "simulated, standing"
+        stale = client.until(lambda: (status := client.status()).level == STALE and status)
+        assert stale.message == "no images are coming in"
+        assert values_of(stale)["clock"] == "simulated, standing"
+        client.until(lambda: balanced(client.values()))  # the last image's forecast may take longer
+        client.spin_for(1.0)
         client.clear()
         client.spin_for(1.0)
         assert not client.got["forecast"]
         service("resume")
         forecasts(client, 2)
         client.until(lambda: client.status().level == b"\x00")
-        assert client.values()["clock"] == "simulated, running"
+        client.until(lambda: client.values()["clock"] == "simulated, running")  # a tick may be late
         assert replay.poll() is None and not node.errors
 
 
@@ -137,7 +140,9 @@ def test_a_log_that_begins_anew_again_and_again(drive, client, tmp_path):
         later = np.delete(np.arange(len(got)), [0, *begins(got)])
         assert np.mean([follows_the_plan(got[i]) for i in later]) > 0.7
         assert max(way(pose) for m in got for pose in m.camera_poses) < 0.2 * SPEED
-        assert float(client.values()["age of the last published (s)"]) < 3.0
+        values = client.values()
+        slow = 2e-3 * float(values["latency worst (ms)"])  # where a forecast takes long
+        assert float(values["age of the last published (s)"]) < max(3.0, slow)
         assert "the clock jumped back: all state is dropped" in node.log
         assert not node.errors
         assert replay.poll() is None

@@ -4,26 +4,27 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.commands import command, finish, hear, start, stopped
+from support.commands import arrivals, command, finish, hear, pace_error, start, stopped
 from support.log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
+from support.waiting import wait_until
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 
 from rosbags.rosbag2 import Reader
 
-from pixel4d_ros.logs.reader import LoggedMessage, LogReader
+from pixel4d_ros.logs.reader import LogError, LoggedMessage, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 from pixel4d_ros.logs.transforms import read_frames, stamp_ns
 from pixel4d_ros.logs.types import jazzy_types
-from pixel4d_ros.logs.writer import FLUSH_S, LogWriter
+from pixel4d_ros.logs.writer import LogWriter
 from pixel4d_ros.ros.bag.definitions import installed_definition
 from pixel4d_ros.ros.bag.driven_path import driven_path
 from pixel4d_ros.ros.bag.record import Recorder
@@ -42,25 +43,23 @@ def stamps_of(messages: list[LoggedMessage]) -> list[int]:
     return [stamp_ns(m.message.header) for m in messages]
 
 
-def record_a_replay(environment: dict[str, str], log: Path, out: Path, *options: object) -> tuple[str, float]:
-    """Replay a log while it is recorded; what the two said, and how long the replay ran."""
+def record_a_replay(environment: dict[str, str], log: Path, out: Path) -> str:
+    """Replay a log while it is recorded; what the two said."""
     recorder = start(environment, command("record", out, "--all"))
     try:
-        replay = start(environment, command("replay", log, "--wait-for-subscribers", *TOPICS, *options))
+        replay = start(environment, command("replay", log, "--wait-for-subscribers", *TOPICS))
         assert recorder.stdout is not None
         seen: set[str] = set()
         while not {*TOPICS} <= seen:
             line = recorder.stdout.readline()
             assert line, "the recorder ended"
             seen.add(line.removeprefix("recording ").strip())
-        began = time.monotonic()
         code, said = stopped(replay)
-        took = time.monotonic() - began
         assert code == 0, said
     finally:
         code, recorded = stopped(recorder, signal.SIGINT)
     assert code == 0, recorded
-    return said + recorded, took
+    return said + recorded
 
 
 @pytest.mark.parametrize("kind", ["mcap", "bag"])
@@ -71,21 +70,19 @@ def test_every_message_arrives_and_the_clock_runs(tmp_path: Path, environment: d
         write_mcap(log, entries(frames))
     else:
         write_rosbag1(log, frames)
-    said, took = record_a_replay(environment, log, tmp_path / "out.mcap")
+    said = record_a_replay(environment, log, tmp_path / "out.mcap")
     with LogReader(log) as a, LogReader(tmp_path / "out.mcap") as b:
         for topic in TOPICS:
             assert contents(a, topic) == contents(b, topic), topic
         stamps = [m.message.clock.sec * 10**9 + m.message.clock.nanosec for m in b.messages(["/clock"])]
-        arrivals = [m.time_ns for m in b.raw([TOPICS[1]])]
         seconds = (a.end_ns - a.start_ns) * 1e-9
     assert seconds == pytest.approx(2.0, abs=0.1)
-    assert took > seconds
-    # On the recorder's wall clock the images came in real time; other work on the machine may delay single ones.
-    assert (arrivals[-1] - arrivals[0]) * 1e-9 == pytest.approx(0.1 * (frames - 1), abs=0.4)
+    # On the recorder's wall clock the images came in real time.
+    assert abs(pace_error(arrivals(tmp_path / "out.mcap", TOPICS[1]), 0.1 * np.arange(frames))) < 0.2
     running = np.diff(sorted({s for s in stamps if s > stamps[0]}))
     assert stamps[-1] == pytest.approx(a.end_ns, abs=2e7)
     assert (np.diff(stamps) >= 0).all()
-    assert len(running) > 40 * seconds  # 100 Hz, were the machine idle
+    assert np.median(running) < 1e9 / 40  # 100 Hz, were the machine idle
     assert "not replayed" not in said or "tf2_msgs" in said
 
 
@@ -148,11 +145,19 @@ def test_a_recorder_that_is_killed_leaves_what_it_recorded(tmp_path: Path, envir
     log, out = write_mcap(tmp_path / "drive.mcap", entries(20)), tmp_path / "out.mcap"
     recorder = start(environment, command("record", out, "--topics", "/odometry"))
     finish(start(environment, command("replay", log, "--topics", "/odometry", "--wait-for-subscribers", "/odometry")))
-    time.sleep(2 * FLUSH_S)
+    with LogReader(log) as source:
+        sent = contents(source, "/odometry")
+
+    def left() -> list[bytes]:
+        """What is on the disk; nothing before the first flush."""
+        with suppress(LogError), LogReader(tmp_path / "out.partial") as partial:
+            return contents(partial, "/odometry")
+        return []
+
+    wait_until(lambda: left() == sent)
     recorder.kill()
     stopped(recorder)
-    with LogReader(log) as sent, LogReader(tmp_path / "out.partial") as left:
-        assert contents(left, "/odometry") == contents(sent, "/odometry")
+    assert left() == sent
     code, said = stopped(start(environment, command("record", out, "--duration", 1)))
     assert code == 1
     assert "holds the recording of a recorder that was killed" in said

@@ -21,6 +21,7 @@ from rclpy.executors import Executor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from support.paths import REPOSITORY
+from support.waiting import PATIENCE, wait_until
 
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.processes import ProcessError
@@ -46,16 +47,14 @@ def test_spinning_ends_cleanly_amid_a_large_message(monkeypatch):
     node.create_publisher(Header, "spoken", latched).publish(Header())
     node.create_subscription(Header, "spoken", heard.append, latched)
     with spinning(node, "listener"):
-        assert taking.wait(20)
+        assert taking.wait(PATIENCE)
     assert not raised and not any(t.name == "listener" for t in threading.enumerate())
     heard.clear()
     with spinning(node, "listener"):  # and can be had again
         node.create_publisher(Header, "spoken", latched).publish(Header())
-        end = time.monotonic() + 20
-        while not heard and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: heard)
     node.destroy_node()
-    assert heard and not raised
+    assert not raised
 
 
 def watch(ended: bool = False) -> Watch:
@@ -103,15 +102,15 @@ time.sleep(1.0)
         for said in ("ready", "ending"):
             assert process.stdout.readline().strip() == said
             process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_ctrl_c_while_the_node_imports_torch_ends_it_without_a_traceback() -> None:
     node = subprocess.Popen(
         [sys.executable, REPOSITORY / "scripts" / "forecast_node"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    while node.poll() is None and "libtorch" not in Path(f"/proc/{node.pid}/maps").read_text():
-        time.sleep(0.01)
+    maps = Path(f"/proc/{node.pid}/maps")
+    wait_until(lambda: node.poll() is not None or "libtorch" in maps.read_text())
     node.send_signal(signal.SIGINT)
-    said, _ = node.communicate(timeout=60)
+    said, _ = node.communicate(timeout=PATIENCE)
     assert (node.returncode, said) == (0, b"")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
+from support.waiting import wait_until
 from tf2_msgs.msg import TFMessage
 
 from pixel4d_ros.ros.transforms import transform_source
@@ -47,10 +47,7 @@ def transform(parent: str, child: str, x: float, stamp_ns: int) -> TFMessage:
 
 def until(node: Node, true: Callable[[], bool]) -> None:
     """Spin until it holds."""
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        rclpy.spin_once(node, timeout_sec=0.05)
+    wait_until(true, meanwhile=lambda: rclpy.spin_once(node, timeout_sec=0.05))
 
 
 def test_frames_survive_a_log_that_loops(node: Node) -> None:

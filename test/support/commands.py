@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +16,7 @@ import numpy as np
 
 from pixel4d_ros.logs.reader import LogReader
 from support.paths import REPOSITORY
-
-PATIENCE_S = 60.0
+from support.waiting import PATIENCE, wait_until
 
 
 def command(*arguments: object) -> list[str]:
@@ -33,16 +31,19 @@ def start(environment: dict[str, str], words: Sequence[str], **options: Any) -> 
 
 
 def hear(stream: IO[str] | None, words: str, count: int = 1) -> str:
-    """What a process that runs says, until these words have come so many times."""
+    """The output of a running process, until these words have come so many times."""
     assert stream is not None
-    said, end = "", time.monotonic() + PATIENCE_S
-    while said.count(words) < count:
-        assert time.monotonic() < end, f"waited {PATIENCE_S:g} s in vain for {words!r}:\n{said}"
+    said = ""
+
+    def read() -> None:
+        nonlocal said
         if select.select([stream], [], [], 0.1)[0]:
             # os.read bypasses the stream's buffer, which would hide from select what is left in it.
             chunk = os.read(stream.fileno(), 1000)
             assert chunk, f"it ended without {words!r}:\n{said}"
             said += chunk.decode(errors="replace")
+
+    wait_until(lambda: said.count(words) >= count, lambda: f"no {words!r} in\n{said}", read)
     return said
 
 
@@ -51,7 +52,7 @@ def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -
     if how is not None:
         process.send_signal(how)
     try:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
@@ -59,7 +60,7 @@ def stopped(process: subprocess.Popen[str], how: signal.Signals | None = None) -
 
 
 def finish(process: subprocess.Popen[str], how: signal.Signals | None = None) -> str:
-    """What it said; it must have ended well."""
+    """All that it said; its exit code must be 0."""
     code, said = stopped(process, how)
     assert code == 0, said
     return said
@@ -74,3 +75,12 @@ def arrivals(out: Path, topic: str) -> np.ndarray:
     """When a recorder on the wall clock got this topic's messages, s."""
     with LogReader(out) as log:
         return np.array([m.time_ns for m in log.raw([topic])]) * 1e-9
+
+
+def pace_error(came: np.ndarray, due: np.ndarray) -> float:
+    """How much longer the messages took than they should have, s, by the most punctual of the first and last third.
+
+    A wrong pace shows; single messages that a busy machine delays do not.
+    """
+    late, third = came - due, len(came) // 3
+    return float(late[-third:].min() - late[:third].min())

@@ -28,8 +28,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.conversions import fill, pose_message
-from support.node_process import PATIENCE, NodeProcess, running_node  # noqa: F401 (with the client: all that tests need)
+from support.node_process import NodeProcess, running_node  # noqa: F401 (with the client: all that tests need)
 from support.ros_domain import ros_domain
+from support.waiting import wait_until
 
 # One domain per test run, so that neither other runs nor robots of this network are disturbed or disturb.
 DOMAIN = ros_domain(os.getpid())
@@ -40,6 +41,7 @@ WIDTH, HEIGHT = 208, 64
 K = [120.0, 0.0, 103.5, 0.0, 120.0, 31.5, 0.0, 0.0, 1.0]
 T0 = 1_700_000_000.0
 SETTLED = 4  # answers
+RESEND_S = 1.5  # wait before sending again what may be lost
 
 
 def picture(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -65,7 +67,8 @@ class Client(Node):
         self.trajectory = self.create_publisher(Path, "trajectory", 1)
         self.odometry = self.create_publisher(Odometry, "odometry", 10)
         self.clock_source = self.create_publisher(Clock, "/clock", 10)
-        self.listen(DiagnosticArray, "/diagnostics")
+        self._statuses: dict[str, tuple[int, DiagnosticStatus]] = {}  # by name: when it was sent (ns), and the newest
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
         if listen:
             self.listen(interface("msg", "ForecastSequence"), "forecast_node/forecast")
             self.listen(Image, "forecast_node/forecast/image")
@@ -76,6 +79,10 @@ class Client(Node):
         """Keep this topic's messages."""
         name = topic.removeprefix("forecast_node/")
         self.create_subscription(message_type, topic, self.got[name].append, QoSProfile(depth=50))
+
+    def _on_diagnostics(self, message: DiagnosticArray, info: dict[str, int]) -> None:
+        self.got["/diagnostics"].append(message)
+        self._statuses[message.status[0].name] = info["source_timestamp"], message.status[0]
 
     def connect(self) -> Client:
         """Wait until the node's subscriptions and publishers are discovered in both directions."""
@@ -90,15 +97,22 @@ class Client(Node):
         """Have the node answer something small: it has received what was sent before."""
         call(self, GetState, "forecast_node/get_state", GetState.Request())
 
-    def until(self, true: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    def until(self, true: Callable[[], Any]) -> Any:
         """Spin until something holds; its value."""
-        end = time.monotonic() + patience
-        while not (value := true()):
-            assert time.monotonic() < end, (
-                f"waited {patience} s in vain; got { {k: len(v) for k, v in self.got.items()} }"
-            )
-            rclpy.spin_once(self, timeout_sec=0.05)
-        return value
+
+        def received() -> str:
+            return f"got { {topic: len(messages) for topic, messages in self.got.items()} }"
+
+        return wait_until(true, received, lambda: rclpy.spin_once(self, timeout_sec=0.05))
+
+    def send_until(self, send: Callable[[], object], true: Callable[[], Any]) -> Any:
+        """Send something until something holds; its value. Sent again, as best effort messages may be lost."""
+
+        def sent() -> Any:
+            send()
+            return self.wait(true, RESEND_S)
+
+        return self.until(sent)
 
     def wait(self, true: Callable[[], Any], seconds: float) -> Any:
         """Spin until something holds, but no longer than this; its value."""
@@ -118,15 +132,19 @@ class Client(Node):
             messages.clear()
 
     def status(self) -> DiagnosticStatus:
-        """The next diagnostics of the node in this namespace."""
+        """The next diagnostics that the node in this namespace sends: none of those on their way."""
+        called_ns = time.time_ns()
         name = f"{self.get_namespace()}/forecast_node: forecast".lstrip("/")
-        self.got["/diagnostics"].clear()
-        own = self.until(lambda: [m.status[0] for m in self.got["/diagnostics"] if m.status[0].name == name])
-        return own[-1]
+        self.until(lambda: name in self._statuses and self._statuses[name][0] > called_ns)
+        return self._statuses[name][1]
+
+    def status_with(self, words: str) -> DiagnosticStatus:
+        """The first diagnostics of that node whose message has these words."""
+        return self.until(lambda: words in (status := self.status()).message and status)
 
     def values(self) -> dict[str, str]:
         """The next diagnostics as a dictionary."""
-        return {pair.key: pair.value for pair in self.status().values}
+        return values_of(self.status())
 
     def send_frame(self, seconds: float, rgb: np.ndarray | None = None, **changes: Any) -> None:
         """Calibration and image with this stamp; changes replace fields of the image."""
@@ -158,12 +176,22 @@ class Client(Node):
     def forecast(self, seconds: float) -> Any:
         """Send frames with this stamp until one is forecast; its first ForecastSequence."""
         self.clear()
-        end = time.monotonic() + PATIENCE
-        while True:
-            assert time.monotonic() < end, "no forecast came"
-            self.send_frame(seconds)
-            if own := self.wait(lambda: [m for m in self.got["forecast"] if m.header.stamp == stamp(seconds)], 1.5):
-                return own[0]
+        return self.send_until(lambda: self.send_frame(seconds), lambda: self.stamped("forecast", seconds))[0]
+
+    def stamped(self, topic: str, seconds: float) -> list[Any]:
+        """The messages that came with this stamp; others, of earlier images, may still have been on their way."""
+        return [m for m in self.got[topic] if m.header.stamp == stamp(seconds)]
+
+
+def values_of(status: DiagnosticStatus) -> dict[str, str]:
+    """The values of one diagnostics message, which all are of the same moment."""
+    return {pair.key: pair.value for pair in status.values}
+
+
+def balanced(values: dict[str, str]) -> bool:
+    """Whether every frame received was dropped, published, or skipped for want of listeners; none waits."""
+    ended = sum(int(values[key]) for key in ("published forecasts", "dropped frames", "frames without subscribers"))
+    return int(values["received frames"]) == ended
 
 
 def call(client: Client, kind: type, name: str, request: Any) -> Any:

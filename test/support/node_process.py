@@ -12,7 +12,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -21,7 +20,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120.0  # seconds; a loaded machine with two cores is slow
+from support.waiting import PATIENCE, wait_until
+
 TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -53,12 +53,15 @@ class NodeProcess:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
     def wait_for(self, words: str, count: int = 1) -> None:
-        """Until words are in the log so many times."""
-        end = time.monotonic() + PATIENCE
-        while self.log.count(words) < count:
-            assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.log}"
-            assert time.monotonic() < end, f"{words!r} not in the log:\n{self.log}"
-            time.sleep(0.02)
+        """Wait until these words are in the log so many times."""
+
+        def logged() -> bool:
+            alive = self.process.poll() is None
+            found = self.log.count(words) >= count
+            assert found or alive, f"the node ended with {self.process.returncode}:\n{self.log}"
+            return found
+
+        wait_until(logged, lambda: f"{words!r} not in the log:\n{self.log}")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """End it; the exit code."""
