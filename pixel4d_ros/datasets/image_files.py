@@ -62,7 +62,8 @@ def read_16_bits(path: Path, size: tuple[int, int], unit: float) -> NDArray[np.f
     stored = read_unchanged(path)
     if stored.dtype != np.uint16 or stored.shape != size[::-1]:
         raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels, the size of its image")
-    return stored.astype(np.float32) / np.float32(unit)
+    measured: NDArray[np.float32] = stored.astype(np.float32) / np.float32(unit)
+    return measured
 
 
 def image_size(path: Path) -> tuple[int, int]:

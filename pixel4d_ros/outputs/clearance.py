@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.ground import Ground, estimate_ground, to_frame
+from pixel4d_ros.outputs.nearest import closest_places, seen_from
 from pixel4d_ros.outputs.obstacles import Obstacles, find_obstacles, first_of_each
 from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
 SUBSTEPS = 3  # poses between two times at which contact is looked for
-PAIRS = 1 << 21  # distances computed at once: bounds memory
+GROUP = 1.0  # metres: the obstacles in a square of this size are looked at together
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ class Footprint:
         if self.corners is None:
             distances: Tensor = points.norm(dim=-1) - self.radius
             return distances.clamp(min=0)
-        corners = torch.as_tensor(self.corners).to(points)
         nearest = torch.full(points.shape[:-1], math.inf, dtype=points.dtype, device=points.device)
         inside = torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)
         x, y = points.unbind(-1)
-        for a, b in zip(corners, corners.roll(-1, 0)):
-            edge, (ox, oy) = b - a, (x - a[0], y - a[1])
-            along = ((ox * edge[0] + oy * edge[1]) / (edge @ edge).clamp(min=1e-12)).clamp(0, 1)
-            nearest = torch.minimum(nearest, (ox - along * edge[0]).square() + (oy - along * edge[1]).square())
+        # Plain numbers: on a GPU each step on a small tensor would take as long as one on all points.
+        for (ax, ay), (bx, by) in zip(self.corners.tolist(), np.roll(self.corners, -1, 0).tolist(), strict=True):
+            ex, ey, ox, oy = bx - ax, by - ay, x - ax, y - ay
+            along = ((ox * ex + oy * ey) / max(ex * ex + ey * ey, 1e-12)).clamp(0, 1)
+            nearest = torch.minimum(nearest, (ox - along * ex).square() + (oy - along * ey).square())
             # Even-odd rule: the edges that a ray along x crosses.
-            if bool(edge[1] != 0):
-                crosses = (a[1] > y) != (b[1] > y)
-                inside ^= crosses & (ox < edge[0] / edge[1] * oy)
+            if ey:
+                crosses = (y < ay) != (y < by)
+                inside ^= crosses & (ox < ex / ey * oy)
         return torch.where(inside, torch.zeros_like(nearest), nearest.sqrt())
 
 
@@ -111,8 +112,8 @@ def clearance(around: SceneObstacles, T_scene_base: FloatArray, times: ArrayLike
     ground.
     """
     scene, found, T_ground_scene = around.scene, around.obstacles, around.T_ground_scene
-    now = _flat_poses(around.T_ground_base[None, None])
-    outside = footprint.distances(_seen_from(now, found.points[None, None, :, :2]))[0, 0] > 0
+    now = torch.as_tensor(_flat_poses(around.T_ground_base), device=found.points.device)
+    outside = footprint.distances(seen_from(now, found.points[:, :2])) > 0
     poses = _flat_poses(T_ground_scene @ np.asarray(T_scene_base, np.float64))
     instants = np.asarray(times, np.float64)
     fine_poses, fine_times = _refined(poses, instants)
@@ -120,13 +121,14 @@ def clearance(around: SceneObstacles, T_scene_base: FloatArray, times: ArrayLike
     for kind in (found.object_ids == 0, found.object_ids > 0):
         some = _thinned(found, torch.nonzero(kind & outside)[:, 0])
         places = _places(scene, found.index[some], fine_times, T_ground_scene)
-        distances, which = _closest(footprint, fine_poses, places)
+        together = _squares(found, some, GROUP, found.object_ids[some])
+        distances, which = closest_places(footprint.distances, fine_poses, places, together)
         parts.append(_closest_points(scene, found, some, distances, which, instants, fine_times))
     return Clearance(*parts)
 
 
 def _flat_poses(T_ground_base: FloatArray) -> FloatArray:
-    """x, y and yaw (P, T, 3) of poses (P, T, 4, 4)."""
+    """x, y and yaw (..., 3) of poses (..., 4, 4)."""
     yaw = np.arctan2(T_ground_base[..., 1, 0], T_ground_base[..., 0, 0])
     return np.concatenate((T_ground_base[..., :2, 3], yaw[..., None]), -1)
 
@@ -144,13 +146,19 @@ def _refined(poses: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArr
 
 def _thinned(found: Obstacles, which: Tensor) -> Tensor:
     """Of the obstacles `which` (n,), one per square of SPACING, object and kind."""
+    kind = found.object_ids[which] * 2 + found.observed[which]
+    return which[first_of_each(_squares(found, which, SPACING, kind))]
+
+
+def _squares(found: Obstacles, which: Tensor, side: float, kind: Tensor) -> Tensor:
+    """A number (n,) for each of the obstacles `which` (n,), the same for those of one kind in one square of a side."""
     if len(which) == 0:
         return which
-    cells = (found.points[which, :2] / SPACING).floor().long()
+    cells = (found.points[which, :2] / side).floor().long()
     cells = cells - cells.min(0).values
     wide, high = (cells.max(0).values + 1).tolist()
-    kind = found.object_ids[which] * 2 + found.observed[which]
-    return which[first_of_each((kind * high + cells[:, 1]) * wide + cells[:, 0])]
+    squares: Tensor = (kind * high + cells[:, 1]) * wide + cells[:, 0]
+    return squares
 
 
 def _places(scene: DynamicGaussians, index: Tensor, times: FloatArray, T_ground_scene: FloatArray) -> Tensor:
@@ -161,28 +169,6 @@ def _places(scene: DynamicGaussians, index: Tensor, times: FloatArray, T_ground_
     t = torch.as_tensor(times, dtype=own.means.dtype, device=own.means.device)[:, None, None]
     moved, _ = moved_gaussians(own.means, own.quaternions, own.centroids[own.object_ids], own.motion, t)
     return to_frame(moved, T_ground_scene)[..., :2]
-
-
-def _seen_from(poses: FloatArray, places: Tensor) -> Tensor:
-    """Places (P or 1, F or 1, n, 2) as seen from poses (P, F, 3), in float32: the ground's origin is near."""
-    pose = torch.as_tensor(poses, dtype=torch.float32, device=places.device)[:, :, None]
-    (x, y), cos, sin = (places.float() - pose[..., :2]).unbind(-1), pose[..., 2].cos(), pose[..., 2].sin()
-    return torch.stack((cos * x + sin * y, cos * y - sin * x), -1)
-
-
-def _closest(footprint: Footprint, poses: FloatArray, places: Tensor) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Distances (P, F) of the closest of the places (F or 1, n, 2), and which one it is."""
-    paths, count = poses.shape[:2]
-    if places.shape[1] == 0:
-        return np.full((paths, count), np.inf), np.zeros((paths, count), np.int64)
-    distances, which = [], []
-    at_once = max(1, PAIRS // (count * places.shape[1]))
-    for start in range(0, paths, at_once):
-        apart = footprint.distances(_seen_from(poses[start : start + at_once], places[None]))
-        nearest = apart.min(-1)
-        distances.append(nearest.values)
-        which.append(nearest.indices)
-    return torch.cat(distances).double().cpu().numpy(), torch.cat(which).cpu().numpy()
 
 
 def _closest_points(

@@ -42,22 +42,25 @@ class Obstacles:
     observed: Tensor  # (K,) bool: seen in the image, not guessed
 
 
-def frontal_area(scene: DynamicGaussians, edge_on: tuple[Tensor | float, Tensor | float] = EDGE_ON) -> Tensor:
-    """Area (N,) in m^2 that each Gaussian turns to the camera at the scene's origin, times its opacity; 0 edge-on.
+def frontal_area(
+    scene: DynamicGaussians, index: Tensor, edge_on: tuple[Tensor | float, Tensor | float] = EDGE_ON
+) -> Tensor:
+    """Area (K,) in m^2 that the Gaussians `index` (K,) turn to the camera at the scene's origin, times their opacities.
 
-    edge_on: the cosines of EDGE_ON, the same for all or (N,). A flat Gaussian with standard deviations s1, s2 weighs
-    2 pi s1 s2.
+    0 for those seen edge-on. edge_on: the cosines of EDGE_ON, the same for all or (K,). A flat Gaussian with standard
+    deviations s1, s2 weighs 2 pi s1 s2.
     """
-    long, mid, thin = scene.scales.sort(1, descending=True).values.unbind(1)
-    axes = quaternion_to_matrix(scene.quaternions)
-    normal = axes.gather(2, scene.scales.argmin(1)[:, None, None].expand(-1, 3, 1))[..., 0]
-    ray = torch.nn.functional.normalize(scene.means, dim=1)
+    scales, order = scene.scales[index].sort(1, descending=True)
+    long, mid, thin = scales.unbind(1)
+    axes = quaternion_to_matrix(scene.quaternions[index])
+    normal = axes.gather(2, order[:, 2, None, None].expand(-1, 3, 1))[..., 0]
+    ray = torch.nn.functional.normalize(scene.means[index], dim=1)
     facing = (normal * ray).sum(1).abs()
     # Balls and needles have no side from which they are thin.
     flat = thin < 0.5 * mid
     surface = ((facing - edge_on[0]) / (edge_on[1] - edge_on[0])).clamp(0, 1)
     area = torch.where(flat, long * mid * facing * surface, long * mid)
-    return 2 * torch.pi * scene.opacities * area
+    return 2 * torch.pi * scene.opacities[index] * area
 
 
 def find_obstacles(
@@ -69,12 +72,13 @@ def find_obstacles(
 
 def obstacles_among(scene: DynamicGaussians, index: Tensor, points: Tensor) -> Obstacles:
     """The Gaussians of above_ground without flying pixels."""
-    chosen = scene.select(index)
-    area, ids = frontal_area(chosen), chosen.object_ids
-    observed = torch.ones_like(area, dtype=torch.bool) if chosen.observed is None else chosen.observed >= OBSERVED
-    evidence = area / least_area(chosen.means.norm(dim=1))
+    area = frontal_area(scene, index)
+    evidence = area / least_area(scene.means[index].norm(dim=1))
+    observed = torch.ones_like(area, dtype=torch.bool)
+    if scene.observed is not None:
+        observed = scene.observed[index] >= OBSERVED
     keep = torch.nonzero(_supported(points, evidence, observed))[:, 0]
-    return Obstacles(points[keep], evidence[keep], index[keep], ids[keep], observed[keep])
+    return Obstacles(points[keep], evidence[keep], index[keep], scene.object_ids[index[keep]], observed[keep])
 
 
 def above_ground(

@@ -137,12 +137,12 @@ def _seen_surfaces(scene: DynamicGaussians, index: Tensor, crossed: Tensor, cell
 
     As a share of the least area of an obstacle. Where no ray crossed the cell, HIDDEN times as much.
     """
-    own = scene.select(index)
-    reach = own.means.norm(dim=1)
+    means = scene.means[index]
+    reach = means.norm(dim=1)
     far = ((reach - NEAR) / (FAR - NEAR)).clamp(0, 1)
     low, high = (near + far * (distant - near) for near, distant in zip(EDGE_ON_NEAR, EDGE_ON_FAR, strict=True))
-    weight = frontal_area(own, (low, high)) / least_area(reach, FALLOFF)
-    weight = torch.where(_look_up(crossed, cells.index(own.means)), weight, HIDDEN * weight)
+    weight = frontal_area(scene, index, (low, high)) / least_area(reach, FALLOFF)
+    weight = torch.where(_look_up(crossed, cells.index(means)), weight, HIDDEN * weight)
     keep = torch.nonzero(weight)[:, 0]
     return _Evidence(index[keep], torch.ones_like(weight[keep]), weight[keep])
 
