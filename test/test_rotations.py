@@ -41,6 +41,12 @@ def test_a_quarter_turn_about_z_takes_x_to_y() -> None:
     assert torch.allclose(turned, torch.tensor([0.0, 1, 0], dtype=torch.float64))
 
 
+def test_one_vector_is_turned_by_many_quaternions() -> None:
+    turns = axis_angle_to_quaternion(torch.tensor([[0.0, 0.0, math.pi / 2], [0.0, 0.0, math.pi]]))
+    turned = quaternion_rotate(turns, torch.tensor([1.0, 0, 0]))
+    assert torch.allclose(turned, torch.tensor([[0.0, 1, 0], [-1, 0, 0]]), atol=1e-6)
+
+
 @often
 @given(quaternions())
 def test_quaternion_to_matrix_and_back(q: Tensor) -> None:
