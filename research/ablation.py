@@ -17,12 +17,15 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
+from ablated_network import PARTS, AblatedNetwork
 from ablation_table import BASELINE, Measured, Row, section
 from paste_results import BLOCK, format_block
 from safetensors import SafetensorError, safe_open
 
+from pixel4d_ros.checks import check_device
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.protocol import Protocol
@@ -32,8 +35,7 @@ from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.tables import weights_line
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.network import PARTS, Network
+from pixel4d_ros.predictor.checkpoint import shipped_weights
 
 COMMAND = "python research/ablation.py"
 ROAD = "kitti_0002"
@@ -56,14 +58,11 @@ def load_forecaster(
     Parts that the weights were trained without stay off. weights None: those of the package. Raises WeightsError,
     DeviceError.
     """
-    forecaster = Forecaster.load(weights, device)
-    network = Network()
-    load_weights(network, weights or shipped_weights())
-    off = network.without | set(without)
-    if off != network.without:
-        network.without = off
-        forecaster = Forecaster(Predictor(network, forecaster.device, forecaster.weights_hash))
-    return forecaster, tuple(part for part in PARTS if part in off)
+    network = AblatedNetwork.load(weights or shipped_weights(), without)
+    predictor = Predictor(
+        network, check_device(device), sha256((weights or shipped_weights()).read_bytes()).hexdigest()
+    )
+    return Forecaster(predictor), tuple(part for part in PARTS if part in network.without)
 
 
 @dataclass(frozen=True)

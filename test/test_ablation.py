@@ -16,11 +16,15 @@ from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.evaluation.intervals import Interval
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.results import Evaluation, Method, SourceResult, Subject, Timing
+from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor.checkpoint import save_weights
-from pixel4d_ros.predictor.network import PARTS, Network
+from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.training import loop, synthetic_data
 
 sys.path.insert(0, str(REPOSITORY / "research"))
+import ablated_network
 import ablation
+from ablated_network import PARTS
 from ablation import load_forecaster
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
 
@@ -50,8 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network()
     save_weights(network, folder / "baseline.safetensors", {"steps": "7"})
-    network.without = frozenset({"motion"})
-    save_weights(network, folder / "without_motion.safetensors", {"steps": "8"})
+    save_weights(network, folder / "without_motion.safetensors", {"steps": "8", "without": "motion"})
     return folder
 
 
@@ -61,6 +64,24 @@ def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
         "hidden",
         "motion",
     )
+
+
+def test_the_package_refuses_weights_that_were_trained_without_a_part(weights: Path) -> None:
+    with pytest.raises(WeightsError, match="was trained without motion: only research"):
+        Forecaster.load(weights / "without_motion.safetensors", device="cpu")
+
+
+def test_a_network_trained_without_a_part_names_it(weights: Path, tmp_path: Path) -> None:
+    out, first = tmp_path / "without_hidden.safetensors", weights / "baseline.safetensors"
+    config = tmp_path / "train.yaml"
+    config.write_text("sources: []\nsynthetic_pool: 2\ntargets: 1\n")
+    options = ["--config", config, "--out", out, "--weights", first, "--steps", 1, "--batch", 0, "--synthetic-batch", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "WIDE", (64, 32))
+        patch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+        assert ablated_network.main(["hidden", *map(str, options), "--device", "cpu"]) == 0
+    assert load_forecaster(out, "cpu")[1] == ("hidden",)
+    assert ablation.steps_of(out, "hidden") == "1"
 
 
 def test_without_the_second_layer_there_is_less_in_the_scene(weights: Path) -> None:

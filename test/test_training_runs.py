@@ -22,7 +22,6 @@ from support.paths import REPOSITORY
 from pixel4d_ros import cli
 from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.predictor.checkpoint import load_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, resume, sources, synthetic_data
@@ -177,7 +176,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytes
         resume.read_settings(checkpoint)
     metadata = {"format": resume.FORMAT, "config": "{}", "step": "1", "seconds": "1"}
     save_file({"network/x": torch.zeros(1)}, str(checkpoint), metadata)
-    network = loop._network(TrainingConfig())
+    network = Network()
     state = resume.RunState(network, network, loop._optimizer(network, TrainingConfig()))
     with pytest.raises(WeightsError, match="belongs to another network"):
         resume.load_state(state, checkpoint)
@@ -271,11 +270,3 @@ def test_two_processes_train_one_network_on_different_samples_and_stop_together(
     assert not torch.equal(first["images0"], second["images0"])
     assert not torch.equal(first["images0"], first["images1"])
     Forecaster.load(tmp_path / "weights.safetensors", device="cpu")
-
-
-def test_a_part_left_out_stays_out_of_weights_that_had_it(tmp_path: Path, log: Path, small: None) -> None:
-    first = loop.train(tiny_config(tmp_path, log, steps=1))
-    without = replace(tiny_config(tmp_path / "without", log, steps=1), weights=first, without="hidden")
-    network = Network()
-    load_weights(network, loop.train(without))
-    assert network.without == {"hidden"}

@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
-    with _progress_lines():
+    with progress_lines():
         train(config, resume=args.resume)
     return 0
 
 
 @contextmanager
-def _progress_lines() -> Iterator[None]:
+def progress_lines() -> Iterator[None]:
     """Print what training logs as INFO, above the progress bar. Warnings go where those of every command go."""
     logger, handler = logging.getLogger("pixel4d_ros.training"), _AboveProgressBar()
     handler.addFilter(lambda record: record.levelno == logging.INFO)

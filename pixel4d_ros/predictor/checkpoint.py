@@ -33,12 +33,22 @@ def shipped_weights() -> Path:
 def save_weights(network: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write a network's weights as fp16 safetensors."""
     tensors = {name: _to_half(t).cpu().contiguous() for name, t in network.state_dict().items()}
-    parts = {"without": ",".join(sorted(network.without))}
-    save_file(tensors, str(path), metadata={"format": FORMAT, **parts, **(metadata or {})})
+    save_file(tensors, str(path), metadata={"format": FORMAT, **(metadata or {})})
 
 
 def load_weights(network: Network, path: str | Path) -> str:
     """Fill a network from a weights file and return the file's sha256. Raises WeightsError."""
+    metadata, tensors = read_weights(network, path)
+    if metadata.get("without"):
+        raise WeightsError(
+            f"weights file {path} was trained without {metadata['without']}: only research/ablation.py can use it"
+        )
+    network.load_state_dict(tensors)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_weights(network: Network, path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a weights file, which fit the network. Raises WeightsError."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist: give the path of a .safetensors file")
@@ -62,9 +72,7 @@ def load_weights(network: Network, path: str | Path) -> str:
     broken = [n for n, t in tensors.items() if not torch.isfinite(t).all()]
     if broken:
         raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")
-    network.load_state_dict(tensors)
-    network.without = frozenset(filter(None, metadata.get("without", "").split(",")))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return metadata, tensors
 
 
 def _to_half(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,9 +32,6 @@ from pixel4d_ros.predictor.heads import (
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
 
-PARTS = ("hidden", "padding", "motion", "latent")  # what can be left out
-OFF = -30.0  # logit of what is switched off
-
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
     """The motions (B, S, 12, H/4, W/4) that latents z (B, S, LATENT_CHANNELS, H/32, W/32) choose.
@@ -47,17 +44,10 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian.
+    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian."""
 
-    without names PARTS that are switched off, in training and ever after: for ablations.
-    """
-
-    def __init__(self, without: Collection[str] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        unknown = set(without) - set(PARTS)
-        if unknown:
-            raise ValueError(f"unknown part {sorted(unknown)[0]!r} to leave out: choose from {', '.join(PARTS)}")
-        self.without = frozenset(without)
         self.precision: torch.dtype | None = None  # of what follows the encoder; None: the encoder's
         self.encoder = Encoder()
         self.static = StaticDecoder()
@@ -121,22 +111,8 @@ class Network(nn.Module):
             if use_prior is not None:
                 drawn = torch.where(use_prior[:, None, None, None], torch.zeros_like(drawn), drawn)
             z = drawn[:, None]
-        if z is not None and "latent" in self.without:
-            z = torch.zeros_like(z)
         if use_prior is not None:
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        static = self._switched_off(static, source.inside)
         return PixelMaps(static, objects, motion, mode, spread, nearest_center_ids), posterior
-
-    def _switched_off(self, static: dict[str, Tensor], inside: Tensor) -> dict[str, Tensor]:
-        """The maps without what is left out: nothing hidden, nothing in the padding, nothing that moves."""
-        static = dict(static)
-        if "padding" in self.without:
-            for name in ("opacity", "hidden_opacity"):
-                static[name] = torch.where(inside > 0, static[name], torch.full_like(static[name], OFF))
-        for part, name in (("hidden", "hidden_opacity"), ("motion", "mobility")):
-            if part in self.without:
-                static[name] = torch.full_like(static[name], OFF)
-        return static

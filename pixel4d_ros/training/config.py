@@ -63,7 +63,6 @@ class TrainingConfig:
     save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
-    without: str = _option("", "parts to leave out, for ablations, by commas: hidden, padding, motion, latent")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 

@@ -7,7 +7,7 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -40,12 +40,15 @@ logger = logging.getLogger(__name__)
 ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and 13 GB (--batch, --synthetic-batch)"
 
 
-def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False) -> Path:
+def train(
+    config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = False, make: Callable[[], Network] = Network
+) -> Path:
     """Train on logs and the config's other sources, and return the path of the EMA weights.
 
     Under torchrun every process trains on its own GPU and its own samples, and gradients are averaged. resume continues
     from config.checkpoint. On Ctrl-C or SIGTERM, writes weights and checkpoint and raises KeyboardInterrupt. Logs its
-    progress as INFO. Raises ValueError (WeightsError among them) or OSError for what cannot be read.
+    progress as INFO. make creates the network. Raises ValueError (WeightsError among them) or OSError for what cannot
+    be read.
     """
     config = replace(config, sources=(*config.sources, *(TrainingSource(path) for path in logs)))
     with join_processes(config.device) as team, _repeatable(team.device):
@@ -53,7 +56,7 @@ def train(config: TrainingConfig, logs: Sequence[Path] = (), resume: bool = Fals
             logger.warning(ON_CPU)
         torch.manual_seed(config.seed + team.rank)
         torch.backends.cudnn.benchmark = True
-        network = _network(config).to(team.device).train()
+        network = _initialized(make(), config).to(team.device).train()
         average = deepcopy(network).eval().requires_grad_(False)
         state = RunState(network, average, _optimizer(network, config))
         if resume:
@@ -190,12 +193,9 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _network(config: TrainingConfig) -> Network:
-    network = Network(tuple(filter(None, config.without.split(","))))
-    without = network.without
+def _initialized(network: Network, config: TrainingConfig) -> Network:
     if config.weights is not None:
         load_weights(network, config.weights)
-        network.without |= without
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
     network.encoder.drop_residuals(config.drop_path)

@@ -21,7 +21,7 @@ from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.config import TrainingConfig
 from pixel4d_ros.training.config_file import parse_fields, plain_values
 
-FORMAT = "pixel4d_training_1"
+FORMAT = "pixel4d_training_2"
 
 
 @dataclass
