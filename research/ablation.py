@@ -130,7 +130,7 @@ def steps_of(path: Path, part: str) -> str:
         raise WeightsError(
             f"{path} was trained without {lacks or 'nothing'}, its name claims {part or 'nothing'}: rename it"
         )
-    return metadata.get("steps", "?")
+    return str(metadata.get("steps", "?"))
 
 
 def trained(folder: Path, grounds: Grounds) -> tuple[list[Row], list[str]]:

@@ -100,8 +100,10 @@ QUIET = (
     Measure("boxes over 25 m or floating, per image", motion("impossible_boxes"), 2, "0"),
 )
 GAIN = interval(lambda e: e.gain)
-SHARE = Measure("Gaussians in labelled boxes, %", interval(lambda e: e.shape and e.shape.gaussians, 100), 1, "60")
-SENSOR = Measure("(the sensor's points in them, %)", interval(lambda e: e.shape and e.shape.sensor, 100), 1)
+SHARE = Measure(
+    "Gaussians in labelled boxes, %", interval(lambda e: e.shape.gaussians if e.shape else None, 100), 1, "60"
+)
+SENSOR = Measure("(the sensor's points in them, %)", interval(lambda e: e.shape.sensor if e.shape else None, 100), 1)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def encode(pictures: list[Picture], durations: list[int]) -> NDArray[np.uint8]:
     """An animated WebP below LIMIT bytes, at the highest quality that allows it. Raises ValueError if none does."""
     animation = cv2.Animation()
     animation.frames = [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures]
-    animation.durations = np.array(durations, np.int32)
+    animation.durations = durations
     for quality in range(QUALITY, 0, -10):
         done, data = cv2.imencodeanimation(".webp", animation, [cv2.IMWRITE_WEBP_QUALITY, quality])
         if done and len(data) < LIMIT:

@@ -82,8 +82,8 @@ def with_truth(scene: DynamicGaussians, truth: Truth, parts: Collection[str]) ->
     """A scene whose objects move as they really do, with more parts replaced by the truth; without other futures."""
     ids = truth.ids if "masks" in parts else scene.object_ids
     scene = replace(scene, object_ids=ids, futures=())
-    found = ids[(ids > 0) & truth.seen].unique()
-    owners = {int(k): _owner(truth, ids == k) for k in found}
+    found = sorted(set(ids[(ids > 0) & truth.seen].tolist()))
+    owners = {k: _owner(truth, ids == k) for k in found}
     if "distance" in parts or "depth" in parts:
         factors = torch.where(ids > 0, truth.factors, 1.0)
         if "distance" in parts:
