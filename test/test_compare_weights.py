@@ -14,6 +14,7 @@ from support.paths import REPOSITORY
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.depth_picture import depth_picture, depth_range, filled
+from pixel4d_ros.evaluation.video import CAPTION, MARGIN
 from pixel4d_ros.forecaster import Forecaster
 
 sys.path.insert(0, str(REPOSITORY / "research"))
@@ -63,10 +64,10 @@ def test_each_weights_file_has_a_column_and_each_measure_a_row(
 def test_a_row_of_the_sheet_shows_image_prediction_and_truth() -> None:
     images = np.full((1, 48, 64, 3), 100, np.uint8)
     clip = Clip("ramp", images, K, np.eye(4)[None], np.zeros(1), ramp()[None])
-    sheet = draw_depth.sheet(Flat(), [clip, clip])  # type: ignore[arg-type]
-    assert sheet.shape[1] == 3 * draw_depth.WIDTH + 4 * draw_depth.MARGIN
-    top = draw_depth.CAPTION + 40
-    _, predicted, measured = (draw_depth.MARGIN + k * (draw_depth.WIDTH + draw_depth.MARGIN) for k in range(3))
+    sheet = draw_depth.all_rows(Flat(), [clip, clip])  # type: ignore[arg-type]
+    assert sheet.shape[1] == 3 * draw_depth.WIDTH + 4 * MARGIN
+    top = MARGIN + CAPTION + 40
+    _, predicted, measured = (MARGIN + k * (draw_depth.WIDTH + MARGIN) for k in range(3))
     assert (sheet[top, predicted + 10] == sheet[top, predicted + 400]).all()  # the prediction is flat
     assert (sheet[top, measured + 10] != sheet[top, measured + 400]).any()
 
