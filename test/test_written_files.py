@@ -21,6 +21,7 @@ from pixel4d_ros.cli import main
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.posed_video import video_frames
+from pixel4d_ros.evaluation.video import VideoWriter
 from pixel4d_ros.evaluation.video import write_text as draw_text
 from pixel4d_ros.files import check_target, replacing, staging, write_text
 from pixel4d_ros.forecaster import Forecaster
@@ -111,6 +112,17 @@ def test_names_that_are_not_utf_8_are_refused_for_outputs_and_read_as_inputs(tmp
     odd.rename(tmp_path / "caf\udce9.mp4")
     with pytest.raises(DatasetError, match="its name is not UTF-8; rename it"):
         video_frames(tmp_path / "caf\udce9.mp4", (8, 8), 1)
+
+
+def test_names_that_look_like_options_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-o").mkdir()
+    for name in ("-o/a.mp4", "12:30.mp4", "a b.mp4"):
+        with VideoWriter(name, 10) as video:
+            video.add(np.zeros((16, 16, 3), np.uint8))
+        assert Path(name).is_file()
+    write_mcap(Path("-x y.mcap"), entries())
+    assert read_clip("-x y.mcap").name == "-x y"
 
 
 def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

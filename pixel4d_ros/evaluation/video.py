@@ -62,7 +62,7 @@ class VideoWriter:
 
         self._size = size
         self._stream = imageio_ffmpeg.write_frames(
-            str(self.path),
+            str(self.path.absolute()),  # ffmpeg takes -x.mp4 for an option, a:b.mp4 for a protocol
             size,
             fps=self.fps,
             codec="libx264",

@@ -18,9 +18,8 @@ from pixel4d_ros.ros.inputs import CalibrationSource, InputFault, read_source
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 2, "diagnostics_period": 0.2}
-SCALE = (
-    WIDTH / 1242
-)  # KITTI's K and D are of 1392 x 512 pixels, P of 1242 x 375: kitti2bag writes all beside the latter
+# KITTI's K and D are of 1392 x 512 pixels, P of 1242 x 375: kitti2bag writes all beside images of the latter size.
+SCALE = WIDTH / 1242
 RAW = {
     "k": [959.79 * SCALE, 0.0, 696.02 * SCALE, 0.0, 956.93 * SCALE, 224.18 * SCALE, 0.0, 0.0, 1.0],
     "d": [-0.3691, 0.1968, 0.00135, 0.00057, -0.0677],
