@@ -7,6 +7,7 @@ import argparse
 import logging
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from pixel4d_ros.errors import DeviceError
 
@@ -31,6 +32,9 @@ def _sentence(text: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand. Invalid input: one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="pixel4d", description="Forecast what a robot's camera will see.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LEAST_SPACE = 1 << 20  # bytes that must be free on the disk
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 
 
@@ -19,11 +20,16 @@ def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -
 
     suffixes: the allowed ones (none: all); force: whether an existing file may be replaced.
     """
-    folder = path.parent
+    check_name(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"cannot write {path}: name it with one of the suffixes {', '.join(suffixes)}")
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder; name a file in it")
+    if is_stream(path):
+        if suffixes:
+            raise ValueError(f"cannot write {path}: it is a device or a pipe; name a file")
+        return
+    folder = real_path(path).parent
     if not folder.is_dir():
         raise ValueError(f"cannot write {path}: the folder {folder} does not exist; create it, or choose another")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -35,6 +41,7 @@ def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -
 
 def check_folder(path: Path) -> None:
     """Create a folder for results if missing. Raises ValueError if it is not writable."""
+    check_name(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -44,6 +51,29 @@ def check_folder(path: Path) -> None:
     if not os.access(path, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write into {path}: no permission; choose another folder")
     check_space(path)
+
+
+def check_name(path: Path) -> None:
+    """Raise ValueError for a name that is not UTF-8: encoders of videos and logs cannot write it."""
+    if printable(str(path)) != str(path):
+        raise ValueError(f"cannot write {printable(str(path))}: its name is not UTF-8; choose another")
+
+
+def printable(text: str) -> str:
+    """The text with bytes that are not UTF-8, which names of files may hold, as escapes in ASCII."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def real_path(path: Path) -> Path:
+    """Where a file of that name is: links are followed, so that the file they lead to is replaced, not the link."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is a device or a pipe, as /dev/stdout: written to, not replaced."""
+    if str(path).startswith(STREAMS):  # may lead to a regular file, of which others hold the end
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_space(folder: Path) -> None:
@@ -56,17 +86,19 @@ def check_space(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; the file replaces `path` at the end.
 
-    An exception, a full disk or Ctrl-C leaves an existing file unchanged. Raises OSError if nothing was written.
+    An exception, a full disk or Ctrl-C leaves an existing file unchanged. A link stays: the file that it leads to is
+    replaced. Raises OSError if nothing was written.
     """
+    named, path = path, real_path(path)
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield part
         if not part.is_file():
-            raise OSError(f"{path} was not written: is the disk full, or the format unknown?")
+            raise OSError(f"{named} was not written: is the disk full, or the format unknown?")
         part.replace(path)
     except OSError as error:
         if error.filename == str(part):  # name the file that the user asked for
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror, str(named)) from error
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -83,15 +115,19 @@ def staging(folder: Path) -> Iterator[Path]:
     try:
         yield part
         for path in sorted(part.iterdir()):
-            path.replace(folder / path.name)
+            path.replace(real_path(folder / path.name))
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as `replacing` does."""
+    """Write a text file as `replacing` does; to a device or a pipe, append."""
+    if is_stream(path):
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+        return
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def resource_folders(folder: str) -> list[Path]:

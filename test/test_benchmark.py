@@ -244,7 +244,7 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--weights", "no/such.safetensors"], "does not exist"),
         (["--image", "no/such.png"], "no/such.png cannot be read"),
-        (["--json", "no/such/folder/a.json"], "there is no folder no/such/folder"),
+        (["--json", "no/such/folder/a.json"], "the folder no/such/folder does not exist"),
         (["--plot", "times.txt"], "name a file that ends in .png"),
         (["--plot", "no/such/folder/a.png"], "there is no folder no/such/folder"),
         (["--read", "no/such.json"], "is not a file that `pixel4d benchmark --json` wrote"),

@@ -129,3 +129,10 @@ def test_windows_line_ends_are_read_and_a_sideways_path_is_doubted(
     body = [[row[0], row[3], 0.0, 0.0, *row[4:]] for row in ROWS]  # x forward
     read_camera_path(written(tmp_path, lines(body)), 1.3)
     assert "leads sideways: poses must be in the optical frame" in caplog.text
+
+
+def test_a_path_that_jumps_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    times = np.arange(16) * 0.1
+    rows = [[t, 0, 0, 8 * t + 5 * (t > 0.65), 0, 0, 0, 1] for t in times.tolist()]
+    read_camera_path(written(tmp_path, lines(rows)), 1.3)
+    assert "the camera path jumps after 0.6 s: is it one drive, in one frame?" in caplog.text

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ from support.scenes import random_scene
 
 from pixel4d_ros import cli
 from pixel4d_ros.cli import main
+from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.posed_video import video_frames
+from pixel4d_ros.evaluation.video import VideoWriter
+from pixel4d_ros.evaluation.video import write_text as draw_text
 from pixel4d_ros.files import check_target, replacing, staging, write_text
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.logs.reader import LogReader
@@ -59,6 +65,64 @@ def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path
         assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["older", "older"]
     write()
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["newer", "newer"]
+
+
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    data, links = tmp_path / "data", tmp_path / "links"
+    for folder in (data, links):
+        folder.mkdir()
+    for name in ("a.txt", "b.txt", "c.mcap"):
+        (links / name).symlink_to(data / name)  # b.txt and c.mcap: the link leads nowhere yet
+    (data / "a.txt").write_text("older")
+    write_text(links / "a.txt", "newer")
+    with staging(links) as made:
+        (made / "b.txt").write_text("newer")
+    write_mcap(links / "c.mcap", entries())
+    assert all(path.is_symlink() for path in links.iterdir())
+    assert (data / "a.txt").read_text() == (data / "b.txt").read_text() == "newer"
+    with LogReader(data / "c.mcap") as log:
+        assert log.topics
+    assert sorted(path.name for path in data.iterdir()) == ["a.txt", "b.txt", "c.mcap"]
+
+
+def test_a_device_or_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from pixel4d_ros.files import *; target = Path('/dev/stdout');"
+        "print('before', flush=True); check_target(target); write_text(target, 'text\\n')"
+    )
+    with (tmp_path / "out.txt").open("a") as file:
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert (tmp_path / "out.txt").read_text() == "before\ntext\n"
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match="it is a device or a pipe; name a file"):
+        check_target(tmp_path / "pipe.mp4", (".mp4",))
+
+
+def test_names_that_are_not_utf_8_are_refused_for_outputs_and_read_as_inputs(tmp_path: Path) -> None:
+    """OpenCV and the writers of logs crash on them."""
+    odd = tmp_path / "caf\udce9.mcap"
+    with pytest.raises(ValueError, match="its name is not UTF-8; choose another"):
+        check_target(odd)
+    with pytest.raises(ValueError, match="its name is not UTF-8; choose another"):
+        write_mcap(odd, entries())
+    write_mcap(tmp_path / "-plain log.mcap", entries()).rename(odd)
+    clip = read_clip(odd)
+    assert clip.name == "caf\\udce9"
+    draw_text(np.zeros((40, 200, 3), np.uint8), odd.stem, (0, 30), (255, 255, 255))
+    odd.rename(tmp_path / "caf\udce9.mp4")
+    with pytest.raises(DatasetError, match="its name is not UTF-8; rename it"):
+        video_frames(tmp_path / "caf\udce9.mp4", (8, 8), 1)
+
+
+def test_names_that_look_like_options_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-o").mkdir()
+    for name in ("-o/a.mp4", "12:30.mp4", "a b.mp4"):
+        with VideoWriter(name, 10) as video:
+            video.add(np.zeros((16, 16, 3), np.uint8))
+        assert Path(name).is_file()
+    write_mcap(Path("-x y.mcap"), entries())
+    assert read_clip("-x y.mcap").name == "-x y"
 
 
 def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from pixel4d_ros.benchmark.node_times import NodeTimes
 from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.benchmark.stopwatch import Memory
+from pixel4d_ros.files import write_text
 
 LEAST_PSNR = 45.0  # dB, of the worst frame against eager float32
 
@@ -124,7 +125,7 @@ class Benchmark:
 
     def write(self, path: Path) -> None:
         """As JSON, with ratios and times per frame."""
-        path.write_text(json.dumps(_with_derived(self), indent=2) + "\n")
+        write_text(path, json.dumps(_with_derived(self), indent=2) + "\n")
 
     @staticmethod
     def read(path: Path) -> Benchmark:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixel4d_ros.commands.arguments import count, image_size
+from pixel4d_ros.files import check_target
 
 if TYPE_CHECKING:
     from pixel4d_ros.benchmark.measure import BenchmarkPlan
@@ -128,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raise ValueError for invalid options before measuring."""
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ValueError(f"--json {args.json}: there is no folder {args.json.parent}, create it first")
+    if args.json is not None:
+        check_target(args.json)
     if args.plot is not None:
         from pixel4d_ros.benchmark.plots import check_plot
 

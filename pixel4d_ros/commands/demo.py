@@ -153,7 +153,9 @@ def forecast(job: Job, args: argparse.Namespace, recorded: Path) -> None:
     environment = ros_environment()
     recorder = node = replay = None
     try:
-        command = cli("record", str(recorded), "--overwrite", "--use-sim-time", "--topics", RECORDED, "/diagnostics")
+        command = cli(
+            "record", str(recorded.absolute()), "--overwrite", "--use-sim-time", "--topics", RECORDED, "/diagnostics"
+        )
         recorder = Child.start("recorder", command, environment, args.out / "recorder.log")
         log_progress(f"node      starting forecast_node (domain {environment['ROS_DOMAIN_ID']}, device {args.device})")
         began = time.monotonic()
@@ -227,7 +229,7 @@ def replay_command(job: Job, args: argparse.Namespace) -> list[str]:
     options = ["--rate", str(args.rate), "--linger", str(2 * LINGER_S), "--wait-for-subscribers", *awaited]
     options += ["--camera", args.camera] if args.camera else []
     options += ["--duration", str(args.duration)] if args.duration is not None else []
-    return cli("replay", str(job.log), *options, "--plan-from-odometry", "--topics", *job.replayed)
+    return cli("replay", str(job.log.absolute()), *options, "--plan-from-odometry", "--topics", *job.replayed)
 
 
 def cli(*arguments: str) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import check_intrinsics, check_pinhole, check_poses
 from pixel4d_ros.datasets.boxes import Box, box_mask
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.files import printable
 from pixel4d_ros.geometry.rotations import FloatArray
 
 
@@ -38,6 +39,7 @@ class Clip:
     metric: bool = True  # False: positions are in units of unknown length
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "K", check_intrinsics(self.K))
         object.__setattr__(self, "poses", check_poses(self.poses))
         for name in self._per_frame():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.image_files import DatasetError, read_16_bits
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.files import printable
 from pixel4d_ros.geometry.rotations import FloatArray
 
 VIDEO, DESCRIPTION = "frames.mp4", "clip.json"
@@ -122,6 +123,8 @@ class _Video:
     def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
         if not path.is_file():
             raise DatasetError(f"{path} is missing")
+        if printable(str(path)) != str(path):  # OpenCV crashes
+            raise DatasetError(f"{printable(str(path))} cannot be opened: its name is not UTF-8; rename it")
         self.path, self.size, self.count = path, size, count
         self._lock = Lock()
         self._capture: cv2.VideoCapture | None = None

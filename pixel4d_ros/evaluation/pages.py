@@ -22,6 +22,7 @@ from pixel4d_ros.evaluation.tables import (
     overview_table,
     steps_table,
 )
+from pixel4d_ros.files import write_text
 
 
 def render(template: str, **values: Any) -> str:
@@ -58,7 +59,7 @@ def write_page(
         notes=notes,
         clips=[_clip(e, shown.get(e.subject.log)) for e in evaluations],
     )
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

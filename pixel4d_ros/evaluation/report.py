@@ -22,7 +22,7 @@ from pixel4d_ros.evaluation.recording import Truth, forecast_topic, read_forecas
 from pixel4d_ros.evaluation.report_page import page
 from pixel4d_ros.evaluation.report_results import HorizonStep, Report, Strip, summary, without_nan
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
-from pixel4d_ros.files import staging
+from pixel4d_ros.files import printable, staging
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.calibration import calibration_change, read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -90,7 +90,7 @@ def _write(
                 "pass the log that was replayed"
             )
         node = read_node_record(record, findings.received)
-    report = _summarise(findings, node, source.path.stem, record.path.name)
+    report = _summarise(findings, node, printable(source.path.stem), record.path.name)
     numbers = report.as_dict()
     (out / "report.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (out / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _lines(findings)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.evaluation.compare import Comparison, Picture
 from pixel4d_ros.evaluation.windows import resize_image
+from pixel4d_ros.files import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,7 +62,7 @@ class VideoWriter:
 
         self._size = size
         self._stream = imageio_ffmpeg.write_frames(
-            str(self.path),
+            str(self.path.absolute()),  # ffmpeg takes -x.mp4 for an option, a:b.mp4 for a protocol
             size,
             fps=self.fps,
             codec="libx264",
@@ -139,6 +140,7 @@ def sheet(rows: Sequence[Sequence[Panel]], size: tuple[int, int], title: str = "
 
 def write_text(canvas: Picture, text: str, corner: tuple[int, int], color: Color) -> None:
     """A line of text above `corner` (x, y)."""
+    text = printable(text)  # OpenCV crashes otherwise
     cv2.putText(canvas, text, (corner[0], corner[1] - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
 
 

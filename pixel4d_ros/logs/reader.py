@@ -17,6 +17,7 @@ from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, QosDurability
 from rosbags.typesys.store import Typestore
 
+from pixel4d_ros.logs.compression import bound_rosbags
 from pixel4d_ros.logs.storage import TolerantReader
 from pixel4d_ros.logs.types import HEADER, RENAMED, merged_types, ros1_types, ros2_types
 
@@ -75,6 +76,7 @@ class LogReader:
         self._reader: Any = None
 
     def __enter__(self) -> Self:
+        bound_rosbags()
         opener = rosbag1.Reader if self.is_ros1 else TolerantReader
         self._reader = self._guarded(lambda: opener(self.path))
         self._guarded(self._reader.open)

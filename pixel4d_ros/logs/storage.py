@@ -36,6 +36,8 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pixel4d_ros.logs.compression import unpack_zstd
+
 logger = logging.getLogger(__name__)
 
 METADATA, BAG = "metadata.yaml", "rosbag2_bagfile_information"
@@ -277,8 +279,11 @@ class TolerantDirectoryReader(DirectoryReader):
         for storage in self.storages:
             alone = copy.copy(self)
             alone.storages = [storage]
+            alone.metadata = self.metadata._replace(compression_mode=None)
             streams.append(DirectoryReader.messages(alone, connections, start, stop))
-        yield from heapq.merge(*streams, key=lambda item: item[1])
+        compressed = self.metadata.compression_mode == "message"
+        for connection, time, data in heapq.merge(*streams, key=lambda item: item[1]):
+            yield connection, time, unpack_zstd(data) if compressed else data
 
 
 class TolerantReader(Reader):

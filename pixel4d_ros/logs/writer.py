@@ -17,6 +17,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
+from pixel4d_ros.files import check_name, is_stream, real_path
 from pixel4d_ros.logs.reader import LogError
 from pixel4d_ros.logs.types import jazzy_types, store_of
 
@@ -31,7 +32,8 @@ class LogWriter:
     """`with LogWriter(path) as log: log.write("/odometry", stamp_ns, message)`; the file appears when it is complete.
 
     Messages are dataclasses of `jazzy_types().types`, or CDR bytes on topics that were added with their type. An
-    existing file is replaced at the end. Chunks are compressed with zstd. An exception discards the file.
+    existing file, or that to which a link leads, is replaced at the end. Chunks are compressed with zstd. An exception
+    discards the file.
 
     recording: save as much as possible. The log grows in the folder OUT.partial beside OUT.mcap, FLUSH_S behind,
     so that a killed recorder leaves a log that LogReader reads; an exception, such as KeyboardInterrupt, closes the log
@@ -39,12 +41,13 @@ class LogWriter:
     """
 
     def __init__(self, path: str | Path, recording: bool = False) -> None:
-        self.path = Path(path)
+        self.path = real_path(Path(path))
         self._recording = recording
-        if self.path.suffix != ".mcap":
-            raise LogError(
-                f"cannot write {self.path}: logs are written as MCAP, name it {self.path.with_suffix('.mcap')}"
-            )
+        check_name(self.path)
+        if Path(path).suffix != ".mcap":
+            raise LogError(f"cannot write {path}: logs are written as MCAP, name it {Path(path).with_suffix('.mcap')}")
+        if is_stream(self.path):
+            raise LogError(f"cannot write {path}: it is a device or a pipe; name a file")
         if self.path.is_dir():
             raise LogError(f"cannot write {self.path}: it is a folder; remove it or choose another name")
         self.counts: dict[str, int] = {}
@@ -80,7 +83,7 @@ class LogWriter:
             return
         try:
             self._writer.close()
-            written = self._folder / self.path.stem / self.path.name
+            written = self._folder / self.path.stem / f"{self.path.stem}.mcap"
             with written.open("rb") as file:
                 os.fsync(file.fileno())
             written.replace(self.path)

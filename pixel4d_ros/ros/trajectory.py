@@ -14,6 +14,7 @@ import numpy as np
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import poses_along
+from pixel4d_ros.geometry.jumps import find_jumps
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 from pixel4d_ros.ros.messages.conversions import frame_name
 from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
@@ -37,6 +38,8 @@ FAR_OFF = (
     f"trajectory is more than {FAR_OFF_M:g} m or 45 degrees away from where the vehicle is: is it in the right frame,"
     " with orientations?"
 )
+
+JUMPS = "trajectory jumps from one pose to the next: are all its poses of one drive, in one frame?"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
             reason = ego.odometry_fault(stamp_ns) or f"where the vehicle is in {plan.frame!r} is unknown"
             raise PlanError(f"trajectory begins after the image, and {reason}")
         seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
-    doubts = _warning(plan, ego, stamp_ns, ends_early)
+    doubts = _joined(_warning(plan, ego, stamp_ns, ends_early), JUMPS if len(find_jumps(seconds, poses)) else "")
     if start is not None:
         ((now,),) = poses_along([(seconds, poses)], np.zeros((1, 1)))
         doubts = _joined(doubts, _far_off(start, now))

@@ -36,9 +36,9 @@ from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.plans import plan_from_path
 from pixel4d_ros.ros.trajectory import ego_motion
 
-pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 2, "diagnostics_period": 0.2}
 EXAMPLES = int(os.environ.get("PIXEL4D_FUZZ", "0"))
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context"), pytest.mark.timeout(300 + 2 * EXAMPLES)]
 many = settings(max_examples=EXAMPLES or 60, deadline=None, suppress_health_check=list(HealthCheck))
 few = settings(max_examples=EXAMPLES or 20, deadline=None, suppress_health_check=list(HealthCheck))
 RECTIFIER = Rectifier()

@@ -10,13 +10,14 @@ pytest.importorskip("rclpy")
 
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image
-from support.drive import ARC, T0, TIMES, drive, ego_state, stamp
+from support.drive import ARC, T0, TIMES, drive, ego_state, odometry_track, path_message, stamp
 
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.ros.inputs import Inputs
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import JumpError, OdometryTrack
-from pixel4d_ros.ros.trajectory import ego_motion
+from pixel4d_ros.ros.plans import plan_from_path
+from pixel4d_ros.ros.trajectory import JUMPS, ego_motion
 
 pytestmark = pytest.mark.ros
 MOVED = rigid(rotation_matrix([0, 0, 0.2]), [40.0, -10.0, 0.0])  # what a relocalisation does to all later poses
@@ -85,3 +86,13 @@ def test_an_image_has_the_calibration_of_its_own_stamp() -> None:
     image.header.stamp = stamp(1.05)
     newest = inputs.info_of(image)
     assert newest is not None and newest.k[0] == 200
+
+
+def test_a_plan_that_jumps_is_followed_with_a_warning() -> None:
+    seconds = np.arange(0, 2.01, 0.1)
+    poses = drive(seconds)
+    poses[seconds > 0.65, :2, 3] += [4.0, 3.0]
+    for plan, doubt in ((drive(seconds), ""), (poses, JUMPS)):
+        track = odometry_track()
+        motion = ego_motion(plan_from_path(path_message(seconds, plan), T0), ego_state(track), "camera", T0, TIMES)
+        assert motion.source == "trajectory" and motion.warning == doubt
