@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.batch_samples import SIZE, sample_batch
-from support.paths import REPOSITORY
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
@@ -127,7 +123,7 @@ def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
     config = replace(tiny_config(Path()), only="motion", weights=Path("any"))
-    parts = loop._step(network, loop._optimizer(network, config), batch, config, 0.5)
+    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, config, 0.5)
     assert parts.keys() == {"mobility", "objects", "spread", "gradient", "skipped"} and not parts["skipped"]
     for name, parameter in network.named_parameters():
         if name.startswith("dynamic."):
@@ -146,7 +142,7 @@ def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -
         return (network.weight * math.inf).sum(), {}
 
     monkeypatch.setattr(loop, "total_loss", not_finite)
-    parts = loop._step(layer, optimizer, sample_batch(), tiny_config(Path()), 0.5)
+    parts = loop.train_step(layer, optimizer, sample_batch(), tiny_config(Path()), 0.5)
     assert parts["skipped"] == 1
     assert torch.equal(layer.weight, before)
 
@@ -158,52 +154,14 @@ def test_a_step_waits_for_the_gpu_only_where_gsplat_counts() -> None:
     batch = Batch(**{f.name: getattr(on_cpu, f.name).cuda() for f in fields(Batch)})
     config = replace(tiny_config(Path()), device="cuda")
     network = Network().cuda().train()
-    optimizer = loop._optimizer(network, config)
-    loop._step(network, optimizer, batch, config, 0.5)  # loads kernels
+    optimizer = loop.build_optimizer(network, config)
+    loop.train_step(network, optimizer, batch, config, 0.5)  # loads kernels
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            loop._step(network, optimizer, batch, config, 0.5)
+            loop.train_step(network, optimizer, batch, config, 0.5)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(w.message) for w in said if "synchroniz" in str(w.message)]
     assert len(waits) <= 1, waits
-
-
-WORKER = """
-import os
-import sys
-from pathlib import Path
-import torch
-from pixel4d_ros.training import loop, synthetic_data
-from pixel4d_ros.training.config import TrainingConfig
-
-loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
-networks = []
-make_optimizer = loop._optimizer
-loop._optimizer = lambda network, config: networks.append(network) or make_optimizer(network, config)
-out = Path(sys.argv[1])
-config = TrainingConfig(
-    out=out / "weights.safetensors", steps=2, batch=0, synthetic_batch=1, synthetic_pool=2, targets=1, device="cpu"
-)
-torch.set_num_threads(1)
-loop.train(config, [])
-parameters = torch.nn.utils.parameters_to_vector(networks[0].parameters()).detach()
-torch.save(parameters, out / f"rank{os.environ['RANK']}.pt")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "2 x cpu" in done.stdout
-    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
-    assert torch.equal(*ranks)
-    load_weights(Network(), tmp_path / "weights.safetensors")

@@ -25,6 +25,7 @@ from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, resume, sources, synthetic_data
+from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import parse_fields, plain_values
 from pixel4d_ros.training.panels import Board
@@ -40,16 +41,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
     """Little to compute, in one thread: several add up in no fixed order, and wait for each other on a busy machine."""
-    monkeypatch.setattr(loop, "WIDE", SIZE)
-    monkeypatch.setattr(loop, "WARM_UP", 1)
-    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
-    monkeypatch.setattr(sources, "RENEW_EVERY", 2)  # so that the pool changes within a few steps
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "WIDE", SIZE)
+        patch.setattr(loop, "WARM_UP", 1)
+        patch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+        patch.setattr(sources, "RENEW_EVERY", 2)  # so that the pool changes within a few steps
+        yield
     torch.set_num_threads(threads)
 
 
@@ -69,7 +71,7 @@ def tiny_config(out: Path, log: Path, steps: int = 4) -> TrainingConfig:
 
 
 def test_options_win_over_the_config_file(
-    tmp_path: Path, log: Path, small: None, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(plain_values(tiny_config(tmp_path / "unused", log, steps=50))))
@@ -82,7 +84,7 @@ def test_options_win_over_the_config_file(
     assert resume.read_settings(out.with_suffix(".resume.safetensors"))["steps"] == 1
 
 
-def test_processes_draw_different_samples_and_each_step_its_own(log: Path, small: None) -> None:
+def test_processes_draw_different_samples_and_each_step_its_own(log: Path) -> None:
     config, cpu = replace(tiny_config(Path(), log), synthetic_batch=0), torch.device("cpu")
     first, second = (TrainingData(config, rank, cpu, SIZE, SIZE) for rank in (0, 1))
     assert not torch.equal(first.batch(0).images, second.batch(0).images)
@@ -96,25 +98,35 @@ def test_processes_draw_different_samples_and_each_step_its_own(log: Path, small
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, kind: signal.Signals) -> None:
     """Send this process a signal in the middle of the step of this number."""
-    average, calls = loop._average, []
+    batch = TrainingData.batch
 
-    def averaging(*args: object) -> None:
-        average(*args)
-        calls.append(1)
-        if len(calls) == steps:
+    def batch_and_signal(data: TrainingData, step: int) -> Batch:
+        if step == steps - 1:
             os.kill(os.getpid(), kind)
+        return batch(data, step)
 
-    monkeypatch.setattr(loop, "_average", averaging)
+    monkeypatch.setattr(TrainingData, "batch", batch_and_signal)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[str, torch.Tensor]:
+    """The checkpoint of a run that was not stopped."""
+    config = tiny_config(tmp_path_factory.mktemp("unbroken"), log)
+    loop.train(config)
+    return load_file(config.checkpoint)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
-    tmp_path: Path, log: Path, small: None, kind: signal.Signals, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    log: Path,
+    unbroken: dict[str, torch.Tensor],
+    kind: signal.Signals,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    unbroken, broken = (tiny_config(tmp_path / name, log) for name in ("unbroken", "broken"))
+    broken = tiny_config(tmp_path / "broken", log)
     caplog.set_level(logging.INFO)
-    loop.train(unbroken)
     handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2, kind)
@@ -125,24 +137,22 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
     half = load_file(broken.checkpoint)
     Forecaster.load(broken.out, device="cpu")  # the EMA weights of a run that was stopped
     assert cli.main(["train", "--resume", "--out", str(broken.out)]) == 0
-    ends = [load_file(config.checkpoint) for config in (unbroken, broken)]
-    assert ends[0].keys() == ends[1].keys() and any(name.startswith("optimizer/") for name in ends[0])
-    different = [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])]
+    end = load_file(broken.checkpoint)
+    assert end.keys() == unbroken.keys() and any(name.startswith("optimizer/") for name in end)
+    different = [name for name in end if not torch.equal(end[name], unbroken[name])]
     assert not different
-    assert any(not torch.equal(half[name], ends[0][name]) for name in half)
+    assert any(not torch.equal(half[name], end[name]) for name in half)
 
 
 @pytest.mark.slow
-def test_equal_seeds_give_equal_weights(tmp_path: Path, log: Path, small: None) -> None:
+def test_equal_seeds_give_equal_weights(tmp_path: Path, log: Path) -> None:
     configs = [replace(tiny_config(tmp_path / str(i), log, steps=2), seed=seed) for i, seed in enumerate((5, 5, 6))]
     first, again, other = (load_file(loop.train(config)) for config in configs)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_checkpoints_are_written_on_the_way(
-    tmp_path: Path, log: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_are_written_on_the_way(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(tiny_config(tmp_path, log, steps=3), batch=0, save_minutes=0)
     saved = []
     save = resume.save_state
@@ -156,7 +166,7 @@ def test_checkpoints_are_written_on_the_way(
     assert TrainingConfig(**parse_fields(json.loads(metadata["config"]), "", Path())) == config
 
 
-def test_a_time_limit_ends_the_run(tmp_path: Path, log: Path, small: None) -> None:
+def test_a_time_limit_ends_the_run(tmp_path: Path, log: Path) -> None:
     config = replace(tiny_config(tmp_path, log, steps=10_000), batch=0, minutes=0.001)
     assert loop.train(config).is_file()
     with safe_open(str(config.checkpoint), "pt") as file:
@@ -177,7 +187,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytes
     metadata = {"format": resume.FORMAT, "config": "{}", "step": "1", "seconds": "1"}
     save_file({"network/x": torch.zeros(1)}, str(checkpoint), metadata)
     network = Network()
-    state = resume.RunState(network, network, loop._optimizer(network, TrainingConfig()))
+    state = resume.RunState(network, network, loop.build_optimizer(network, TrainingConfig()))
     with pytest.raises(WeightsError, match="belongs to another network"):
         resume.load_state(state, checkpoint)
 
@@ -185,7 +195,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytes
 # Curves
 
 
-def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(place, reason="needs tensorboard, of the extra train")
     monkeypatch.setattr(loop, "REPORT_EVERY", 2)
@@ -217,27 +227,29 @@ def test_without_tensorboard_training_goes_on(
 
 WORKER = """
 import logging, os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from pixel4d_ros.training import loop, synthetic_data
-from pixel4d_ros.training.config import TrainingSource, TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
+from pixel4d_ros.training.sources import TrainingData
 
 rank, out = int(os.environ["RANK"]), Path(sys.argv[2])
 loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
 torch.set_num_threads(1)
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
-step, seen = loop._step, {}
+batch, seen = TrainingData.batch, {}
 
-def watched(network, optimizer, batch, config, progress):
-    parts = step(network, optimizer, batch, config, progress)
-    seen[f"images{len(seen)}"] = batch.images.clone()
-    if rank == 1 and len(seen) == 2:
+def watched(data, step):
+    made = batch(data, step)
+    seen[f"images{step}"] = made.images.clone()
+    if rank == 1 and step == 1:
         os.kill(os.getpid(), signal.SIGTERM)  # only one of the two is asked to stop
-    return parts
+    return made
 
-loop._step = watched
-networks, make = [], loop._optimizer
-loop._optimizer = lambda network, config: networks.append(network) or make(network, config)
+TrainingData.batch = watched
+networks, build = [], loop.build_optimizer
+loop.build_optimizer = lambda network, config: networks.append(network) or build(network, config)
 config = TrainingConfig(
     sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
     synthetic_pool=2, targets=1, panel_every=1, device="cpu",
@@ -246,14 +258,17 @@ try:
     loop.train(config)
 except KeyboardInterrupt:
     seen["stopped"] = torch.ones(1)
-parameters = torch.nn.utils.parameters_to_vector(networks[0].parameters()).detach()
+loop.train(replace(config, steps=3), resume=True)
+parameters = torch.nn.utils.parameters_to_vector(networks[-1].parameters()).detach()
 torch.save({**seen, "parameters": parameters}, out / f"rank{rank}.pt")
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_two_processes_train_one_network_on_different_samples_and_stop_together(tmp_path: Path, log: Path) -> None:
+def test_two_processes_train_one_network_on_different_samples_and_stop_and_end_together(
+    tmp_path: Path, log: Path
+) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -262,9 +277,9 @@ def test_two_processes_train_one_network_on_different_samples_and_stop_together(
         [*command, script, log, tmp_path], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "2 x cpu" in done.stdout and "stopped at step 2" in done.stdout
+    assert "2 x cpu" in done.stdout and "stopped at step 2" in done.stdout and "\n3 steps, " in done.stdout
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    names = {"images0", "images1", "stopped", "parameters"}
+    names = {"images0", "images1", "images2", "stopped", "parameters"}
     assert first.keys() == second.keys() == names
     assert torch.equal(first["parameters"], second["parameters"])
     assert not torch.equal(first["images0"], second["images0"])

@@ -58,7 +58,7 @@ def train(
         torch.backends.cudnn.benchmark = True
         network = _initialized(make(), config).to(team.device).train()
         average = deepcopy(network).eval().requires_grad_(False)
-        state = RunState(network, average, _optimizer(network, config))
+        state = RunState(network, average, build_optimizer(network, config))
         if resume:
             load_state(state, config.checkpoint)
         data = TrainingData(config, team.rank, team.device, WIDE, TALL)
@@ -89,7 +89,7 @@ def _train(
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
         board.remember(batch)
-        parts = _step(parallel, state.optimizer, batch, config, progress)
+        parts = train_step(parallel, state.optimizer, batch, config, progress)
         # The average forgets its start quickly, unless that start is a trained network.
         decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
         _average(state.average, state.network, decay)
@@ -202,7 +202,8 @@ def _initialized(network: Network, config: TrainingConfig) -> Network:
     return network
 
 
-def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
+def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with a rate of its own for the encoder; config.only freezes the other parameters."""
     if config.only == "motion":
         network.requires_grad_(False)
         network.dynamic.requires_grad_(True)
@@ -218,9 +219,10 @@ def _rate(config: TrainingConfig, progress: float) -> float:
     return config.rate_to + (config.rate_from - config.rate_to) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
-def _step(
+def train_step(
     network: nn.Module, optimizer: torch.optim.AdamW, batch: Batch, config: TrainingConfig, progress: float
 ) -> dict[str, Tensor]:
+    """One step on a batch; progress is the share of the run that is over. Returns the parts of the loss."""
     if config.only == "motion":
         loss, parts = motion_loss(predict_maps(network, batch), batch)
     else:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from support.waiting import PATIENCE
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
-from support.harness import Client, balanced, call, running_node, values_of
+from support.harness import Client, call, running_node, values_of
 
 from pixel4d_ros.ros.bag.services import service_type
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
-SCALE = 4
+SCALE = 2  # so that even a slow machine forecasts several times in a round of the log
 TOPICS = {
     "image": "/camera/left/image_raw",
     "camera_info": "/camera/left/camera_info",
@@ -116,11 +116,14 @@ def test_a_camera_that_stops_and_comes_back(drive, client, tmp_path):
         stale = client.until(lambda: (status := client.status()).level == STALE and status)
         assert stale.message == "no images are coming in"
         assert values_of(stale)["clock"] == "simulated, standing"
-        client.until(lambda: balanced(client.values()))  # the last image's forecast may take longer
-        client.spin_for(1.0)
-        client.clear()
-        client.spin_for(1.0)
-        assert not client.got["forecast"]
+
+        def no_forecasts() -> bool:
+            """Whether none comes within a second; that of the last image may still be in work."""
+            client.clear()
+            client.spin_for(1.0)
+            return not client.got["forecast"]
+
+        client.until(no_forecasts)
         service("resume")
         forecasts(client, 2)
         client.until(lambda: client.status().level == b"\x00")
@@ -128,14 +131,24 @@ def test_a_camera_that_stops_and_comes_back(drive, client, tmp_path):
         assert replay.poll() is None and not node.errors
 
 
+def rounds(client: Client) -> list:
+    """Forecasts of two rounds of the log; of four, where there are few."""
+    forecasts(client, 1)
+    client.clear()
+    got = client.got["forecast"]
+    client.until(lambda: len(begins(got)) >= (2 if len(got) >= len(begins(got)) + 10 else 4))
+    return list(got)
+
+
 def test_a_log_that_begins_anew_again_and_again(drive, client, tmp_path):
     """Each time the clock goes back state is dropped; forecasts go on along the plan, their ages stay small."""
-    with replaying(drive, 1.0) as replay, running_node(tmp_path / "log.txt", *REMAPS, **PARAMETERS) as node:
-        forecasts(client, 1)
-        client.clear()
-        got = client.got["forecast"]
-        client.until(lambda: len(begins(got)) >= 2 and len(got) >= len(begins(got)) + 10)
-        got = list(got)
+    with running_node(tmp_path / "log.txt", *REMAPS, **PARAMETERS) as node, ExitStack() as stack:
+        for rate in (1.0, 0.25, 0.1):
+            replay = stack.enter_context(replaying(drive, rate))
+            got = rounds(client)
+            if len(got) >= len(begins(got)) + 10:
+                break
+            stack.close()  # too fast for this machine: what takes longer than a round is not published
         # The first image of a round may come before its plan and odometry; those after it follow them.
         later = np.delete(np.arange(len(got)), [0, *begins(got)])
         assert np.mean([follows_the_plan(got[i]) for i in later]) > 0.7
