@@ -9,6 +9,7 @@ ros2 launch pixel4d_ros forecast.launch.py --show-args
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import re
 import shutil
@@ -172,7 +173,9 @@ def _rviz_config(values: dict[str, str]) -> Path:
         text = re.sub(r"    - Class: \S+\n      Name: Source image\n(?:      .*\n)+", "", text)
     with tempfile.NamedTemporaryFile("w", prefix="forecast_", suffix=".rviz", delete=False) as copy:
         copy.write(text)
-    return Path(copy.name)
+    path = Path(copy.name)
+    atexit.register(path.unlink, missing_ok=True)  # when the launch has ended
+    return path
 
 
 def _rviz_shows(image_topic: str) -> bool:

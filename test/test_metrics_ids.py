@@ -11,6 +11,7 @@ from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.calibration import Event, brier_score, reliability
 from pixel4d_ros.evaluation.id_metrics import TrackedFrame, score_ids
+from pixel4d_ros.evaluation.path_metrics import PathSample, PathScore, paths_table, score_paths
 from pixel4d_ros.evaluation.plots import reliability_diagram
 from pixel4d_ros.evaluation.track_objects import ids_table, track_clip
 from pixel4d_ros.geometry.rotations import rigid
@@ -106,6 +107,32 @@ def test_a_predicted_object_that_moves_as_labelled_keeps_its_id() -> None:
 
     boxes = tuple(box(t) for t in range(5))
     clip = Clip("passing", images, K, np.tile(camera, (5, 1, 1)), 0.1 * np.arange(5), boxes=boxes)
-    score = track_clip(Passing().predict, clip)
+    score, paths = track_clip(Passing().predict, clip)
+    assert paths is None  # no label lasts for 1.3 s
     assert (score.objects, score.lasting, score.switches, score.missed, score.matched) == (1, 1, 0, 0, 4)
     assert ["of these, kept one id, %", "100"] in ids_table("passing", score)[1]
+
+
+def test_paths_are_scored_by_the_closest_and_by_their_probabilities() -> None:
+    t = np.arange(1, 4.0)
+    truth = np.stack((2 * t, 0 * t), 1)
+    faster = truth + np.stack((t, 0 * t), 1)
+    score = score_paths([PathSample(np.stack((faster, truth)), np.array([0.75, 0.25]), truth)])
+    assert score == PathScore(1, 2.0, 3.0, 0.0, 0.0, 2 * 0.75**2)
+    assert score_paths([]) is None
+    assert ["labelled moving objects with 1.3 s of future", "0"] in paths_table("passing", None, 1.3)[1]
+    assert ["closest path: mean and last error (minADE, minFDE), m", "0.00, 0.00"] in paths_table("a", score, 1.3)[1]
+
+
+def test_paths_of_a_tracked_object_go_where_its_label_goes() -> None:
+    camera = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1.0]])
+    images, K = np.zeros((16, 48, 64, 3), np.uint8), np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    turned = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+    boxes = tuple(
+        (Box(4, "Car", rigid(turned, [t - 1.5, 0.5, 10]), np.ones(3) * 2, True, np.array([10.0, 0, 0]), 0),)
+        for t in range(16)
+    )
+    clip = Clip("passing", images, K, np.tile(camera, (16, 1, 1)), 0.1 * np.arange(16), boxes=boxes)
+    score = track_clip(Passing().predict, clip)[1]
+    assert score is not None and score.samples == 3
+    assert score.likely_ade < 0.1 and score.min_ade < 0.1 and score.brier < 0.8

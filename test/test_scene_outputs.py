@@ -96,6 +96,16 @@ def test_distances_to_a_wall_are_those_to_its_place() -> None:
     assert ["contacts missed", "0"] in clearance_table("wall", score)[1]
 
 
+def test_a_lidar_return_that_stands_alone_is_no_obstacle() -> None:
+    clip = clip_of(60.0)
+    assert clip.depth is not None
+    stray, post = clip.depth.copy(), clip.depth.copy()
+    row = int(K[1, 2]) + 3
+    stray[0, row, WIDTH // 2] = post[0, row : row + 3, WIDTH // 2] = 6.0
+    alone, seen = (measured_distances(replace(clip, depth=d), probe_paths(clip.times)) for d in (stray, post))
+    assert alone[1, 0] > 20 and seen[1, 0] == pytest.approx(6.0 - 2.2, abs=0.1)
+
+
 def test_a_moving_box_is_where_it_will_be() -> None:
     clip = clip_of(60.0)
     paths = probe_paths(clip.times)

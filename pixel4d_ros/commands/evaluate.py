@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument(
         "--ids",
         action="store_true",
-        help="track predicted objects through every image: do their ids last? Needs labelled boxes "
+        help="track predicted objects through every image: ids and predicted paths against labelled boxes "
         "(--motion-from-flow: from two images)",
     )
     outputs.add_argument(
@@ -166,8 +166,9 @@ def run(args: argparse.Namespace) -> int:
 def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: Protocol) -> int:
     """Print how ids last, and how grids and distances agree with LiDAR, in each clip; with --json the numbers."""
     from pixel4d_ros.evaluation import scene_outputs as outputs
+    from pixel4d_ros.evaluation.path_metrics import paths_table
     from pixel4d_ros.evaluation.tables import table
-    from pixel4d_ros.evaluation.track_objects import ids_table, track_clip
+    from pixel4d_ros.evaluation.track_objects import FUTURE, ids_table, track_clip
 
     numbers: dict[str, dict[str, object]] = {}
     for data in args.data:
@@ -176,9 +177,11 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
             tables = []
             found = numbers.setdefault(clip.name, {})
             if args.ids:
-                ids = track_clip(predict, clip)
+                ids, paths = track_clip(predict, clip)
                 found["ids"] = asdict(ids)
-                tables.append(ids_table(clip.name, ids))
+                found["paths"] = None if paths is None else asdict(paths)
+                seconds = FUTURE * float(clip.times[-1] - clip.times[0]) / (len(clip) - 1)
+                tables += [ids_table(clip.name, ids), paths_table(clip.name, paths, seconds)]
             if args.occupancy:
                 counts = outputs.score_occupancy(predict, clip, protocol)
                 found["occupancy"] = {name: values.tolist() for name, values in asdict(counts).items()}

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import re
+from functools import partial
 from pathlib import Path
 
 from pixel4d_ros.camera import Camera
+from pixel4d_ros.commands.arguments import image_size
 from pixel4d_ros.commands.forecast import add_intrinsics_argument, read_intrinsics
 from pixel4d_ros.files import check_folder, check_target, replacing
 
-MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of a camera's image
+MIN_SIDE = 32  # pixels of a camera's image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-opacity", type=float, default=0.02, help="omit fainter Gaussians (default %(default)s)")
     onnx = parser.add_argument_group("the predictor for one camera, in place of a scene")
     onnx.add_argument("--onnx", type=Path, metavar="FILE", help="write the predictor as an ONNX graph")
-    onnx.add_argument("--size", metavar="WxH", help="of the camera's images in pixels, e.g. 1280x720")
+    onnx.add_argument(
+        "--size",
+        type=partial(image_size, smallest=MIN_SIDE),
+        metavar="WxH",
+        help="of the camera's images in pixels, e.g. 1280x720",
+    )
     add_intrinsics_argument(onnx)
     onnx.add_argument("--weights", type=Path, help="predictor weights (default: those of the package)")
 
@@ -67,12 +73,9 @@ def run(args: argparse.Namespace) -> int:
 def _write_onnx(args: argparse.Namespace) -> int:
     if args.scene is not None or args.out is not None:
         raise ValueError("--onnx exports the predictor and needs no scene or folder")
-    match = re.fullmatch(r"(\d+)x(\d+)", args.size or "")
-    if match is None:
-        raise ValueError(f"--onnx needs the size of the images as --size 1280x720, got {args.size}")
-    width, height = int(match[1]), int(match[2])
-    if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
-        raise ValueError(f"--size {args.size}: sides must be {MIN_SIDE} to {MAX_SIDE} pixels")
+    if args.size is None:
+        raise ValueError("--onnx needs the size of the images, e.g. --size 1280x720")
+    width, height = args.size
     check_target(args.onnx, (".onnx",))
     camera = Camera(read_intrinsics(args.intrinsics, width, height), width, height)
     import torch

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.datasets.boxes import Box
@@ -25,6 +26,7 @@ HEIGHTS = (0.3, 2.0)  # metres above the ground between which things are obstacl
 # m/s ahead and rad/s to the left of the probes; the slow ones keep clear of what the fast ones touch
 TWISTS = ((4.0, -0.4), (8.0, -0.12), (8.0, 0.12), (4.0, 0.4), (1.0, -0.3), (2.0, 0.0), (1.0, 0.3))
 FARTHEST = 10.0  # metres: what is farther away counts as that far
+STRAY = (0.5, 3)  # metres, and returns within them, with itself, that a return needs to show an obstacle
 OUTLINE = 0.2  # metres between the points of a box's outline
 
 
@@ -77,7 +79,10 @@ def score_probes(scene: DynamicGaussians, window: Clip) -> list[Probe]:
 
 
 def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
-    """Distances (P, T) of the footprint from what LiDAR and boxes show; inf where there is nothing."""
+    """Distances (P, T) of the footprint from what LiDAR and boxes show; inf where there is nothing.
+
+    Returns that stand alone do not count: a leaf, dust, or a beam that an outline splits.
+    """
     assert window.depth is not None
     points = lidar_points(np.asarray(window.depth[0]), window.K)
     base = points @ FORWARD_OPTICAL[:3, :3].T
@@ -86,7 +91,9 @@ def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
     movers = [box for box in window.boxes[0] if box.moving] if window.boxes is not None else []
     for box in movers:
         obstacles &= ~_inside(points, box)
-    static = base[obstacles, :2]
+    standing = base[obstacles]
+    alone = cKDTree(standing).query_ball_point(standing, STRAY[0], return_length=True) < STRAY[1]
+    static = standing[~alone, :2]
     # What the vehicle's outline holds now is the vehicle itself.
     static = static[CAR.distances(torch.as_tensor(static)).numpy() > 0]
     out = np.full(paths.shape[:2], np.inf)

@@ -42,16 +42,11 @@ class IdScore:
 
 
 def score_ids(frames: Sequence[TrackedFrame], gate: float = GATE) -> IdScore:
-    """Match labelled and predicted objects image by image and count how often ids change.
-
-    As CLEAR MOT (K. Bernardin and R. Stiefelhagen, 2008): a pair of the image before stays together while it is within
-    the gate; the others are assigned by least total distance.
-    """
+    """Count how often ids of matched objects change."""
     last: dict[int, int] = {}
     history: dict[int, list[int]] = {}
     switches = matched = missed = 0
-    for frame in frames:
-        pairs = _match(frame, last, gate)
+    for frame, pairs in zip(frames, match_objects(frames, gate), strict=True):
         matched += len(pairs)
         missed += len(frame.true_ids) - len(pairs)
         for true, own in pairs.items():
@@ -60,6 +55,21 @@ def score_ids(frames: Sequence[TrackedFrame], gate: float = GATE) -> IdScore:
             history.setdefault(true, []).append(own)
     seen = [ids for ids in history.values() if len(ids) > 1]
     return IdScore(len(seen), sum(len(set(ids)) == 1 for ids in seen), switches, matched, missed)
+
+
+def match_objects(frames: Sequence[TrackedFrame], gate: float = GATE) -> list[dict[int, int]]:
+    """Predicted id by labelled id, image by image.
+
+    As CLEAR MOT (K. Bernardin and R. Stiefelhagen, 2008): a pair of the image before stays together while it is within
+    the gate; the others are assigned by least total distance.
+    """
+    last: dict[int, int] = {}
+    found = []
+    for frame in frames:
+        pairs = _match(frame, last, gate)
+        last |= pairs
+        found.append(pairs)
+    return found
 
 
 def _match(frame: TrackedFrame, last: dict[int, int], gate: float) -> dict[int, int]:

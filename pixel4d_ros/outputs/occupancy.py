@@ -33,11 +33,13 @@ NEEDED = -math.log(1 - OCCUPIED)  # evidence that makes a cell occupied
 HIDDEN = 5.0  # evidence counts so much more where no ray crossed the cell
 # Near the camera a tail of flying pixels is long and well resolved: there, surfaces must face the camera more to count.
 NEAR, FAR = 8.0, 12.0  # metres; between them the cosines of ray and normal (see obstacles.EDGE_ON) pass from
-EDGE_ON_NEAR, EDGE_ON_FAR = (0.35, 0.45), (0.05, 0.1)
+EDGE_ON_NEAR, EDGE_ON_FAR = (0.4, 0.5), (0.05, 0.1)
 FALLOFF = 1.0  # of the area asked for with the distance, see obstacles.least_area
 # Things have a thickness and depth is uncertain: cells behind a seen surface are occupied too, unless rays crossed
-# them, up to THICKNESS * (distance - NEAR) metres.
-THICKNESS, MAX_THICKNESS = 1.0, 5.0
+# them, up to THICKNESS * (distance - THICK_FROM) metres. The surface must be TALL, as road beside vehicles is often
+# predicted too high, and show SURE times the evidence of an obstacle there.
+THICKNESS, THICK_FROM, MAX_THICKNESS = 2.0, 4.0, 5.0
+TALL, SURE = 0.75, 3.0  # metres above the ground; factor
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,14 @@ def occupancy_maps(
     index, points = above_ground(scene, ground, T_base_scene, extent.heights)
     obstacles = obstacles_among(scene, index, points)
     crossed = crossed_cells(scene, ground, T_base_scene, obstacles, extent.heights[0], cells)
+    tall = torch.zeros(len(scene.means), dtype=torch.bool, device=index.device)
+    tall[index] = points[:, 2] >= TALL
     if scene.observed is not None:
         index = index[scene.observed[index] >= OBSERVED]
     surfaces = _seen_surfaces(scene, index, crossed, cells)
-    parts = [surfaces, _behind(scene, surfaces, crossed, cells)]
-    standing, moving = ([_of_kind(scene, part, moves) for part in parts] for moves in (False, True))
+    parts = [surfaces, _behind(scene, surfaces.only(tall[surfaces.index]), crossed, cells)]
+    movers = scene.object_ids > 0
+    standing, moving = ([p.only(movers[p.index] == moves) for p in parts] for moves in (False, True))
     fixed = _total(scene, standing, 0.0, cells)
     maps = []
     for t in times:
@@ -125,11 +130,9 @@ class _Evidence:
     stretch: Tensor  # (K,) factor of the distance from the camera at t = 0; 1: at their place
     weight: Tensor  # (K,) evidence
 
-
-def _of_kind(scene: DynamicGaussians, part: _Evidence, moves: bool) -> _Evidence:
-    """The part of static Gaussians, or of those that move."""
-    keep = torch.nonzero((scene.object_ids[part.index] > 0) == moves)[:, 0]
-    return _Evidence(part.index[keep], part.stretch[keep], part.weight[keep])
+    def only(self, keep: Tensor) -> _Evidence:
+        """The part where keep (K,) is true."""
+        return _Evidence(self.index[keep], self.stretch[keep], self.weight[keep])
 
 
 def _seen_surfaces(scene: DynamicGaussians, index: Tensor, crossed: Tensor, cells: Cells) -> _Evidence:
@@ -147,18 +150,18 @@ def _seen_surfaces(scene: DynamicGaussians, index: Tensor, crossed: Tensor, cell
     return _Evidence(index[keep], torch.ones_like(weight[keep]), weight[keep])
 
 
-def _behind(scene: DynamicGaussians, surfaces: _Evidence, crossed: Tensor, cells: Cells) -> _Evidence:
-    """Evidence that occupies the cells behind occupied ones along their rays, up to their thickness.
+def _behind(scene: DynamicGaussians, tall: _Evidence, crossed: Tensor, cells: Cells) -> _Evidence:
+    """Evidence that occupies the cells behind those of tall surfaces along their rays, up to their thickness.
 
     One Gaussian in a square of half a cell stands for the others of its object.
     """
-    occupied = _total(scene, [surfaces], 0.0, cells) >= NEEDED
-    index = surfaces.index[_look_up(occupied, cells.index(scene.means[surfaces.index]))]
+    certain = _total(scene, [tall], 0.0, cells) >= SURE * NEEDED
+    index = tall.index[_look_up(certain, cells.index(scene.means[tall.index]))]
     halves = Cells(2 * cells.columns, 2 * cells.rows, cells.resolution / 2, cells.origin, cells.T_fixed_scene)
     index = index[first_of_each(scene.object_ids[index] * (halves.count + 1) + halves.index(scene.means[index]))]
     reach = scene.means[index].norm(dim=1)
     steps = torch.arange(1, int(MAX_THICKNESS / cells.resolution) + 1, device=index.device) * cells.resolution
-    which, step = torch.nonzero(steps <= THICKNESS * (reach - NEAR)[:, None]).unbind(1)
+    which, step = torch.nonzero(steps <= THICKNESS * (reach - THICK_FROM)[:, None]).unbind(1)
     index, stretch = index[which], 1 + steps[step] / reach[which]
     hidden = ~_look_up(crossed, cells.index(scene.means[index] * stretch[:, None]))
     index, stretch = index[hidden], stretch[hidden]
