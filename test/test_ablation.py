@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.batch_samples import SIZE, sample_batch
 from support.paths import REPOSITORY
 
 from pixel4d_ros.errors import WeightsError
@@ -20,11 +21,12 @@ from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training import loop, synthetic_data
+from pixel4d_ros.training.rendering import predict_views, training_view
 
 sys.path.insert(0, str(REPOSITORY / "research"))
 import ablated_network
 import ablation
-from ablated_network import PARTS
+from ablated_network import PARTS, AblatedNetwork
 from ablation import load_forecaster
 from ablation_table import BASELINE, Measured, Row, cell, section, worth
 
@@ -64,6 +66,29 @@ def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
         "hidden",
         "motion",
     )
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_can_be_left_out(part: str) -> None:
+    torch.manual_seed(0)
+    batch, use_prior = sample_batch(), torch.zeros(1, dtype=torch.bool)
+    maps = predict_views(AblatedNetwork((part,)).train(), batch, 1.0, use_prior).maps
+    view = training_view(*SIZE)
+    if part == "hidden":
+        assert torch.sigmoid(maps.static["hidden_opacity"]).max() < 1e-9
+    elif part == "padding":
+        inside = view.inside(torch.device("cpu")) > 0
+        opacity = torch.sigmoid(maps.static["opacity"])[0, 0]
+        assert opacity[~inside].max() < 1e-9 and opacity[inside].min() > 1e-3
+    elif part == "motion":
+        assert torch.sigmoid(maps.static["mobility"]).max() < 1e-9
+    else:
+        torch.testing.assert_close(maps.motion[:, 0], maps.mode)
+
+
+def test_unknown_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"wheels.*hidden, padding, motion, latent"):
+        AblatedNetwork(("wheels",))
 
 
 def test_the_package_refuses_weights_that_were_trained_without_a_part(weights: Path) -> None:

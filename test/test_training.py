@@ -19,7 +19,7 @@ from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig
-from pixel4d_ros.training.rendering import predict_views, training_view
+from pixel4d_ros.training.rendering import predict_views
 
 
 def test_joined_batches_pad_their_objects() -> None:
@@ -28,29 +28,6 @@ def test_joined_batches_pad_their_objects() -> None:
     assert both.motions.shape == (2, 3, 4, 3) and both.centroids.shape == (2, 3, 3)
     assert torch.equal(both.part(0, 1).motions, some.motions)
     assert not both.part(1, 2).motions.any()
-
-
-@pytest.mark.parametrize("part", ["hidden", "padding", "motion", "latent"])
-def test_parts_can_be_left_out(part: str) -> None:
-    torch.manual_seed(0)
-    batch, use_prior = sample_batch(), torch.zeros(1, dtype=torch.bool)
-    maps = predict_views(Network((part,)).train(), batch, 1.0, use_prior).maps
-    view = training_view(*SIZE)
-    if part == "hidden":
-        assert torch.sigmoid(maps.static["hidden_opacity"]).max() < 1e-9
-    elif part == "padding":
-        inside = view.inside(torch.device("cpu")) > 0
-        opacity = torch.sigmoid(maps.static["opacity"])[0, 0]
-        assert opacity[~inside].max() < 1e-9 and opacity[inside].min() > 1e-3
-    elif part == "motion":
-        assert torch.sigmoid(maps.static["mobility"]).max() < 1e-9
-    else:
-        torch.testing.assert_close(maps.motion[:, 0], maps.mode)
-
-
-def test_unknown_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"wheels.*hidden, padding, motion, latent"):
-        Network(("wheels",))
 
 
 def test_residuals_are_left_out_in_training_only() -> None:
