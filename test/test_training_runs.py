@@ -234,10 +234,10 @@ from pixel4d_ros.training import loop, synthetic_data
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.sources import TrainingData
 
-rank, out = int(os.environ["RANK"]), Path(sys.argv[2])
+rank, out, resume = int(os.environ["RANK"]), Path(sys.argv[2]), len(sys.argv) > 3
 loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
 torch.set_num_threads(1)
-logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
 batch, seen = TrainingData.batch, {}
 
 def watched(data, step):
@@ -251,37 +251,47 @@ TrainingData.batch = watched
 networks, build = [], loop.build_optimizer
 loop.build_optimizer = lambda network, config: networks.append(network) or build(network, config)
 config = TrainingConfig(
-    sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=40, batch=1, synthetic_batch=1,
-    synthetic_pool=2, targets=1, panel_every=1, device="cpu",
+    sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=3 if resume else 40, batch=1,
+    synthetic_batch=1, synthetic_pool=2, targets=1, panel_every=1, device="cpu",
 )
 try:
-    loop.train(config)
+    loop.train(config, resume=resume)
 except KeyboardInterrupt:
     seen["stopped"] = torch.ones(1)
-loop.train(replace(config, steps=3), resume=True)
 parameters = torch.nn.utils.parameters_to_vector(networks[-1].parameters()).detach()
 torch.save({**seen, "parameters": parameters}, out / f"rank{rank}.pt")
 """
 
 
+def _train_in_two_processes(script: Path, *words: str | Path) -> str:
+    """Run WORKER under torchrun; what it prints."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([*command, script, *words], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def _ranks(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What the two processes saved, after checking that they have the same network."""
+    first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys() and torch.equal(first["parameters"], second["parameters"])
+    return first, second
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_two_processes_train_one_network_on_different_samples_and_stop_and_end_together(
     tmp_path: Path, log: Path
 ) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [*command, script, log, tmp_path], env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "2 x cpu" in done.stdout and "stopped at step 2" in done.stdout and "\n3 steps, " in done.stdout
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    names = {"images0", "images1", "images2", "stopped", "parameters"}
-    assert first.keys() == second.keys() == names
-    assert torch.equal(first["parameters"], second["parameters"])
+    printed = _train_in_two_processes(script, log, tmp_path)
+    assert "2 x cpu" in printed and "stopped at step 2" in printed
+    first, second = _ranks(tmp_path)
+    assert first.keys() == {"images0", "images1", "stopped", "parameters"}
     assert not torch.equal(first["images0"], second["images0"])
     assert not torch.equal(first["images0"], first["images1"])
+    assert "\n3 steps, " in "\n" + _train_in_two_processes(script, log, tmp_path, "resume")
+    assert _ranks(tmp_path)[0].keys() == {"images2", "parameters"}
     Forecaster.load(tmp_path / "weights.safetensors", device="cpu")
