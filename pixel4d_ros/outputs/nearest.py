@@ -66,8 +66,8 @@ class _Groups:
     def closest(self, distances: Callable[[Tensor], Tensor], poses: Tensor) -> tuple[Tensor, Tensor]:
         """Distances (P, F) of the closest of the places from a footprint at poses (P, F, 3), and which one it is."""
         coarse = distances(seen_from(poses, self._centers[None]))  # (P, F, G)
-        atmost = (coarse + self._radii).amin(-1, keepdim=True)
-        path, time, group = torch.nonzero(coarse - self._radii <= atmost).unbind(1)
+        closest_bound = (coarse + self._radii).amin(-1, keepdim=True)
+        path, time, group = torch.nonzero(coarse - self._radii <= closest_bound).unbind(1)
         sizes = self._sizes[group]
         pair = torch.repeat_interleave(sizes)  # one for each member of each group
         before = sizes.cumsum(0) - sizes
