@@ -44,5 +44,6 @@ def test_obstacles_are_lethal_free_space_is_free_and_the_rest_has_no_information
         column, row = ((np.array([x, y]) - made.origin) / made.resolution).astype(int)
         return int(costs[row, column])
 
-    assert (cost(8.1, 1.0), cost(6.0, 1.0), cost(12.5, 1.3)) == (LETHAL, FREE, NO_INFORMATION)
+    # Hidden cells are occupied up to MAX_THICKNESS behind the car's rear at 8 m; beyond them nothing is known.
+    assert (cost(8.1, 1.0), cost(6.0, 1.0), cost(14.5, 1.3)) == (LETHAL, FREE, NO_INFORMATION)
     assert (costs == LETHAL).sum() >= 6  # the car's rear is 1.8 m wide
