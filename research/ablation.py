@@ -17,7 +17,6 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 from ablated_network import PARTS, AblatedNetwork
@@ -35,7 +34,7 @@ from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
 from pixel4d_ros.evaluation.tables import weights_line
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor import Predictor
-from pixel4d_ros.predictor.checkpoint import shipped_weights
+from pixel4d_ros.predictor.checkpoint import shipped_weights, weights_hash
 
 COMMAND = "python research/ablation.py"
 ROAD = "kitti_0002"
@@ -58,10 +57,9 @@ def load_forecaster(
     Parts that the weights were trained without stay off. weights None: those of the package. Raises WeightsError,
     DeviceError.
     """
-    network = AblatedNetwork.load(weights or shipped_weights(), without)
-    predictor = Predictor(
-        network, check_device(device), sha256((weights or shipped_weights()).read_bytes()).hexdigest()
-    )
+    path = weights or shipped_weights()
+    network = AblatedNetwork.load(path, without)
+    predictor = Predictor(network, check_device(device), weights_hash(path))
     return Forecaster(predictor), tuple(part for part in PARTS if part in network.without)
 
 

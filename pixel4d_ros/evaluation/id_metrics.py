@@ -43,16 +43,15 @@ class IdScore:
 
 def score_ids(frames: Sequence[TrackedFrame], gate: float = GATE) -> IdScore:
     """Count how often ids of matched objects change."""
-    last: dict[int, int] = {}
     history: dict[int, list[int]] = {}
     switches = matched = missed = 0
     for frame, pairs in zip(frames, match_objects(frames, gate), strict=True):
         matched += len(pairs)
         missed += len(frame.true_ids) - len(pairs)
         for true, own in pairs.items():
-            switches += true in last and last[true] != own
-            last[true] = own
-            history.setdefault(true, []).append(own)
+            ids = history.setdefault(true, [])
+            switches += bool(ids) and ids[-1] != own
+            ids.append(own)
     seen = [ids for ids in history.values() if len(ids) > 1]
     return IdScore(len(seen), sum(len(set(ids)) == 1 for ids in seen), switches, matched, missed)
 

@@ -14,6 +14,7 @@ import logging
 import struct
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
+from contextlib import ExitStack
 from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePath
@@ -234,17 +235,13 @@ class TolerantDirectoryReader(DirectoryReader):
 
         Raises ReaderError.
         """
-        whole = self._without_missing_files()
-        try:
+        with ExitStack() as temporary:
+            whole = self._without_missing_files()
             if whole is not None:
-                self.path = Path(whole.name)
+                self.path = Path(temporary.enter_context(whole))
             super().open()
-        except BaseException:
-            if whole is not None:
-                whole.cleanup()
-            raise
-        if whole is not None and self.stack is not None:
-            self.stack.callback(whole.cleanup)
+            assert self.stack is not None
+            self.stack.push(temporary.pop_all())  # what is temporary lasts until the log is closed
         spans = [s.metadata for s in self.storages if s.metadata.message_count]
         if spans:  # metadata.yaml may be wrong
             first, last = min(s.start_time for s in spans), max(s.end_time for s in spans)

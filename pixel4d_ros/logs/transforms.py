@@ -190,9 +190,9 @@ def _track(name: str, parent: str, child: str, poses: list[TimedPose]) -> PoseTr
     name: of log and topic, for warnings.
     """
     stamped = any(stamp for stamp, _, _ in poses)
-    sort = {(stamp if stamped else logged): pose for stamp, logged, pose in reversed(poses)}
-    stamps = np.array(sorted(sort), np.int64)
-    joined, jumps = without_jumps(seconds(stamps - stamps[0]), np.stack([sort[stamp] for stamp in stamps.tolist()]))
+    by_time = {(stamp if stamped else logged): pose for stamp, logged, pose in reversed(poses)}
+    stamps = np.array(sorted(by_time), np.int64)
+    joined, jumps = without_jumps(seconds(stamps - stamps[0]), np.stack([by_time[ns] for ns in stamps.tolist()]))
     if len(jumps):
         warnings.warn(
             f"{name}: {child or 'the vehicle'} jumps {len(jumps)} times in {parent!r}, first"

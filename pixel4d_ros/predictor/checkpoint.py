@@ -44,6 +44,11 @@ def load_weights(network: Network, path: str | Path) -> str:
             f"weights file {path} was trained without {metadata['without']}: only research/ablation.py can use it"
         )
     network.load_state_dict(tensors)
+    return weights_hash(path)
+
+
+def weights_hash(path: str | Path) -> str:
+    """The sha256 that names a weights file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
