@@ -90,7 +90,8 @@ class DynamicGaussians:
     def __len__(self) -> int:
         return len(self.means)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by field name, without those of `futures`; fields that are None are left out."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
@@ -204,13 +205,13 @@ class DynamicGaussians:
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """The scene on another device."""
-        tensors: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        tensors: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         futures = tuple(Motion(**{k: v.to(device) for k, v in _motion_dict(m).items()}) for m in self.futures)
         return replace(self, **tensors, futures=futures)
 
     def save(self, path: str | Path) -> None:
         """Write everything, sampled futures included, to a safetensors file."""
-        tensors = self._tensors()
+        tensors = self.tensors()
         for k, motion in enumerate(self.futures):
             tensors |= {f"futures.{k}.{name}": v for name, v in _motion_dict(motion).items()}
         if self.camera is not None:

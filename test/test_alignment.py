@@ -38,14 +38,14 @@ class Painter:
         return None
 
     def views(self, _scene: Any, poses: np.ndarray, *_camera: Any) -> Any:
-        views = [self._view(pose) for pose in poses]
+        views = [self.view(pose) for pose in poses]
         return SimpleNamespace(frames=np.stack([v[0] for v in views]), depth=np.stack([v[1] for v in views]))
 
     def render(self, *given: Any) -> np.ndarray:
         frames: np.ndarray = self.views(*given).frames
         return frames
 
-    def _view(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def view(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         T = rigid_inverse(pose)
         p = (self.points @ T[:3, :3].T + T[:3, 3])[self.order]
         frame, depth = np.zeros_like(self.image), np.zeros(self.image.shape[:2], np.float32)
@@ -73,7 +73,7 @@ def shaken() -> np.ndarray:
 def test_a_small_motion_is_found_again(room: Clip) -> None:
     assert room.depth is not None
     painter, T = Painter(room), shaken()
-    frame, _ = painter._view(rigid_inverse(T))
+    frame, _ = painter.view(rigid_inverse(T))
     found = align(room.images[0], np.asarray(room.depth[0]), frame, room.K)
     error = rigid_inverse(T) @ found
     assert np.linalg.norm(error[:3, 3]) < 0.5 * np.linalg.norm(T[:3, 3])  # the painter rounds to whole pixels

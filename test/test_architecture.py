@@ -21,6 +21,12 @@ SHORT = {
     "logs/options.py": "shared by commands that must not import numpy",
     "ros/shared_memory.py": "must run before rclpy is imported",
 }
+TESTS = REPOSITORY / "test"
+PRIVATE_NAMES_IN_TESTS = {
+    ("ros/test_session.py", "_take_subscription"): "rclpy: the only step between a message's arrival and its callback",
+    ("test_motion_labels.py", "_without_ground"): "training/ is being rewritten",
+    ("test_training_settings.py", "_read_clips"): "training/ is being rewritten",
+}
 
 
 @cache
@@ -96,3 +102,23 @@ def test_files_have_a_readable_length() -> None:
     }
     assert [file for file, count in lines.items() if count > LONGEST] == []
     assert {file for file, count in lines.items() if count < SHORTEST} <= SHORT.keys()
+
+
+def private_names(path: Path) -> set[str]:
+    """Names with one leading underscore that a file imports, patches, or takes from anything but self and cls."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("getattr", "setattr"):
+            texts = (part.value for part in node.args if isinstance(part, ast.Constant))
+            found |= {text.rpartition(".")[2] for text in texts if isinstance(text, str)}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_tests_use_public_names() -> None:
+    """CONTRIBUTING.md: a test stands on the public door; where there is none, the code gives one."""
+    found = {(path.relative_to(TESTS).as_posix(), name) for path in TESTS.rglob("*.py") for name in private_names(path)}
+    assert found == PRIVATE_NAMES_IN_TESTS.keys()

@@ -18,7 +18,7 @@ from pixel4d_ros import CameraPath, Forecast, Forecaster
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.evaluation.metrics import psnr
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.predictor import Predictor
+from pixel4d_ros.predictor import predictor
 
 SIZE = (208, 64)
 TIMES = np.array([0.0, 0.3, 0.6])
@@ -104,8 +104,8 @@ def test_sampled_futures_move_the_same_gaussians(forecast: Forecast) -> None:
 def test_a_scene_shares_no_memory_with_what_the_next_prediction_writes_over(
     forecaster: Forecaster, photo: Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, run = [], Predictor._run
-    monkeypatch.setattr(Predictor, "_run", lambda *given: made.append(run(*given)) or made[-1])
+    made, predict_parts = [], predictor.predict_parts
+    monkeypatch.setattr(predictor, "predict_parts", lambda *given: made.append(predict_parts(*given)) or made[-1])
     scene = forecaster.predict(photo.image, photo.K, num_samples=2)
     parts = [*made[0].layers, made[0].objects, made[0]]
     used = [value for part in parts for value in vars(part).values() if isinstance(value, torch.Tensor)]

@@ -122,9 +122,9 @@ def test_what_moves_goes_where_torch_moves_it(
     index = torch.randint(0, 1000, (moving,), device="cuda")  # some of them more than once
     t = torch.linspace(0, 1.9, instants, device="cuda")[:, None, None]
     written_out = replace(scene, velocities=scene.velocities.contiguous())  # whose strides are not the others'
-    found = [moved_scene._moved(given, index, t) for given in (scene, written_out)]
+    found = [moved_scene.move_to(given, index, t) for given in (scene, written_out)]
     monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
-    wanted = moved_scene._moved(scene, index, t)
+    wanted = moved_scene.move_to(scene, index, t)
     assert wanted.means.shape == (instants, moving, 3)
     for moved in found:
         torch.testing.assert_close(moved.means, wanted.means, rtol=1e-5, atol=1e-4)
@@ -179,9 +179,9 @@ def test_pictures_are_those_of_torch(shape: tuple[int, int, int], width: int, mo
     torch.manual_seed(0)
     features = rendered_pixels(shape, width)[..., :4]
     rendering = Rendering(features, features[..., 0], features[..., 0])
-    found, again = (moved_scene._as_pictures(rendering, True) for _ in range(2))
+    found, again = (moved_scene.rendered_views(rendering, True) for _ in range(2))
     monkeypatch.setattr(triton_kernels, "is_available", lambda device: False)
-    wanted = moved_scene._as_pictures(rendering, True)
+    wanted = moved_scene.rendered_views(rendering, True)
     assert torch.equal(found.frames, wanted.frames)
     torch.testing.assert_close(found.confidence, wanted.confidence)
     assert torch.equal(found.confidence, again.confidence)
@@ -223,10 +223,10 @@ def test_changed_tiles_are_put_where_torch_puts_them(
     given = SimpleNamespace(features=torch.rand(2, 1, channels, device="cuda"), size=size)
     for features in (before[..., :channels], before[..., :channels].contiguous()):
         old = Rendering(features, 1 / before[..., 0], before[..., 1])
-        found = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
+        found = gsplat_rasterizer.with_changed_tiles(tiles, blended, blended[..., 0], old, given, True)
         with monkeypatch.context() as patch:
             patch.setattr(triton_kernels, "is_available", lambda device: False)
-            wanted = gsplat_rasterizer._changed(tiles, blended, blended[..., 0], old, given, True)
+            wanted = gsplat_rasterizer.with_changed_tiles(tiles, blended, blended[..., 0], old, given, True)
         assert torch.equal(found.features, wanted.features) and torch.equal(found.alpha, wanted.alpha)
         torch.testing.assert_close(found.depth, wanted.depth)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,11 +37,23 @@ pytestmark = [
 
 
 @pytest.fixture
-def launch_file() -> Any:
+def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The launch file as a module; the nodes that it makes remember what they were `given`."""
     spec = importlib.util.spec_from_file_location("forecast_launch", LAUNCH_FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    for name in ("LifecycleNode", "Node"):
+        monkeypatch.setattr(module, name, remembering(getattr(module, name)))
     return module
+
+
+def remembering(kind: type[Any]) -> type[Any]:
+    class Remembering(kind):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            self.given = given
+
+    return Remembering
 
 
 def started(launch_file: Any, **values: str) -> list[Any]:
@@ -48,10 +61,11 @@ def started(launch_file: Any, **values: str) -> list[Any]:
     from launch import LaunchContext
 
     context = LaunchContext()
-    for argument in launch_file.arguments():
+    *declared, actions = launch_file.generate_launch_description().entities
+    for argument in declared:
         argument.execute(context)
     context.launch_configurations.update(values)
-    return launch_file._actions(context)
+    return actions.execute(context)
 
 
 def command_of(action: Any) -> list[str]:
@@ -77,7 +91,7 @@ def test_starts_the_node_alone_by_default(launch_file):
 
 def test_one_node_per_camera_each_in_its_namespace(launch_file):
     nodes = started(launch_file, cameras="front, left", namespace="/car", odometry_topic="/odom")
-    namespaces = [node._Node__node_namespace for node in nodes]
+    namespaces = [node.given["namespace"] for node in nodes]
     assert namespaces == ["car/front", "car/left"]
     with pytest.raises(ValueError, match="names one twice"):
         started(launch_file, cameras="front,front")
@@ -107,7 +121,7 @@ def test_bag_is_played_by_the_packages_own_player_where_ros2_bag_is_absent(launc
 def test_a_bag_alone_tells_topics_and_types(launch_file, monkeypatch, log):
     monkeypatch.setattr(launch_file.shutil, "which", lambda name: None)
     _, node = processes(started(launch_file, bag=log))
-    to = {"".join(p.text for p in a): "".join(p.text for p in b) for a, b in node._Node__remappings}
+    to = dict(node.given["remappings"])
     assert to["image"] == "/camera/left/image_raw/compressed"
     assert to["odometry"] == "/odometry"
     assert to["trajectory"] == "trajectory"
@@ -152,9 +166,17 @@ def test_bag_is_played_by_ros2_bag_where_it_is(launch_file, monkeypatch, log, tm
     assert command_of(ros1)[0].endswith("replay")
 
 
-def test_rviz_shows_the_topics_of_the_launch(launch_file):
-    values = {"namespace": "car", "image_topic": "/cam/image", "trajectory_topic": "plan"}
-    text = launch_file._rviz_config(values).read_text()
+def rviz_config(launch_file: Any, **values: str) -> str:
+    """The configuration that RViz starts with."""
+    *_, rviz = started(launch_file, rviz="true", **values)
+    option, path = rviz.given["arguments"]
+    assert (rviz.given["package"], option) == ("rviz2", "-d")
+    return Path(path).read_text()
+
+
+def test_rviz_shows_the_topics_of_the_launch(launch_file, monkeypatch):
+    monkeypatch.setattr(launch_file, "get_package_prefix", lambda package: "/opt/ros/jazzy")
+    text = rviz_config(launch_file, namespace="car", image_topic="/cam/image", trajectory_topic="plan")
     topics = {line.split("Value: ")[1] for line in text.splitlines() if "Value: /" in line}
     assert topics == {
         "/cam/image",
@@ -173,8 +195,8 @@ def test_rviz_opens_without_the_plugin_for_compressed_images(launch_file, monkey
     from launch.actions import LogInfo
 
     def source_image(topic: str) -> bool:
-        values = {"namespace": "", "image_topic": topic, "trajectory_topic": "plan"}
-        displays = yaml.safe_load(launch_file._rviz_config(values).read_text())["Visualization Manager"]["Displays"]
+        text = rviz_config(launch_file, image_topic=topic, trajectory_topic="plan")
+        displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
         names = [display["Name"] for display in displays]
         assert {"TF", "Forecast image", "Planned path"} <= set(names)
         return "Source image" in names
@@ -202,7 +224,8 @@ def test_rviz_opens_without_the_plugin_for_compressed_images(launch_file, monkey
     ],
 )
 def test_debug_is_the_level_of_the_nodes_own_lines(launch_file, level, namespace, given):
-    assert launch_file._log_level({"log_level": level, "namespace": namespace}) == given
+    (node,) = started(launch_file, log_level=level, namespace=namespace)
+    assert node.given["arguments"] == ["--ros-args", "--log-level", given]
 
 
 def test_the_launch_ends_with_the_node_that_a_bag_is_played_for(launch_file, log):
@@ -210,14 +233,15 @@ def test_the_launch_ends_with_the_node_that_a_bag_is_played_for(launch_file, log
     from launch import LaunchContext
     from launch.actions import Shutdown
 
-    context = LaunchContext()
-    (ending,) = launch_file._end_launch(None, context)
-    assert isinstance(ending, Shutdown)
-    context._set_is_shutdown(True)
-    assert launch_file._end_launch(None, context) == []
-    for respawn, expected in (("false", launch_file._end_launch), ("true", None)):
+    def at_the_nodes_end(respawn: str) -> Any:
         *_, node = processes(started(launch_file, bag=log, respawn=respawn))
-        assert node._ExecuteLocal__on_exit is expected
+        return node.given["on_exit"]
+
+    ended = at_the_nodes_end(respawn="false")
+    (ending,) = ended(None, LaunchContext())
+    assert isinstance(ending, Shutdown)
+    assert ended(None, SimpleNamespace(is_shutdown=True)) == []
+    assert at_the_nodes_end(respawn="true") is None
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def render(scene: DynamicGaussians, T_scene_camera: FloatArray) -> Tensor:
 
 
 def assert_same(a: DynamicGaussians, b: DynamicGaussians, futures: bool = True) -> None:
-    for name, value in a._tensors().items():
+    for name, value in a.tensors().items():
         torch.testing.assert_close(value, getattr(b, name), atol=1e-9, rtol=1e-9, msg=name)
     for one, other in zip(a.futures, b.futures, strict=True) if futures else ():
         for name in MOTION_FIELDS:

@@ -79,10 +79,10 @@ def test_room_that_is_left_among_the_moving_changes_nothing(scene: DynamicGaussi
     assert scene.camera is not None
     times, poses, instants = np.array([0.0, 0.5]), poses_at([0, 0]), np.arange(2)
     exact = advance([scene], times, exact=True)
-    index = moved_scene._uncounted(scene.object_ids > 0)
+    index = moved_scene.padded_indices(scene.object_ids > 0)
     assert index is not None and len(index) > 300 and len(exact.moved[0].index) == 300
     t = torch.tensor(times, dtype=torch.float32)[:, None, None]
-    roomy = replace(exact, moved=(moved_scene._moved(scene, index, t),))
+    roomy = replace(exact, moved=(moved_scene.move_to(scene, index, t),))
     (one,), (other,) = (render(moved_scene, poses, instants, scene.camera) for moved_scene in (exact, roomy))
     assert torch.equal(one.frames, other.frames) and not torch.equal(one.frames[0], one.frames[1])
 

@@ -26,6 +26,7 @@ from pixel4d_ros.evaluation.video import write_text as draw_text
 from pixel4d_ros.files import check_target, replacing, staging, write_text
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.logs.reader import LogReader
+from pixel4d_ros.logs.writer import LogWriter
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -232,10 +233,16 @@ def test_an_interrupted_conversion_leaves_the_older_log(tmp_path: Path, monkeypa
     drive, out = write_kitti(tmp_path), tmp_path / "out.mcap"
     out.write_bytes(b"older")
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    write, images = LogWriter.write, []
 
-    monkeypatch.setattr("pixel4d_ros.datasets.clip_log._write_camera", interrupt)
+    def write_one_image(log: LogWriter, topic: str, time_ns: int, data: bytes) -> None:
+        if topic.endswith("/image_raw/compressed"):
+            if images:
+                raise KeyboardInterrupt
+            images.append(topic)
+        write(log, topic, time_ns, data)
+
+    monkeypatch.setattr(LogWriter, "write", write_one_image)
     assert main(["convert", "kitti", str(drive), str(out), "--force"]) == 130
     assert out.read_bytes() == b"older"
     assert not list(tmp_path.glob(".out.mcap*"))

@@ -20,7 +20,7 @@ NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts li
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
 # types 8UC3 and 8UC4 are BGR as everywhere in OpenCV; float images run from 0 to 1.
-_ENCODINGS: dict[str, tuple[str, int, int | None]] = {
+ENCODINGS: dict[str, tuple[str, int, int | None]] = {
     "rgb8": ("u1", 3, None),
     "rgba8": ("u1", 4, cv2.COLOR_RGBA2RGB),
     "bgr8": ("u1", 3, cv2.COLOR_BGR2RGB),
@@ -56,7 +56,7 @@ def decode_image(message: Any) -> RgbImage:
 
 def _read_raw(message: Any) -> RgbImage:
     dtype, channels = _pixel_type(message)
-    to_rgb = _ENCODINGS[message.encoding][2]
+    to_rgb = ENCODINGS[message.encoding][2]
     pixels = _pixels(message, dtype, channels)
     if pixels.dtype == np.float32:
         pixels = _float_to_uint8(pixels, message.encoding)
@@ -73,10 +73,10 @@ def check_image(message: Any) -> tuple[np.dtype[Any], int]:
 
 
 def _pixel_type(message: Any) -> tuple[np.dtype[Any], int]:
-    if message.encoding not in _ENCODINGS:
-        known = ", ".join(_ENCODINGS)
+    if message.encoding not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
         raise ValueError(f"image encoding {message.encoding!r} is not supported: publish one of {known}")
-    kind, channels, _ = _ENCODINGS[message.encoding]
+    kind, channels, _ = ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     return dtype, channels
 
@@ -142,7 +142,7 @@ def _read_compressed(message: Any) -> RgbImage:
             f"compressed image ({message.format!r}) is a packet of a video, which cannot be decoded alone: republish it"
             " as jpeg or raw"
         )
-    is_bayer = encoding.startswith("bayer_") and encoding in _ENCODINGS
+    is_bayer = encoding.startswith("bayer_") and encoding in ENCODINGS
     try:
         pixels = decode(message.data, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
     except ValueError as error:
@@ -151,7 +151,7 @@ def _read_compressed(message: Any) -> RgbImage:
         if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:3]).all():
             pixels = pixels[..., 0]  # the pattern, stored with three equal channels
         if pixels.ndim == 2:
-            return _to_8_bits(_converted(np.ascontiguousarray(pixels), _ENCODINGS[encoding][2] or 0, encoding))
+            return _to_8_bits(_converted(np.ascontiguousarray(pixels), ENCODINGS[encoding][2] or 0, encoding))
         pixels = _to_8_bits(pixels[..., :3])  # colours already
     if "compressed rgb" in rest:
         return np.ascontiguousarray(pixels)

@@ -65,7 +65,7 @@ def rasterize_gsplat_futures(futures: Sequence[GaussianViews], with_depth: bool 
         tiles = touched_first | touched_tiles(moving.means, moving.radii, views.size)
         # Most splats are in no such tile and need not be sorted; the rest keep their order, and each tile its sum.
         near = replace(splats, radii=radii_within(splats.means, splats.radii, tiles))
-        yield _changed(tiles, *_blend(near, channels, views, tiles), rendering, views, with_depth)
+        yield with_changed_tiles(tiles, *_blend(near, channels, views, tiles), rendering, views, with_depth)
 
 
 def _project(views: GaussianViews) -> _Splats:
@@ -172,7 +172,7 @@ def _rendering(blended: Tensor, alpha: Tensor, views: GaussianViews, with_depth:
     return Rendering(blended[..., :c], depth_from_inverses(blended[..., c], blended[..., c + 1]), alpha)
 
 
-def _changed(
+def with_changed_tiles(
     tiles: Tensor, blended: Tensor, alpha: Tensor, old: Rendering, views: GaussianViews, with_depth: bool
 ) -> Rendering:
     """What _blend gave in tiles (V, h, w), the old rendering elsewhere."""

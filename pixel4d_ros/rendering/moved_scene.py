@@ -54,17 +54,17 @@ def advance(futures: Sequence[DynamicGaussians], times: NDArray[np.float64], exa
     """
     futures = tuple(futures)
     moves = futures[0].object_ids > 0
-    moving = None if exact or not moves.is_cuda else _uncounted(moves)
+    moving = None if exact or not moves.is_cuda else padded_indices(moves)
     if moving is None:
         moving = torch.nonzero(moves)[:, 0]
         if len(moving) == 0:
             return MovedScene(futures, times, (), moves.new_ones(()))
     complete = moves.sum() <= len(moving)
     t = to_device(times.astype(np.float32), moves.device)[:, None, None]
-    return MovedScene(futures, times, tuple(_moved(future, moving, t) for future in futures), complete)
+    return MovedScene(futures, times, tuple(move_to(future, moving, t) for future in futures), complete)
 
 
-def _uncounted(moves: Tensor) -> Tensor | None:
+def padded_indices(moves: Tensor) -> Tensor | None:
     """Indices of moving Gaussians, padded to a fixed number; None where torch (before 2.7) cannot do so on CUDA.
 
     The padding repeats the last Gaussian, which is written unchanged however often.
@@ -92,7 +92,7 @@ def render(
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
     still = _still_views(moved_scene.futures[0], poses, camera)
     if not moved_scene.moved:
-        yield from [_as_pictures(rasterize(still, with_depth), with_depth)] * len(moved_scene.futures)
+        yield from [rendered_views(rasterize(still, with_depth), with_depth)] * len(moved_scene.futures)
         return
     index = to_device(instants, moved_scene.device)
     futures = [
@@ -100,7 +100,7 @@ def render(
         for moved in moved_scene.moved
     ]
     for rendering in rasterize_futures(futures, with_depth):
-        yield _as_pictures(rendering, with_depth)
+        yield rendered_views(rendering, with_depth)
 
 
 def color_spread(futures: Sequence[RenderedViews]) -> Tensor:
@@ -160,7 +160,7 @@ def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: C
     )
 
 
-def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
+def move_to(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
     """The Gaussians at index moving (M,), moved to t (T, 1, 1) seconds."""
     fields = [getattr(scene, name) for name in MOTION_FIELDS]
     if triton_kernels.can_use(scene.means):
@@ -173,7 +173,8 @@ def _moved(scene: DynamicGaussians, moving: Tensor, t: Tensor) -> Moved:
     return Moved(moving, *moved_gaussians(scene.means[moving], scene.quaternions[moving], centroids, motion, t))
 
 
-def _as_pictures(rendering: Rendering, with_depth: bool) -> RenderedViews:
+def rendered_views(rendering: Rendering, with_depth: bool) -> RenderedViews:
+    """Frames in bytes and confidence of rendered features (V, H, W, 4): RGB, and the share that the image showed."""
     if triton_kernels.can_use(rendering.features):
         frames, known = triton_kernels.operations.pictures(rendering.features, SEEN)
     else:

@@ -49,7 +49,7 @@ def triangulated_depth(image: NDArray[np.uint8], reference: ReferenceView, camer
     of different sizes, or too small for flow.
     """
     flow = measured_flow(*reference.beside(image)) * np.array((camera.width, camera.height), np.float32)
-    return _triangulated(flow, reference.T_reference_source, camera.K)
+    return depth_from_flow(flow, reference.T_reference_source, camera.K)
 
 
 def view_for_depth(T_reference_source: FloatArray) -> int | None:
@@ -64,7 +64,7 @@ def view_for_depth(T_reference_source: FloatArray) -> int | None:
     return int(wide.argmax() if wide.any() else distances.argmax())
 
 
-def _triangulated(flow: Flow, T: FloatArray, K: FloatArray) -> NDArray[np.float32]:
+def depth_from_flow(flow: Flow, T: FloatArray, K: FloatArray) -> NDArray[np.float32]:
     """The depth (h, w) that explains a flow best, 0 where the flow is too short or off the epipolar line.
 
     A point at depth z along ray r is seen along R r + t / z: two equations, linear in 1 / z.

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: run `make test`")
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from pixel4d_ros.logs.images import _ENCODINGS, decode_image
+from pixel4d_ros.logs.images import ENCODINGS, decode_image
 from pixel4d_ros.ros.messages import images
 from pixel4d_ros.ros.messages.conversions import depth_message, fill, image_message, mono_message
 
@@ -35,7 +35,7 @@ def real() -> Any:
 
 def random_image(encoding: str, padding: int = 0, big_endian: bool = False) -> Image:
     """Pixels of every value, with rows that are `padding` pixels longer than the image."""
-    kind, channels, _ = _ENCODINGS[encoding]
+    kind, channels, _ = ENCODINGS[encoding]
     rng, shape = np.random.default_rng(5), (HEIGHT, WIDTH + padding, channels)
     numbers = rng.random(shape) if kind == "f4" else rng.integers(0, np.iinfo(kind).max, shape, endpoint=True)
     pixels = numbers.astype(np.dtype(kind).newbyteorder(">" if big_endian else "<"))
@@ -45,7 +45,7 @@ def random_image(encoding: str, padding: int = 0, big_endian: bool = False) -> I
 
 
 @pytest.mark.parametrize("padding", [0, 2])
-@pytest.mark.parametrize("encoding", sorted(set(_ENCODINGS) - set(NO_COLOURS)))
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - set(NO_COLOURS)))
 def test_cv_bridge_gives_the_same_pixels(real: Any, encoding: str, padding: int) -> None:
     message = random_image(encoding, padding)
     try:
@@ -63,7 +63,7 @@ def test_every_16_bit_value_becomes_the_same_8_bits(real: Any) -> None:
     np.testing.assert_array_equal(decode_image(message), real.imgmsg_to_cv2(message, "rgb8"))
 
 
-@pytest.mark.parametrize("encoding", sorted(_ENCODINGS))
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_the_node_reads_every_encoding_alike_with_cv_bridge(real: Any, encoding: str, big_endian: bool) -> None:
     message = random_image(encoding, 1, big_endian)

@@ -231,11 +231,11 @@ def test_what_came_before_the_clock_gets_its_first_moment_and_is_announced(capsy
     node: Any = SimpleNamespace(get_clock=lambda: SimpleNamespace(now=lambda: now))
     log: Any = Pages()
     recorder = Recorder(node, log, None, everything=True)
-    recorder._write("/forecast", b"early")
+    recorder.write("/forecast", b"early")
     assert not log.written
     now.nanoseconds = START
-    recorder._write("/odometry", b"later")
-    recorder._write("/forecast", b"later")
+    recorder.write("/odometry", b"later")
+    recorder.write("/forecast", b"later")
     assert log.written == [
         ("/forecast", START, b"early"),
         ("/odometry", START, b"later"),
@@ -256,7 +256,7 @@ def test_a_topic_is_recorded_with_its_publishers_type() -> None:
         get_publishers_info_by_topic=lambda name: [publisher],
         create_subscription=lambda *_, **__: None,
     )
-    Recorder(node, log, None, everything=False)._subscribe_to_new()
+    Recorder(node, log, None, everything=False).subscribe_to_new()
     assert recorded == {"/camera": "sensor_msgs/msg/CompressedImage"}
 
 

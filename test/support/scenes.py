@@ -59,4 +59,4 @@ def scene_of(n: int) -> DynamicGaussians:
 def tensors(scene: DynamicGaussians) -> dict[str, torch.Tensor]:
     """All of a scene, sampled futures included."""
     futures = {f"{k}.{name}": getattr(m, name) for k, m in enumerate(scene.futures) for name in MOTION_FIELDS}
-    return {name: value for name, value in vars(scene).items() if isinstance(value, torch.Tensor)} | futures
+    return scene.tensors() | futures

@@ -80,7 +80,7 @@ class Recorder:
                 print(TIME_BEGAN, end="", flush=True)
                 waits_for_time = False
             if time.monotonic() >= next_discovery:
-                self._subscribe_to_new()
+                self.subscribe_to_new()
                 next_discovery = time.monotonic() + DISCOVERY_PERIOD_S
             executor.spin_once(timeout_sec=DISCOVERY_PERIOD_S / 2)
             self.log.flush()
@@ -95,7 +95,7 @@ class Recorder:
         """Nanoseconds; 0 before simulated time began."""
         return int(self.node.get_clock().now().nanoseconds)
 
-    def _write(self, topic: str, data: bytes) -> None:
+    def write(self, topic: str, data: bytes) -> None:
         """Write a message at the node's time; earlier ones get the first moment of simulated time."""
         now = self._now()
         if now == 0:
@@ -124,7 +124,8 @@ class Recorder:
             return any(fnmatchcase(name, pattern) for pattern in self.patterns)
         return self.everything or name not in NOT_BY_DEFAULT
 
-    def _subscribe_to_new(self) -> None:
+    def subscribe_to_new(self) -> None:
+        """Subscribe to the selected topics that have a publisher by now."""
         for name, _ in self.node.get_topic_names_and_types():
             if name in self.subscriptions or not self._is_selected(name):
                 continue
@@ -148,7 +149,7 @@ class Recorder:
         except ValueError as error:
             logger.warning("%s is not recorded: %s", name, error)
             return None
-        subscription = self.node.create_subscription(kind, name, lambda data: self._write(name, data), qos, raw=True)
+        subscription = self.node.create_subscription(kind, name, lambda data: self.write(name, data), qos, raw=True)
         print(f"recording {name}", flush=True)
         return subscription
 

@@ -30,7 +30,7 @@ from pixel4d_ros.two_view.triangulation import (
     FARTHEST,
     LEAST_BASELINE,
     NEAREST,
-    _triangulated,
+    depth_from_flow,
     depth_from_motion,
     triangulated_depth,
     view_for_depth,
@@ -62,7 +62,7 @@ def triangulated(image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatA
 @given(angles=st.tuples(small, small, small), way=st.tuples(small, small, st.floats(0.6, 2.0)), seed=st.integers(0, 99))
 def test_exact_flow_gives_exact_depth(angles: tuple[float, ...], way: tuple[float, ...], seed: int) -> None:
     depth = np.random.default_rng(seed).uniform(NEAREST + 1, FARTHEST - 1, (80, 200))
-    found = _triangulated(static_flow(1 / depth, T := rigid(rotation_matrix(np.array(angles)), way), K), T, K)
+    found = depth_from_flow(static_flow(1 / depth, T := rigid(rotation_matrix(np.array(angles)), way), K), T, K)
     known = found > 0
     assert known.mean() > 0.02
     np.testing.assert_allclose(found[known], depth[known], rtol=1e-4)
@@ -71,14 +71,14 @@ def test_exact_flow_gives_exact_depth(angles: tuple[float, ...], way: tuple[floa
 def test_what_moves_off_the_line_of_still_points_is_unknown() -> None:
     T = rigid(np.eye(3), (0, 0, 1.0))
     flow = static_flow(np.full((80, 200), 1 / 8), T, K)
-    assert (_triangulated(flow, T, K)[:, 170:] > 0).all()
+    assert (depth_from_flow(flow, T, K)[:, 170:] > 0).all()
     flow[:, 170:, 1] += 3.0  # to the side, the line is level
-    assert (_triangulated(flow, T, K)[30:50, 170:] == 0).all()
+    assert (depth_from_flow(flow, T, K)[30:50, 170:] == 0).all()
 
 
 def test_a_camera_that_only_turned_tells_no_depth() -> None:
     T = rigid(rotation_matrix(np.array([0.0, 0.02, 0.0])), (0, 0, 0))
-    assert (_triangulated(static_flow(np.full((80, 200), 1 / 8), T, K), T, K) == 0).all()
+    assert (depth_from_flow(static_flow(np.full((80, 200), 1 / 8), T, K), T, K) == 0).all()
 
 
 def test_two_images_of_a_street_tell_its_depth(street: Clip) -> None:
