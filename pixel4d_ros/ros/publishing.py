@@ -25,6 +25,7 @@ from pixel4d_ros.ros.messages.markers import motion_markers
 from pixel4d_ros.ros.messages.objects import predicted_objects_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message, subsample
 from pixel4d_ros.ros.messages.splats import LEAST_OPACITY, splat_array_bytes
+from pixel4d_ros.ros.messages.stamps import duration_message
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.topics import Publishers, has_subscribers
 from pixel4d_ros.ros.transforms import EgoState
@@ -81,7 +82,7 @@ def sequence_messages(all_views: Sequence[CameraViews], header: Header) -> Itera
     """A ForecastSequence for each of the paths or futures, which share camera and times."""
     kind, times = interface("msg", "ForecastSequence"), all_views[0].times
     camera_info = c.camera_info_message(all_views[0].camera, header)
-    durations = [c.duration_message(t) for t in times]
+    durations = [duration_message(t) for t in times]
     poses = c.pose_messages(np.concatenate([views.T_source_camera for views in all_views]))
     for k, views in enumerate(all_views):
         message = kind(
@@ -219,7 +220,7 @@ def _publish_occupancy(result: Result, out: Publishers, p: Parameters) -> None:
         for i in p.occupancy_frames:
             out.occupancy.publish(grids[i])
     if all_steps:
-        durations = [c.duration_message(t) for t in seconds]
+        durations = [duration_message(t) for t in seconds]
         kind = interface("msg", "OccupancyForecast")
         out.occupancy_forecast.publish(kind(header=header, time_from_start=durations, grids=list(grids.values())))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.commands import arrivals, command, finish, hear, pace_error, recorder, start, stopped
+from support.commands import arrivals, command, finish, hear, pace_error, recorder, run_here, start, stopped
 from support.log_samples import entries, write_mcap
 from support.paths import SUPPORT
 
@@ -78,11 +78,10 @@ def test_every_forecast_is_scored(tmp_path: Path, environment: dict[str, str], p
     assert re.search(r"<html", (out / "report.html").read_text())
 
 
-def test_nobody_to_score(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_nobody_to_score(tmp_path: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
     log = write_mcap(tmp_path / "drive.mcap", entries(3))
-    process = start(environment, command("replay", log, "--score", tmp_path / "scores", "--wait-timeout", 0.5))
-    code, said = stopped(process)
-    assert code == 1
+    assert run_here(environment, "replay", log, "--score", tmp_path / "scores", "--wait-timeout", 0.5) == 1
+    said = "".join(capfd.readouterr())
     assert "nobody publishes /forecast_node/forecast (waited 0.5 s): start the node first" in said
     assert "Traceback" not in said
 

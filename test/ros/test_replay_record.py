@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.commands import arrivals, command, finish, hear, pace_error, start, stopped
+from support.commands import arrivals, command, finish, hear, pace_error, run_here, start, stopped
 from support.log_samples import START, TURN, base_pose, entries, write_mcap, write_rosbag1
 from support.waiting import wait_until
 
@@ -123,14 +124,24 @@ def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str])
 
 
 def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str, str]) -> None:
-    replay = start(
-        environment, command("replay", write_mcap(tmp_path / "drive.mcap", entries(3)), "--loop", "--rate", 2)
-    )
+    log = write_mcap(tmp_path / "drive.mcap", entries(3))
+    words = ["replay", str(log), "--loop", "--rate", "2"]
+    replay = start(environment, [sys.executable, "-c", NAMES_HEAVY_MODULES, *words])
     hear(replay.stderr, "100%", 3)
     assert replay.poll() is None
     code, said = stopped(replay, signal.SIGINT)
     assert code == 0, said
     assert "Traceback" not in said
+    assert "heavy modules: []" in said  # their import, at the first tick of the clock, made the replay a second late
+
+
+NAMES_HEAVY_MODULES = """
+import sys
+from pixel4d_ros.cli import main
+code = main()
+print("heavy modules:", [name for name in ("scipy", "torch") if name in sys.modules])
+raise SystemExit(code)
+"""
 
 
 def test_a_replay_that_waits_ends_cleanly_on_ctrl_c(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -141,7 +152,9 @@ def test_a_replay_that_waits_ends_cleanly_on_ctrl_c(tmp_path: Path, environment:
     assert (code, said.strip()) == (0, "")
 
 
-def test_a_recorder_that_is_killed_leaves_what_it_recorded(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_recorder_that_is_killed_leaves_what_it_recorded(
+    tmp_path: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
     log, out = write_mcap(tmp_path / "drive.mcap", entries(20)), tmp_path / "out.mcap"
     recorder = start(environment, command("record", out, "--topics", "/odometry"))
     finish(start(environment, command("replay", log, "--topics", "/odometry", "--wait-for-subscribers", "/odometry")))
@@ -158,9 +171,8 @@ def test_a_recorder_that_is_killed_leaves_what_it_recorded(tmp_path: Path, envir
     recorder.kill()
     stopped(recorder)
     assert left() == sent
-    code, said = stopped(start(environment, command("record", out, "--duration", 1)))
-    assert code == 1
-    assert "holds the recording of a recorder that was killed" in said
+    assert run_here(environment, "record", out, "--duration", 1) == 1
+    assert "holds the recording of a recorder that was killed" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -177,39 +189,41 @@ def test_a_recorder_that_is_killed_leaves_what_it_recorded(tmp_path: Path, envir
     ],
 )
 def test_bad_options_end_with_one_line(
-    tmp_path: Path, environment: dict[str, str], options: tuple, reason: str
+    tmp_path: Path, environment: dict[str, str], options: tuple, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = stopped(
-        start(environment, command("replay", write_mcap(tmp_path / "drive.mcap", entries(3)), *options))
-    )
-    assert code == 1
-    assert reason in said
-    assert "Traceback" not in said
+    log = write_mcap(tmp_path / "drive.mcap", entries(3))
+    assert run_here(environment, "replay", log, *options) == 1
+    said = capfd.readouterr()
+    assert reason in said.out + said.err
+    assert "Traceback" not in said.out + said.err
 
 
-def test_bad_logs_end_with_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_bad_logs_end_with_one_line(
+    tmp_path: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
     whole = write_mcap(tmp_path / "whole.mcap", entries()).read_bytes()
     (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.mcap").write_bytes(b"")
     for name, reason in (("cut", "is truncated or damaged"), ("empty", "is empty"), ("none", "does not exist")):
-        code, said = stopped(start(environment, command("replay", tmp_path / f"{name}.mcap")))
-        assert code == 1
+        assert run_here(environment, "replay", tmp_path / f"{name}.mcap") == 1
+        said = "".join(capfd.readouterr())
         assert reason in said
         assert len(said.strip().splitlines()) == 1, said
 
 
-def test_record_keeps_an_existing_file(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_record_keeps_an_existing_file(
+    tmp_path: Path,
+    environment: dict[str, str],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     out = tmp_path / "out.mcap"
     out.write_bytes(b"precious")
-    code, said = stopped(start(environment, command("record", out, "--duration", 1)))
-    assert code == 1
-    assert "exists: choose another name or pass --overwrite" in said
+    assert run_here(environment, "record", out, "--duration", 1) == 1
+    assert "exists: choose another name or pass --overwrite" in capfd.readouterr().err
     assert out.read_bytes() == b"precious"
-    code, said = stopped(
-        start(environment, command("record", out, "--duration", 1, "--topics", "/nothing", "--overwrite"))
-    )
-    assert code == 0
-    assert "nobody published /nothing" in said
+    assert run_here(environment, "record", out, "--duration", 1, "--topics", "/nothing", "--overwrite") == 0
+    assert "nobody published /nothing" in caplog.text
     with Reader(out) as reader:
         assert reader.message_count == 0
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from pixel4d_ros.cli import main
 from pixel4d_ros.logs.reader import LogReader
 from support.paths import REPOSITORY
 from support.waiting import PATIENCE, wait_until
@@ -22,6 +23,21 @@ from support.waiting import PATIENCE, wait_until
 def command(*arguments: object) -> list[str]:
     """The words of a `pixel4d` command."""
     return [sys.executable, "-m", "pixel4d_ros.cli", *map(str, arguments)]
+
+
+def run_here(environment: dict[str, str], *arguments: object) -> int:
+    """The exit code of a `pixel4d` command that runs in this process, for what needs no process of its own.
+
+    A start costs a second or two of CPU time; capfd and caplog have what it says.
+    """
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        return main([str(word) for word in arguments])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def start(environment: dict[str, str], words: Sequence[str], **options: Any) -> subprocess.Popen[str]:

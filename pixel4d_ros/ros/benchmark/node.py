@@ -32,6 +32,7 @@ from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.memory import freeze_gc
 from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.messages.stamps import nanoseconds, time_message
 from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
 from pixel4d_ros.ros.session import ros_node, spinning
 
@@ -96,10 +97,10 @@ class Rig:
 
     def send_image(self) -> int:
         """Publish an image stamped now; returns its stamp in ns."""
-        header = Header(frame_id=CAMERA, stamp=c.time_message(time.time_ns()))
+        header = Header(frame_id=CAMERA, stamp=time_message(time.time_ns()))
         self.info.publish(c.camera_info_message(self.feed.source.camera, header))
         stamp_ns = time.time_ns()
-        self._message.header.stamp = c.time_message(stamp_ns)
+        self._message.header.stamp = time_message(stamp_ns)
         self.image.publish(self._message)
         return stamp_ns
 
@@ -137,7 +138,7 @@ class Rig:
 
     def _on_forecast(self, data: bytes, info: dict[str, int]) -> None:
         arrived = time.time_ns()
-        stamp = c.nanoseconds(deserialize_message(data[:HEADER_BYTES], Header).stamp)
+        stamp = nanoseconds(deserialize_message(data[:HEADER_BYTES], Header).stamp)
         self.messages.append((stamp, info["source_timestamp"], arrived))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

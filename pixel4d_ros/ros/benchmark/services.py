@@ -27,7 +27,8 @@ from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.messages.conversions import pose_messages, time_message
+from pixel4d_ros.ros.messages.conversions import pose_messages
+from pixel4d_ros.ros.messages.stamps import time_message
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.processes import ProcessError
 

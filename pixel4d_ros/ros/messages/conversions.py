@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose
 from nav_msgs.msg import MapMetaData, OccupancyGrid
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from std_msgs.msg import Header
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, xyzw_from_matrix
 from pixel4d_ros.logs.images import RgbImage
+from pixel4d_ros.ros.messages.stamps import time_message
 
 if TYPE_CHECKING:  # with it comes torch, for which replay would wait seconds
     from pixel4d_ros.outputs.occupancy import OccupancyMap
@@ -110,22 +110,6 @@ def pose_message(T: FloatArray) -> Pose:
     return pose_messages(T[None])[0]
 
 
-def nanoseconds(stamp: Time) -> int:
-    """A message's stamp as nanoseconds since the epoch."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def frame_name(frame_id: str) -> str:
     """A frame's name without the leading slash of ROS 1: "/odom" becomes "odom"."""
     return frame_id.strip("/")
-
-
-def time_message(ns: int) -> Time:
-    """builtin_interfaces/Time of nanoseconds since the epoch."""
-    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
-
-
-def duration_message(seconds: float) -> Duration:
-    """Duration of a number of seconds >= 0, rounded to nanoseconds."""
-    sec, nanosec = divmod(round(seconds * 1e9), 1_000_000_000)
-    return Duration(sec=sec, nanosec=nanosec)
