@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from support.paths import shared_path
 from pixel4d_ros import Camera, CameraPath, DynamicGaussians, Forecaster, ReferenceView
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.evaluation import runner
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.runner import Options, evaluate_clip, evaluate_worlds
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
@@ -136,8 +138,9 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
     assert torch.equal(one.object_ids, other.object_ids)
 
 
-def test_synthetic_movers_are_forecast_better() -> None:
-    forecaster, worlds = Forecaster.load(device="cpu"), WorldSet("street", 2, 900_003)  # ordinary traffic
+def test_synthetic_movers_are_forecast_better(forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds = WorldSet("street", 2, 900_003)  # ordinary traffic
+    monkeypatch.setattr(runner, "make_clip", cache(runner.make_clip))  # both evaluations are of the same worlds
     alone, told = (
         evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(reference_view=given))
         for given in (False, True)
@@ -146,10 +149,10 @@ def test_synthetic_movers_are_forecast_better() -> None:
     assert told.inside_gain.mean > alone.inside_gain.mean + 0.2
 
 
-def test_real_traffic_is_forecast_better() -> None:
+def test_real_traffic_is_forecast_better(forecaster: Forecaster) -> None:
     """kitti_0052: the lorry rolls and the lane beside it stands, which one image does not tell."""
     (clip,) = open_clips(shared_path("logs/train/kitti_0052.mcap"))
-    forecaster, part = Forecaster.load(device="cpu"), clip.part(14, 32)
+    part = clip.part(14, 32)
     path = CameraPath(part.times[2:] - part.times[2], rigid_inverse(part.poses[2]) @ part.poses[2:])
     window = cut(part, np.arange(2, 16))
     scene = forecaster.predict(window.images[0], window.K, speed=path.speed(), reference=reference_view(part, window))

@@ -142,10 +142,31 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_a_perfect_forecast_gets_full_marks(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
-    report = write_report(log, recording, tmp_path / "out")
-    assert report == json.loads((tmp_path / "out/report.json").read_text())
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_log(tmp_path_factory.mktemp("log") / "drive.mcap")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Perfect forecasts."""
+    return make_recording(tmp_path_factory.mktemp("recording") / "forecast.mcap")
+
+
+@pytest.fixture(scope="module")
+def out(log: Path, recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of perfect forecasts, at which many tests look."""
+    folder = tmp_path_factory.mktemp("report")
+    assert write_report(log, recording, folder) == json.loads((folder / "report.json").read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(out: Path) -> Any:
+    return json.loads((out / "report.json").read_text())
+
+
+def test_a_perfect_forecast_gets_full_marks(report: Any) -> None:
     assert report["forecasts"] == report["scored"] == 10
     assert report["size"] == list(SIZE)
     assert report["psnr"]["mean"] == PSNR_CEILING
@@ -159,9 +180,8 @@ def test_a_perfect_forecast_gets_full_marks(tmp_path: Path) -> None:
     assert steps[13]["confidence"] == pytest.approx(0.8)
 
 
-def test_the_node_is_described_by_what_it_published(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
-    node = write_report(log, recording, tmp_path / "out")["node"]
+def test_the_node_is_described_by_what_it_published(report: Any) -> None:
+    node = report["node"]
     assert node["latency_ms"] == {"p50": 210.5, "p99": 350.0}
     assert (node["received"], node["dropped"], node["published"]) == (40, 36, None)
     assert node["age_s"]["p50"] == pytest.approx(0.2)
@@ -170,13 +190,12 @@ def test_the_node_is_described_by_what_it_published(tmp_path: Path) -> None:
     assert {t["name"]: t["count"] for t in node["topics"]} == {"/diagnostics": 10, "/forecast_node/forecast": 10}
 
 
-def test_repeating_the_image_gains_nothing(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap", repeats=True)
+def test_repeating_the_image_gains_nothing(log: Path, tmp_path: Path) -> None:
+    recording = make_recording(tmp_path / "forecast.mcap", repeats=True)
     assert write_report(log, recording, tmp_path / "out")["gain"]["mean"] == 0
 
 
-def test_a_smaller_forecast_is_judged_at_its_own_size(tmp_path: Path) -> None:
-    log = make_log(tmp_path / "drive.mcap")
+def test_a_smaller_forecast_is_judged_at_its_own_size(log: Path, tmp_path: Path) -> None:
     recording = make_recording(tmp_path / "forecast.mcap", size=(48, 24), samples=2)
     report = write_report(log, recording, tmp_path / "out")
     assert report["size"] == [48, 24]
@@ -185,10 +204,8 @@ def test_a_smaller_forecast_is_judged_at_its_own_size(tmp_path: Path) -> None:
     assert report["gain"]["mean"] > 5
 
 
-def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
-    write_report(log, recording, tmp_path / "out")
-    text = (tmp_path / "out/report.html").read_text()
+def test_the_page_is_whole_and_needs_no_other_file(out: Path) -> None:
+    text = (out / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert page.open == []
@@ -202,10 +219,8 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path) -> None:
     assert "<no plan>" not in text
 
 
-def test_the_video_is_h264_that_plays_everywhere(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
-    write_report(log, recording, tmp_path / "out")
-    video = tmp_path / "out/forecast.mp4"
+def test_the_video_is_h264_that_plays_everywhere(out: Path) -> None:
+    video = out / "forecast.mp4"
     assert "h264" in described(video)
     assert "yuv420p" in described(video)
     frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
@@ -224,8 +239,7 @@ def test_a_video_refuses_a_change_of_size_and_makes_odd_ones_even(tmp_path: Path
     assert not (tmp_path / "empty.mp4").exists()
 
 
-def test_recordings_that_do_not_fit_say_so(tmp_path: Path) -> None:
-    log, recording = make_log(tmp_path / "drive.mcap"), make_recording(tmp_path / "forecast.mcap")
+def test_recordings_that_do_not_fit_say_so(log: Path, recording: Path, tmp_path: Path) -> None:
     other = make_log(tmp_path / "other.mcap", start=START + 10**12)
     with pytest.raises(LogError, match="stamps differ"):
         write_report(other, recording, tmp_path / "out")
@@ -233,9 +247,9 @@ def test_recordings_that_do_not_fit_say_so(tmp_path: Path) -> None:
         write_report(log, log, tmp_path / "out")
 
 
-def test_truth_is_found_again_when_the_replay_loops(tmp_path: Path) -> None:
-    with LogReader(make_log(tmp_path / "drive.mcap")) as log:
-        truth = Truth(log, "/camera/image_raw")
+def test_truth_is_found_again_when_the_replay_loops(log: Path) -> None:
+    with LogReader(log) as reader:
+        truth = Truth(reader, "/camera/image_raw")
         for i in (5, 20, 21, 3, 39):
             truth.start_at(START + i * PERIOD)
             for k in (0, 2):

@@ -92,7 +92,7 @@ class LogReader:
 
     def _index(self) -> None:
         self._connections: list[Connection] = [c for c in self._reader.connections if _is_cdr(c)]
-        definitions = [(c.msgtype, c.msgdef) for c in self._connections]
+        definitions = tuple((c.msgtype, c.msgdef) for c in self._connections)
         if self.is_ros1:
             self._source_types = ros1_types(definitions)
             self.types = ros2_types(self._source_types)

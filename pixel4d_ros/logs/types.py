@@ -33,9 +33,11 @@ def jazzy_types() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
-def merged_types(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
-    """A new store of (type name, definition) pairs and, for every other name, Jazzy's types.
+@lru_cache(maxsize=8)
+def merged_types(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Typestore:
+    """A store of (type name, definition) pairs and, for every other name, Jazzy's types.
 
+    Shared by logs with the same definitions, as it takes a third of a second to make: do not register types in it.
     A log's own definition takes precedence: its bytes were written with it. Definitions that cannot be parsed are
     skipped: their types stay unknown unless Jazzy has them. Raises ValueError for one that lacks a field.
     """
