@@ -32,7 +32,7 @@ from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.inputs import ImageMessage, Inputs, TrajectoryMessage
 from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
-from pixel4d_ros.ros.messages.stamps import nanoseconds
+from pixel4d_ros.ros.messages.headers import nanoseconds
 from pixel4d_ros.ros.pipeline import NOT_ACTIVE, OUTPUT_FAULTS, ForecastPipeline, PipelineContext
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.services import CandidatesService, PendingRequest

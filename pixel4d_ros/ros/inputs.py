@@ -19,9 +19,8 @@ from pixel4d_ros.geometry.camera_info import frame_mismatch, read_camera_info
 from pixel4d_ros.geometry.rectification import Rectifier, Undistortion
 from pixel4d_ros.geometry.rotations import rigid_from_xyzw
 from pixel4d_ros.logs.images import RgbImage, decode_depth
-from pixel4d_ros.ros.messages.conversions import frame_name
+from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 from pixel4d_ros.ros.messages.images import rgb_pixels
-from pixel4d_ros.ros.messages.stamps import nanoseconds
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.plans import Plan, PlanError

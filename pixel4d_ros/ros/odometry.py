@@ -13,8 +13,8 @@ from pixel4d_ros.geometry.jumps import is_off
 from pixel4d_ros.geometry.optical import OVERTURNED, is_overturned
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, PoseBuffer
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
-from pixel4d_ros.ros.messages.conversions import frame_name, read_pose
-from pixel4d_ros.ros.messages.stamps import nanoseconds
+from pixel4d_ros.ros.messages.conversions import read_pose
+from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 
 FUTURE_S = 2.0  # localisation stamps map -> odom up to a second ahead (AMCL's transform_tolerance)
 DIFFERENCE_S = 0.2  # interval over which the velocity of the poses is measured

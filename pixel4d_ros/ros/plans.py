@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.interpolation import FASTEST, step_speeds
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
-from pixel4d_ros.ros.messages.conversions import frame_name
-from pixel4d_ros.ros.messages.stamps import nanoseconds
+from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 
 MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
 STOPPED = 0.01  # m/s: below this planned speed the vehicle stands

@@ -21,11 +21,11 @@ from pixel4d_ros.outputs.tracking import TrackedObject, Tracker
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.messages.headers import duration_message
 from pixel4d_ros.ros.messages.markers import motion_markers
 from pixel4d_ros.ros.messages.objects import predicted_objects_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message, subsample
 from pixel4d_ros.ros.messages.splats import LEAST_OPACITY, splat_array_bytes
-from pixel4d_ros.ros.messages.stamps import duration_message
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.topics import Publishers, has_subscribers
 from pixel4d_ros.ros.transforms import EgoState

@@ -16,7 +16,7 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.jumps import find_jumps
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
-from pixel4d_ros.ros.messages.conversions import frame_name
+from pixel4d_ros.ros.messages.headers import frame_name
 from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
 from pixel4d_ros.ros.transforms import EgoState
 

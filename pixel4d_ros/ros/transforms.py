@@ -15,8 +15,7 @@ from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.optical import optical_mounting
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
-from pixel4d_ros.ros.messages.conversions import frame_name
-from pixel4d_ros.ros.messages.stamps import nanoseconds
+from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 from pixel4d_ros.ros.odometry import FrameMotion, OdometryTrack, StampError, check_not_future
 from pixel4d_ros.ros.topics import overridable
 

@@ -24,8 +24,8 @@ from pixel4d_ros.logs.images import decode_image
 from pixel4d_ros.outputs.ply import SH_C0
 from pixel4d_ros.ros.compat import euler_from_quaternion
 from pixel4d_ros.ros.messages import conversions as c
+from pixel4d_ros.ros.messages.headers import duration_message, nanoseconds
 from pixel4d_ros.ros.messages.pointcloud import COMPACT, FIELD_NAMES, cloud_array, pointcloud_message, subsample
-from pixel4d_ros.ros.messages.stamps import duration_message, nanoseconds
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(3)

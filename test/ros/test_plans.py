@@ -26,7 +26,7 @@ from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectory
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_from_xyzw, rotation_matrix
 from pixel4d_ros.ros.messages.conversions import pose_message
-from pixel4d_ros.ros.messages.stamps import duration_message
+from pixel4d_ros.ros.messages.headers import duration_message
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.parameters import TRAJECTORY_TYPES
 from pixel4d_ros.ros.plans import MAX_POSES, PLAN_READERS, PlanError, plan_type

@@ -12,7 +12,7 @@ from pixel4d_ros.logs.reader import LogReader, RawMessage
 from pixel4d_ros.logs.streams import Streams
 from pixel4d_ros.logs.transforms import PoseTrack, read_frames, stamp_ns
 from pixel4d_ros.ros.messages.conversions import pose_message
-from pixel4d_ros.ros.messages.stamps import time_message
+from pixel4d_ros.ros.messages.headers import time_message
 
 HORIZON_S = 3.0
 STEP_S = 0.1

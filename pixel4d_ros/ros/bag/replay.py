@@ -282,7 +282,7 @@ class Replay:
         if self.clock is not None:
             from rosgraph_msgs.msg import Clock
 
-            from pixel4d_ros.ros.messages.stamps import time_message
+            from pixel4d_ros.ros.messages.headers import time_message
 
             self.clock.publish(Clock(clock=time_message(time_ns)))
 

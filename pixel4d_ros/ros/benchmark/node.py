@@ -32,7 +32,7 @@ from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.memory import freeze_gc
 from pixel4d_ros.ros.messages import conversions as c
-from pixel4d_ros.ros.messages.stamps import nanoseconds, time_message
+from pixel4d_ros.ros.messages.headers import nanoseconds, time_message
 from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
 from pixel4d_ros.ros.session import ros_node, spinning
 

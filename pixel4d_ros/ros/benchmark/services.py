@@ -28,7 +28,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_in
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.conversions import pose_messages
-from pixel4d_ros.ros.messages.stamps import time_message
+from pixel4d_ros.ros.messages.headers import time_message
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.processes import ProcessError
 

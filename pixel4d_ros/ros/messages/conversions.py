@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, xyzw_from_matrix
 from pixel4d_ros.logs.images import RgbImage
-from pixel4d_ros.ros.messages.stamps import time_message
+from pixel4d_ros.ros.messages.headers import time_message
 
 if TYPE_CHECKING:  # with it comes torch, for which replay would wait seconds
     from pixel4d_ros.outputs.occupancy import OccupancyMap
@@ -108,8 +108,3 @@ def pose_messages(poses: FloatArray) -> list[Pose]:
 def pose_message(T: FloatArray) -> Pose:
     """Pose of a 4x4 matrix."""
     return pose_messages(T[None])[0]
-
-
-def frame_name(frame_id: str) -> str:
-    """A frame's name without the leading slash of ROS 1: "/odom" becomes "odom"."""
-    return frame_id.strip("/")

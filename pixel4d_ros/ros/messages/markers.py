@@ -14,7 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import MovingObject
 from pixel4d_ros.ros.messages.conversions import pose_message
-from pixel4d_ros.ros.messages.stamps import duration_message
+from pixel4d_ros.ros.messages.headers import duration_message
 
 LIFETIME_S = 2.0  # markers vanish this long after the node has stopped
 LINE_WIDTH = 0.1  # metres

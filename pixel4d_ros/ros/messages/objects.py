@@ -19,7 +19,7 @@ from pixel4d_ros.outputs.size_classes import guess_class
 from pixel4d_ros.outputs.tracking import TrackedObject
 from pixel4d_ros.ros.compat import euler_from_quaternion, interface
 from pixel4d_ros.ros.messages.conversions import pose_message, pose_messages
-from pixel4d_ros.ros.messages.stamps import duration_message
+from pixel4d_ros.ros.messages.headers import duration_message
 
 YAW_DEVIATION = 0.2  # rad, of a box's heading
 UNKNOWN_TURN = 1e3  # rad^2: the tracker has no roll and pitch, nor their rates

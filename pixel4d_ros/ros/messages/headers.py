@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stamps and durations of ROS messages <-> numbers.
+"""Stamps, durations and frame names of ROS messages.
 
 Apart from conversions.py, which imports scipy and OpenCV: a replay publishes its clock without waiting for them.
 """
@@ -25,3 +25,8 @@ def duration_message(seconds: float) -> Duration:
     """Duration of a number of seconds >= 0, rounded to nanoseconds."""
     sec, nanosec = divmod(round(seconds * 1e9), NS_PER_S)
     return Duration(sec=sec, nanosec=nanosec)
+
+
+def frame_name(frame_id: str) -> str:
+    """A frame's name without the leading slash of ROS 1: "/odom" becomes "odom"."""
+    return frame_id.strip("/")
