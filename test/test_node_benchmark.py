@@ -86,7 +86,7 @@ def small_feed(folder: Path) -> list[str]:
     """Options of `pixel4d benchmark --node` that make it a matter of seconds."""
     photo, noise = folder / "photo.png", np.random.default_rng(0).integers(0, 256, (4, 12, 3), np.uint8)
     assert cv2.imwrite(str(photo), cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
-    feed = ["--rate", "2", "--sizes", f"{WIDTH}x{HEIGHT}", "--frames", "3", "--candidates", "2"]
+    feed = ["--rate", "20", "--sizes", f"{WIDTH}x{HEIGHT}", "--frames", "3", "--candidates", "2"]
     return [*feed, "--device", "cpu", "--image", str(photo)]
 
 
@@ -95,7 +95,7 @@ def small_feed(folder: Path) -> list[str]:
 def test_the_node_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     path = tmp_path / "node.json"
-    feed = ["--node", "4", "--samples", "2", "--runs", "3", "--warm-up", "1"]
+    feed = ["--node", "0.4", "--samples", "2", "--runs", "3", "--warm-up", "1"]
     assert main(["benchmark", *feed, *small_feed(tmp_path), "--json", str(path)]) == 0
     (times,) = json.loads(path.read_text())["nodes"]
     check_feed(times)
@@ -108,7 +108,7 @@ def test_the_node_is_measured(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_benchmark_that_is_told_to_end_does_so_quietly_and_leaves_nothing_running(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
-    feed = ["--node", "1", "--samples", "1", "--runs", "100000", *small_feed(tmp_path)]
+    feed = ["--node", "0.1", "--samples", "1", "--runs", "100000", *small_feed(tmp_path)]
     command, log = [sys.executable, "-m", "pixel4d_ros.cli", "benchmark", *feed], tmp_path / "log"
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)

@@ -26,7 +26,8 @@ from tqdm import tqdm
 from pixel4d_ros.benchmark.node_times import Feed, NodeTimes, Publishing
 from pixel4d_ros.benchmark.source_image import SPEED, STEP
 from pixel4d_ros.benchmark.statistics import Spread, course
-from pixel4d_ros.ros.benchmark.publishing import CAMERA, OUTPUT_QOS, REST_S, START_S, measure_publishing
+from pixel4d_ros.ros.benchmark.listener import OUTPUT_QOS
+from pixel4d_ros.ros.benchmark.publishing import CAMERA, REST_S, START_S, measure_publishing
 from pixel4d_ros.ros.benchmark.services import check_candidates, measure_service, path_message
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface

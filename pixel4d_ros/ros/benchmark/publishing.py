@@ -11,9 +11,7 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-import rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 from tqdm import tqdm
@@ -21,15 +19,13 @@ from tqdm import tqdm
 from pixel4d_ros.benchmark.node_times import Feed, Publishing
 from pixel4d_ros.benchmark.source_image import forecast_times
 from pixel4d_ros.benchmark.statistics import Spread
+from pixel4d_ros.ros.benchmark.listener import OUTPUT_QOS, TOPIC
 from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.processes import Child
 from pixel4d_ros.ros.publishing import CameraViews, sequence_message
-from pixel4d_ros.ros.session import ros_node
 
-ALONE = "/pixel4d_benchmark/forecast"
 CAMERA = "camera"
-OUTPUT_QOS = QoSProfile(depth=10)
 START_S, REST_S = 300.0, 2.0  # timeouts of the subscriber's start and the last message
 MESSAGES, LONGEST_S = 50, 0.1  # count, longest interval
 
@@ -43,10 +39,10 @@ def measure_publishing(node: Node, feed: Feed, folder: Path, stop: Event) -> Pub
     frames = np.repeat(feed.source.pixels[None], feed.frames, 0)
     poses = np.tile(np.eye(4), (feed.frames, 1, 1))
     views = CameraViews(camera, forecast_times(feed.frames), poses, np.ones(feed.frames, np.float32), frames)
-    publisher = node.create_publisher(interface("msg", "ForecastSequence"), ALONE, OUTPUT_QOS)
+    publisher = node.create_publisher(interface("msg", "ForecastSequence"), TOPIC, OUTPUT_QOS)
     listener = Child.start(
         "listener",
-        [sys.executable, "-m", "pixel4d_ros.ros.benchmark.publishing"],
+        [sys.executable, "-m", "pixel4d_ros.ros.benchmark.listener"],
         dict(os.environ),
         folder / "listener.log",
     )
@@ -76,23 +72,3 @@ def measure_publishing(node: Node, feed: Feed, folder: Path, stop: Event) -> Pub
     return Publishing(
         size / 1e6, MESSAGES, len(delays), Spread.of(build), Spread.of(serialize), Spread.of(publish), arrive
     )
-
-
-def listen() -> None:
-    """The subscriber process: receive ForecastSequences, then print the delay of each in ms."""
-    delays: list[float] = []
-    with ros_node("pixel4d_benchmark_listener") as (node, stop):
-        node.create_subscription(
-            interface("msg", "ForecastSequence"),
-            ALONE,
-            lambda _, info: delays.append(1e-6 * (time.time_ns() - info["source_timestamp"])),
-            OUTPUT_QOS,
-            raw=True,
-        )
-        while not stop.is_set():
-            rclpy.spin_once(node, timeout_sec=0.1)
-    print(json.dumps(delays))
-
-
-if __name__ == "__main__":
-    listen()
