@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera, CameraPath
@@ -181,12 +182,28 @@ class Forecaster:
         return self.views(scene, T_source_camera, times, K, size, with_depth=False).frames
 
     def warm_up(self) -> None:
-        """Forecast from an empty image, so that kernels are compiled and memory allocated before the first real one."""
-        path = CameraPath.constant_twist((0, 0, 1), (0, 0, 0), 1.0)
+        """Load and compile kernels and allocate the GPU's memory, by a forecast from an empty image.
+
+        The network on the CPU has nothing to compile: there a scene of one Gaussian is rendered, which is much faster.
+        """
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
-        self.forecast(np.zeros((64, 128, 3), np.uint8), K, path, np.ones(1), num_samples=2)
+        if self.device.type == "cpu":
+            scene = _one_gaussian(Camera(K, 128, 64))
+        else:
+            scene = self.predict(np.zeros((64, 128, 3), np.uint8), K, num_samples=2)
+        path = CameraPath.constant_twist((0, 0, 1), (0, 0, 0), 1.0)
+        self.forecast_scene(scene, path, np.ones(1), scene.num_samples)
 
     @property
     def path(self) -> str:
         """How predictions are computed: by a CUDA graph in half precision, or operation by operation."""
         return self.predictor.path
+
+
+def _one_gaussian(camera: Camera) -> DynamicGaussians:
+    """A scene of one Gaussian at rest, 5 m ahead of the camera."""
+    none, identity = torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]])
+    return DynamicGaussians(
+        none + torch.tensor([0, 0, 5.0]), identity, none + 0.1, torch.ones(1), none + 0.5, none, none, none, none,
+        object_ids=torch.zeros(1, dtype=torch.int64), centroids=none, observed=torch.ones(1), camera=camera,
+    )  # fmt: skip

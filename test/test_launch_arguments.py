@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rosbags import rosbag2
 from support.log_samples import entries, write_mcap, write_rosbag1, write_rosbag2
 from support.paths import shared_path
 
-from pixel4d_ros.logs.reader import LogError
+from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, node_parameters
 from pixel4d_ros.ros.parameters import Parameters, updated
 
@@ -119,11 +120,36 @@ def test_every_shared_log_is_understood(split):
         assert {"image_topic", "camera_info_topic", "odometry_topic", "base_frame", "mounting_rotation"} <= set(found)
 
 
-def test_a_launch_reads_its_bag_without_torch(tmp_path):
-    """Importing torch takes seconds, in which nothing would be started."""
+def test_a_launch_reads_the_mounting_from_the_start_of_a_long_bag(tmp_path, monkeypatch):
+    log = write_mcap(tmp_path / "a.mcap", entries(700, path=True))
+    decoded = []
+    decode = LogReader.decode
+    monkeypatch.setattr(LogReader, "decode", lambda self, raw: decoded.append(raw.topic) or decode(self, raw))
+    values = from_bag(log).values
+    assert values["mounting_translation"] == "[2.0, 0.5, 1.0]"
+    assert decoded.count("/odometry") <= 20 * 60 + 2  # of 70 s at 20 Hz
+    assert "/planned_path" not in decoded
+
+
+def test_a_mounting_that_comes_late_in_a_bag_is_found(tmp_path):
+    items = list(entries(700))
+    mounting = replace(items[0], time_ns=items[-1].time_ns)
+    log = write_mcap(tmp_path / "a.mcap", [*items[1:], mounting])
+    assert from_bag(log).values["mounting_translation"] == "[2.0, 0.5, 1.0]"
+
+
+def test_a_launch_reads_its_bag_without_what_takes_long_to_import(tmp_path):
+    """Importing torch takes seconds and scipy most of one, in which nothing would be started."""
     log = write_mcap(tmp_path / "a.mcap", entries(compressed=True, path=True))
     code = (
         "import sys; from pixel4d_ros.ros.launch_arguments import from_bag; "
-        f"assert from_bag({str(log)!r}).values['base_frame'] == 'base_link'; assert 'torch' not in sys.modules"
+        f"assert from_bag({str(log)!r}).values['base_frame'] == 'base_link'; "
+        "assert not {'torch', 'scipy', 'numba'} & set(sys.modules)"
     )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_forecasts_need_no_scipy():
+    """The node's first forecast would wait for its import."""
+    code = "import sys, pixel4d_ros.forecaster, pixel4d_ros.outputs.tracked_scene; assert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

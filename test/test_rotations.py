@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from pixel4d_ros.geometry.quaternions import (
@@ -20,7 +21,14 @@ from pixel4d_ros.geometry.quaternions import (
     quaternion_rotate,
     quaternion_to_matrix,
 )
-from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix, rotation_vector
+from pixel4d_ros.geometry.rotations import (
+    rigid,
+    rigid_from_xyzw,
+    rigid_inverse,
+    rotation_matrix,
+    rotation_vector,
+    xyzw_from_matrix,
+)
 
 often = settings(max_examples=40, deadline=None)
 component = st.floats(-3.1, 3.1).map(lambda x: 0.0 if abs(x) < 1e-9 else x)
@@ -105,3 +113,20 @@ def test_rigid_transforms_and_their_inverses(
 def test_a_rigid_transform_from_a_quaternion() -> None:
     T = rigid([math.sqrt(0.5), 0, 0, math.sqrt(0.5)], [1, 2, 3])
     np.testing.assert_allclose(T @ [1, 0, 0, 1], [1, 3, 3, 1], atol=1e-12)
+
+
+def test_conversions_are_scipy_s() -> None:
+    turns = [Rotation.random(200, random_state=0), Rotation.from_rotvec(np.pi * np.eye(3)), Rotation.identity(1)]
+    expected = Rotation.concatenate(turns)
+    R, q = expected.as_matrix(), expected.as_quat(canonical=True)
+    np.testing.assert_allclose(rigid_from_xyzw(1.05 * q, np.zeros((len(q), 3)))[:, :3, :3], R, atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_quat(xyzw_from_matrix(R)).as_matrix(), R, atol=1e-12)
+    assert (xyzw_from_matrix(R)[:, 3] >= 0).all()
+    np.testing.assert_allclose(rotation_matrix(expected.as_rotvec()), R, atol=1e-12)
+    np.testing.assert_allclose(rotation_matrix(rotation_vector(R)), R, atol=1e-7)
+
+
+def test_no_rotations_are_turned_into_none() -> None:
+    assert xyzw_from_matrix(np.zeros((0, 3, 3))).shape == (0, 4)
+    assert rotation_matrix(np.zeros((0, 3))).shape == (0, 3, 3)
+    assert rotation_vector(np.zeros((2, 0, 3, 3))).shape == (2, 0, 3)

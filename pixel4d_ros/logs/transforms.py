@@ -126,13 +126,19 @@ class Frames:
         return known[-1] if known else next(reversed(mounts))
 
 
-def read_frames(log: LogReader, streams: Streams) -> Frames:
-    """All transforms of a log, in one pass over its small messages; invalid poses are skipped with a warning."""
-    chosen = (streams.odometry, streams.path, streams.tf, streams.tf_static)
-    names = [topic.name for topic in chosen if topic is not None]
+def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) -> Frames:
+    """All transforms of a log, in one pass over its small messages; invalid poses are skipped with a warning.
+
+    first_s: only those of so many seconds of the log, and without its Path messages if it has odometry.
+    """
+    path = None if first_s is not None and streams.odometry else streams.path
+    names = [topic.name for topic in (streams.odometry, path, streams.tf, streams.tf_static) if topic is not None]
+    end_ns = log.end_ns if first_s is None else log.start_ns + int(first_s * 1e9)
     found: dict[tuple[str, str, str], list[TimedPose]] = defaultdict(list)  # by topic, parent and child
     errors: dict[str, list[str]] = defaultdict(list)  # by topic
     for logged in log.messages(names):
+        if logged.time_ns > end_ns:
+            break
         try:
             for parent, child, stamp, pose in _poses_in(logged.message):
                 found[logged.topic, parent, child].append((stamp, logged.time_ns, pose))

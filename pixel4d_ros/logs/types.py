@@ -50,9 +50,15 @@ def merged_types(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Type
 
 
 def store_of(fields: dict[str, Any]) -> Typestore:
-    """A store of the types with these parsed fields."""
-    store = get_typestore(Stores.EMPTY)
-    store.register(fields)
+    """A store of the types with these parsed fields.
+
+    The classes of those that are as in Jazzy are shared: making the classes of all of them takes 0.3 s.
+    """
+    jazzy, store = jazzy_types(), get_typestore(Stores.EMPTY)
+    same = {name for name, definition in fields.items() if jazzy.fielddefs.get(name) == definition}
+    store.register({name: definition for name, definition in fields.items() if name not in same})
+    store.fielddefs.update({name: jazzy.fielddefs[name] for name in same})
+    store.types.update({name: jazzy.types[name] for name in same})
     return store
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.special import chdtri
-
 from pixel4d_ros.geometry.rotations import FloatArray
 
 STATE = 6  # position and velocity
@@ -174,6 +172,8 @@ def assign(
     """Pairs (object, detection) of the least total cost, the negative log likelihood, among those within the gates."""
     if not objects or not detections:
         return []
+    from scipy.optimize import linear_sum_assignment  # takes 0.2 s, and the first forecast has nothing to assign
+
     cost = np.array([[pair_cost(o, d, s) for d in detections] for o in objects])
     allowed = np.isfinite(cost)
     # An excluded pair costs more than all allowed ones together, so as many as possible are made.
@@ -189,7 +189,7 @@ def pair_cost(o: TrackedObject, d: Detection, s: TrackerSettings) -> float:
     S = o.covariance[:3, :3] + d.center_covariance
     offset = d.center - o.center
     distance = float(offset @ np.linalg.solve(S, offset))
-    if distance > chdtri(3, 1 - s.gate):
+    if distance > _largest_distance(s.gate):
         return np.inf
     ratios = np.log(np.maximum(d.size, 0.05) / np.maximum(o.size, 0.05))
     appearance = 0.5 * float((ratios**2).sum()) / s.size_deviation**2
@@ -198,6 +198,14 @@ def pair_cost(o: TrackedObject, d: Detection, s: TrackerSettings) -> float:
     if appearance > s.max_appearance:
         return np.inf
     return 0.5 * distance + 0.5 * float(np.linalg.slogdet(S)[1]) + appearance
+
+
+@lru_cache(maxsize=8)
+def _largest_distance(share: float) -> float:
+    """The squared Mahalanobis distance within which this share of three normal numbers lies."""
+    from scipy.special import chdtri
+
+    return float(chdtri(3, 1 - share))
 
 
 def _detected(o: TrackedObject, d: Detection, stamp: float, s: TrackerSettings) -> TrackedObject:

@@ -10,11 +10,16 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixel4d_ros.logs.reader import LogError, LogReader, Topic
 from pixel4d_ros.logs.streams import COMPRESSED_IMAGE, Streams, is_picture, pick_streams
 
+if TYPE_CHECKING:
+    from pixel4d_ros.geometry.rotations import FloatArray
+    from pixel4d_ros.logs.transforms import PoseTrack
+
+FIRST_S = 60.0  # of a bag, in which the mounting is looked for first: bags of hours are read in no time
 SWITCH = ("true", "false")
 OPTIONAL_SWITCH = ("", "true", "false")
 TRANSPORT = ("", "raw", "compressed")
@@ -123,12 +128,14 @@ def _is_rectified(log: LogReader, streams: Streams) -> bool:
 def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str], dict[str, str]]:
     """Base frame and mounting, if odometry or tf of the log connect them with the camera; and notes."""
     from pixel4d_ros.geometry.rotations import xyzw_from_matrix
-    from pixel4d_ros.logs.transforms import read_frames
 
     try:
-        with warnings.catch_warnings(record=True) as assumed:
-            warnings.simplefilter("always")
-            track, mounting = read_frames(log, streams).camera_track(frame)
+        track, mounting, assumed = _camera_track(log, streams, frame, FIRST_S)
+    except LogError:
+        assumed = ["not found yet"]
+    try:
+        if assumed:  # what the log's start leaves open, its rest may tell
+            track, mounting, assumed = _camera_track(log, streams, frame)
     except LogError as error:  # the node works without poses: its camera stands
         return {}, {"mounting": f"the parameters' own, as the log does not give it: {error}"}
     found = {
@@ -136,8 +143,20 @@ def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str
         "mounting_translation": _list(mounting[:3, 3]),
         "mounting_rotation": _list(xyzw_from_matrix(mounting[:3, :3])),
     }
-    notes = {"mounting_rotation": "; ".join(str(warning.message) for warning in assumed)} if assumed else {}
+    notes = {"mounting_rotation": "; ".join(assumed)} if assumed else {}
     return found, {"base_frame": f"its poses are in {track.parent}"} | notes
+
+
+def _camera_track(
+    log: LogReader, streams: Streams, frame: str, first_s: float | None = None
+) -> tuple[PoseTrack, FloatArray, list[str]]:
+    """Frames.camera_track of a log or of its start, and what it warns of. Raises LogError."""
+    from pixel4d_ros.logs.transforms import read_frames
+
+    with warnings.catch_warnings(record=True) as assumed:
+        warnings.simplefilter("always")
+        track, mounting = read_frames(log, streams, first_s).camera_track(frame)
+    return track, mounting, [str(warning.message) for warning in assumed]
 
 
 def _list(values: Any) -> str:
