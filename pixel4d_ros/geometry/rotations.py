@@ -62,7 +62,7 @@ def _matrix_from_xyzw(q: FloatArray) -> FloatArray:
 def xyzw_from_matrix(R: ArrayLike) -> FloatArray:
     """Unit quaternions (..., 4) in the order x, y, z, w, with w >= 0, of rotation matrices (..., 3, 3).
 
-    Each row of the symmetric matrix 4 q q^T is a multiple of the quaternion q; the one with the largest diagonal element
+    Each row of the symmetric matrix 4 q q^T is a multiple of the quaternion q; that with the largest diagonal element
     is the most accurate (S. W. Shepperd, "Quaternion from rotation matrix", 1978).
     """
     R = np.asarray(R, np.float64)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
+
 from pixel4d_ros.geometry.rotations import FloatArray
 
 STATE = 6  # position and velocity
