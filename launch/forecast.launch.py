@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
@@ -100,7 +101,7 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         executable=NODE,
         name=NODE,
         namespace=values["namespace"],
-        parameters=[values["params_file"] or str(default), overrides],
+        parameters=[values["params_file"] or str(default), str(_parameter_file(values["namespace"], overrides))],
         remappings=[(topic, values[f"{topic}_topic"]) for topic in TOPICS],
         arguments=["--ros-args", "--log-level", _log_level(values)],
         respawn=values["respawn"] == "true",
@@ -111,6 +112,21 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         output="screen",
         emulate_tty=True,
     )
+
+
+def _parameter_file(namespace: str, values: dict[str, Any]) -> Path:
+    """A file of parameters for the node in a namespace, until the launch has ended. launch_ros leaves its own in /tmp."""
+    node = "/".join(["", *filter(None, namespace.split("/")), NODE])
+    return _temporary(yaml.safe_dump({node: {"ros__parameters": values}}), ".yaml")
+
+
+def _temporary(text: str, suffix: str) -> Path:
+    """A file that is removed when the launch has ended."""
+    with tempfile.NamedTemporaryFile("w", prefix="forecast_", suffix=suffix, delete=False) as file:
+        file.write(text)
+    path = Path(file.name)
+    atexit.register(path.unlink, missing_ok=True)
+    return path
 
 
 def _log_level(values: dict[str, str]) -> str:
@@ -171,11 +187,7 @@ def _rviz_config(values: dict[str, str]) -> Path:
     text = text.replace(f"Value: /{NODE}/", f"Value: {namespace}/{NODE}/")
     if not _rviz_shows(values["image_topic"]):
         text = re.sub(r"    - Class: \S+\n      Name: Source image\n(?:      .*\n)+", "", text)
-    with tempfile.NamedTemporaryFile("w", prefix="forecast_", suffix=".rviz", delete=False) as copy:
-        copy.write(text)
-    path = Path(copy.name)
-    atexit.register(path.unlink, missing_ok=True)  # when the launch has ended
-    return path
+    return _temporary(text, ".rviz")
 
 
 def _rviz_shows(image_topic: str) -> bool:

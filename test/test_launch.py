@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,21 @@ def test_a_bag_alone_tells_topics_and_types(launch_file, monkeypatch, log):
     assert to["image"] == "/camera/left/image_raw/compressed"
     assert to["odometry"] == "/odometry"
     assert to["trajectory"] == "trajectory"
+
+
+def test_the_parameters_are_in_a_file_that_goes_with_the_launch(launch_file, monkeypatch, log):
+    """launch_ros would leave a file in /tmp at each launch."""
+    removed = []
+    monkeypatch.setattr(launch_file.shutil, "which", lambda name: None)
+    monkeypatch.setattr(launch_file.atexit, "register", lambda unlink, **_: removed.append(unlink.__self__))
+    (node,) = started(launch_file, namespace="/car", device="cpu", mounting_translation="[1.0, 0.0, 1e-05]")
+    assert len(node._Node__parameters) == 2
+    (file,) = removed
+    values = yaml.safe_load(file.read_text())["/car/forecast_node"]["ros__parameters"]
+    assert values["device"] == "cpu"
+    assert values["autostart"] is True
+    assert values["mounting.translation"] == [1.0, 0.0, 1e-5]
+    file.unlink()
 
 
 def test_rviz_that_is_not_installed_is_refused_before_the_node_starts(launch_file, monkeypatch):
@@ -274,12 +290,14 @@ def wait_for(text: str, process: subprocess.Popen[bytes], output: Path) -> None:
 
 @pytest.mark.slow
 def test_node_comes_up_and_goes_down(tmp_path):
-    """The node gets active with an argument that overrides the YAML file, and ends cleanly."""
+    """The node gets active with an argument that overrides the YAML file, ends cleanly and leaves no files."""
+    before = set(Path(tempfile.gettempdir()).glob("*_params_*"))
     with launched(tmp_path, "namespace:=car", "image_transport:=compressed") as (process, output):
         wait_for("[car.forecast_node]: active: /car/image, /car/camera_info", process, output)
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0
         assert "process has finished cleanly" in output.read_text()
+    assert set(Path(tempfile.gettempdir()).glob("*_params_*")) <= before
 
 
 @pytest.mark.slow
