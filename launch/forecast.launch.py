@@ -115,7 +115,7 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
 
 
 def _parameter_file(namespace: str, values: dict[str, Any]) -> Path:
-    """A file of parameters for the node in a namespace, until the launch has ended. launch_ros leaves its own in /tmp."""
+    """A file of parameters for the node in a namespace, until the launch has ended. launch_ros would leave its own."""
     node = "/".join(["", *filter(None, namespace.split("/")), NODE])
     return _temporary(yaml.safe_dump({node: {"ros__parameters": values}}), ".yaml")
 
