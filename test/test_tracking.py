@@ -88,10 +88,25 @@ def test_existence_grows_with_detections_and_an_object_that_is_gone_is_dropped()
     assert fading[-1] == [] and fading[0][0].existence > fading[2][0].existence
 
 
+def test_a_second_detection_on_a_known_object_is_a_part_of_it() -> None:
+    tracker = Tracker()
+    for k in range(10):
+        seen = [detection((k, 0, 0.8), 1), detection((k - 0.8, 0.3, 0.3), 2, size=0.3 * CAR, color=RED)]
+        (o,) = tracker.update(0.1 * k, seen[: 1 if k < 5 else 2])
+        assert o.id == 1 and o.parts == (() if k < 5 else (2,))
+    assert lasting_ids([o]) == {1: 1, 2: 1}
+
+
+def test_a_detection_beside_a_known_object_is_an_object_of_its_own() -> None:
+    tracker = Tracker()
+    tracker.update(0.0, [detection((0, 0, 0.8), 1)])
+    assert len(tracker.update(0.1, [detection((1, 0, 0.8), 1), detection((1, 2.5, 0.8), 2)])) == 2
+
+
 def test_a_single_false_detection_does_not_last() -> None:
     tracker = Tracker()
     tracker.update(0.0, [detection((0, 0, 0), confidence=0.3)])
-    assert tracker.update(0.1, [])[0].existence < 0.1 and tracker.update(0.2, []) == []
+    assert tracker.update(0.1, [])[0].existence < 0.15 and tracker.update(0.2, []) == []
 
 
 @pytest.mark.parametrize("change", [{"color": RED}, {"size": 4 * CAR}, {"label": "Bus"}])

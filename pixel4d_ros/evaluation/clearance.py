@@ -79,23 +79,8 @@ def score_probes(scene: DynamicGaussians, window: Clip) -> list[Probe]:
 
 
 def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
-    """Distances (P, T) of the footprint from what LiDAR and boxes show; inf where there is nothing.
-
-    Returns that stand alone do not count: a leaf, dust, or a beam that an outline splits.
-    """
-    assert window.depth is not None
-    points = lidar_points(np.asarray(window.depth[0]), window.K)
-    base = points @ FORWARD_OPTICAL[:3, :3].T
-    heights = road_heights(base)
-    obstacles = (heights >= HEIGHTS[0]) & (heights <= HEIGHTS[1])
-    movers = [box for box in window.boxes[0] if box.moving] if window.boxes is not None else []
-    for box in movers:
-        obstacles &= ~_inside(points, box)
-    standing = base[obstacles]
-    alone = cKDTree(standing).query_ball_point(standing, STRAY[0], return_length=True) < STRAY[1]
-    static = standing[~alone, :2]
-    # What the vehicle's outline holds now is the vehicle itself.
-    static = static[CAR.distances(torch.as_tensor(static)).numpy() > 0]
+    """Distances (P, T) of the footprint from what LiDAR and boxes show; inf where there is nothing."""
+    static = _standing_returns(window)[:, :2]
     out = np.full(paths.shape[:2], np.inf)
     for t in range(paths.shape[1]):
         there = np.concatenate((static, _outlines(window, t)))
@@ -105,6 +90,37 @@ def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
                 own = there @ inverse[:2, :2].T + inverse[:2, 3]
                 out[p, t] = float(CAR.distances(torch.as_tensor(own)).min())
     return out
+
+
+def touched_returns(window: Clip, path: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Returns (N, 3) of what stands, in the base frame, and which of them the vehicle touches on a path (T, 4, 4)."""
+    returns = _standing_returns(window)
+    touched = np.zeros(len(returns), bool)
+    for inverse in rigid_inverse(path):
+        own = returns[:, :2] @ inverse[:2, :2].T + inverse[:2, 3]
+        touched |= CAR.distances(torch.as_tensor(own)).numpy() <= 0
+    return returns, touched
+
+
+def _standing_returns(window: Clip) -> FloatArray:
+    """LiDAR returns (N, 3) of obstacles in the base frame, without those of moving boxes and of the vehicle itself.
+
+    Returns that stand alone do not count: a leaf, dust, or a beam that an outline splits.
+    """
+    assert window.depth is not None
+    points = lidar_points(np.asarray(window.depth[0]), window.K)
+    base: FloatArray = points @ FORWARD_OPTICAL[:3, :3].T
+    heights = road_heights(base)
+    obstacles = (heights >= HEIGHTS[0]) & (heights <= HEIGHTS[1])
+    movers = [box for box in window.boxes[0] if box.moving] if window.boxes is not None else []
+    for box in movers:
+        obstacles &= ~_inside(points, box)
+    standing = base[obstacles]
+    alone = cKDTree(standing).query_ball_point(standing, STRAY[0], return_length=True) < STRAY[1]
+    static: FloatArray = standing[~alone]
+    # What the vehicle's outline holds now is the vehicle itself.
+    apart: FloatArray = static[CAR.distances(torch.as_tensor(static[:, :2])).numpy() > 0]
+    return apart
 
 
 def _inside(points: FloatArray, box: Box) -> NDArray[np.bool_]:

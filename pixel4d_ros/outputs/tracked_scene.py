@@ -70,8 +70,8 @@ def _sampled_speeds(scene: DynamicGaussians) -> FloatArray:
 
 
 def lasting_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
-    """Lasting id by the object id of the newest scene, for the objects detected in it."""
-    return {o.scene_id: o.id for o in tracked if o.scene_id}
+    """Lasting id by the object id of the newest scene, for the objects detected in it and their parts."""
+    return {scene_id: o.id for o in tracked for scene_id in (o.scene_id, *o.parts) if scene_id}
 
 
 def with_tracked_velocities(
@@ -85,8 +85,8 @@ def with_tracked_velocities(
     shift = torch.zeros_like(scene.centroids)
     measured = scene.per_object(scene.velocities)
     for o in tracked:
-        if o.scene_id:
-            shift[o.scene_id] = torch.as_tensor(o.velocity, dtype=R.dtype, device=R.device) @ R - measured[o.scene_id]
+        for scene_id in filter(None, (o.scene_id, *o.parts)):
+            shift[scene_id] = torch.as_tensor(o.velocity, dtype=R.dtype, device=R.device) @ R - measured[scene_id]
     change = shift[scene.object_ids]
     return replace(
         scene,

@@ -3,7 +3,8 @@
 
 A textbook tracker in a fixed frame (odometry's): one Kalman filter per object with constant velocity and white-noise
 acceleration, gating by position (Mahalanobis distance) and appearance (colour, size, class), Hungarian assignment
-(scipy.optimize.linear_sum_assignment), births from what is left, deaths by the probability of existence.
+(scipy.optimize.linear_sum_assignment), births from what is left, deaths by the probability of existence. What is left
+on a known object is a part of it, as one image often shows an object as two.
 Y. Bar-Shalom, X. R. Li, T. Kirubarajan, Estimation with Applications to Tracking and Navigation, 2001, section 6.3.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from pixel4d_ros.geometry.rotations import FloatArray
 
 STATE = 6  # position and velocity
+PROBABLE = 0.5  # probability of existence from which on an object may have parts
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class TrackedObject:
     first_seen: float  # s, stamp of the first detection
     last_seen: float  # s, stamp of the last detection
     color: FloatArray | None = None  # (3,) mean RGB, 0..1
+    parts: tuple[int, ...] = ()  # scene ids of this update's other detections on it: pieces of it, or its shadow
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class TrackerSettings:
     color_deviation: float = 0.12  # of the mean colour between two images of one object
     size_deviation: float = 0.4  # of the logarithm of a size between two images of one object
     max_appearance: float = 12.0  # negative log likelihood of colour and size beyond which a pair is excluded
-    detection_rate: float = 0.8  # probability that an existing object is detected in an image
+    detection_rate: float = 0.7  # probability that an existing object is detected in an image
     false_rate: float = 0.15  # likelihood of a false detection in the gate of an object
     min_existence: float = 0.05  # an object less likely than this is dropped
     coast: float = 1.0  # s without a detection after which an object is dropped
@@ -118,10 +121,27 @@ class Tracker:
                 objects.append(_detected(o, detections[by_object[i]], stamp, self.settings))
             else:
                 objects.append(_missed(o, self.settings))
-        matched = {j for _, j in pairs}
-        objects += [self._born(d, stamp) for j, d in enumerate(detections) if j not in matched]
-        self._objects = [o for o in objects if self._lives(o, stamp)]
+        self._objects = [o for o in self._with_rest(objects, detections, pairs, stamp) if self._lives(o, stamp)]
         return self.objects
+
+    def _with_rest(
+        self,
+        objects: Sequence[TrackedObject],
+        detections: Sequence[Detection],
+        pairs: Sequence[tuple[int, int]],
+        stamp: float,
+    ) -> list[TrackedObject]:
+        """The objects and what the detections that have no object come to: parts of the known ones, or new ones."""
+        parts: list[tuple[int, ...]] = [() for _ in objects]
+        born = []
+        for d in (d for j, d in enumerate(detections) if j not in {j for _, j in pairs}):
+            around = [i for i, o in enumerate(objects) if o.existence >= PROBABLE and overlap(o, d)]
+            if around:
+                i = min(around, key=lambda i: float(np.linalg.norm(objects[i].center - d.center)))
+                parts[i] = (*parts[i], d.scene_id)
+            else:
+                born.append(self._born(d, stamp))
+        return [replace(o, parts=own) for o, own in zip(objects, parts, strict=True)] + born
 
     def _relabeled(self, detections: Sequence[Detection], stamp: float) -> list[TrackedObject]:
         """The objects with the scene ids of another prediction from the same image, and those that it alone shows."""
@@ -129,8 +149,7 @@ class Tracker:
         known = [
             replace(o, scene_id=detections[pairs[i]].scene_id if i in pairs else 0) for i, o in enumerate(self._objects)
         ]
-        matched = set(pairs.values())
-        self._objects = known + [self._born(d, stamp) for j, d in enumerate(detections) if j not in matched]
+        self._objects = self._with_rest(known, detections, list(pairs.items()), stamp)
         return self.objects
 
     def _lives(self, o: TrackedObject, stamp: float) -> bool:
@@ -161,6 +180,7 @@ def predict(o: TrackedObject, seconds: float, s: TrackerSettings) -> TrackedObje
     return replace(
         o,
         scene_id=0,
+        parts=(),
         center=o.center + seconds * o.velocity,
         covariance=F @ o.covariance @ F.T + Q,
         moving=0.5 + (o.moving - 0.5) * keep,
@@ -207,6 +227,17 @@ def _largest_distance(share: float) -> float:
     from scipy.special import chdtri
 
     return float(chdtri(3, 1 - share))
+
+
+def overlap(o: TrackedObject, d: Detection) -> bool:
+    """Whether, from above, the middle of one is in the box of the other."""
+    return _covers(o.center, o.size, o.yaw, d.center) or _covers(d.center, d.size, d.yaw, o.center)
+
+
+def _covers(center: FloatArray, size: FloatArray, yaw: float, point: FloatArray) -> bool:
+    x, y = (point - center)[:2]
+    along, across = np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x
+    return bool(abs(along) <= size[0] / 2 and abs(across) <= size[1] / 2)
 
 
 def _detected(o: TrackedObject, d: Detection, stamp: float, s: TrackerSettings) -> TrackedObject:
