@@ -169,5 +169,47 @@ def test_missing_files_of_a_split_recording_are_named_and_the_others_read(
         assert len(read_clip(whole)) == 6
     assert caplog.text.count(f"whole_1{file.suffix} are missing") == 1
     file.unlink()
-    with pytest.raises(LogError, match="Some database files are missing"), LogReader(whole):
+    with pytest.raises(LogError, match=r"metadata.yaml lists .*there are no \.mcap or \.db3 files"), LogReader(whole):
         pass
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+def test_a_damaged_file_of_a_split_recording_is_named_by_the_users_path(
+    tmp_path: Path, plugin: StoragePlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = write_rosbag2(tmp_path / "whole", list(entries()), plugin)
+    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
+    (whole / f"torn{file.suffix}").write_bytes(file.read_bytes()[:-100][: file.stat().st_size // 2])
+    metadata = whole / "metadata.yaml"
+    metadata.write_text(
+        metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - torn{file.suffix}\n  - gone{file.suffix}")
+    )
+    with caplog.at_level(logging.WARNING):
+        assert len(read_clip(whole)) == 6
+    assert f"{whole}: a file is truncated or damaged and left out, torn{file.suffix}: " in caplog.text
+    assert f"gone{file.suffix} are missing" in caplog.text
+    file.unlink()
+    with pytest.raises(LogError) as refused, LogReader(whole):
+        pass
+    assert str(refused.value).startswith(f"{whole} is truncated or damaged (")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("message_count: 6", "message_count: 0"),  # of the images
+        ("type: sensor_msgs/msg/Image", "type: sensor_msgs/msg/CompressedImage"),
+        ("storage_identifier: sqlite3", "storage_identifier: mcap"),
+        ("starting_time:", "begin:"),
+        ("version: 9", "version: 99"),
+        ("compression_mode: ''", "compression_mode: FILE"),
+        ("relative_file_paths:\n  - bag.db3", "relative_file_paths:\n  - other.db3"),
+        ("rosbag2_bagfile_information:", "]]]"),
+    ],
+)
+def test_files_count_for_more_than_their_metadata(tmp_path: Path, old: str, new: str) -> None:
+    bag = write_rosbag2(tmp_path / "bag", list(entries()), StoragePlugin.SQLITE3)
+    text = (bag / "metadata.yaml").read_text()
+    assert old in text
+    (bag / "metadata.yaml").write_text(text.replace(old, new))
+    assert len(read_clip(bag)) == 6
