@@ -12,7 +12,7 @@ import numpy as np
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import FASTEST, step_speeds
-from pixel4d_ros.geometry.jumps import find_jumps
+from pixel4d_ros.geometry.jumps import ROUGH_JUMP_M, find_jumps
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rotation_vector
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _path(table: FloatArray, horizon: float) -> CameraPath:
     speeds = step_speeds(path.times, path.poses)
     if (speeds > FASTEST).any():
         raise ValueError(f"the camera moves at {speeds.max():.3g} m/s: positions must be metres, times seconds")
-    jumps = find_jumps(path.times, path.poses)
+    jumps = find_jumps(path.times, path.poses, ROUGH_JUMP_M)
     if len(jumps):
         logger.warning("the camera path jumps after %g s: is it one drive, in one frame?", path.times[jumps[0]])
     moved = path.at(horizon)[0, :3, 3] - start
