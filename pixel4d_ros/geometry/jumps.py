@@ -15,7 +15,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 
 # A step is a jump if it is this far from what the velocity before it, and after it, make of its time: in metres, as an
 # acceleration, and as a multiple of what the other steps are off (noise).
-JUMP_M, ROUGH_JUMP_M = 0.3, 1.0  # of measured poses, and of those that are no measurement (plans) or joined to others
+JUMP_M, ROUGH_JUMP_M = 0.4, 1.0  # of measured poses, and of those that are no measurement (plans) or joined to others
 JUMP_ACCELERATION, JUMP_NOISE = 20.0, 10.0  # m/s^2 (of steps over 1 s: times 1 s), and multiple of the median
 JUMP_ANGLE, JUMP_TURN = np.radians(30), np.radians(360)  # of rotations, rad and rad/s
 STILL_M = 1e-3  # of a step: less is no motion
