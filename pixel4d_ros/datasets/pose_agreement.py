@@ -118,6 +118,6 @@ def _projected(points: FloatArray, K: FloatArray) -> FloatArray:
 def _is_still(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> bool:
     """Whether two images (H, W, 3) show the same, with some structure."""
     flow = measured_flow(first, later)
-    moved = np.linalg.norm(flow * np.array(flow_size(first.shape[1], first.shape[0]), np.float32), axis=-1)
+    moved = np.hypot(*np.moveaxis(flow * np.array(flow_size(first.shape[1], first.shape[0]), np.float32), -1, 0))
     known = np.isfinite(moved)
     return bool(known.mean() > 0.5 and first.std() > 5 and (moved[known] > LEAST_FLOW).mean() < STILL_SHARE)
