@@ -14,7 +14,7 @@ from support.log_samples import entries, write_mcap, write_rosbag1, write_rosbag
 from support.paths import shared_path
 
 from pixel4d_ros.logs.reader import LogError
-from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, node_parameters
+from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, misspelled, node_parameters
 from pixel4d_ros.ros.parameters import Parameters, updated
 
 DEFAULTS = {argument.name: argument.default for argument in ARGUMENTS}
@@ -127,3 +127,14 @@ def test_a_launch_reads_its_bag_without_torch(tmp_path):
         f"assert from_bag({str(log)!r}).values['base_frame'] == 'base_link'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-1", "nan", "inf", ""])
+def test_a_rate_that_is_no_speed_is_refused(rate):
+    with pytest.raises(ValueError, match=r"bag_rate:=.* must be a positive number"):
+        completed(DEFAULTS | {"bag_rate": rate})
+
+
+def test_arguments_that_are_misspelled_are_named_and_those_of_other_launch_files_are_not():
+    (line,) = misspelled([*DEFAULTS, "image_topics", "world", "robot_model"])
+    assert line == "image_topics:= is no argument and has no effect: is image_topic:= meant?"

@@ -90,8 +90,9 @@ def pair_agreement(
     camera = Camera(K, first.shape[1], first.shape[0]).resized(*size)
     flow = (measured_flow(first, later) * np.array(size, np.float32))[::GRID, ::GRID].astype(np.float64)
     pixels = np.stack(np.meshgrid(np.arange(0, size[0], GRID), np.arange(0, size[1], GRID)), -1).astype(np.float64)
-    known = np.isfinite(flow).all(-1)
-    moving = known & (np.linalg.norm(np.where(known[..., None], flow, 0), axis=-1) > LEAST_FLOW)
+    known: NDArray[np.bool_] = np.isfinite(flow[..., 0])
+    length: FloatArray = np.hypot(flow[..., 0], flow[..., 1])  # NaN where unknown
+    moving: NDArray[np.bool_] = known & (np.nan_to_num(length) > LEAST_FLOW)
     if known.mean() < LEAST_POINTS or moving.sum() < STILL_SHARE * known.sum():
         return None
     pixels, flow = pixels[moving], flow[moving]
@@ -100,9 +101,9 @@ def pair_agreement(
     off = pixels + flow - far
     distance = np.linalg.norm(off, axis=1)
     translation = T_later_first[:3, 3]
-    length = float(np.linalg.norm(translation))
-    if length > 0:  # a point at a finite depth lies on the half line from far in this direction
-        direction = _projected(rays + 1e-3 * translation / length, camera.K) - far
+    baseline = float(np.linalg.norm(translation))
+    if baseline > 0:  # a point at a finite depth lies on the half line from far in this direction
+        direction = _projected(rays + 1e-3 * translation / baseline, camera.K) - far
         direction /= np.maximum(np.linalg.norm(direction, axis=1), 1e-12)[:, None]
         along, across = (off * direction).sum(1), off[:, 0] * direction[:, 1] - off[:, 1] * direction[:, 0]
         distance = np.where(along > 0, np.abs(across), distance)
@@ -118,6 +119,7 @@ def _projected(points: FloatArray, K: FloatArray) -> FloatArray:
 def _is_still(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> bool:
     """Whether two images (H, W, 3) show the same, with some structure."""
     flow = measured_flow(first, later)
-    moved = np.hypot(*np.moveaxis(flow * np.array(flow_size(first.shape[1], first.shape[0]), np.float32), -1, 0))
-    known = np.isfinite(moved)
+    flow *= np.array(flow_size(first.shape[1], first.shape[0]), np.float32)
+    moved: NDArray[np.float32] = np.hypot(flow[..., 0], flow[..., 1])
+    known: NDArray[np.bool_] = np.isfinite(moved)
     return bool(known.mean() > 0.5 and first.std() > 5 and (moved[known] > LEAST_FLOW).mean() < STILL_SHARE)

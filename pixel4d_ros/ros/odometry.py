@@ -90,7 +90,10 @@ class OdometryTrack:
             )
         stamp_ns = nanoseconds(message.header.stamp)
         check_not_future(stamp_ns, now_ns, "odometry")
+        if stamp_ns == 0 and now_ns is not None and now_ns > FUTURE_S * 1e9:  # a simulation may begin at 0
+            raise StampError("odometry has stamp 0 and is dropped: have its publisher stamp it as the images are")
         frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
+        before = (self.frame, self.child) if len(self._poses) else (frame, child)
         jumped = self._jumped(stamp_ns, pose)
         if jumped or (frame, child) != (self.frame, self.child):
             self._poses = PoseBuffer(restart_s=RESTART_S)
@@ -105,6 +108,11 @@ class OdometryTrack:
             raise StampError(
                 f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this repeats, "
                 "two publishers conflict)"
+            )
+        if before != (frame, child):
+            raise JumpError(
+                f"odometry's frames change between {before[0]!r} -> {before[1]!r} and {frame!r} -> {child!r}: earlier"
+                " poses are dropped (if this repeats, two publishers share the topic)"
             )
         if jumped:
             raise JumpError("odometry's poses jump (relocalisation?): those before are dropped")
