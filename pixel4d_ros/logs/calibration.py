@@ -72,6 +72,8 @@ def read_image_camera(
         return read_camera_info(calibration, width, height, rectified=True)
     except ValueError as error:
         raise LogError(f"{log.path}: {info.name}: {error}") from error
+    if camera.doubt:
+        logger.warning("%s: %s: %s", log.path, info.name, camera.doubt)
     if camera.undistortion is not None and rectified is None:
         logger.warning(
             "%s: the images of %s are undistorted by %s; pass --rectified if they are rectified already",

@@ -179,7 +179,7 @@ def read_source(
     doubt = frame_mismatch(message.header.frame_id, info.header.frame_id)
     if doubt:
         doubt += f": is {calibration.name} that of this camera?"
-    return Source(camera.image(rgb), camera.camera, header, camera.undistortion, doubt)
+    return Source(camera.image(rgb), camera.camera, header, camera.undistortion, doubt or camera.doubt)
 
 
 def describe(source: Source) -> str:
