@@ -208,6 +208,15 @@ def raw_stamp_ns(raw: RawMessage, types: Typestore) -> int:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
+def raw_frame_id(raw: RawMessage, types: Typestore) -> str:
+    """The frame_id of a message's header, without deserialising the rest; "" if its type has no header."""
+    fields = types.fielddefs.get(raw.type, ([], []))[1]
+    if not fields or fields[0][1][1] != HEADER or len(raw.data) < 16:
+        return ""
+    (length,) = struct.unpack_from("<I" if raw.data[1] & 1 else ">I", raw.data, 12)
+    return raw.data[16 : 16 + length].rstrip(b"\0").decode(errors="replace").strip("/")
+
+
 def _is_latched(connection: Connection) -> bool:
     if isinstance(connection.ext, ConnectionExtRosbag1):
         return bool(connection.ext.latching) or connection.topic.endswith("tf_static")
