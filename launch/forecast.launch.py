@@ -35,7 +35,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 
-from pixel4d_ros.ros.launch_arguments import ARGUMENTS, TOPICS, completed, node_parameters
+from pixel4d_ros.ros.launch_arguments import ARGUMENTS, TOPICS, completed, misspelled, node_parameters
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
 
 NODE = "forecast_node"
@@ -61,6 +61,7 @@ def _actions(context: LaunchContext) -> list[Action]:
     set_fastdds_profile()  # for the player of a log too
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in arguments())}
     values, lines = completed(given)
+    lines = [*misspelled(context.launch_configurations), *lines]
     sim_time = values["use_sim_time"] == "true" or bool(values["bag"])
     rviz = _rviz(values, sim_time) if values["rviz"] == "true" else []  # refused before anything is started
     cameras = [values | {"namespace": namespace} for namespace in _namespaces(values)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import FASTEST, step_speeds
-from pixel4d_ros.geometry.jumps import find_jumps
+from pixel4d_ros.geometry.jumps import ROUGH_JUMP_M, find_jumps
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rotation_vector
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ OTHER_NAMES = {
     "time_s": "t",
     "timestamp": "t",
     "stamp": "t",
-    "#timestamp": "t",
     "tx": "x",
     "ty": "y",
     "tz": "z",
@@ -31,15 +30,17 @@ EXPECTED = f"expected lines of {' '.join(COLUMNS)}"
 EPOCH_S = 1e8  # times beyond this many seconds are dates
 LONGEST_STEP_S = 10.0  # between two poses: larger values mean another unit than seconds
 FARTHEST_TURN = np.radians(60)  # of the camera at t = 0
+NEAR_START_M, BACKWARDS_M = 0.5, 1.0  # of the start, and of the way back: from there on, a path is suspicious
 SIDEWAYS = 0.2  # forward over sideways distance, below which a path is suspicious
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
 
 
 def read_camera_path(file: Path, horizon: float) -> CameraPath:
-    """A camera path from lines `t x y z qx qy qz qw` (spaces, commas or semicolons; # starts a comment), or JSON rows.
+    """A camera path from lines `t x y z qx qy qz qw` (spaces, commas or semicolons; # starts a comment), or JSON.
 
     Times are seconds after the source image, or dates, which count from the first. Poses are T_source_camera: metres in
-    the optical frame of the source camera, quaternions in the order of ROS. A header may name the columns in any order.
+    the optical frame of the source camera, quaternions in the order of ROS. A header, or a comment
+    before the first row, may name the columns in any order.
     horizon: time, s, that the path must cover. Raises ValueError with cause and cure.
     """
     try:
@@ -73,15 +74,18 @@ def _rows(text: str) -> FloatArray:
     names: list[str] | None = None
     rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), 1):
-        content = line.split("#")[0].strip()
+        content, _, comment = line.partition("#")
+        content = content.strip()
         if not content:
+            if not rows and names is None:
+                names = _column_names(comment)
             continue
         if ";" in content and "," in content:
             raise ValueError(f"line {number} holds semicolons and commas: write decimal points, as in 0.5, not 0,5")
         words = [word for word in re.split(r"[\s,;]+", content) if word]
-        if not rows and names is None and not _is_number(words[0]):
-            names = [OTHER_NAMES.get(word.lower(), word.lower()) for word in words]
-            if sorted(names) != sorted(COLUMNS):
+        if not rows and not _is_number(words[0]):
+            names = _column_names(content)
+            if names is None:
                 raise ValueError(
                     f"line {number} names the columns {' '.join(words)}: {' '.join(COLUMNS)} were expected"
                 )
@@ -96,6 +100,13 @@ def _rows(text: str) -> FloatArray:
     if not rows:
         raise ValueError(f"is empty: {EXPECTED}")
     return table if names is None else table[:, [names.index(name) for name in COLUMNS]]
+
+
+def _column_names(text: str) -> list[str] | None:
+    """The columns that a header names, in its order; None if it does not name all of COLUMNS. Units are left out."""
+    words = re.sub(r"\[[^\]]*\]|\([^)]*\)", " ", text.lower().lstrip("# ")).replace(",", " ").replace(";", " ").split()
+    names = [OTHER_NAMES.get(word, word) for word in words]
+    return names if sorted(names) == sorted(COLUMNS) else None
 
 
 def _is_number(word: str) -> bool:
@@ -140,10 +151,23 @@ def _path(table: FloatArray, horizon: float) -> CameraPath:
     speeds = step_speeds(path.times, path.poses)
     if (speeds > FASTEST).any():
         raise ValueError(f"the camera moves at {speeds.max():.3g} m/s: positions must be metres, times seconds")
-    jumps = find_jumps(path.times, path.poses)
+    _warn_of_doubts(path, horizon)
+    return path
+
+
+def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
+    """Warn of a path that is followed although it is odd."""
+    start = path.at(0.0)[0, :3, 3]
+    jumps = find_jumps(path.times, path.poses, ROUGH_JUMP_M)
     if len(jumps):
         logger.warning("the camera path jumps after %g s: is it one drive, in one frame?", path.times[jumps[0]])
+    if np.linalg.norm(start) > NEAR_START_M:
+        logger.warning(
+            "the camera path begins %.1f m away from the source camera: poses must be relative to that of the image",
+            float(np.linalg.norm(start)),
+        )
     moved = path.at(horizon)[0, :3, 3] - start
+    if moved[2] < -BACKWARDS_M:
+        logger.warning("the camera path leads backwards: z must point forward, as in the optical frame")
     if abs(moved[2]) < SIDEWAYS * np.linalg.norm(moved[:2]) and np.linalg.norm(moved) > 1:
         logger.warning("the camera path leads sideways: poses must be in the optical frame, z forward, x right, y down")
-    return path

@@ -291,3 +291,22 @@ def test_matrices_that_are_no_cameras_are_refused_in_every_clip() -> None:
     for times in ([0.0, 0.0], [1.0, 0.5], [0.0, np.nan]):
         with pytest.raises(ValueError, match="times must be finite numbers of seconds that increase"):
             Clip(K=np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]), times=np.array(times), **clip)
+
+
+@pytest.mark.parametrize(("factor", "doubted"), [(0.5, True), (0.32, True), (1.5, True), (1.0, False), (1.15, False)])
+def test_k_in_pixels_of_another_size_than_its_own_is_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, doubted: bool
+) -> None:
+    """A node that resizes images changed width and height and forgot K."""
+    items = []
+    for e in entries():
+        if e.topic.endswith("camera_info"):
+            k = e.message.k * ([factor] * 6 + [1.0] * 3)
+            e = replace(e, message=replace(e.message, k=k))
+        items.append(e)
+    read_clip(write_mcap(tmp_path / "log.mcap", items))
+    assert ("K seems to be in pixels of about" in caplog.text) == doubted
+
+
+def test_a_region_of_interest_is_no_doubt() -> None:
+    assert not read_camera_info(info(roi=roi(0, 0, WIDTH // 2, HEIGHT // 2)), WIDTH // 2, HEIGHT // 2).doubt

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,27 @@ def test_windows_line_ends_are_read_and_a_sideways_path_is_doubted(
     body = [[row[0], row[3], 0.0, 0.0, *row[4:]] for row in ROWS]  # x forward
     read_camera_path(written(tmp_path, lines(body)), 1.3)
     assert "leads sideways: poses must be in the optical frame" in caplog.text
+
+
+@pytest.mark.parametrize("header", ["# t x y z qw qx qy qz", "# timestamp [s], tx [m], ty, tz, qw, qx, qy, qz"])
+def test_a_comment_that_names_the_columns_is_a_header(tmp_path: Path, header: str) -> None:
+    """It was skipped, and the columns read in another order than it said."""
+    other = [[*row[:4], row[7], *row[4:7]] for row in ROWS]
+    text = "# made by a planner, t in seconds\n" + header + "\n" + lines(other)
+    path = read_camera_path(written(tmp_path, text), 1.3)
+    np.testing.assert_allclose(path.poses, read_camera_path(written(tmp_path, lines(ROWS)), 1.3).poses)
+
+
+@pytest.mark.parametrize(
+    ("factor", "aside", "words"),
+    [(-1.0, 0.0, "leads backwards: z must point forward"), (1.0, 3.0, r"begins 3\.0 m away from the source camera")],
+)
+def test_paths_in_other_axes_or_of_another_start_are_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, aside: float, words: str
+) -> None:
+    rows = [[t, x + aside, y, factor * z, *q] for t, x, y, z, *q in ROWS]
+    read_camera_path(written(tmp_path, lines(rows)), 1.3)
+    assert re.search(words, caplog.text)
 
 
 def test_a_path_that_jumps_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

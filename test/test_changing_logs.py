@@ -73,9 +73,68 @@ def with_pose(message: Any, ahead: float = 0.0, **orientation: float) -> Any:
 def test_a_relocalisation_within_a_log_is_removed(tmp_path: Path) -> None:
     plain = read_clip(write_mcap(tmp_path / "plain.mcap", entries()))
     items = changed("/odometry", lambda e: with_pose(e.message, ahead=50.0 * (e.time_ns > START + 250_000_000)))
-    with pytest.warns(UserWarning, match="base_link jumps 1 times in 'odom', first 0.2 s after its start"):
+    with pytest.warns(UserWarning, match="base_link in 'odom' jumps 1 times, first 0.2 s after its start"):
         clip = read_clip(write_mcap(tmp_path / "jump.mcap", items))
     np.testing.assert_allclose(clip.poses, plain.poses, atol=0.01)
+
+
+def moved(factor: float = 1.0, zigzag: float = 0.0, twist: float = 0.0) -> list[Entry]:
+    """The sample at 20 Hz for 1.5 s, 5 m/s along x, with scaled positions, moved back and forth, and a twist."""
+
+    def change(e: Entry) -> Any:
+        number = (e.time_ns - START) // 50_000_000
+        position = e.message.pose.pose.position
+        message = with_pose(e.message, (factor - 1) * position.x + zigzag * (number % 2))
+        linear = replace(message.twist.twist.linear, x=twist)
+        return replace(message, twist=replace(message.twist, twist=replace(message.twist.twist, linear=linear)))
+
+    return changed("/odometry", change, frames=15)
+
+
+@pytest.mark.parametrize("factor", [1000.0, 100.0])
+def test_odometry_in_millimetres_or_centimetres_is_refused(tmp_path: Path, factor: float) -> None:
+    """Its steps were taken for jumps: the camera stood still."""
+    with pytest.raises(LogError, match=r"base_link in 'odom' moves at .* m/s: positions must be in metres"):
+        read_clip(write_mcap(tmp_path / "units.mcap", moved(factor)))
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (moved(3.28, twist=5.0), "moves at 16.* m/s by its poses, at 5 m/s by its twists"),  # feet
+        (moved(0.0, twist=5.0), r"moves at 0\.1 m/s by its poses, at 5 m/s by its twists"),  # frozen
+        (moved(zigzag=0.5), "base_link in 'odom' does not move evenly .*Do several publishers"),
+        (
+            [
+                *(e for e in entries(15) if e.topic != "/odometry"),
+                *(replace(e, message=restamped(e.message, e.time_ns // 10**9 * 10**9)) for e in moved()
+                  if e.topic == "/odometry"),
+            ],
+            "28 of 31 poses of base_link in 'odom' repeat the stamp",
+        ),
+    ],
+)  # fmt: skip
+def test_odd_odometry_is_named(tmp_path: Path, items: list[Entry], words: str) -> None:
+    with pytest.warns(UserWarning, match=words):
+        assert len(read_clip(write_mcap(tmp_path / "odd.mcap", sorted(items, key=lambda e: e.time_ns))))
+
+
+def test_speeds_that_agree_or_are_not_filled_are_not_doubted(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for twist in (0.0, 5.0, 4.2):
+        read_clip(write_mcap(tmp_path / "plain.mcap", moved(twist=twist)))
+    assert not [w for w in recwarn if "odom" in str(w.message)]
+
+
+def test_odometry_of_two_frames_on_a_topic_is_named_and_the_one_with_most_messages_used(tmp_path: Path) -> None:
+    items: list[Entry] = []
+    for e in entries():
+        if e.topic == "/odometry" and len(items) % 2:
+            header = replace(e.message.header, frame_id="map")
+            items.append(replace(e, time_ns=e.time_ns - 1, message=replace(with_pose(e.message, 9.0), header=header)))
+        items.append(e)
+    with pytest.warns(UserWarning, match=r"holds poses of several frames \(base_link in 'map', base_link in 'odom'\)"):
+        clip = read_clip(write_mcap(tmp_path / "two.mcap", items))
+    assert abs(clip.poses[0, 0, 3] - 2.0) < 0.1
 
 
 def test_quaternions_in_the_order_w_x_y_z_are_refused(tmp_path: Path) -> None:
@@ -169,5 +228,47 @@ def test_missing_files_of_a_split_recording_are_named_and_the_others_read(
         assert len(read_clip(whole)) == 6
     assert caplog.text.count(f"whole_1{file.suffix} are missing") == 1
     file.unlink()
-    with pytest.raises(LogError, match="Some database files are missing"), LogReader(whole):
+    with pytest.raises(LogError, match=r"metadata.yaml lists .*there are no \.mcap or \.db3 files"), LogReader(whole):
         pass
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+def test_a_damaged_file_of_a_split_recording_is_named_by_the_users_path(
+    tmp_path: Path, plugin: StoragePlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = write_rosbag2(tmp_path / "whole", list(entries()), plugin)
+    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
+    (whole / f"torn{file.suffix}").write_bytes(file.read_bytes()[:-100][: file.stat().st_size // 2])
+    metadata = whole / "metadata.yaml"
+    metadata.write_text(
+        metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - torn{file.suffix}\n  - gone{file.suffix}")
+    )
+    with caplog.at_level(logging.WARNING):
+        assert len(read_clip(whole)) == 6
+    assert f"{whole}: a file is truncated or damaged and left out, torn{file.suffix}: " in caplog.text
+    assert f"gone{file.suffix} are missing" in caplog.text
+    file.unlink()
+    with pytest.raises(LogError) as refused, LogReader(whole):
+        pass
+    assert str(refused.value).startswith(f"{whole} is truncated or damaged (")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("message_count: 6", "message_count: 0"),  # of the images
+        ("type: sensor_msgs/msg/Image", "type: sensor_msgs/msg/CompressedImage"),
+        ("storage_identifier: sqlite3", "storage_identifier: mcap"),
+        ("starting_time:", "begin:"),
+        ("version: 9", "version: 99"),
+        ("compression_mode: ''", "compression_mode: FILE"),
+        ("relative_file_paths:\n  - bag.db3", "relative_file_paths:\n  - other.db3"),
+        ("rosbag2_bagfile_information:", "]]]"),
+    ],
+)
+def test_files_count_for_more_than_their_metadata(tmp_path: Path, old: str, new: str) -> None:
+    bag = write_rosbag2(tmp_path / "bag", list(entries()), StoragePlugin.SQLITE3)
+    text = (bag / "metadata.yaml").read_text()
+    assert old in text
+    (bag / "metadata.yaml").write_text(text.replace(old, new))
+    assert len(read_clip(bag)) == 6

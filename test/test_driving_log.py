@@ -290,6 +290,13 @@ def test_a_camera_that_looks_up_is_believed_where_its_frame_is_named_optical() -
         assert not warning and np.array_equal(mounting, up)
 
 
+def test_a_camera_far_from_its_base_is_named() -> None:
+    """Millimetres in tf."""
+    mounting = MOUNT.copy()
+    mounting[:3, 3] *= 1000
+    assert "is 2291 m away from 'base_link': tf must be in metres" in optical_mounting(mounting, "base_link", "cam")[1]
+
+
 def test_depth_of_another_frame_is_no_depth_of_the_images(tmp_path: Path) -> None:
     items = []
     for e in entries(3):

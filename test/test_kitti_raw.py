@@ -269,3 +269,14 @@ def test_a_scan_keeps_the_nearest_point_in_view() -> None:
     expected = np.zeros((3, 4))
     expected[1, 2] = 2
     np.testing.assert_array_equal(project_depth(points, np.eye(4), K, (4, 3)), expected)
+
+
+def test_a_jump_of_the_inertial_units_poses_is_removed(drive: Path, tmp_path: Path) -> None:
+    """A GNSS correction of 40 m within 0.1 s counted as 400 m/s."""
+    moved = write_kitti(tmp_path)
+    packet = moved / "oxts" / "data" / f"{FRAMES - 1:010d}.txt"
+    latitude, *others = packet.read_text().split(" ")
+    packet.write_text(" ".join([str(float(latitude) + 40 / 111_000), *others]))
+    with pytest.warns(UserWarning, match=r"oxts: the vehicle jumps 1 times, first 0\.2 s after its start"):
+        clip = read_kitti_raw(moved)
+    np.testing.assert_allclose(clip.poses[:, :3, 3], read_kitti_raw(drive).poses[:, :3, 3], atol=0.2)

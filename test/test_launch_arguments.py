@@ -15,7 +15,7 @@ from support.log_samples import entries, write_mcap, write_rosbag1, write_rosbag
 from support.paths import shared_path
 
 from pixel4d_ros.logs.reader import LogError, LogReader
-from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, node_parameters
+from pixel4d_ros.ros.launch_arguments import ARGUMENTS, completed, from_bag, misspelled, node_parameters
 from pixel4d_ros.ros.parameters import Parameters, updated
 
 DEFAULTS = {argument.name: argument.default for argument in ARGUMENTS}
@@ -153,3 +153,14 @@ def test_forecasts_need_no_scipy():
     """The node's first forecast would wait for its import."""
     code = "import sys, pixel4d_ros.forecaster, pixel4d_ros.outputs.tracked_scene; assert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-1", "nan", "inf", ""])
+def test_a_rate_that_is_no_speed_is_refused(rate):
+    with pytest.raises(ValueError, match=r"bag_rate:=.* must be a positive number"):
+        completed(DEFAULTS | {"bag_rate": rate})
+
+
+def test_arguments_that_are_misspelled_are_named_and_those_of_other_launch_files_are_not():
+    (line,) = misspelled([*DEFAULTS, "image_topics", "world", "robot_model"])
+    assert line == "image_topics:= is no argument and has no effect: is image_topic:= meant?"

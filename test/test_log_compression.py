@@ -13,7 +13,7 @@ import lz4.frame  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from rosbags import rosbag2
-from support.log_samples import entries, write_mcap
+from support.log_samples import entries, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.logs.compression import MAX_UNPACKED, unpack_bz2, unpack_lz4, unpack_zstd, zstd
@@ -72,5 +72,21 @@ def test_zstd_of_files_and_messages_is_read_and_a_torn_file_refused(
     assert len(read_clip(path)) == 6
     for file in path.glob("*.zstd"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        with pytest.raises(LogError, match=r"truncated or damaged \(Compressed file ended"):
+        with pytest.raises(LogError, match=r"bag is truncated or damaged \(bag.db3.zstd is truncated\)"):
             read_clip(path)
+
+
+def test_a_compressed_file_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three gigabytes of zeros behind a log are 98 kB of zstd; a disk that is full is named."""
+    bag = write_rosbag2(tmp_path / "bag", list(entries()), rosbag2.StoragePlugin.SQLITE3)
+    packer, block = zstd.ZstdCompressor(), bytes(1 << 26)
+    data = packer.compress((bag / "bag.db3").read_bytes())
+    (bag / "bag.db3.zstd").write_bytes(data + b"".join(packer.compress(block) for _ in range(48)) + packer.flush())
+    (bag / "bag.db3").unlink()
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("- bag.db3", "- bag.db3.zstd"))
+    with pytest.raises(LogError, match=r"bag is truncated or damaged \(bag.db3.zstd unpacks to more than 256 MiB\)"):
+        read_clip(bag)
+    monkeypatch.setattr("pixel4d_ros.logs.compression.LEFT_FREE", 1 << 62)
+    with pytest.raises(LogError, match=r"no space left to unpack bag\.db3\.zstd in .*: set TMPDIR to a folder on a"):
+        read_clip(bag)

@@ -25,7 +25,7 @@ from support.log_samples import (
 )
 from support.paths import shared_path
 
-from pixel4d_ros.logs.images import decode_depth, decode_image
+from pixel4d_ros.logs.images import decode_depth, decode_image, picture_doubt
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 from pixel4d_ros.logs.types import jazzy_types
@@ -333,3 +333,12 @@ def test_opening_a_long_log_reads_only_its_index() -> None:
     assert time.process_time() - start < 2
     assert decode_image(first.message).shape == (256, 832, 3)
     assert log.topics["/odometry"].count == log.topics[pick_streams(log).image.name].count >= 600
+
+
+def test_an_image_that_is_almost_black_is_doubted_and_one_of_the_night_is_not() -> None:
+    """12 bits that are stored in 16 unscaled make a forecast of nothing."""
+    rgb = picture(3)
+    assert not picture_doubt(rgb) and picture_doubt(np.zeros_like(rgb)) and picture_doubt(rgb // 16)
+    night = np.full_like(rgb, 2)
+    night[4, 5] = 90
+    assert not picture_doubt(night)

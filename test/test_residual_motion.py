@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving pixels found by flow and depth, against the masks that a synthetic street knows."""
+"""Flow against poses: moving pixels of a synthetic street, and poses that cannot be those of the images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,12 @@ from support.paths import shared_path
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.datasets.image_files import DatasetError
+from pixel4d_ros.datasets.lazy_frames import LazyFrames
+from pixel4d_ros.datasets.pose_agreement import pose_doubt, warn_of_wrong_poses
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
+from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.two_view.rigid_flow import static_flow
 
 
@@ -94,3 +100,49 @@ def test_clips_that_cannot_tell_are_refused(street: Clip) -> None:
         residual_moving_masks(replace(street, depth=None))
     with pytest.raises(ValueError, match="needs three"):
         residual_moving_masks(street.part(0, 2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda c: replace(c, poses=rigid_inverse(c.poses)), id="world to camera"),
+        pytest.param(lambda c: replace(c, poses=c.poses @ rigid_inverse(FORWARD_OPTICAL)), id="body axes"),
+        pytest.param(lambda c: replace(c, poses=np.repeat(c.poses[:1], len(c), 0)), id="frozen poses"),
+    ],
+)
+def test_images_that_do_not_move_as_the_poses_say_are_named(
+    street: Clip, wrong: Callable[[Clip], Clip], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert pose_doubt(street) == ""
+    assert "moves as the poses say: check which frame" in pose_doubt(wrong(street))
+    warn_of_wrong_poses(wrong(street))
+    assert f"{street.name}: only " in caplog.text
+
+
+@pytest.mark.parametrize("flip", [(1,), (0, 1)])
+def test_images_that_are_mirrored_or_turned_are_named(flip: tuple[int, ...]) -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"), count=40)
+    flipped = LazyFrames(lambda i: np.flip(clip.images[i], flip), len(clip), clip.images.shape[1:], np.uint8)
+    assert "whether images are mirrored or turned" in pose_doubt(replace(clip, images=flipped))
+
+
+def test_poses_of_another_scale_or_of_a_standing_camera_are_not_doubted(street: Clip) -> None:
+    larger = street.poses.copy()
+    larger[:, :3, 3] *= 100
+    assert pose_doubt(replace(street, poses=larger, metric=False)) == ""
+    still = replace(street, images=street.images[[0] * 7], poses=street.poses[[0] * 7])
+    assert pose_doubt(still) == ""
+    assert "the images do not change while the poses move" in pose_doubt(replace(still, poses=street.poses))
+
+
+def test_a_damaged_image_is_no_doubt(street: Clip) -> None:
+    def load(i: int) -> np.ndarray:
+        raise DatasetError(f"image {i} is damaged")
+
+    assert pose_doubt(replace(street, images=LazyFrames(load, 7, street.images.shape[1:], np.uint8))) == ""
+
+
+@pytest.mark.parametrize("name", ["val/kitti_0002", "val/kitti_0056", "train/kitti_0052", "val/indoor_desk"])
+def test_real_logs_are_not_doubted(name: str) -> None:
+    """kitti_0052: traffic moves around a slow vehicle."""
+    assert pose_doubt(read_clip(shared_path(f"logs/{name}.mcap"))) == ""

@@ -168,6 +168,26 @@ def test_images_of_one_stamp_are_counted(tmp_path: Path, caplog: pytest.LogCaptu
     assert "2 of 8 images on /camera/left/image_raw repeat a stamp and are left out" in caplog.text
 
 
+def test_images_that_share_whole_seconds_are_refused_and_those_recorded_twice_are_read(tmp_path: Path) -> None:
+    items = restamped(lambda e: e.time_ns // 10**9 * 10**9, IMAGE)
+    with pytest.raises(LogError, match="7 of 8 images on /camera/left/image_raw have the stamp of another one"):
+        read_clip(write_mcap(tmp_path / "seconds.mcap", items))
+    twice = [e for e in entries(frames=8) for _ in range(3)]
+    assert len(read_clip(write_mcap(tmp_path / "twice.mcap", twice))) == 8
+
+
+def test_images_of_another_camera_on_the_topic_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items: list[Entry] = []
+    for e in entries(frames=8):
+        items.append(e)
+        if e.topic == IMAGE:
+            header = replace(e.message.header, frame_id="right")
+            items.append(replace(e, time_ns=e.time_ns + 1000, message=replace(e.message, header=header)))
+    with caplog.at_level(logging.WARNING):
+        assert len(read_clip(write_mcap(tmp_path / "two.mcap", items))) == 8
+    assert "holds 8 images of the frame 'right', which are left out; the first is of 'camera'" in caplog.text
+
+
 def test_a_stamp_of_zero_is_a_time_unless_the_whole_topic_has_none(tmp_path: Path) -> None:
     simulated = restamped(lambda e: e.time_ns - START, IMAGE, "/odometry")
     clip = read_clip(write_mcap(tmp_path / "simulated.mcap", simulated))

@@ -209,3 +209,15 @@ def test_folders_without_segments(tmp_path: Path) -> None:
         (tmp_path / kind / kind).mkdir(parents=True)
         with pytest.raises(DatasetError, match=message):
             next(open_clips(tmp_path / kind, "waymo"))
+
+
+def test_a_jump_of_the_vehicles_poses_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = read(write("v1", tmp_path / "plain"))
+    images, frames = sample.image_poses(), sample.frame_poses()
+    for poses in (images, frames):
+        poses[-1, :3, 3] += (0, 40.0, 0)
+    monkeypatch.setattr(sample, "image_poses", lambda: images)
+    monkeypatch.setattr(sample, "frame_poses", lambda: frames)
+    with pytest.warns(UserWarning, match="jumps 1 times"):
+        clip = read(write("v1", tmp_path / "moved"))
+    np.testing.assert_allclose(clip.poses[:, :3, 3], plain.poses[:, :3, 3], atol=0.2)

@@ -267,3 +267,19 @@ def test_ctrl_c_during_imports_is_a_clean_end(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(cli, "import_module", interrupt)
     assert main(["forecast", "a.png"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--steps", "100000000"], "--steps must be 1 to 1000"),  # the frames filled the memory for minutes
+        (["--step", "1e9"], "--step above 0 and at most 10 s"),
+        (["--samples", "1000000"], "--samples must be 1 to 64"),
+        (["--seed", "-1"], "--seed from 0"),
+    ],
+)
+def test_numbers_of_a_forecast_that_cannot_be_meant_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert main(["forecast", "none.png", "-o", str(tmp_path / "out.mp4"), *options]) == 1
+    assert words in capsys.readouterr().err

@@ -84,9 +84,11 @@ def _only_clip(clips: Iterator[Clip], out: Path) -> Clip:
 
 def _write(path: Path, clip: Clip, args: argparse.Namespace) -> None:
     from pixel4d_ros.datasets.clip_log import write_clip
+    from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_poses
     from pixel4d_ros.logs.writer import LogWriter
 
     clip = _scaled(clip if args.frames is None else clip.part(0, args.frames), args.scale)
+    warn_of_wrong_poses(clip)
     with LogWriter(path) as log:
         write_clip(log, clip)
     print(f"{path}: {len(clip)} frames of {clip.images.shape[2]}x{clip.images.shape[1]} pixels")

@@ -281,6 +281,7 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
     """The clips at a path. notes: receives those that cannot be opened (None: the first one raises ValueError)."""
     from pixel4d_ros.datasets.box_labels import labelled
     from pixel4d_ros.datasets.open import good_clips, open_clips
+    from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_poses
     from pixel4d_ros.datasets.residual_motion import with_residual_masks
 
     failures: list[str] = []
@@ -295,6 +296,7 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
         if args.start or args.count is not None:
             stop = len(clip) if args.count is None else args.start + args.count
             clip = clip.part(args.start, stop)
+        warn_of_wrong_poses(clip)
         yield with_residual_masks(clip) if args.moving == "residual" else clip
     if notes is not None:
         notes.extend(f"a clip {LEFT_OUT}{failure}" for failure in failures)

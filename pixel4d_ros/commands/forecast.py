@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from pixel4d_ros.geometry.rotations import FloatArray
 if TYPE_CHECKING:
     from pixel4d_ros.scene import DynamicGaussians
 
+logger = logging.getLogger(__name__)
 FASTEST_TURN = 20.0  # rad/s
+MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 10.0, 64  # frames are kept in memory; as the node's parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +71,22 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.datasets.image_files import read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
+    from pixel4d_ros.logs.images import picture_doubt
 
-    if args.steps < 1 or not 0 < args.step < np.inf:
-        raise ValueError(f"--steps must be at least 1 and --step above 0, got {args.steps} and {args.step:g}")
+    if not 1 <= args.steps <= MOST_STEPS or not 0 < args.step <= LONGEST_STEP:
+        raise ValueError(
+            f"--steps must be 1 to {MOST_STEPS} and --step above 0 and at most {LONGEST_STEP:g} s, got {args.steps} and"
+            f" {args.step:g}"
+        )
+    if not 1 <= args.samples <= MOST_SAMPLES or not 0 <= args.seed < 2**63:
+        raise ValueError(f"--samples must be 1 to {MOST_SAMPLES} and --seed from 0, got {args.samples} and {args.seed}")
     check_target(args.output, VIDEO_SUFFIXES)
     for path, suffix in ((args.ply, ".ply"), (args.scene, ".safetensors")):
         if path is not None:
             check_target(path, (suffix,))
     image = read_rgb(args.image, upright=args.intrinsics is None)
+    if doubt := picture_doubt(image):
+        logger.warning("%s: %s", args.image, doubt)
     times = np.arange(args.steps) * args.step
     camera_path = _camera_path(args, float(times[-1]))
     K = read_intrinsics(args.intrinsics, image.shape[1], image.shape[0])

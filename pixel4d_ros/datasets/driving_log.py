@@ -24,9 +24,10 @@ from pixel4d_ros.logs.calibration import (
     warn_of_shared_frame,
 )
 from pixel4d_ros.logs.images import decode_depth, decode_image
+from pixel4d_ros.logs.pose_track import PoseTrack, seconds, warn_of_scatter
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import Streams, pick_streams
-from pixel4d_ros.logs.transforms import Frames, PoseTrack, read_frames, seconds
+from pixel4d_ros.logs.transforms import Frames, read_frames
 
 POSE_SLACK_NS = 200_000_000  # poses are extrapolated at most this far
 CLOCKS_APART_S = 0.5  # more than cameras and pipelines delay
@@ -75,15 +76,20 @@ def read_clip(
         index = index[keep]
         images = lazy_images(log.path, index, _image_decoder(camera_model))
         depth = indices.get(streams.depth.name) if streams.depth else None
-        return Clip(
-            name=log.path.stem,
-            images=images,
-            K=camera_model.camera.K,
-            poses=track.at(index.stamps) @ mount,
-            times=seconds(index.stamps),
-            depth=_read_depth(log, depth, index, camera_model, camera_frame(log, index.first, streams.camera_info)),
-            stereo=_read_stereo(log, streams, indices, index, frames),
-        )
+        try:
+            return Clip(
+                name=log.path.stem,
+                images=images,
+                K=camera_model.camera.K,
+                poses=track.at(index.stamps) @ mount,
+                times=seconds(index.stamps),
+                depth=_read_depth(log, depth, index, camera_model, camera_frame(log, index.first, streams.camera_info)),
+                stereo=_read_stereo(log, streams, indices, index, frames),
+            )
+        except LogError:
+            raise
+        except ValueError as error:
+            raise LogError(f"{log.path}: {error}") from error
 
 
 def _span(stamps: NDArray[np.int64]) -> str:
@@ -92,6 +98,8 @@ def _span(stamps: NDArray[np.int64]) -> str:
 
 def _check_one_clock(log: LogReader, index: ImageIndex, track: PoseTrack) -> None:
     """Warn where the stamps of images and poses lie differently to the times at which the messages were logged."""
+    if not index.unstamped:
+        warn_of_scatter(f"{log.path}: {index.topic}", index.stamps, index.logged)
     lag = 0 if index.unstamped else int(np.median(index.logged - index.stamps))
     apart = abs(lag - track.lag_ns) * 1e-9
     if apart > CLOCKS_APART_S:

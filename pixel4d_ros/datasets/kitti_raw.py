@@ -19,6 +19,7 @@ from pixel4d_ros.datasets.kitti_tracklets import read_tracklets, tracklet_boxes
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.logs.pose_track import plausible_poses
 
 DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_(sync|extract)")
 PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the other camera of each stereo pair
@@ -62,8 +63,9 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
         )
     date = drive.resolve().parent
     rig = read_camera(date, camera)
-    world_imu = read_poses([drive / "oxts" / "data" / f"{number:010d}.txt" for number in numbers])
     times = read_times(drive / f"image_{camera:02d}" / "timestamps.txt", numbers)
+    world_imu = read_poses([drive / "oxts" / "data" / f"{number:010d}.txt" for number in numbers])
+    world_imu = plausible_poses(str(drive / "oxts"), "the vehicle", times, world_imu)
     T_imu_camera = rigid_inverse(rig.T_camera_imu)
     labels = drive / "tracklet_labels.xml"
     world_velodyne = world_imu @ T_imu_camera @ rig.T_camera_velodyne

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.logs.calibration import CalibrationChange
-from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_stamp_ns
+from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_frame_id, raw_stamp_ns
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=np.generic)
+STAMP_END = 12  # of the bytes of a message with a header
+MANY = 0.5  # share of a topic's images
 READ_ON_NS = 1_000_000_000  # messages within this time ahead are reached by reading on, others by a seek
 
 
@@ -62,19 +66,32 @@ def image_messages(log: LogReader, topic: str, change: CalibrationChange | None 
 def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]:
     """Index of the images of each topic, in one pass over the log; topics without images are omitted.
 
-    Images are sorted by stamp; if all stamps of a topic are 0, by log time. Images out of order, and repeated stamps,
-    which are omitted, are logged as a warning.
+    Images are sorted by stamp; if all stamps of a topic are 0, by log time. Images out of order, repeated stamps, and
+    images of another frame than the first, the last two of which are omitted, are logged as a warning. Raises LogError
+    where most images share their stamps with others.
     """
-    times: dict[str, list[tuple[int, int]]] = {}
+    times: dict[str, list[tuple[int, int, int]]] = {}
     firsts: dict[str, RawMessage] = {}
+    others: Counter[tuple[str, str, str]] = Counter()  # topic, frame of its first image, another one
     for raw in log.raw(list(topics)):
-        times.setdefault(raw.topic, []).append((raw_stamp_ns(raw, log.types), raw.time_ns))
-        firsts.setdefault(raw.topic, raw)
+        first = firsts.setdefault(raw.topic, raw)
+        frame, own = raw_frame_id(raw, log.types), raw_frame_id(first, log.types)
+        if frame != own:
+            others[raw.topic, own, frame] += 1
+            continue
+        content = zlib.crc32(raw.data[STAMP_END:])
+        times.setdefault(raw.topic, []).append((raw_stamp_ns(raw, log.types), raw.time_ns, content))
+    for (topic, own, frame), count in others.items():
+        logger.warning(
+            "%s: %s holds %d images of the frame %r, which are left out; the first is of %r: do two cameras share the"
+            " topic?",
+            *(log.path, topic, count, frame, own),
+        )
     return {topic: _index(log, topic, found, firsts[topic]) for topic, found in times.items()}
 
 
-def _index(log: LogReader, topic: str, found: list[tuple[int, int]], first: RawMessage) -> ImageIndex:
-    stamps, logged = np.array(found, np.int64).T
+def _index(log: LogReader, topic: str, found: list[tuple[int, int, int]], first: RawMessage) -> ImageIndex:
+    stamps, logged, contents = np.array(found, np.int64).T
     unstamped = not stamps.any()
     if unstamped:
         stamps = logged
@@ -87,6 +104,12 @@ def _index(log: LogReader, topic: str, found: list[tuple[int, int]], first: RawM
     order = np.argsort(stamps, kind="stable")
     _, unique = np.unique(stamps[order], return_index=True)
     repeated = len(stamps) - len(unique)
+    different = len(set(zip(stamps.tolist(), contents.tolist()))) - len(unique)  # not messages recorded twice
+    if different > MANY * len(stamps):
+        raise LogError(
+            f"{log.path}: {different} of {len(stamps)} images on {topic} have the stamp of another one: have the driver"
+            " stamp each image with the time at which it was taken, with fractions of a second"
+        )
     if repeated:
         logger.warning(
             "%s: %d of %d images on %s repeat a stamp and are left out", log.path, repeated, len(stamps), topic

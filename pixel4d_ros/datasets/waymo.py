@@ -23,6 +23,7 @@ from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.geometry.camera_info import image_camera
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
+from pixel4d_ros.logs.pose_track import plausible_poses
 
 CAMERAS = {"FRONT": 1, "FRONT_LEFT": 2, "FRONT_RIGHT": 3, "SIDE_LEFT": 4, "SIDE_RIGHT": 5}
 LABELS = {1: "vehicle", 2: "pedestrian", 3: "sign", 4: "cyclist"}
@@ -100,10 +101,15 @@ def segment_clip(segment: Segment) -> Clip:
     K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
     try:
         lens = image_camera(Camera(K, *size), list(camera.intrinsic[4:]))
-        poses = check_poses(segment.image_poses @ camera.T_vehicle_camera @ FORWARD_OPTICAL)
+        vehicle = check_poses(segment.image_poses)
     except ValueError as error:
         raise DatasetError(f"{segment.source}: {error}") from error
-    T_camera_vehicle = rigid_inverse(poses) @ segment.frame_poses  # of the labels' vehicle
+    joined = vehicle
+    if (np.diff(segment.times) > 0).all():  # else refused as a clip
+        joined = plausible_poses(segment.source, "the vehicle", segment.times, vehicle)
+    poses = joined @ camera.T_vehicle_camera @ FORWARD_OPTICAL
+    frame_poses = joined @ rigid_inverse(vehicle) @ segment.frame_poses
+    T_camera_vehicle = rigid_inverse(poses) @ frame_poses  # of the labels' vehicle
 
     def image(i: int) -> NDArray[np.uint8]:
         rgb = decode_rgb(segment.image(i), f"{segment.source}, image {i},")
@@ -125,7 +131,7 @@ def segment_clip(segment: Segment) -> Clip:
         poses=poses,
         times=segment.times,
         depth=None if segment.scans is None else LazyFrames(depth, count, size[::-1], np.float32),
-        boxes=None if segment.labels is None else _boxes(segment.labels, segment.frame_poses, T_camera_vehicle),
+        boxes=None if segment.labels is None else _boxes(segment.labels, frame_poses, T_camera_vehicle),
     )
     clip.images[0]  # raises at once for a wrong size
     return clip

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_log_poses
 from pixel4d_ros.evaluation.compare import Comparison, compare
 from pixel4d_ros.evaluation.environment import environment
 from pixel4d_ros.evaluation.intervals import Interval, bootstrap, nanmean
@@ -69,6 +70,7 @@ def write_report(
     confidence; null where the log shows nothing of that time.
     """
     out.mkdir(parents=True, exist_ok=True)
+    warn_of_wrong_log_poses(log, camera, rectified)
     with staging(out) as made:
         return _write(log, recorded, made, camera, most_scored, rectified)
 

@@ -35,6 +35,8 @@ UNDISTORTED_MODELS = ("", "none", "pinhole", "perspective", "plumb_bob", "ration
 ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a resized image
 
 
+# Logarithms: of the factors by which K is off in x and y, as far as they are one, and at least.
+SAME_FACTOR, OTHER_FACTOR = 0.15, 0.35
 OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
 
 
@@ -49,6 +51,7 @@ class ImageCamera:
     camera: Camera
     undistortion: Undistortion | None = None  # None: the image is undistorted already
     rectified: bool = False  # P of the CameraInfo was used
+    doubt: str = ""  # why K may be of another image size
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) without distortion."""
@@ -85,9 +88,10 @@ def read_camera_info(
     Raises ValueError with cause and cure.
     """
     _check_numbers(info)
-    camera = _window(_full_camera(info, width, height, rectified), info, width, height)
+    full = _full_camera(info, width, height, rectified)
+    camera, doubt = _window(full, info, width, height), _size_doubt(full)
     if rectified:
-        return ImageCamera(camera, rectified=True)
+        return ImageCamera(camera, rectified=True, doubt=doubt)
     model = str(info.distortion_model).strip().lower()
     coefficients = tuple(float(d) for d in info.d)
     if is_distorted(coefficients) and _seems_rectified(info, model, width, height):
@@ -98,9 +102,9 @@ def read_camera_info(
     if model in FISHEYE:  # distorted even with zero coefficients: r = f theta
         coefficients = coefficients or (0.0,) * 4
     elif not is_distorted(coefficients) and model in UNDISTORTED_MODELS:
-        return ImageCamera(camera)
+        return ImageCamera(camera, doubt=doubt)
     made = (rectifier or Rectifier()).undistortion(Lens(camera, model, coefficients))
-    return ImageCamera(made.camera, made)
+    return ImageCamera(made.camera, made, doubt=doubt)
 
 
 def frame_mismatch(image_frame: str, info_frame: str) -> str:
@@ -109,6 +113,19 @@ def frame_mismatch(image_frame: str, info_frame: str) -> str:
     if not image_frame or not info_frame or image_frame == info_frame:
         return ""
     return f"the images are in frame {image_frame!r}, its CameraInfo in {info_frame!r}"
+
+
+def _size_doubt(camera: Camera) -> str:
+    """Says where the principal point is off the middle by one factor in x and y (K in other pixels); else empty."""
+    x, y = 2 * camera.K[0, 2] / (camera.width - 1), 2 * camera.K[1, 2] / (camera.height - 1)
+    if abs(np.log(x / y)) > SAME_FACTOR or abs(np.log(x * y)) / 2 < OTHER_FACTOR:
+        return ""
+    width, height = round(camera.width * x), round(camera.height * y)
+    cx, cy = camera.K[:2, 2]
+    return (
+        f"CameraInfo's K seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}:"
+        f" its principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration"
+    )
 
 
 def _seems_rectified(info: Any, model: str, width: int, height: int) -> bool:

@@ -15,6 +15,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 
 # Optical frame in a body frame (REP 103): z forward, x right, y down in x forward, y left, z up.
 FORWARD_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+FARTHEST_MOUNTING = 100.0  # metres of a camera from its base: no vehicle is longer
 UPWARD = 0.8  # cosine of the angle between the camera's z axis and the base's, within which it looks at the sky
 
 LEVEL = 0.5  # cosine of the tilt beyond which no vehicle drives
@@ -35,11 +36,14 @@ def is_overturned(poses: FloatArray, frame: str) -> NDArray[np.bool_]:
 
 
 def optical_mounting(mounting: FloatArray, base: str, camera: str) -> tuple[FloatArray, str]:
-    """T_base_camera of the images' optical frame, and a warning where `camera` is taken for a body frame.
+    """T_base_camera of the images' optical frame, and a warning where `camera` is taken for a body frame, or far.
 
     mounting: T_base_camera (4, 4) of the frame that the images name. A frame whose z axis points up in a base that is
     no camera itself is one of a camera's body, unless its name says optical.
     """
+    distance = float(np.linalg.norm(mounting[:3, 3]))
+    if distance > FARTHEST_MOUNTING:
+        return mounting, f"the camera {camera!r} is {distance:.0f} m away from {base!r}: tf must be in metres"
     if camera == base or mounting[2, 2] < UPWARD or "optical" in camera.lower() or "cam" in base.lower():
         return mounting, ""
     if "optical" in base.lower():

@@ -93,6 +93,14 @@ class PoseBuffer:
         places = (np.asarray(stamps, np.int64) - own[0]) * 1e-9
         return np.asarray(poses_along([((own - own[0]) * 1e-9, np.stack(poses))], places[None])[0])
 
+    def since(self, stamp_ns: int) -> tuple[FloatArray, FloatArray]:
+        """Times (n,), s after the first, and poses (n, 4, 4) from a stamp on."""
+        with self._lock:
+            first = bisect_left(self._stamps, stamp_ns)
+            stamps, poses = self._stamps[first:], self._poses[first:]
+        seconds = np.array([(stamp - stamps[0]) * 1e-9 for stamp in stamps], np.float64)
+        return seconds, np.array(poses, np.float64).reshape(-1, 4, 4)
+
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
         """Which stamps (n,) are between the first and the last pose, or at most slack_ns beyond."""
         first, last = self.oldest, self.newest

@@ -16,7 +16,7 @@ from pixel4d_ros.geometry.camera_info import (
     is_rectified_topic,
     read_camera_info,
 )
-from pixel4d_ros.logs.images import decode_image
+from pixel4d_ros.logs.images import decode_image, picture_doubt
 from pixel4d_ros.logs.reader import LogError, LogReader, Topic, raw_stamp_ns
 from pixel4d_ros.logs.streams import Streams, is_picture, own_camera_info
 
@@ -54,9 +54,12 @@ def read_image_camera(
         raise LogError(f"{log.path} has no CameraInfo for {image.name}: record the camera's camera_info topic as well")
     message = next(log.messages([image.name])).message if message is None else message
     try:
-        height, width = decode_image(message).shape[:2]
+        rgb = decode_image(message)
     except ValueError as error:
         raise LogError(f"{log.path}: {image.name}, image 0: {error}") from error
+    height, width = rgb.shape[:2]
+    if doubt := picture_doubt(rgb):
+        logger.warning("%s: %s, image 0: %s", log.path, image.name, doubt)
     calibration = _first(log, info)
     _check_same_camera(log, image, message, info, calibration)
     promised = is_rectified_topic(image.name) if rectified is None else rectified
@@ -69,6 +72,8 @@ def read_image_camera(
         return read_camera_info(calibration, width, height, rectified=True)
     except ValueError as error:
         raise LogError(f"{log.path}: {info.name}: {error}") from error
+    if camera.doubt:
+        logger.warning("%s: %s: %s", log.path, info.name, camera.doubt)
     if camera.undistortion is not None and rectified is None:
         logger.warning(
             "%s: the images of %s are undistorted by %s; pass --rectified if they are rectified already",

@@ -7,8 +7,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
@@ -20,7 +23,12 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_UNPACKED = 1 << 28  # bytes: recorders begin a new chunk after some megabytes; the largest images take 200 MB
+
+# A file may unpack to so many times its size (raw images: up to 10), and must leave so many bytes free on the disk.
+MAX_RATIO, LEFT_FREE = 100, 1 << 29
+BLOCK = 1 << 22  # bytes that are unpacked at once
 
 
 def unpack(data: bytes, decompressor: Callable[[], Any], limit: int = MAX_UNPACKED) -> bytes:
@@ -55,6 +63,28 @@ def unpack_lz4(data: bytes, limit: int = MAX_UNPACKED) -> bytes:
 def unpack_bz2(data: bytes, limit: int = MAX_UNPACKED) -> bytes:
     """The data that bz2 compressed, see unpack."""
     return unpack(data, bz2.BZ2Decompressor, limit)
+
+
+def unpack_zstd_file(path: Path, to: Path) -> None:
+    """Write the data that a file holds in zstd to the file `to`.
+
+    Raises ValueError for more than MAX_RATIO times its size or a truncated file, OSError if the disk is almost full.
+    """
+    limit, written = max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size), 0
+    with zstd.open(path, "rb") as packed, to.open("wb") as file:
+        while True:
+            try:
+                part = packed.read(BLOCK)
+            except EOFError as error:
+                raise ValueError(f"{path.name} is truncated") from error
+            if not part:
+                return
+            written += len(part)
+            if written > limit:
+                raise ValueError(f"{path.name} unpacks to more than {limit >> 20} MiB")
+            if shutil.disk_usage(to.parent).free < LEFT_FREE + len(part):
+                raise OSError(errno.ENOSPC, f"no space left to unpack {path.name} in {to.parent}")
+            file.write(part)
 
 
 def bound_rosbags() -> None:

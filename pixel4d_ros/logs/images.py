@@ -17,6 +17,7 @@ from pixel4d_ros.logs.encoded import VIDEO, check_size, decode
 
 RgbImage = NDArray[np.uint8]
 NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts lie beyond is not in metres
+BLACK = 16  # of 255: lamps and screens are brighter at night, 12 bits in 16 are not
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
 # types 8UC3 and 8UC4 are BGR as everywhere in OpenCV; float images run from 0 to 1.
@@ -63,6 +64,16 @@ def _read_raw(message: Any) -> RgbImage:
     # OpenCV expects yuv422 as two channels and grey as (H, W).
     pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
     return _to_8_bits(pixels if to_rgb is None else _converted(pixels, to_rgb, message.encoding))
+
+
+def picture_doubt(rgb: RgbImage) -> str:
+    """Why pixels (H, W, 3) may be no picture; else empty."""
+    if rgb.max(initial=0) > BLACK:
+        return ""
+    return (
+        f"the image is almost black (no value above {BLACK} of 255): is the lens covered, or are 10 or 12 bits"
+        " stored in 16 without being scaled?"
+    )
 
 
 def check_image(message: Any) -> tuple[np.dtype[Any], int]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag1, QosDurability
 from rosbags.typesys.store import Typestore
 
 from pixel4d_ros.logs.compression import bound_rosbags
-from pixel4d_ros.logs.storage import TolerantReader
+from pixel4d_ros.logs.rosbag2_folder import TolerantReader
 from pixel4d_ros.logs.types import HEADER, RENAMED, merged_types, ros1_types, ros2_types
 
 if TYPE_CHECKING:
@@ -207,6 +208,15 @@ def raw_stamp_ns(raw: RawMessage, types: Typestore) -> int:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
+def raw_frame_id(raw: RawMessage, types: Typestore) -> str:
+    """The frame_id of a message's header, without deserialising the rest; "" if its type has no header."""
+    fields = types.fielddefs.get(raw.type, ([], []))[1]
+    if not fields or fields[0][1][1] != HEADER or len(raw.data) < 16:
+        return ""
+    (length,) = struct.unpack_from("<I" if raw.data[1] & 1 else ">I", raw.data, 12)
+    return raw.data[16 : 16 + length].rstrip(b"\0").decode(errors="replace").strip("/")
+
+
 def _is_latched(connection: Connection) -> bool:
     if isinstance(connection.ext, ConnectionExtRosbag1):
         return bool(connection.ext.latching) or connection.topic.endswith("tf_static")
@@ -258,6 +268,8 @@ def log_error(path: Path, error: Exception) -> LogError:
     what = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PermissionError):
         return LogError(f"{path} cannot be read: permission denied; check its owner and mode")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return LogError(f"{path}: {error.strerror}: set TMPDIR to a folder on a larger disk")
     if "magic" in what and "end" not in what.lower():
         return LogError(f"{path} is not a log although it is named {path.suffix}: pass the file that was recorded")
     if "Profile is not ros2" in what:

@@ -2,29 +2,23 @@
 """Readers of rosbag2 storages that tolerate more faults than those of `rosbags`.
 
 Unclosed MCAP files (of a killed recorder) are read to their end, channels without ROS messages (protobuf, JSON) are
-skipped, an empty profile or storage identifier is detected from the file, and the files of a split recording are merged
-by time in any order.
+skipped, and an empty profile or storage identifier is detected from the file.
 """
 
 from __future__ import annotations
 
-import copy
 import heapq
 import logging
 import struct
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
-from contextlib import ExitStack
 from functools import cache
 from io import BytesIO
-from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
-from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import (
     ChunkInfo,
     McapReader,
@@ -34,14 +28,9 @@ from rosbags.rosbag2.storage_mcap import (
     get_qos,
 )
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from pixel4d_ros.logs.compression import unpack_zstd
 
 logger = logging.getLogger(__name__)
 
-METADATA, BAG = "metadata.yaml", "rosbag2_bagfile_information"
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, FOOTER, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x02, 0x0F
 SCHEMA_ENCODINGS = ("ros2msg", "ros2idl", "omgidl", "")
@@ -51,7 +40,7 @@ Item = tuple[Connection, int, bytes]
 
 
 @cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """A warning about a file, which is opened several times."""
     logger.warning(text)
 
@@ -118,9 +107,9 @@ class TolerantMcapReader(McapReader):
                 raise ReaderError(f"holds no ROS 2 messages; its channels are {kinds}") from error
             raise error
         if not is_closed:
-            _warn_once(f"{self.path} was not closed: {total} messages are read, the rest is lost ({end} bytes)")
+            warn_once(f"{self.path} was not closed: {total} messages are read, the rest is lost ({end} bytes)")
         if self._foreign:
-            _warn_once(f"{self.path}: channels that hold no ROS messages are left out: {', '.join(self._foreign)}")
+            warn_once(f"{self.path}: channels that hold no ROS messages are left out: {', '.join(self._foreign)}")
         times = [entry[0] for entry in self._loose]
         first = min([*times[:1], *(c.message_start_time for c in self.chunks)])
         last = max([*times[-1:], *(c.message_end_time for c in self.chunks)])
@@ -223,67 +212,3 @@ def open_storage(path: Path) -> Any:
     with path.open("rb") as file:
         is_sqlite = file.read(15) == b"SQLite format 3"
     return Sqlite3Reader(path) if is_sqlite else TolerantMcapReader(path)
-
-
-class TolerantDirectoryReader(DirectoryReader):
-    """A rosbag2 folder whose files are merged by log time."""
-
-    STORAGE_PLUGINS = {"mcap": TolerantMcapReader, "sqlite3": Sqlite3Reader, "": open_storage}  # type: ignore[dict-item]  # noqa: RUF012 (as in the base class)
-
-    def open(self) -> None:
-        """Open all files; those that metadata.yaml lists and that are missing are named in a warning.
-
-        Raises ReaderError.
-        """
-        with ExitStack() as temporary:
-            whole = self._without_missing_files()
-            if whole is not None:
-                self.path = Path(temporary.enter_context(whole))
-            super().open()
-            assert self.stack is not None
-            self.stack.push(temporary.pop_all())  # what is temporary lasts until the log is closed
-        spans = [s.metadata for s in self.storages if s.metadata.message_count]
-        if spans:  # metadata.yaml may be wrong
-            first, last = min(s.start_time for s in spans), max(s.end_time for s in spans)
-            self.metadata = self.metadata._replace(start_time=first, end_time=last, duration=last - first)
-
-    def _without_missing_files(self) -> TemporaryDirectory[str] | None:
-        """A folder of links to the files that exist; None if all or none do, or metadata.yaml is damaged."""
-        folder, yaml = Path(str(self.path)), YAML(typ="safe")
-        try:
-            metadata = yaml.load((folder / METADATA).read_text())
-            names = [PurePath(name).name for name in metadata[BAG]["relative_file_paths"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError):
-            return None
-        missing = [name for name in names if not (folder / name).exists()]
-        if not missing or len(missing) == len(names):
-            return None
-        _warn_once(f"{folder}: of the recording's files, {', '.join(missing)} are missing; the others are read")
-        whole = TemporaryDirectory()
-        present = [name for name in names if name not in missing]
-        for name in present:
-            (Path(whole.name) / name).symlink_to((folder / name).resolve())
-        metadata[BAG]["relative_file_paths"] = present
-        with (Path(whole.name) / METADATA).open("w") as file:
-            yaml.dump(metadata, file)
-        return whole
-
-    def messages(
-        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
-    ) -> Generator[Item, None, None]:
-        """Messages of some connections in the order of their log times."""
-        streams: list[Iterator[Item]] = []
-        for storage in self.storages:
-            alone = copy.copy(self)
-            alone.storages = [storage]
-            alone.metadata = self.metadata._replace(compression_mode=None)
-            streams.append(DirectoryReader.messages(alone, connections, start, stop))
-        compressed = self.metadata.compression_mode == "message"
-        for connection, time, data in heapq.merge(*streams, key=lambda item: item[1]):
-            yield connection, time, unpack_zstd(data) if compressed else data
-
-
-class TolerantReader(Reader):
-    """rosbags' Reader of rosbag2 folders and files with the storages of this module."""
-
-    STORAGE_PLUGINS = {"dir": TolerantDirectoryReader, ".mcap": TolerantMcapReader, ".db3": Sqlite3Reader}  # noqa: RUF012 (as in the base class)

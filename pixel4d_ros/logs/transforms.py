@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.jumps import without_jumps
-from pixel4d_ros.geometry.optical import FORWARD_OPTICAL, OVERTURNED, is_overturned, optical_mounting
-from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
+from pixel4d_ros.geometry.optical import FORWARD_OPTICAL, OVERTURNED, optical_mounting
+from pixel4d_ros.geometry.pose_buffer import TransformTree
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
-from pixel4d_ros.logs.reader import LogError, LogReader
+from pixel4d_ros.logs.pose_track import PoseTrack, TimedPose, pose_track
+from pixel4d_ros.logs.reader import LogError, LogReader, Topic
 from pixel4d_ros.logs.streams import Streams
 
 
@@ -25,49 +24,13 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def seconds(ns: NDArray[np.int64]) -> FloatArray:
-    """Nanoseconds as float64 seconds."""
-    return ns.astype(np.float64) * 1e-9
-
-
 def pose_matrix(position: Any, orientation: Any) -> FloatArray:
     """A 4x4 transform of the position (or translation) and orientation (or rotation) of a geometry_msgs message."""
     q = (orientation.x, orientation.y, orientation.z, orientation.w)
     return rigid_from_xyzw(q, (position.x, position.y, position.z))
 
 
-TimedPose = tuple[int, int, FloatArray]  # stamp and log time in ns, T_parent_child
-MANY = 0.25  # share of a log's poses: fewer are no mistake of all
 WORLD_FRAMES = ("odom", "map", "world", "earth")
-
-
-@dataclass
-class PoseTrack:
-    """Poses T_parent_child over a whole log."""
-
-    parent: str
-    child: str
-    poses: PoseBuffer = field(default_factory=lambda: PoseBuffer(history_s=None))
-    lag_ns: int = 0  # between stamps and log times
-    overturned: bool = False  # many of the poses have the vehicle on its side or back
-
-    def add(self, stamp: int, pose: FloatArray) -> None:
-        """Insert a pose by its stamp; of two with the same stamp the first is kept (repeated tf)."""
-        self.poses.add(stamp, pose)
-
-    @property
-    def stamps(self) -> NDArray[np.int64]:
-        """The first and the last stamp (2,), ns."""
-        first, last = self.poses.oldest, self.poses.newest
-        return np.array([at[0] for at in (first, last) if at is not None], np.int64)
-
-    def at(self, stamps: NDArray[np.int64]) -> FloatArray:
-        """Poses (n, 4, 4) at stamps (n,) ns, by slerp and linear translation, extrapolated beyond the ends."""
-        return self.poses.at_stamps(stamps)
-
-    def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which stamps (n,) are within the track, or at most slack_ns beyond its ends."""
-        return self.poses.covers(stamps, slack_ns)
 
 
 @dataclass
@@ -136,6 +99,7 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
     end_ns = log.end_ns if first_s is None else log.start_ns + int(first_s * 1e9)
     found: dict[tuple[str, str, str], list[TimedPose]] = defaultdict(list)  # by topic, parent and child
     errors: dict[str, list[str]] = defaultdict(list)  # by topic
+    speeds: list[float] = []  # of odometry's twists, m/s
     for logged in log.messages(names):
         if logged.time_ns > end_ns:
             break
@@ -144,6 +108,9 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
                 found[logged.topic, parent, child].append((stamp, logged.time_ns, pose))
         except ValueError as error:
             errors[logged.topic].append(str(error))
+        if hasattr(logged.message, "twist"):
+            v = logged.message.twist.twist.linear
+            speeds.append(float(np.linalg.norm((v.x, v.y, v.z))))
     for topic, found_errors in errors.items():
         warnings.warn(f"{log.path}: {len(found_errors)} messages left out, {topic}: {found_errors[0]}", stacklevel=2)
     frames = Frames()
@@ -153,11 +120,30 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
             frames.tree.add_static(parent, child, poses[-1][2])
         elif streams.tf and topic == streams.tf.name:
             _add_edge(frames, f"{log.path}: {topic}", parent, child, poses)
-        elif streams.odometry and topic == streams.odometry.name:
-            frames.odometry = frames.odometry or _track(f"{log.path}: {topic}", parent, child, poses)
-        else:
-            frames.path = frames.path or _track(f"{log.path}: {topic}", parent, child, poses)
+    frames.odometry = _main_track(log, streams.odometry, found, speeds)
+    frames.path = _main_track(log, streams.path, found)
     return frames
+
+
+def _main_track(
+    log: LogReader,
+    topic: Topic | None,
+    found: Mapping[tuple[str, str, str], list[TimedPose]],
+    speeds: Sequence[float] = (),
+) -> PoseTrack | None:
+    """The poses of a topic of odometry or plans; of several frames those of the most messages, with a warning."""
+    tracks = {key: poses for key, poses in found.items() if topic is not None and key[0] == topic.name}
+    if not tracks:
+        return None
+    (name, parent, child), poses = max(tracks.items(), key=lambda track: len(track[1]))
+    if len(tracks) > 1:
+        said = ", ".join(f"{c or 'a vehicle'} in {p!r}" for _, p, c in tracks)
+        warnings.warn(
+            f"{log.path}: {name} holds poses of several frames ({said}); those of {child or 'the vehicle'} in"
+            f" {parent!r} are used: do two publishers share the topic?",
+            stacklevel=3,
+        )
+    return pose_track(f"{log.path}: {name}", parent, child, poses, speeds)
 
 
 def _warn_of_two_parents(log: LogReader, found: Mapping[tuple[str, str, str], object]) -> None:
@@ -190,33 +176,9 @@ def _poses_in(message: Any) -> Iterator[tuple[str, str, int, FloatArray]]:
         yield message.header.frame_id.strip("/"), message.child_frame_id.strip("/"), stamp_ns(message.header), pose
 
 
-def _track(name: str, parent: str, child: str, poses: list[TimedPose]) -> PoseTrack:
-    """Poses sorted by stamp; by log time if no message has a stamp (simulators begin at 0). Jumps are removed.
-
-    name: of log and topic, for warnings.
-    """
-    stamped = any(stamp for stamp, _, _ in poses)
-    by_time = {(stamp if stamped else logged): pose for stamp, logged, pose in reversed(poses)}
-    stamps = np.array(sorted(by_time), np.int64)
-    joined, jumps = without_jumps(seconds(stamps - stamps[0]), np.stack([by_time[ns] for ns in stamps.tolist()]))
-    if len(jumps):
-        warnings.warn(
-            f"{name}: {child or 'the vehicle'} jumps {len(jumps)} times in {parent!r}, first"
-            f" {1e-9 * (stamps[jumps[0]] - stamps[0]):.1f} s after its start (relocalisation?): the poses after a jump"
-            " are moved to continue those before",
-            stacklevel=2,
-        )
-    lag = int(np.median([logged - stamp for stamp, logged, _ in poses])) if stamped else 0
-    overturned = is_overturned(joined, child).mean() > MANY
-    track = PoseTrack(parent, child, lag_ns=lag, overturned=bool(overturned))
-    for stamp, pose in zip(stamps.tolist(), joined):
-        track.add(stamp, pose)
-    return track
-
-
 def _add_edge(frames: Frames, name: str, parent: str, child: str, poses: list[TimedPose]) -> None:
     """Add an edge of /tf; a constant one counts as a mounting."""
-    track = _track(name, parent, child, poses)
+    track = pose_track(name, parent, child, poses)
     if all(np.allclose(pose, poses[0][2], atol=1e-6) for _, _, pose in poses):
         frames.standing[child] = track
         if frames.tree.lookup_static(parent, child) is None:

@@ -20,6 +20,8 @@ RATE_S = 10.0  # seconds over which the rate is taken
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
 DEGRADING = (
     "image stamps",
+    "image frames",
+    "picture",
     "calibration",
     "mounting",
     "motion",
@@ -108,6 +110,11 @@ class Statistics:
             self.received += 1
             self.dropped += dropped_one
             self._last_received = time.monotonic()
+
+    def frame_dropped(self) -> None:
+        """Count a received image whose forecast is not published."""
+        with self._lock:
+            self.dropped += 1
 
     def frame_skipped(self) -> None:
         """Count a frame that was not computed for lack of subscribers."""

@@ -205,6 +205,7 @@ class ForecastNode(LifecycleNode):
         if before is not None and stamp < before - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
+        self._note("image frames", self._inputs.frames_fault(message.header.frame_id))
         if self._worker is not None:
             self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
             dropped = self._worker.offer(self._inputs.image)
@@ -231,10 +232,14 @@ class ForecastNode(LifecycleNode):
             fault = self._inputs.odometry.fault
         except ValueError as error:
             fault = str(error)
+        self._note("odometry", fault)
+
+    def _note(self, place: str, fault: str) -> None:
+        """Report a fault that stands now, or that the place is fine."""
         if fault:
-            self._faults.report("odometry", fault)
+            self._faults.report(place, fault)
         else:
-            self._faults.clear("odometry")
+            self._faults.clear(place)
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._inputs.depths.add(message)
@@ -253,8 +258,8 @@ class ForecastNode(LifecycleNode):
         self._inputs = Inputs(self._inputs.infos)
         self._transforms.clear()
         self._faults.clear()
-        if self._worker is not None:
-            self._worker.clear()
+        if self._worker is not None and self._worker.clear():
+            self._statistics.frame_dropped()
 
     # Parameters and diagnostics
 

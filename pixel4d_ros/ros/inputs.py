@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from pixel4d_ros.ros.transforms import EgoState, TransformSource
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT, INFOS_KEPT = 10, 10
+INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
+FRAMES_KEPT = 10  # images whose frames are compared
 
 
 class InputFault(ValueError):
@@ -85,11 +88,34 @@ class Inputs:
     stamp_ns: int | None = None  # of the newest image
     image: ImageMessage | None = None  # newest
     outdated: bool = False  # time has jumped back since
+    has_own_infos: bool = False  # images come with a CameraInfo of their stamp
+    frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
 
-    def info_of(self, image: Image | CompressedImage) -> CameraInfo | None:
-        """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution)."""
-        own = (info for info in reversed(list(self.infos)) if info.header.stamp == image.header.stamp)
-        return next(own, self.infos[-1] if self.infos else None)
+    def info_of(self, image: Image | CompressedImage, wait_s: float = 0.0) -> CameraInfo | None:
+        """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution).
+
+        Where cameras share the topic, only those of the image's frame count. Where images so far had one of their own,
+        waits up to wait_s for it.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            infos = list(self.infos)
+            infos = [info for info in infos if info.header.frame_id == image.header.frame_id] or infos
+            own = next((info for info in reversed(infos) if info.header.stamp == image.header.stamp), None)
+            if own is not None:
+                self.has_own_infos = True
+                return own
+            if not self.has_own_infos or time.monotonic() >= deadline:
+                return infos[-1] if infos else None
+            time.sleep(INFO_POLL_S)
+
+    def frames_fault(self, frame: str) -> str:
+        """Why images of this frame and the last ones may be of several cameras; else empty."""
+        self.frames.append(frame)
+        seen = sorted(set(self.frames))
+        if len(seen) < 2:
+            return ""
+        return f"images of the frames {', '.join(map(repr, seen))} share the topic: run one node for each camera"
 
 
 @dataclass(frozen=True)
@@ -153,7 +179,7 @@ def read_source(
     doubt = frame_mismatch(message.header.frame_id, info.header.frame_id)
     if doubt:
         doubt += f": is {calibration.name} that of this camera?"
-    return Source(camera.image(rgb), camera.camera, header, camera.undistortion, doubt)
+    return Source(camera.image(rgb), camera.camera, header, camera.undistortion, doubt or camera.doubt)
 
 
 def describe(source: Source) -> str:

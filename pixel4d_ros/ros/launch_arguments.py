@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +171,7 @@ def completed(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     Raises ValueError, including LogError, for an unusable bag or params_file.
     """
     lines: list[str] = []
+    check_rate(values["bag_rate"])
     if values["params_file"] and not Path(values["params_file"]).is_file():
         raise ValueError(f"params_file:={values['params_file']}: there is no such file")
     if values["bag"]:
@@ -186,6 +189,28 @@ def completed(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
             lines.append("  no odometry: without a plan the camera stands")
     topics = {f"{name}_topic": values[f"{name}_topic"] or name for name in TOPICS}
     return values | topics, lines
+
+
+def check_rate(text: str) -> None:
+    """Raise ValueError for a bag_rate that is no positive number."""
+    try:
+        if 0 < float(text) < float("inf"):
+            return
+    except ValueError:
+        pass
+    raise ValueError(f"bag_rate:={text} must be a positive number, 1.0 is real time")
+
+
+def misspelled(given: Iterable[str]) -> list[str]:
+    """A line for each launch configuration that is no argument but almost one: `ros2 launch` ignores unknown ones.
+
+    Others may be those of a launch file that includes this one.
+    """
+    known = [argument.name for argument in ARGUMENTS]
+    near = {name: get_close_matches(name, known, 1, 0.8) for name in given if name not in known}
+    return [
+        f"{name}:= is no argument and has no effect: is {found[0]}:= meant?" for name, found in near.items() if found
+    ]
 
 
 def _taken(taken: dict[str, str], notes: dict[str, str]) -> list[str]:

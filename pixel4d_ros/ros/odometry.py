@@ -9,7 +9,7 @@ import numpy as np
 from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.geometry.jumps import is_off
+from pixel4d_ros.geometry.jumps import JUMP_M, jump_limit, step_noise
 from pixel4d_ros.geometry.optical import OVERTURNED, is_overturned
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, PoseBuffer
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix, rotation_vector
@@ -19,6 +19,7 @@ from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 FUTURE_S = 2.0  # localisation stamps map -> odom up to a second ahead (AMCL's transform_tolerance)
 DIFFERENCE_S = 0.2  # interval over which the velocity of the poses is measured
 LONG_DIFFERENCE_S = 0.5  # long enough that a jump of the poses (GPS) does not count as a velocity
+NOISE_S = 1.0  # over which the noise of the poses is measured
 # A twist agrees with the poses within an absolute tolerance plus a share of the larger of the two.
 LINEAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.2  # m/s
 YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and the other axes (bumps)
@@ -89,7 +90,10 @@ class OdometryTrack:
             )
         stamp_ns = nanoseconds(message.header.stamp)
         check_not_future(stamp_ns, now_ns, "odometry")
+        if stamp_ns == 0 and now_ns is not None and now_ns > FUTURE_S * 1e9:  # a simulation may begin at 0
+            raise StampError("odometry has stamp 0 and is dropped: have its publisher stamp it as the images are")
         frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
+        before = (self.frame, self.child) if len(self._poses) else (frame, child)
         jumped = self._jumped(stamp_ns, pose)
         if jumped or (frame, child) != (self.frame, self.child):
             self._poses = PoseBuffer(restart_s=RESTART_S)
@@ -104,6 +108,11 @@ class OdometryTrack:
             raise StampError(
                 f"odometry's stamps went back by {RESTART_S:g} s or more: earlier poses are dropped (if this repeats, "
                 "two publishers conflict)"
+            )
+        if before != (frame, child):
+            raise JumpError(
+                f"odometry's frames change between {before[0]!r} -> {before[1]!r} and {frame!r} -> {child!r}: earlier"
+                " poses are dropped (if this repeats, two publishers share the topic)"
             )
         if jumped:
             raise JumpError("odometry's poses jump (relocalisation?): those before are dropped")
@@ -124,7 +133,11 @@ class OdometryTrack:
         if before is None:
             return False
         velocities = ((newest[1][:3, 3] - before[:3, 3]) / DIFFERENCE_S, newest[1][:3, :3] @ self._twist[0])
-        return all(is_off(step, velocity, seconds) for velocity in velocities)
+        off = min(float(np.linalg.norm(step - velocity * seconds)) for velocity in velocities)
+        if off <= jump_limit(seconds, 0.0, JUMP_M):
+            return False
+        times, poses = self._poses.since(newest[0] - round(NOISE_S * 1e9))
+        return off > float(jump_limit(seconds, step_noise(times, poses[:, :3, 3]), JUMP_M))
 
     def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.

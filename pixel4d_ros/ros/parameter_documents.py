@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import Field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated
@@ -15,6 +17,8 @@ from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
     from rclpy.node import Node
+
+NOT_DECLARED = ("use_sim_time", "start_type_description_service")  # by this module, but by rclpy
 
 
 def descriptor(f: Field[Any]) -> ParameterDescriptor:
@@ -41,7 +45,27 @@ def declare(node: Node) -> Parameters:
         name = parameter_name(f.name)
         default = list(f.default) if isinstance(f.default, tuple) else f.default
         values[name] = node.declare_parameter(name, default, descriptor(f)).value
+    for warning in unknown_names(given_names(node)):
+        node.get_logger().warning(warning)
     return updated(Parameters(), values)
+
+
+def given_names(node: Node) -> list[str]:
+    """Names of the parameters that files and the command line give this node; rclpy has no public list of them."""
+    return list(getattr(node, "_parameter_overrides", {}))
+
+
+def unknown_names(given: Iterable[str]) -> list[str]:
+    """A warning for each given parameter that the node does not have: rclpy ignores those without a word."""
+    known = [parameter_name(f.name) for f in fields(Parameters)]
+    warnings = []
+    for name in given:
+        if name in known or name in NOT_DECLARED or name.startswith("qos_overrides."):
+            continue
+        near = get_close_matches(name, [*known, *NOT_DECLARED], 1)
+        cure = f"is {near[0]} meant?" if near else "see docs/parameters.md"
+        warnings.append(f"parameter {name} is unknown and has no effect: {cure}")
+    return warnings
 
 
 def to_yaml() -> str:

@@ -17,8 +17,10 @@ from pixel4d_ros.forecaster import DeviceError
 from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.geometry.rectification import Rectifier
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.logs.images import picture_doubt
 from pixel4d_ros.ros.diagnostics import FROM_ONE_IMAGE, Faults, Statistics
 from pixel4d_ros.ros.inputs import (
+    INFO_WAIT_S,
     CalibrationSource,
     Depth,
     ImageMessage,
@@ -143,6 +145,7 @@ class ForecastPipeline:
         result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, TrackedScene(result.scene, result.tracked))
         if image.inputs.outdated:
+            context.statistics.frame_dropped()
             self._logger.debug("not published: time jumped back meanwhile")
             return
         try:
@@ -236,7 +239,7 @@ class ForecastPipeline:
     def _source(self, image: ImageMessage, p: Parameters) -> Source:
         """Decode an image and match it with its calibration. Raises InputFault."""
         topic = self._context.node.resolve_topic_name("camera_info")
-        calibration = CalibrationSource(image.inputs.info_of(image.message), topic)
+        calibration = CalibrationSource(image.inputs.info_of(image.message, INFO_WAIT_S), topic)
         return read_source(image.message, calibration, self._rectifier, self._rectify(p))
 
     def _rectify(self, p: Parameters) -> bool:
@@ -248,6 +251,7 @@ class ForecastPipeline:
         source = self._source(image, p)
         self._context.faults.clear("image", "camera_info")
         self._note("calibration", source.doubt)
+        self._note("picture", picture_doubt(source.rgb))
         self._context.statistics.calibration = describe(source)
         if self._size not in (None, source.size):
             self._logger.warning(f"image size changed from {self._size} to {source.size}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixel4d_ros.camera import CameraPath
 from pixel4d_ros.geometry.interpolation import poses_along
-from pixel4d_ros.geometry.jumps import find_jumps
+from pixel4d_ros.geometry.jumps import ROUGH_JUMP_M, find_jumps
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 from pixel4d_ros.ros.messages.headers import frame_name
 from pixel4d_ros.ros.plans import Plan, PlanError, with_path_headings
@@ -105,7 +105,9 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
             reason = ego.odometry_fault(stamp_ns) or f"where the vehicle is in {plan.frame!r} is unknown"
             raise PlanError(f"trajectory begins after the image, and {reason}")
         seconds, poses = np.append(0.0, seconds), np.concatenate([start[None], poses])
-    doubts = _joined(_warning(plan, ego, stamp_ns, ends_early), JUMPS if len(find_jumps(seconds, poses)) else "")
+    doubts = _joined(
+        _warning(plan, ego, stamp_ns, ends_early), JUMPS if len(find_jumps(seconds, poses, ROUGH_JUMP_M)) else ""
+    )
     if start is not None:
         ((now,),) = poses_along([(seconds, poses)], np.zeros((1, 1)))
         doubts = _joined(doubts, _far_off(start, now))

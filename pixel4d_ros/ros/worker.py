@@ -46,10 +46,12 @@ class LatestWorker(Generic[Item, PendingRequest]):
             self._changed.notify()
         return True
 
-    def clear(self) -> None:
-        """Drop the waiting item; current work continues."""
+    def clear(self) -> bool:
+        """Drop the waiting item; current work continues. Returns whether one was waiting."""
         with self._changed:
+            dropped = self._waiting is not None
             self._waiting = None
+        return dropped
 
     def stop(self) -> list[PendingRequest]:
         """Finish the current work, drop the waiting item and end the thread. Returns the unanswered requests."""

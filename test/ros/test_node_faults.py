@@ -226,3 +226,12 @@ def test_no_cuda_is_one_line(tmp_path):
     assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert len(lines) == 1 and "torch sees no CUDA GPU" in lines[0]
+
+
+def test_images_that_are_dropped_where_time_jumps_back_are_counted(node, client):
+    """They were neither dropped nor published."""
+    client.settle()
+    for clock in (300.0, 200.0, 100.0):
+        for i in range(5):
+            client.send_frame(clock + i / 10)
+    client.until(lambda: (v := client.values())["received frames"] != "0" and balanced(v))

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from support.drive import ARC, T0, TIMES, drive, ego_state, odometry_track, path
 from pixel4d_ros.geometry.rotations import rigid, rotation_matrix
 from pixel4d_ros.ros.inputs import Inputs
 from pixel4d_ros.ros.messages.conversions import pose_message
-from pixel4d_ros.ros.odometry import JumpError, OdometryTrack
+from pixel4d_ros.ros.odometry import JumpError, OdometryTrack, StampError
 from pixel4d_ros.ros.plans import plan_from_path
 from pixel4d_ros.ros.trajectory import JUMPS, ego_motion
 
@@ -65,6 +68,7 @@ def test_a_vehicle_on_its_back_is_said_and_one_of_a_sensor_is_not() -> None:
     track.add(message)
     assert "quaternions in the order x, y, z, w" in track.fault
     message.child_frame_id = "imu_link"
+    track = OdometryTrack()
     track.add(message)
     assert track.fault == ""
 
@@ -96,3 +100,73 @@ def test_a_plan_that_jumps_is_followed_with_a_warning() -> None:
         track = odometry_track()
         motion = ego_motion(plan_from_path(path_message(seconds, plan), T0), ego_state(track), "camera", T0, TIMES)
         assert motion.source == "trajectory" and motion.warning == doubt
+
+
+def test_a_jump_of_half_a_metre_is_found_and_noise_of_as_much_is_not() -> None:
+    track, noise = OdometryTrack(), np.random.default_rng(1).normal(0, 0.2, (20, 2))
+    for i in range(10):
+        track.add(odometry(0.05 * i - 0.5, False, True))
+    message = odometry(0.0, False, True)
+    message.pose.pose.position.x += 0.8
+    with pytest.raises(JumpError, match="odometry's poses jump"):
+        track.add(message)
+    noisy = OdometryTrack()
+    for i, (x, y) in enumerate(noise):
+        message = odometry(0.05 * i - 1.0, False, False)
+        message.pose.pose.position.x += x
+        message.pose.pose.position.y += y
+        if i < 5:
+            with suppress(JumpError):  # the noise is not known yet
+                noisy.add(message)
+        else:
+            noisy.add(message)
+
+
+def test_two_publishers_of_different_frames_are_named() -> None:
+    """Each dropped the other's poses, and the camera stood without a word."""
+    track = OdometryTrack()
+    track.add(odometry(0.0, False, True))
+    other = odometry(0.05, False, True)
+    other.header.frame_id = "map"
+    with pytest.raises(JumpError, match="frames change between 'odom' -> 'base_link' and 'map' -> 'base_link'"):
+        track.add(other)
+    assert track.frame == "map"
+
+
+def test_odometry_without_a_stamp_is_named_unless_a_simulation_begins() -> None:
+    message = odometry(0.0, False, True)
+    message.header.stamp = stamp(-T0 * 1e-9)
+    assert message.header.stamp.sec == 0
+    OdometryTrack().add(message, 0)
+    with pytest.raises(StampError, match="odometry has stamp 0"):
+        OdometryTrack().add(message, T0)
+
+
+def test_an_image_that_overtakes_its_calibration_waits_for_it() -> None:
+    """A zoom: the older calibration was taken."""
+    inputs, image = Inputs(), Image()
+
+    def calibration(seconds: float, focal: float, frame: str = "") -> CameraInfo:
+        info = CameraInfo(k=[focal, 0.0, 8.0, 0.0, focal, 8.0, 0.0, 0.0, 1.0])
+        info.header.stamp, info.header.frame_id = stamp(seconds), frame
+        return info
+
+    inputs.infos.append(calibration(1.0, 100.0))
+    image.header.stamp = stamp(1.0)
+    assert inputs.info_of(image, 1.0) is not None
+    image.header.stamp = stamp(1.1)
+    late = threading.Timer(0.1, lambda: inputs.infos.append(calibration(1.1, 200.0)))
+    late.start()
+    own = inputs.info_of(image, 5.0)
+    assert own is not None and own.k[0] == 200
+    image.header.frame_id = "left"
+    inputs.infos.extend([calibration(1.1, 300.0, "left"), calibration(1.1, 400.0, "right")])
+    left = inputs.info_of(image)
+    assert left is not None and left.k[0] == 300
+
+
+def test_images_of_two_cameras_on_one_topic_are_named() -> None:
+    inputs = Inputs()
+    assert inputs.frames_fault("left") == inputs.frames_fault("left") == ""
+    assert "images of the frames 'left', 'right' share the topic" in inputs.frames_fault("right")
+    assert [inputs.frames_fault("right") for _ in range(10)][-1] == ""  # the driver was started anew

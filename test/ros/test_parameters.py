@@ -10,7 +10,7 @@ import pytest
 import yaml
 from support.paths import REPOSITORY
 
-from pixel4d_ros.ros.parameter_documents import to_markdown, to_yaml
+from pixel4d_ros.ros.parameter_documents import to_markdown, to_yaml, unknown_names
 from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated
 
 
@@ -76,3 +76,20 @@ def test_descriptors_say_what_a_parameter_is():
     assert autostart.read_only and not steps.read_only
     assert "raw, compressed" in transport.additional_constraints and "configure" in transport.additional_constraints
     assert all(d.description for d in descriptors.values())
+
+
+def test_unknown_parameters_are_named_with_what_could_be_meant():
+    """rclpy ignores what a params file misspells."""
+    given = [
+        "steps",
+        "use_sim_time",
+        "qos_overrides./tf.subscription.depth",
+        "odometry_timout",
+        "depth.from_moton",
+        "xyz",
+    ]
+    assert unknown_names(given) == [
+        "parameter odometry_timout is unknown and has no effect: is odometry_timeout meant?",
+        "parameter depth.from_moton is unknown and has no effect: is depth.from_motion meant?",
+        "parameter xyz is unknown and has no effect: see docs/parameters.md",
+    ]

@@ -8,9 +8,10 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 
+from pixel4d_ros.logs.pose_track import PoseTrack
 from pixel4d_ros.logs.reader import LogReader, RawMessage
 from pixel4d_ros.logs.streams import Streams
-from pixel4d_ros.logs.transforms import PoseTrack, read_frames, stamp_ns
+from pixel4d_ros.logs.transforms import read_frames, stamp_ns
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.messages.headers import time_message
 
