@@ -16,7 +16,7 @@ from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.two_view.flow import shrunk
-from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, view_for_motion
+from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, distances_of, view_for_motion
 from pixel4d_ros.two_view.triangulation import view_for_depth
 
 IMAGES_KEPT = 10
@@ -69,7 +69,7 @@ class ReferenceCandidates:
 
     def for_motion(self) -> ReferenceView | None:
         """The reference for object motion; None if none has the right age."""
-        return self._view(view_for_motion(self._ages))
+        return self._view(view_for_motion(self._ages, distances_of(self._motions)))
 
     def _view(self, chosen: int | None) -> ReferenceView | None:
         if chosen is None:
