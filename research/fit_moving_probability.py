@@ -120,7 +120,8 @@ def main() -> None:
     report("streets", streets)
     found += streets
     w = fit(found)
-    fitted_to = Calibration(0.5, *(float(x) for x in w), source="")
+    bias, ratio, whole, network_bias = (float(x) for x in w)
+    fitted_to = Calibration(0.5, bias, ratio, whole, network_bias, source="")
     p = [fitted_to.with_reference(e.evidence, e.network) for e in found]
     network = [e.moves for e in found if e.network]
     # One success and one failure more than seen, so that no probability is 0 or 1 (Laplace).
