@@ -2,8 +2,7 @@
 """Object motion from optical flow to a reference image, of known pose.
 
 The flow on a predicted object corrects its velocity. A patch of the image whose flow no static world of about the
-predicted depth explains, and that stands on the ground, is a candidate. Candidates that move more likely than not
-become objects.
+predicted depth explains is a candidate. Candidates that are likely to move become objects.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, flow_size, length
-from pixel4d_ros.two_view.motion_evidence import ImagePair, floats, photometric_evidence
-from pixel4d_ros.two_view.moving_probability import CALIBRATION, with_moving_probability
+from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
+from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import (
     AGREEMENT,
@@ -48,7 +47,6 @@ CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed: vertical speed of
 EXPLAINED = 0.5  # a velocity explains flow if it leaves less than this share of a static world's residual,
 LEFT = 0.7  # and less than so many pixels
 SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
-LIKELY = 0.5  # probability of moving from which on a candidate becomes an object
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
@@ -94,7 +92,7 @@ class TwoImages:
 
     def probability(self, patch: Mask, velocity: FloatArray, network: bool) -> float:
         """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
-        evidence = photometric_evidence(self.images, patch, velocity * self.seconds)
+        evidence = motion_evidence(self.images, patch, velocity * self.seconds)
         return CALIBRATION.with_reference(evidence, network)
 
 
@@ -166,7 +164,8 @@ def with_motion_from_flow(
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    pair = TwoImages.of(image, reference, camera, scene.seen_depth(camera, places, FARTHEST))
+    depth = scene.seen_depth(camera, places, FARTHEST)
+    pair = TwoImages.of(image, reference, camera, depth)
     ids = object_pixels(scene, places, camera)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
@@ -175,7 +174,11 @@ def with_motion_from_flow(
     for k, change, moves in _corrections(scene, pair, ids):
         changes[:, k], probability[k] = change, moves
     added = np.zeros_like(ids)
-    for k, (patch, mover) in enumerate(_movers(pair, ids), count):
+    movers = list(_movers(pair, ids))
+    if movers and reference.older is not None:
+        longer = TwoImages.of(image, reference.older, camera, depth)
+        movers = [(patch, _over_longer_time(longer, patch, mover)) for patch, mover in movers]
+    for k, (patch, mover) in enumerate(movers, count):
         added[patch], probability[k] = k, mover.probability
         changes[:, k] = rng.multivariate_normal(mover.velocity, mover.covariance, scene.num_samples)
         changes[0, k] = mover.velocity
@@ -218,18 +221,23 @@ def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
     count, labels, sizes, _ = cv2.connectedComponentsWithStats(pair.moving.astype(np.uint8), connectivity=4)
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
-        if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST or floats(pair.images, patch):
+        if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
             continue
         fit = fitted(pair, patch, np.zeros(3), ANY)
         if fit is None or not fit.explains:
             continue
-        speed = float(np.linalg.norm(fit.velocity))
-        if SLOWEST <= speed <= FASTEST and abs(fit.velocity[1]) <= CLIMB + CLIMB_SHARE * speed:
+        if _is_plausible(fit.velocity):
             yield patch, fit
 
 
+def _is_plausible(velocity: FloatArray) -> bool:
+    """Whether an object may have a velocity (3,) in m/s, of a camera that is about level."""
+    speed = float(np.linalg.norm(velocity))
+    return SLOWEST <= speed <= FASTEST and abs(float(velocity[1])) <= CLIMB + CLIMB_SHARE * speed
+
+
 def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Mover]]:
-    """Pixels (h, w) and motion of the candidates that move more likely than not, at most MOST."""
+    """Pixels (h, w) and motion of the candidates that are LIKELY to move, at most MOST."""
     found, still, taken = 0, _flow_difference(pair, np.zeros(3)), ids > 0
     for patch, fit in candidates(pair, ids):
         if found == MOST:
@@ -240,6 +248,14 @@ def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Mover]]:
             found += 1
             taken |= pixels
             yield pixels, Mover(fit.velocity, fit.covariance, probability)
+
+
+def _over_longer_time(pair: TwoImages, pixels: Mask, mover: Mover) -> Mover:
+    """The mover on some pixels (h, w) with the velocity since an older image, if the flow to that shows one."""
+    fit = fitted(pair, pixels, np.zeros(3), ANY)
+    if fit is None or not fit.explains or not _is_plausible(fit.velocity):
+        return mover
+    return replace(mover, velocity=fit.velocity, covariance=fit.covariance)
 
 
 def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:

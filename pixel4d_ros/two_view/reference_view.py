@@ -27,6 +27,7 @@ class ReferenceView:
     K: FloatArray  # (3, 3) of this image
     T_source_reference: FloatArray  # (4, 4) pose of the earlier camera in the frame of the source image's camera
     time: float  # seconds relative to the source image, below 0
+    older: ReferenceView | None = None  # an older image: velocities of what moves are measured over the time since
 
     def __post_init__(self) -> None:
         image, K = np.asarray(self.image), np.asarray(self.K, np.float64)
@@ -74,6 +75,17 @@ def view_for_motion(ages: FloatArray, distances: FloatArray) -> int | None:
         return None
     near = fits & (distances <= WIDEST)
     return int(np.where(near, np.abs(ages - AGO), np.inf).argmin() if near.any() else fits.argmax())
+
+
+def view_for_velocity(ages: FloatArray, distances: FloatArray) -> int | None:
+    """Index of the reference view over which velocities are measured, where it is not view_for_motion's; None: it is.
+
+    ages (N,) and distances (N,) as there. The age nearest to AGO at any distance: what moves is found more safely over
+    a short baseline, but its velocity is more accurate over a longer time.
+    """
+    chosen = view_for_motion(ages, distances)
+    nearest = view_for_motion(ages, np.zeros_like(distances))
+    return None if nearest == chosen else nearest
 
 
 def distances_of(T_reference_source: FloatArray) -> FloatArray:
