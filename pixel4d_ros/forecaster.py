@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pixel4d_ros.rendering.host_rendering import HostRendering, render_to_host
 from pixel4d_ros.rendering.moved_scene import advance
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.moving_probability import with_network_probability
 from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
@@ -62,6 +64,7 @@ class Forecaster:
         self.predictor = predictor
         self.device = predictor.device
         self.weights_hash = predictor.weights_hash
+        self.reference_seconds = 0.0  # that the last prediction took to compare with a reference image
 
     @staticmethod
     def load(weights: str | Path | None = None, device: str = "auto", fast: bool = True) -> Forecaster:
@@ -108,7 +111,9 @@ class Forecaster:
 
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
         of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s; traffic tends to move
-        at a similar speed. reference is an earlier image, from which object motion is estimated.
+        at a similar speed. reference is an earlier image, from which object motion is estimated: its pose may be
+        slightly wrong, as it is refined on the images. The scene has a probability of moving for each object, and each
+        future but the first draws what moves.
 
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
@@ -119,7 +124,13 @@ class Forecaster:
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
             scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
-            return scene if reference is None else with_motion_from_flow(scene, pixels, reference)
+            began = time.monotonic()
+            if reference is None:
+                scene = with_network_probability(scene, seed)
+            else:
+                scene = with_motion_from_flow(scene, pixels, reference, seed)
+            self.reference_seconds = 0.0 if reference is None else time.monotonic() - began
+            return scene
 
     def forecast_scene(
         self,

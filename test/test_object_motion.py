@@ -25,7 +25,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.object_motion import ANY, MOST, TwoImages, fitted, with_motion_from_flow
-from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion
+from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion, view_for_velocity
 from pixel4d_ros.two_view.rigid_flow import static_flow
 
 WIDTH, HEIGHT = 160, 64
@@ -52,7 +52,9 @@ def two_images(velocity: FloatArray, T: FloatArray, depth: FloatArray, seconds: 
     moved[:3, 3] -= T[:3, :3] @ velocity * seconds
     flow = static_flow((1 / depth).astype(np.float32), moved, K)
     camera = Camera(K, WIDTH, HEIGHT)
-    return TwoImages(camera, depth.astype(np.float32), CheckedFlow(flow, EVERYWHERE), T, seconds, EVERYWHERE)
+    grey = np.zeros((HEIGHT, WIDTH), np.uint8)
+    checked = CheckedFlow(flow, EVERYWHERE)
+    return TwoImages(camera, depth.astype(np.float32), checked, T, seconds, EVERYWHERE, grey, grey)
 
 
 @settings(max_examples=25, deadline=None)
@@ -110,15 +112,31 @@ def test_a_scene_keeps_all_that_stands_and_futures_differ_as_before(forecaster: 
     for name in ("means", "quaternions", "scales", "opacities", "colors"):
         assert getattr(found, name) is getattr(scene, name)
     assert len(found.centroids) == len(scene.centroids) + MOST
-    for before, after in zip(scene.futures, found.futures):
-        torch.testing.assert_close(after.velocities - before.velocities, found.velocities - scene.velocities)
-        assert torch.equal(after.accelerations, before.accelerations)
+    assert found.moving_probability is not None and found.moving_probability[0] == 0
     was = scene.object_ids > 0
+    for before, after in zip(scene.futures, found.futures):
+        moves = was & (after.velocities.norm(dim=1) > 0) & (found.velocities.norm(dim=1) > 0)
+        differences = (after.velocities - before.velocities)[moves]
+        torch.testing.assert_close(differences, (found.velocities - scene.velocities)[moves])
+        assert torch.equal(after.accelerations[moves], before.accelerations[moves])
     assert torch.equal(found.object_ids[was], scene.object_ids[was])
     still = found.object_ids == 0
     assert not found.velocities[still].any()
     changed = (found.velocities - scene.velocities).abs().amax(1) > 0.01
     assert changed.any()
+
+
+def test_what_moves_is_found_with_the_newer_image_and_its_velocity_with_the_older_one(
+    forecaster: Forecaster, street: Clip
+) -> None:
+    scene, image = predicted(forecaster, street, 5), np.asarray(street.images[5])
+    still = replace(
+        scene, object_ids=torch.zeros_like(scene.object_ids), velocities=torch.zeros_like(scene.velocities), futures=()
+    )
+    newer, older = seen_before(street, 5, 2), seen_before(street, 5, 4)
+    one, both = (with_motion_from_flow(still, image, view) for view in (newer, replace(newer, older=older)))
+    assert one.object_ids.any() and torch.equal(one.object_ids, both.object_ids)
+    assert not torch.equal(one.velocities, both.velocities)
 
 
 def test_one_image_over_and_over_from_a_camera_that_stands_moves_nothing(forecaster: Forecaster, street: Clip) -> None:
@@ -175,8 +193,10 @@ def moving_share(scene: DynamicGaussians, window: tuple[int, int, int, int]) -> 
 def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:
     window = cut(street, np.array([4, 5]))
     found = reference_view(street, window)
-    assert found is not None and found.seconds == pytest.approx(0.2)
-    np.testing.assert_array_equal(found.image, street.images[2])
+    assert found is not None and found.seconds == pytest.approx(0.1)  # more than a metre
+    assert found.older is not None and found.older.seconds == pytest.approx(0.2)
+    np.testing.assert_array_equal(found.image, street.images[3])
+    np.testing.assert_array_equal(found.older.image, street.images[2])
     assert reference_view(street, cut(street, np.array([0, 1]))) is None
 
 
@@ -187,10 +207,24 @@ def test_motion_from_flow_needs_metres(forecaster: Forecaster, street: Clip) -> 
 
 
 def test_the_view_that_is_nearest_to_a_fifth_of_a_second_old_is_taken() -> None:
-    assert view_for_motion(np.array([0.033, 0.066, 0.21, 0.4])) == 2
-    assert view_for_motion(np.array([AGO / 5])) is None
-    assert view_for_motion(np.array([LONGEST_AGO + 0.1])) is None
-    assert view_for_motion(np.zeros(0)) is None
+    ages = np.array([0.033, 0.066, 0.21, 0.4])
+    assert view_for_motion(ages, np.zeros(4)) == 2
+    assert view_for_motion(np.array([AGO / 5]), np.zeros(1)) is None
+    assert view_for_motion(np.array([LONGEST_AGO + 0.1]), np.zeros(1)) is None
+    assert view_for_motion(np.zeros(0), np.zeros(0)) is None
+
+
+def test_of_a_fast_camera_a_nearer_view_is_taken() -> None:
+    ages = np.array([0.033, 0.066, 0.1, 0.2])
+    assert view_for_motion(ages, 15 * ages) == 1
+    assert view_for_motion(ages, 40 * ages) == 1  # none is near enough: the newest of those that are old enough
+
+
+def test_velocities_are_measured_over_a_fifth_of_a_second_at_any_speed() -> None:
+    ages = np.array([0.033, 0.066, 0.1, 0.2])
+    assert view_for_velocity(ages, 15 * ages) == 3
+    assert view_for_velocity(ages, 2 * ages) is None  # it is the view that shows what moves
+    assert view_for_velocity(np.zeros(0), np.zeros(0)) is None
 
 
 PICTURE = np.zeros((64, 96, 3), np.uint8)

@@ -190,6 +190,12 @@ def test_a_scenes_objects_become_detections_of_the_fixed_frame() -> None:
     assert found.center_covariance[0, 0] > found.center_covariance[1, 1]  # depth is less certain than direction
 
 
+def test_a_detection_moves_as_probably_as_in_its_scene() -> None:
+    scene = scene_with_a_car(T_FIXED_SCENE, np.array([5.0, 0, 0]))
+    (found,) = detections_of(replace(scene, moving_probability=torch.tensor([0.0, 0.4])), T_FIXED_SCENE)
+    assert found.moving == pytest.approx(0.4)
+
+
 def test_smoothed_velocities_go_back_into_the_scene() -> None:
     tracker, random, errors = Tracker(), np.random.default_rng(0), []
     for k in range(20):

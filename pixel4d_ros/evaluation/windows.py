@@ -15,7 +15,13 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, view_for_motion
+from pixel4d_ros.two_view.reference_view import (
+    LONGEST_AGO,
+    ReferenceView,
+    distances_of,
+    view_for_motion,
+    view_for_velocity,
+)
 from pixel4d_ros.two_view.triangulation import depth_from_motion, view_for_depth
 
 if TYPE_CHECKING:
@@ -81,7 +87,9 @@ def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np
 
 def reference_view(clip: Clip, window: Clip) -> ReferenceView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
-    return _looking_back(clip, window, lambda _, ages: view_for_motion(ages))
+    view = _looking_back(clip, window, lambda T, ages: view_for_motion(ages, distances_of(T)))
+    older = _looking_back(clip, window, lambda T, ages: view_for_velocity(ages, distances_of(T)))
+    return None if view is None else replace(view, older=older)
 
 
 def _looking_back(

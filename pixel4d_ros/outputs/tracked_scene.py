@@ -18,6 +18,7 @@ from pixel4d_ros.scene import DynamicGaussians
 ALONG_RAY = (0.06, 0.4)  # share of the distance, metres
 ACROSS_RAY = (0.02, 0.25)  # share of the distance, metres
 SPEED = (0.25, 1.5)  # share of the speed, m/s
+SCENE_MOVES = 0.8  # probability that an object moves that a scene without probabilities moves
 
 
 def detections_of(
@@ -29,13 +30,15 @@ def detections_of(
 ) -> list[Detection]:
     """The scene's moving objects at its t = 0 as detections in a fixed frame whose z is up, given T_fixed_scene (4, 4).
 
-    confidence and moving (probabilities) and labels (classes) by object id of the scene, where the predictor has them.
+    confidence and moving (probabilities) and labels (classes) by object id of the scene, where the predictor has them;
+    without moving, that of the scene.
     A velocity is as uncertain as SPEED says, or as the scene's sampled futures say where these differ more.
     """
     confidence, moving, labels = confidence or {}, moving or {}, labels or {}
     R, eye = T_fixed_scene[:3, :3], T_fixed_scene[:3, 3]
     colors = scene.per_object(scene.colors).cpu().double().numpy()
     spread = _sampled_speeds(scene)
+    own = None if scene.moving_probability is None else scene.moving_probability.cpu().tolist()
     found = []
     for o in moving_objects(scene, R[2], []):
         T = T_fixed_scene @ o.T_source_box
@@ -53,7 +56,7 @@ def detections_of(
                 color=colors[o.object_id],
                 label=labels.get(o.object_id, ""),
                 confidence=confidence.get(o.object_id, Detection.confidence),
-                moving=moving.get(o.object_id, 0.8),  # the scene moves it
+                moving=moving.get(o.object_id, SCENE_MOVES if own is None else own[o.object_id]),
             )
         )
     return found

@@ -30,6 +30,8 @@ DEGRADING = (
     "occupancy",
 )  # faults in these places worsen the forecast but do not prevent it
 FROM_ONE_IMAGE = "by the image alone"  # source of the object motion
+OFF, NO_ODOMETRY = "reference.enabled is false", "no odometry at its time"  # why there is no reference image
+NO_IMAGE = "no earlier image of the right age"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,18 @@ class Statistics:
         """Record the source of the ego motion, and why no better one is used."""
         with self._lock:
             self.motion, self.motion_warning = source, warning
+
+    def no_reference(self, reason: str) -> None:
+        """Record that objects move as one image tells, and why."""
+        with self._lock:
+            self.objects = f"{FROM_ONE_IMAGE}: {reason}"
+
+    def reference_used(self, age: float, baseline: float, found: int, seconds: float) -> None:
+        """Record a comparison with a reference image: its age in s, baseline in m, objects found, seconds it took."""
+        with self._lock:
+            self.objects = (
+                f"{found} found with a reference image of {age:.2f} s and {baseline:.2f} m, in {1e3 * seconds:.0f} ms"
+            )
 
     def frame_published(self, received_at: float, stamp_ns: int) -> None:
         """Count a published forecast; received_at: time.monotonic() of its image's callback."""

@@ -55,6 +55,7 @@ class ForecastNode(LifecycleNode):
         super().__init__("forecast_node", **options)
         self._load = load
         self.parameters = parameter_documents.declare(self)
+        self._warn_of_deprecated()
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._faults = diagnostics.Faults(self.get_logger().warning, self.get_logger().error)
@@ -273,7 +274,14 @@ class ForecastNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changes: list[rclpy.Parameter]) -> None:
-        self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
+        before = self.parameters
+        self.parameters = parameters.updated(before, {c.name: c.value for c in changes})
+        if self.parameters.deprecated != before.deprecated:
+            self._warn_of_deprecated()
+
+    def _warn_of_deprecated(self) -> None:
+        if self.parameters.deprecated:
+            self.get_logger().warning(self.parameters.deprecated)
 
     def _on_timer(self) -> None:
         if self._inputs_subscribed is not None:

@@ -19,7 +19,7 @@ from pixel4d_ros.logs.streams import COMPRESSED_IMAGE, Streams, is_picture, pick
 
 if TYPE_CHECKING:
     from pixel4d_ros.geometry.rotations import FloatArray
-    from pixel4d_ros.logs.transforms import PoseTrack
+    from pixel4d_ros.logs.pose_track import PoseTrack
 
 FIRST_S = 60.0  # of a bag, in which the mounting is looked for first: bags of hours are read in no time
 SWITCH = ("true", "false")
@@ -54,7 +54,8 @@ ARGUMENTS = (
     Argument("base_frame", "", "Frame whose poses the trajectory gives.", (), "base_frame"),
     Argument("mounting_translation", "", "Camera in base_frame, as [x, y, z] in metres.", (), "mounting.translation"),
     Argument("mounting_rotation", "", "Optical frame in base_frame, as [x, y, z, w].", (), "mounting.rotation"),
-    Argument("motion_from_flow", "", "Object motion from a second image.", OPTIONAL_SWITCH, "motion.from_flow"),
+    Argument("reference", "", "Object motion from a second image.", OPTIONAL_SWITCH, "reference.enabled"),
+    Argument("motion_from_flow", "", "Deprecated: use reference.", OPTIONAL_SWITCH, "motion.from_flow"),
     Argument("depth_from_motion", "", "Depth from a second image.", OPTIONAL_SWITCH, "depth.from_motion"),
     Argument("weights", "", "Weights file (.safetensors).", (), "weights"),
     Argument("device", "", "auto, cpu, cuda or cuda:N.", (), "device"),

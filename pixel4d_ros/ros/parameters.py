@@ -104,10 +104,13 @@ class Parameters:
         "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry.",
         name="depth.from_motion",
     )
+    reference_enabled: bool = parameter(
+        True,
+        "Estimate object motion from a second image where odometry gives the pose between the two and time allows.",
+        name="reference.enabled",
+    )
     motion_from_flow: bool = parameter(
-        False,
-        "Estimate object motion from a second image. Requires odometry.",
-        name="motion.from_flow",
+        False, "Deprecated, goes in the next release: use reference.enabled.", name="motion.from_flow"
     )
     output_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height of forecast images in pixels. 0, 0: those of the source image.", low=0, high=8192
@@ -250,6 +253,18 @@ class Parameters:
                 f"occupancy.size {list(self.occupancy_size)} at occupancy.resolution {self.occupancy_resolution:g} is "
                 f"more than {MAX_CELLS} cells along a side: make the size smaller or the resolution coarser"
             )
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether images are compared with reference images, by the new parameter or the deprecated one."""
+        return self.reference_enabled or self.motion_from_flow
+
+    @property
+    def deprecated(self) -> str:
+        """What to say about deprecated parameters that are set; empty: none is."""
+        if not self.motion_from_flow:
+            return ""
+        return "motion.from_flow is deprecated: use reference.enabled, which is true by default"
 
     @property
     def times(self) -> np.ndarray:

@@ -18,7 +18,7 @@ from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.geometry.rectification import Rectifier
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.images import picture_doubt
-from pixel4d_ros.ros.diagnostics import FROM_ONE_IMAGE, Faults, Statistics
+from pixel4d_ros.ros.diagnostics import NO_IMAGE, NO_ODOMETRY, OFF, Faults, Statistics
 from pixel4d_ros.ros.inputs import (
     INFO_WAIT_S,
     CalibrationSource,
@@ -37,11 +37,14 @@ from pixel4d_ros.ros.messages.closest import requested_footprint
 from pixel4d_ros.ros.object_tracks import ObjectTracks, TrackedScene
 from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
-from pixel4d_ros.ros.reference_candidates import ImageHistory
+from pixel4d_ros.ros.reference_budget import ReferenceBudget
+from pixel4d_ros.ros.reference_candidates import ImageHistory, ReferenceCandidates
 from pixel4d_ros.ros.services import PendingRequest, candidate_paths, forecast_candidates, path_distances
 from pixel4d_ros.ros.topics import Publishers, has_subscribers
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.transforms import EgoState, TransformSource
+from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.moving_probability import moving_count
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.triangulation import depth_from_motion
 
@@ -90,6 +93,7 @@ class ForecastPipeline:
         self._logger = context.node.get_logger()
         self._rectifier = Rectifier()
         self._history = ImageHistory()
+        self._budget = ReferenceBudget()
         self._tracks = ObjectTracks()
         self._cancelled = Event()
         self._size: tuple[int, int] | None = None  # of the newest decoded image
@@ -142,8 +146,12 @@ class ForecastPipeline:
                 self._logger.info(f"images come in; nothing is computed until somebody subscribes, e.g. to {name}")
             self._logger.debug("not computed: no subscribers")
             return
+        began = time.monotonic()
         result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, TrackedScene(result.scene, result.tracked))
+        comparison = context.forecaster.reference_seconds
+        if comparison:
+            self._budget.took(source.stamp_ns * 1e-9, time.monotonic() - began - comparison, comparison)
         if image.inputs.outdated:
             context.statistics.frame_dropped()
             self._logger.debug("not published: time jumped back meanwhile")
@@ -170,6 +178,7 @@ class ForecastPipeline:
         predicted = forecaster.predict(
             source.rgb, source.camera.K, num_samples=samples, seed=p.seed, speed=path.speed(), **measured
         )
+        self._note_reference(predicted, measured)
         tracked = self._tracks.update(predicted, source, ego, image.inputs)
         scene = tracked.scene
         if has_subscribers(out.sequence):
@@ -182,6 +191,14 @@ class ForecastPipeline:
         views = [forecaster.views(scene.sample(k), pose, instant, size=size) for k in range(samples)]
         selected = SelectedFrame(np.concatenate([v.frames for v in views]), views[0].depth[0])
         return Result(source, ego, path, scene, None, selected, tracked.objects)
+
+    def _note_reference(self, scene: DynamicGaussians, measured: Measurements) -> None:
+        """Record what the comparison with a reference image found, and how long it took."""
+        reference = measured["reference"]
+        if reference is not None:
+            baseline = float(np.linalg.norm(reference.T_source_reference[:3, 3]))
+            seconds = self._context.forecaster.reference_seconds
+            self._context.statistics.reference_used(reference.seconds, baseline, moving_count(scene), seconds)
 
     def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError, DeviceError and CancelledError."""
@@ -268,20 +285,32 @@ class ForecastPipeline:
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
         """Depth from sensor or motion, and a reference view, depending on parameters and inputs."""
         statistics, candidates = self._context.statistics, None
-        if p.depth_from_motion or p.motion_from_flow:
+        if p.depth_from_motion or p.uses_reference:
             candidates = self._history.candidates(source, ego, image.inputs)
         depth, origin = self._sensor_depth(image, source, p), ""
         reference = candidates.for_depth() if depth is None and candidates is not None and p.depth_from_motion else None
         if reference is not None:
             depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)
             origin = ", from motion"
-        motion_reference = candidates.for_motion() if candidates is not None and p.motion_from_flow else None
         share = 0.0 if depth is None else (depth > 0).mean()
         statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{origin}"
-        statistics.objects = (
-            FROM_ONE_IMAGE if motion_reference is None else f"and by the flow of {motion_reference.seconds:.2f} s"
-        )
-        return Measurements(depth=depth, reference=motion_reference)
+        return Measurements(depth=depth, reference=self._motion_reference(candidates, source, p))
+
+    def _motion_reference(
+        self, candidates: ReferenceCandidates | None, source: Source, p: Parameters
+    ) -> ReferenceView | None:
+        """The reference image for object motion; None, and the reason in the diagnostics, if there is none."""
+        stamp, statistics = source.stamp_ns * 1e-9, self._context.statistics
+        self._budget.image(stamp, statistics.received)
+        found = candidates.for_motion() if candidates is not None and p.uses_reference else None
+        refusal = "" if found is None else self._budget.refusal(stamp)
+        if not p.uses_reference:
+            statistics.no_reference(OFF)
+        elif found is None:
+            statistics.no_reference(NO_ODOMETRY if candidates is None else NO_IMAGE)
+        elif refusal:
+            statistics.no_reference(refusal)
+        return None if refusal else found
 
     def _sensor_depth(self, image: ImageMessage, source: Source, p: Parameters) -> Depth | None:
         """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""

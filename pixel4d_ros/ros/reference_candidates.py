@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,13 @@ from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.two_view.flow import shrunk
-from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, view_for_motion
+from pixel4d_ros.two_view.reference_view import (
+    LONGEST_AGO,
+    ReferenceView,
+    distances_of,
+    view_for_motion,
+    view_for_velocity,
+)
 from pixel4d_ros.two_view.triangulation import view_for_depth
 
 IMAGES_KEPT = 10
@@ -69,7 +75,9 @@ class ReferenceCandidates:
 
     def for_motion(self) -> ReferenceView | None:
         """The reference for object motion; None if none has the right age."""
-        return self._view(view_for_motion(self._ages))
+        distances = distances_of(self._motions)
+        view, older = (self._view(choose(self._ages, distances)) for choose in (view_for_motion, view_for_velocity))
+        return None if view is None else replace(view, older=older)
 
     def _view(self, chosen: int | None) -> ReferenceView | None:
         if chosen is None:

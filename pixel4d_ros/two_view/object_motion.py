@@ -2,7 +2,7 @@
 """Object motion from optical flow to a reference image, of known pose.
 
 The flow on a predicted object corrects its velocity. A patch of the image whose flow no static world of about the
-predicted depth explains becomes one more object.
+predicted depth explains is a candidate. Candidates that are likely to move become objects.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, flow_size, length
+from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
+from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import (
     AGREEMENT,
+    Grey,
     Known,
     Map,
     fineness,
@@ -52,6 +55,7 @@ PIXEL, INDEPENDENT = 0.5, 20  # pixels, standard deviation of the flow, and numb
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
 ANY = np.array([50.0, 2.5, 50.0])  # m/s: the same without a prediction
 ROUNDS = 8  # of reweighting
+DEPTH_SPREAD = 0.15  # standard deviation of the logarithm of predicted depth
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class TwoImages:
     T_reference_source: FloatArray  # (4, 4), refined on the flow
     seconds: float
     moving: Mask  # (h, w): no static world explains the flow
+    here: Grey  # (h, w)
+    there: Grey  # (h, w), the reference image
 
     @staticmethod
     def of(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
@@ -76,8 +82,18 @@ class TwoImages:
         flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
         depth = np.minimum(depth, np.float32(FARTHEST))
         T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
-        photometric_evidence = residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence
-        return TwoImages(camera, depth, flow, T, reference.seconds, moving_patches(photometric_evidence))
+        moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
+        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there)
+
+    @property
+    def images(self) -> ImagePair:
+        """What the evidence of motion is taken from."""
+        return ImagePair(self.here, self.there, self.camera, self.depth, self.T_reference_source)
+
+    def probability(self, patch: Mask, velocity: FloatArray, network: bool) -> float:
+        """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
+        evidence = motion_evidence(self.images, patch, velocity * self.seconds)
+        return CALIBRATION.with_reference(evidence, network)
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class Fit:
     """The velocity (3,) in m/s that explains the flow on some pixels best, and how well it does."""
 
     velocity: FloatArray
+    covariance: FloatArray  # (3, 3) (m/s)^2
     before: float  # pixels, median difference of the flow from that of a static world
     after: float  # the same from that of a world of this velocity
 
@@ -112,38 +129,60 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
     turned = T[:3, :3] * pair.seconds
     J = ((turned[:2] - ends[..., None] * turned[2]) * pixels[..., None]).reshape(-1, 3)
     still = ((points[:, :2] - ends * points[:, 2:]) * pixels).ravel()
-    belief = np.diag(PIXEL**2 * len(u) / min(len(u), INDEPENDENT) / deviation**2)
+    noise = PIXEL**2 * len(u) / min(len(u), INDEPENDENT)
+    belief = np.diag(noise / deviation**2)
     weight = np.ones_like(still)  # the first round must not take the prior's residuals for outliers
     for _ in range(ROUNDS):
-        velocity = np.linalg.solve((J * weight[:, None]).T @ J + belief, J.T @ (weight * still) + belief @ prior)
+        normal = (J * weight[:, None]).T @ J + belief
+        velocity = np.linalg.solve(normal, J.T @ (weight * still) + belief @ prior)
         left = np.abs(still - J @ velocity)
         weight = 1 / (1 + (left / LEFT) ** 2)
-    return Fit(velocity, float(np.median(np.abs(still))), float(np.median(left)))
+    # Velocities are proportional to depth, which the network knows to DEPTH_SPREAD.
+    covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(velocity, velocity)
+    return Fit(velocity, covariance, float(np.median(np.abs(still))), float(np.median(left)))
+
+
+@dataclass(frozen=True)
+class Mover:
+    """What the flow says of an object."""
+
+    velocity: FloatArray  # (3,) m/s
+    covariance: FloatArray  # (3, 3) (m/s)^2
+    probability: float  # that it moves
 
 
 @torch.inference_mode()
 def with_motion_from_flow(
-    scene: DynamicGaussians, image: NDArray[np.uint8], reference: ReferenceView
+    scene: DynamicGaussians, image: NDArray[np.uint8], reference: ReferenceView, seed: int = 0
 ) -> DynamicGaussians:
     """Return a scene predicted from an image (H, W, 3) with object motion from the flow to a reference image.
 
-    Static fields are shared with the given scene. Sampled futures keep their differences from sample 0. Raises
-    ValueError as TwoImages.of.
+    Static fields are shared with the given scene. Each sampled future draws whether an object moves; of predicted
+    objects they keep their differences from sample 0, of others they draw the velocity. Raises ValueError as
+    TwoImages.of.
     """
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    pair = TwoImages.of(image, reference, camera, scene.seen_depth(camera, places, FARTHEST))
-    ids = _seen_ids(scene, places, camera)
+    depth = scene.seen_depth(camera, places, FARTHEST)
+    pair = TwoImages.of(image, reference, camera, depth)
+    ids = object_pixels(scene, places, camera)
     count = len(scene.centroids)
-    changes = np.zeros((count + MOST, 3), np.float32)  # of the velocity of each object
-    for k, change in _corrections(scene, pair, ids):
-        changes[k] = change
+    rng = np.random.default_rng(seed)
+    changes = np.zeros((scene.num_samples, count + MOST, 3), np.float32)  # of the velocity of each object
+    probability = np.full(count + MOST, CALIBRATION.one_image)
+    for k, change, moves in _corrections(scene, pair, ids):
+        changes[:, k], probability[k] = change, moves
     added = np.zeros_like(ids)
-    for k, (patch, velocity) in enumerate(_movers(pair, ids), count):
-        added[patch] = k
-        changes[k] = velocity
-    return _moved(scene, places, added, changes)
+    movers = list(_movers(pair, ids))
+    if movers and reference.older is not None:
+        longer = TwoImages.of(image, reference.older, camera, depth)
+        movers = [(patch, _over_longer_time(longer, patch, mover)) for patch, mover in movers]
+    for k, (patch, mover) in enumerate(movers, count):
+        added[patch], probability[k] = k, mover.probability
+        changes[:, k] = rng.multivariate_normal(mover.velocity, mover.covariance, scene.num_samples)
+        changes[0, k] = mover.velocity
+    return with_moving_probability(_moved(scene, places, added, changes), probability, seed)
 
 
 def _possible(depth: Map) -> Known:
@@ -153,7 +192,7 @@ def _possible(depth: Map) -> Known:
     return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
 
 
-def _seen_ids(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
+def object_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
     """Ids (h, w) of the scene's objects in the image."""
     ids = torch.zeros(camera.height * camera.width, dtype=torch.int64, device=places.device)
     moves = (places >= 0) & (scene.object_ids > 0)
@@ -161,38 +200,62 @@ def _seen_ids(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
     return ids.view(camera.height, camera.width).cpu().numpy()
 
 
-def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray]]:
-    """Ids of predicted objects and the change (3,) of their velocities in m/s, where the flow on them is known."""
+def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray, float]]:
+    """Predicted objects on which the flow is known: id, change (3,) of velocity in m/s, probability of moving."""
     numbers = np.unique(ids)[1:]
     if len(numbers) == 0:
         return
     predicted = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in numbers:
-        prior = predicted[k]
-        fit = fitted(pair, ids == k, prior, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior))))
+        prior, mask = predicted[k], ids == k
+        fit = fitted(pair, mask, prior, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(prior))))
         if fit is not None and fit.after < LEFT and (fit.explains or fit.before < SMALL):
-            yield int(k), fit.velocity - prior
+            yield int(k), fit.velocity - prior, pair.probability(mask, fit.velocity, network=True)
 
 
-def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, FloatArray]]:
-    """Moving patches (h, w) that are no predicted object, the largest first, and their velocities (3,) in m/s."""
+def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
+    """Moving patches (h, w) that are no predicted object and may be one by shape, place and speed, the largest first.
+
+    ids (h, w) are those of predicted objects, 0 elsewhere.
+    """
     count, labels, sizes, _ = cv2.connectedComponentsWithStats(pair.moving.astype(np.uint8), connectivity=4)
-    found, still, taken = 0, _flow_difference(pair, np.zeros(3)), ids > 0
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
-        if found == MOST:
-            return
         if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
             continue
         fit = fitted(pair, patch, np.zeros(3), ANY)
         if fit is None or not fit.explains:
             continue
-        speed = float(np.linalg.norm(fit.velocity))
-        if SLOWEST <= speed <= FASTEST and abs(fit.velocity[1]) <= CLIMB + CLIMB_SHARE * speed:
+        if _is_plausible(fit.velocity):
+            yield patch, fit
+
+
+def _is_plausible(velocity: FloatArray) -> bool:
+    """Whether an object may have a velocity (3,) in m/s, of a camera that is about level."""
+    speed = float(np.linalg.norm(velocity))
+    return SLOWEST <= speed <= FASTEST and abs(float(velocity[1])) <= CLIMB + CLIMB_SHARE * speed
+
+
+def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Mover]]:
+    """Pixels (h, w) and motion of the candidates that are LIKELY to move, at most MOST."""
+    found, still, taken = 0, _flow_difference(pair, np.zeros(3)), ids > 0
+    for patch, fit in candidates(pair, ids):
+        if found == MOST:
+            return
+        probability = pair.probability(patch, fit.velocity, network=False)
+        pixels = _grown(pair, patch, fit.velocity, still) & ~taken if probability >= LIKELY else taken
+        if probability >= LIKELY and pixels.any():
             found += 1
-            mover = _grown(pair, patch, fit.velocity, still) & ~taken
-            taken |= mover
-            yield mover, fit.velocity
+            taken |= pixels
+            yield pixels, Mover(fit.velocity, fit.covariance, probability)
+
+
+def _over_longer_time(pair: TwoImages, pixels: Mask, mover: Mover) -> Mover:
+    """The mover on some pixels (h, w) with the velocity since an older image, if the flow to that shows one."""
+    fit = fitted(pair, pixels, np.zeros(3), ANY)
+    if fit is None or not fit.explains or not _is_plausible(fit.velocity):
+        return mover
+    return replace(mover, velocity=fit.velocity, covariance=fit.covariance)
 
 
 def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
@@ -227,16 +290,17 @@ def _height(pair: TwoImages, patch: Mask) -> float:
 
 
 def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
-    """The scene with objects added where `added` (h, w) has their ids, and velocities changed per object."""
+    """The scene with objects added where `added` (h, w) has their ids; changes (S, M + 1, 3) m/s of the velocities."""
     device = scene.means.device
     given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # place -1 means nowhere: the appended 0
     ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
-    change = torch.from_numpy(changes).to(scene.velocities)[ids]
-    futures = tuple(replace(future, velocities=future.velocities + change) for future in scene.futures)
+    change = torch.from_numpy(changes).to(scene.velocities)
+    futures = tuple(replace(f, velocities=f.velocities + own[ids]) for f, own in zip(scene.futures, change))
     moved = replace(
         scene,
-        velocities=scene.velocities + change,
+        velocities=futures[0].velocities if futures else scene.velocities + change[0][ids],
         object_ids=ids,
+        moving_probability=None,  # with_moving_probability sets that of all objects
         centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),
         futures=futures,
     )

@@ -13,6 +13,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.two_view.flow import check_pair, shrunk
 
 AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
+WIDEST = 1.2  # metres that the camera moves between them, at most, if there is a choice
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ReferenceView:
     K: FloatArray  # (3, 3) of this image
     T_source_reference: FloatArray  # (4, 4) pose of the earlier camera in the frame of the source image's camera
     time: float  # seconds relative to the source image, below 0
+    older: ReferenceView | None = None  # an older image: velocities of what moves are measured over the time since
 
     def __post_init__(self) -> None:
         image, K = np.asarray(self.image), np.asarray(self.K, np.float64)
@@ -61,10 +63,31 @@ class ReferenceView:
         return small, before
 
 
-def view_for_motion(ages: FloatArray) -> int | None:
-    """Index of the best reference view for motion, from ages (N,) in seconds: the age nearest to AGO; None: none fits.
+def view_for_motion(ages: FloatArray, distances: FloatArray) -> int | None:
+    """Index of the best reference view for motion; None: none fits.
 
-    Over less time noise dominates the flow. Over more time objects move too far.
+    ages (N,) in seconds and distances (N,) in metres that the camera has moved since, newest first. The age nearest to
+    AGO among views up to WIDEST away, else the newest. Over less time noise dominates the flow. Over more time, or a
+    wider baseline, the flow is longer than what can be measured.
     """
-    distance = np.where((ages > AGO / 4) & (ages <= LONGEST_AGO), np.abs(ages - AGO), np.inf)
-    return int(distance.argmin()) if np.isfinite(distance).any() else None
+    fits = (ages > AGO / 4) & (ages <= LONGEST_AGO)
+    if not fits.any():
+        return None
+    near = fits & (distances <= WIDEST)
+    return int(np.where(near, np.abs(ages - AGO), np.inf).argmin() if near.any() else fits.argmax())
+
+
+def view_for_velocity(ages: FloatArray, distances: FloatArray) -> int | None:
+    """Index of the reference view over which velocities are measured, where it is not view_for_motion's; None: it is.
+
+    ages (N,) and distances (N,) as there. The age nearest to AGO at any distance: what moves is found more safely over
+    a short baseline, but its velocity is more accurate over a longer time.
+    """
+    chosen = view_for_motion(ages, distances)
+    nearest = view_for_motion(ages, np.zeros_like(distances))
+    return None if nearest == chosen else nearest
+
+
+def distances_of(T_reference_source: FloatArray) -> FloatArray:
+    """Metres (N,) that the camera has moved since the views of poses (N, 4, 4)."""
+    return np.asarray(np.linalg.norm(T_reference_source[:, :3, 3], axis=1), np.float64)

@@ -159,25 +159,26 @@ def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_som
     assert given(world, moment + 0.4, None, rgb=clip.images[2])["depth"] is None
 
 
-def test_where_it_is_wanted_an_earlier_image_is_given_with_the_way_since(world, moment):
-    client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
+def test_an_earlier_image_is_given_with_the_way_since_unless_it_is_switched_off(world, moment):
+    client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False)
     clip = street_clip(900_003, 3, size=(WIDTH, HEIGHT))
-    assert client.values()["moving objects"] == "by the image alone"
-    assert set_parameter(client, "motion.from_flow", wanted).successful
+    for seconds in (moment, moment + 0.2):
+        client.send_odometry(seconds, 5.0)
+    assert given(world, moment, None, rgb=clip.images[0])["reference"] is None  # nothing to compare with yet
+    client.until(lambda: client.values()["moving objects"] == "by the image alone: no earlier image of the right age")
+    found = given(world, moment + 0.2, None, rgb=clip.images[2])
+    earlier = found["reference"]
+    assert found["depth"] is None and np.array_equal(earlier.image, clip.images[0])
+    assert earlier.seconds == pytest.approx(0.2, abs=1e-6)
+    assert earlier.T_source_reference[2, 3] == pytest.approx(-5.0 * 0.2, abs=1e-3)
+    client.until(lambda: "found with a reference image of 0.20 s and 1.00 m, in" in client.values()["moving objects"])
+    assert set_parameter(client, "reference.enabled", wanted).successful
     try:
-        for seconds in (moment, moment + 0.2):
-            client.send_odometry(seconds, 8.0)
-        assert given(world, moment, None, rgb=clip.images[0])["reference"] is None  # nothing to compare with yet
-        found = given(world, moment + 0.2, None, rgb=clip.images[2])
-        earlier = found["reference"]
-        assert found["depth"] is None and np.array_equal(earlier.image, clip.images[0])
-        assert earlier.seconds == pytest.approx(0.2, abs=1e-6)
-        assert earlier.T_source_reference[2, 3] == pytest.approx(-8.0 * 0.2, abs=1e-3)
-        client.until(lambda: client.values()["moving objects"] == "and by the flow of 0.20 s")
+        assert given(world, moment + 0.4, None, rgb=clip.images[2])["reference"] is None
+        client.until(lambda: client.values()["moving objects"] == "by the image alone: reference.enabled is false")
     finally:
-        wanted.bool_value = False
-        assert set_parameter(client, "motion.from_flow", wanted).successful
-    assert given(world, moment + 0.4, None, rgb=clip.images[2])["reference"] is None
+        wanted.bool_value = True
+        assert set_parameter(client, "reference.enabled", wanted).successful
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit the probability that an object moves (two_view/moving_probability.py) on labelled logs and synthetic streets.
+
+Prints the parameters, and of a cross-validation the Brier score and a reliability table. Of logs with incomplete boxes
+only what moves is used; in logs without boxes nothing may move.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pixel4d_ros.datasets.box_labels import labelled
+from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.open import open_clips
+from pixel4d_ros.evaluation import synthetic_worlds
+from pixel4d_ros.evaluation.calibration import Event, brier_score, reliability
+from pixel4d_ros.evaluation.motion_metrics import moving_ids
+from pixel4d_ros.evaluation.windows import cut, reference_view
+from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.flow import Mask, flow_size
+from pixel4d_ros.two_view.motion_evidence import Evidence, motion_evidence
+from pixel4d_ros.two_view.moving_probability import LIKELY
+from pixel4d_ros.two_view.object_motion import (
+    FARTHEST,
+    TRUST,
+    TRUST_SHARE,
+    TwoImages,
+    candidates,
+    fitted,
+    object_pixels,
+)
+from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.two_view.rigid_flow import Map
+
+MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
+PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
+DISTURBANCES = 2  # of each image's depth: the network has seen most logs with labels, and knows their depth too well
+ROUGH, FIELD, SCALE = 25.0, 0.25, 0.15  # pixels; standard deviations of log depth, of a smooth field and of its mean
+BLUR = 4.0  # pixels, of every other disturbed depth: objects that the network has not seen are blurs
+BLOCK = 40  # images of a log that cross-validation leaves out at once
+STREET_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """One candidate or predicted object."""
+
+    evidence: Evidence
+    network: bool  # the network found it
+    moves: bool
+    group: str  # what cross-validation leaves out at once
+    weight: float
+
+    @property
+    def features(self) -> FloatArray:
+        """(7,): 1, those of the evidence, and whether the network found it."""
+        return np.array((1.0, *self.evidence.features, self.network))
+
+
+def disturbed(depth: Map, rng: np.random.Generator) -> Map:
+    """Depth (h, w) with the errors that it has in places that the network was not trained on."""
+    field = cv2.GaussianBlur(rng.normal(size=depth.shape).astype(np.float32), (0, 0), ROUGH)
+    field *= FIELD / field.std()
+    inverse = 1 / np.maximum(depth, np.float32(0.1))
+    if rng.random() < 0.5:
+        inverse = cv2.GaussianBlur(inverse, (0, 0), BLUR)
+    return np.asarray(
+        np.where(depth > 0.8 * FARTHEST, FARTHEST, np.exp(field + SCALE * rng.normal()) / inverse), np.float32
+    )
+
+
+def examples(
+    forecaster: Forecaster, window: Clip, reference: ReferenceView, moving: Mask, group: str
+) -> Iterator[Example]:
+    """The candidates and predicted objects of a window's source image; moving (H, W) are the truly moving pixels."""
+    image = np.asarray(window.images[0])
+    step = window.poses[1][:3, 3] - window.poses[0][:3, 3]
+    speed = float(np.linalg.norm(step) / (window.times[1] - window.times[0]))
+    scene = forecaster.predict(image, window.K, speed=speed)
+    assert scene.camera is not None
+    camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
+    places = scene.pixels(camera)
+    depth, ids = scene.seen_depth(camera, places, FARTHEST), object_pixels(scene, places, camera)
+    truth = cv2.resize(moving.astype(np.uint8), (camera.width, camera.height), interpolation=cv2.INTER_NEAREST) > 0
+    rng = np.random.default_rng(int(1000 * window.times[0]) % 2**32)
+    pair = TwoImages.of(image, reference, camera, depth)
+
+    def labelled_example(pair: TwoImages, mask: Mask, velocity: FloatArray, network: bool) -> Iterator[Example]:
+        share = float(truth[mask].mean())
+        if share > MOVES or (share < STANDS and window.boxes_complete):
+            evidence = motion_evidence(pair.images, mask, velocity * pair.seconds)
+            weight = 1.0 if network else 1 / (1 + DISTURBANCES)
+            yield Example(evidence, network, share > MOVES, group, weight)
+
+    disturbances = (TwoImages.of(image, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
+    for own in (pair, *disturbances):
+        for patch, fit in candidates(own, np.zeros_like(ids)):  # where the network finds an object, too
+            yield from labelled_example(own, patch, fit.velocity, False)
+    velocities = scene.per_object(scene.velocities).double().cpu().numpy()
+    for k in sorted(moving_ids(scene) & set(np.unique(ids).tolist())):
+        trust = np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(velocities[k])))
+        found = fitted(pair, ids == k, velocities[k], trust)
+        if found is not None:
+            yield from labelled_example(pair, ids == k, found.velocity, True)
+
+
+def of_log(forecaster: Forecaster, path: Path, images: int) -> Iterator[Example]:
+    """Examples of some images of a log, evenly spread."""
+    clip = labelled(next(iter(open_clips(path))), path)
+    for t in range(2, len(clip) - 2, max(1, len(clip) // images)):
+        window = cut(clip, np.array([t, t + 1]))
+        reference, moving = reference_view(clip, window), window.moving_mask(0)
+        if reference is not None:
+            still = np.zeros(window.images.shape[1:3], bool)
+            group = f"{path.stem} {t // BLOCK}"
+            yield from examples(forecaster, window, reference, still if moving is None else moving, group)
+
+
+def of_street(forecaster: Forecaster, seed: int) -> Iterator[Example]:
+    """Examples of a synthetic street."""
+    size = (416, 128)
+    clip = synthetic_worlds.make_clip(seed, "street", 2, 0.1, size)
+    moving = clip.moving_mask(0)
+    assert moving is not None
+    reference = synthetic_worlds.reference_view(seed, "street", size)
+    yield from examples(forecaster, clip, reference, moving, f"streets {seed % STREET_GROUPS}")
+
+
+def fit(found: list[Example]) -> FloatArray:
+    """Parameters (7,) of Example.features: the most likely logistic model, by Newton's method with a Gaussian prior."""
+    X, y, weight = (np.array(x, float) for x in zip(*((e.features, e.moves, e.weight) for e in found)))
+    spread = np.append(1.0, X[:, 1:].std(0) + 1e-6)
+    Z, w = X / spread, np.zeros(X.shape[1])
+    prior = np.diag([1e-2] + [PRIOR] * (len(w) - 1))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(Z @ w, -30, 30)))
+        curvature = (Z * (weight * p * (1 - p))[:, None]).T @ Z + prior
+        w = w + np.linalg.solve(curvature, Z.T @ (weight * (y - p)) - prior @ w)
+    return np.asarray(w / spread)
+
+
+def cross_validated(found: list[Example]) -> list[Event]:
+    """Each example with the probability of a model that was fitted without its group."""
+    events = []
+    for group in sorted({e.group for e in found}):
+        w = fit([e for e in found if e.group != group])
+        events += [Event(float(1 / (1 + np.exp(-e.features @ w))), e.moves) for e in found if e.group == group]
+    return events
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("logs", type=Path, nargs="*", help="logs with boxes beside them, or without movers")
+    parser.add_argument("--images", type=int, default=25, help="of each log, about (default: 25)")
+    parser.add_argument("--streets", type=int, default=30, help="synthetic streets (default: 30)")
+    parser.add_argument("--seed", type=int, default=900101, help="of the first street (default: 900101)")
+    args = parser.parse_args()
+    forecaster, found = Forecaster.load(device="cpu"), []
+    for path in args.logs:
+        found += reported(path.stem, list(of_log(forecaster, path, args.images)))
+    seeds = range(args.seed, args.seed + args.streets)
+    found += reported("streets", [e for seed in seeds for e in of_street(forecaster, seed)])
+    w = fit(found)
+    network = [e.moves for e in found if e.network]
+    # One success and one failure more than seen, so that no probability is 0 or 1 (Laplace).
+    one_image = (sum(network) + 1) / (len(network) + 2)
+    weights = ", ".join(f"{x:.2f}" for x in w[1:-1])
+    print(f"one_image={one_image:.2f}, bias={w[0]:.2f}, weights=({weights}), network={w[-1]:.2f}")
+    events = cross_validated(found)
+    names = ", ".join(path.stem for path in args.logs)
+    print(f"{len(found)} objects of {names} and {args.streets} streets, {date.today()}")
+    print(f"cross-validated: Brier score {brier_score(events):.3f}; of probabilities of {LIKELY} and more, ", end="")
+    likely = [e.happened for e in events if e.probability >= LIKELY]
+    print(f"{sum(likely)} of {len(likely)} move; {sum(e.happened for e in events) - sum(likely)} movers are missed")
+    for b in reliability(events):
+        print(f"  probability {b.probability:.2f}: {b.frequency:.2f} of {b.count} move")
+
+
+def reported(name: str, found: list[Example]) -> list[Example]:
+    """Print how many examples a source has, and return them."""
+    for network in (False, True):
+        moves = [e.moves for e in found if e.network == network]
+        kind = "predicted objects" if network else "candidates"
+        print(f"{name}: {len(moves)} {kind}, {sum(moves)} of them move", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
