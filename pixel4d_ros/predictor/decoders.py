@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,7 +17,6 @@ from pixel4d_ros.predictor.heads import (
     OBJECT_MAPS,
     SENSOR_CHANNELS,
     SPEED_CHANNELS,
-    STATIC_MAPS,
     NetworkInput,
 )
 from pixel4d_ros.rendering import triton_kernels
@@ -72,13 +72,28 @@ def _up(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions without a norm, which would mix what is near with what is far; the identity at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+            nn.init.zeros_(cast(Tensor, self.second.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.second(F.silu(self.first(F.silu(x)))))
+
+
 class StaticDecoder(nn.Module):
     """Features, rays, depth -> maps at full resolution, plus the inner features that the dynamic branch uses.
 
     Measured depth enters at every level, averaged over what each of its pixels covers, so that sparse points spread.
+    maps: name -> the bias that each channel starts with; blocks: residual blocks at full resolution.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, maps: Mapping[str, Sequence[float]], blocks: int = 0) -> None:
         super().__init__()
         self.bottleneck = _block(FEATURE_CHANNELS[4] + 2 + SENSOR_CHANNELS, _WIDTHS[4])
         self.levels = nn.ModuleList(
@@ -90,10 +105,10 @@ class StaticDecoder(nn.Module):
             nn.Conv2d(_FULL, _FULL, 3, padding=1),
             nn.SiLU(),
         )
-        self.head = nn.Conv2d(_FULL, sum(STATIC_MAPS.values()), 3, padding=1)
-        # Start far, opaque, still: what most pixels are.
-        starts = {"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}
-        _start(self.head, [starts.get(name, 0.0) for name, channels in STATIC_MAPS.items() for _ in range(channels)])
+        self.refine = nn.Sequential(*(ResidualBlock(_FULL) for _ in range(blocks)))
+        biases = [bias for channels in maps.values() for bias in channels]
+        self.head = nn.Conv2d(_FULL, len(biases), 3, padding=1)
+        _start(self.head, biases)
 
     def coarse(self, source: NetworkInput, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
@@ -106,10 +121,10 @@ class StaticDecoder(nn.Module):
     def fine(
         self, source: NetworkInput, sensor: Tensor, features: list[Tensor], depths: list[Tensor], quarter: Tensor
     ) -> Tensor:
-        """STATIC_MAPS (B, C, H, W)."""
+        """The maps (B, C, H, W), one after the other."""
         x = self.levels[-1](torch.cat((_up(quarter), features[0], depths[0]), 1))
         full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, sensor), 1))
-        return cast(Tensor, self.head(full))
+        return cast(Tensor, self.head(self.refine(full)))
 
 
 class DynamicDecoder(nn.Module):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SENSOR_CHANNELS = 2  # measured depth, and where there is any
 SPEED_CHANNELS = 2  # the camera's forward speed, and whether it is known
@@ -22,6 +23,24 @@ STATIC_MAPS = {
     "hidden_color": 3,
     "mobility": 1,  # logit: moves on its own
 }
+STATIC_STARTS: dict[str, tuple[float, ...]] = {  # far, opaque, still: what most pixels are
+    name: ({"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}.get(name, 0.0),) * channels
+    for name, channels in STATIC_MAPS.items()
+}
+DEPTH_MODES = 2  # Laplace distributions that a pixel's log depth is a mixture of
+SURFACE_STARTS: dict[str, tuple[float, ...]] = {  # the maps, and what each channel starts as
+    "depth": (0.8, 1.2),  # logits of log depth between the limits, one per mode
+    "depth_spread": (-1.5, -1.5),  # each mode's scale, before softplus
+    "depth_choice": (2.0,),  # logit of the first mode's weight
+    "size": (-1.0,),  # logit of the visible Gaussian's size in pixels
+    "opacity": (3.0,),
+    "border_color": (0.0, 0.0, 0.0),  # correction of the mirrored colours in the padding
+    "hidden_depth": (1.4,),  # logit of the log depth of the surface behind, between the same limits
+    "hidden_opacity": (0.0,),
+    "hidden_color": (0.0, 0.0, 0.0),
+}
+SURFACE_MAPS = {name: len(starts) for name, starts in SURFACE_STARTS.items()}
+LEAST_SPREAD = 0.01  # of a mode of log depth
 OBJECT_MAPS = {  # at a quarter of the resolution
     "center": 1,  # logit: an object's centre
     "offset": 2,  # vote for it
@@ -35,10 +54,73 @@ SPEED_SCALE = 10.0  # m/s
 
 
 @dataclass(frozen=True)
+class DepthModes:
+    """Per pixel, log depth as a mixture of two Laplace distributions (SMD-Nets, Tosi et al. 2021).
+
+    At a depth edge the two modes are the two sides. A mean of them would lie on neither.
+    """
+
+    log_depth: Tensor  # (B, 2, H, W) natural logarithm of canonical metres
+    scale: Tensor  # (B, 2, H, W) mean absolute deviation of each mode
+    log_weight: Tensor  # (B, 2, H, W) log of each mode's share
+
+    @staticmethod
+    def of(maps: Mapping[str, Tensor]) -> DepthModes:
+        """From SURFACE_MAPS."""
+        choice = maps["depth_choice"]
+        log_weight = F.logsigmoid(torch.cat((choice, -choice), 1))
+        return DepthModes(decode_log_depth(maps["depth"]), LEAST_SPREAD + F.softplus(maps["depth_spread"]), log_weight)
+
+    def shifted(self, shift: Tensor) -> DepthModes:
+        """With shift (B, 1, H, W) added to the log depth, within the limits of depth."""
+        low, high = math.log(MIN_DEPTH), math.log(MAX_DEPTH)
+        return DepthModes((self.log_depth + shift).clamp(low, high), self.scale, self.log_weight)
+
+    def log_density(self, log_depth: Tensor) -> Tensor:
+        """Log density (B, H, W) of log depths (B, H, W)."""
+        distance = (log_depth[:, None] - self.log_depth).abs() / self.scale
+        return torch.logsumexp(self.log_weight - torch.log(2 * self.scale) - distance, 1)
+
+    def most_likely(self) -> tuple[Tensor, Tensor]:
+        """Log depth (B, 1, H, W) of the mode whose density is higher, and that mode's scale.
+
+        The choice is hard, so that no depth lies between two surfaces. Its gradient is that of the soft choice.
+        """
+        peak = self.log_weight - torch.log(self.scale)
+        first = peak[:, :1] - peak[:, 1:]
+        near, far = torch.split(self.log_depth, 1, 1)
+        scale = torch.where(first > 0, self.scale[:, :1], self.scale[:, 1:])
+        if not first.requires_grad:
+            return torch.where(first > 0, near, far), scale
+        soft = torch.sigmoid(first)
+        share = (first > 0).to(soft.dtype) + soft - soft.detach()
+        return far + share * (near - far), scale
+
+
+@dataclass(frozen=True)
+class SurfaceMaps:
+    """What the scene's layers are made of, float32; fine maps (B, C, H, W) are as large as the surface branch's input.
+
+    The hidden layer's maps are as large as the input view.
+    """
+
+    modes: DepthModes  # of the visible surface
+    depth: Tensor  # (B, 1, H, W) canonical metres of the visible surface
+    depth_scale: Tensor  # (B, 1, H, W) mean absolute deviation of its logarithm
+    size: Tensor  # (B, 1, H, W) logit
+    opacity: Tensor  # (B, 1, H, W) logit
+    border_color: Tensor  # (B, 3, H, W)
+    hidden_depth: Tensor  # (B, 1, h, w) canonical metres of the surface behind
+    hidden_opacity: Tensor  # (B, 1, h, w) logit
+    hidden_color: Tensor  # (B, 3, h, w)
+
+
+@dataclass(frozen=True)
 class PixelMaps:
     """Network outputs in the input view (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
+    surface: SurfaceMaps
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
@@ -78,10 +160,15 @@ def named_maps(maps: Tensor, channels: Mapping[str, int]) -> dict[str, Tensor]:
     return dict(zip(channels, torch.split(maps, list(channels.values()), 1)))
 
 
-def decode_depth(logit: Tensor) -> Tensor:
-    """Canonical depth between the limits; the logit is linear in log depth, so that relative errors count alike."""
+def decode_log_depth(logit: Tensor) -> Tensor:
+    """Log of canonical depth between the limits, linear in the logit's sigmoid: relative errors count alike."""
     low, high = math.log(MIN_DEPTH), math.log(MAX_DEPTH)
-    return torch.exp(low + (high - low) * torch.sigmoid(logit))
+    return low + (high - low) * torch.sigmoid(logit)
+
+
+def decode_depth(logit: Tensor) -> Tensor:
+    """Canonical depth between the limits."""
+    return torch.exp(decode_log_depth(logit))
 
 
 def encode_sensor(depth: Tensor, depth_scale: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background
 from pixel4d_ros.predictor.heads import latent_shape
-from pixel4d_ros.predictor.input_view import InputView, cached_tensor, view_rays
+from pixel4d_ros.predictor.input_view import SURFACE_FOCAL, InputView, cached_tensor, view_rays
 from pixel4d_ros.predictor.lifting import VisibleGrid
 from pixel4d_ros.predictor.objects import ObjectCells
 
@@ -31,9 +31,14 @@ class InputConstants:
         return InputView.of(self.camera)
 
     @cached_property
+    def fine(self) -> InputView:
+        """The image as the surface branch sees it."""
+        return self.view.finer(self.camera)
+
+    @cached_property
     def grid(self) -> VisibleGrid:
         """The visible Gaussians' grid."""
-        return VisibleGrid.of(self.camera, self.view)
+        return VisibleGrid.of(self.camera, self.fine)
 
     @cached_property
     def key(self) -> tuple[float, ...]:
@@ -75,6 +80,23 @@ class InputConstants:
     def inside(self, dtype: torch.dtype) -> Tensor:
         """(1, 1, H, W) of the input view, as the network takes it: 1 where the camera saw, 0 in the padding."""
         return self.view.inside(self.device)[None, None].to(dtype, memory_format=torch.channels_last)
+
+    @cached_property
+    def fine_depth_scale(self) -> Tensor:
+        """(1,) metres per canonical metre of the surface branch."""
+        return torch.full((1,), float(self.fine.inner.K[0, 0]) / SURFACE_FOCAL, device=self.device)
+
+    @cached_tensor
+    def fine_rays(self, dtype: torch.dtype) -> Tensor:
+        """(1, 2, H, W) of the fine view, as the surface branch takes them."""
+        K = torch.tensor(self.fine.camera.K, dtype=torch.float32, device=self.device)[None]
+        rays = view_rays(K, self.fine.width, self.fine.height, SURFACE_FOCAL)
+        return rays.to(dtype, memory_format=torch.channels_last)
+
+    @cached_tensor
+    def fine_inside(self, dtype: torch.dtype) -> Tensor:
+        """(1, 1, H, W) of the fine view: 1 where the camera saw, 0 in the padding."""
+        return self.fine.inside(self.device)[None, None].to(dtype, memory_format=torch.channels_last)
 
     @cached_property
     def seen(self) -> Tensor:

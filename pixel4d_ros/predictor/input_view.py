@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from pixel4d_ros.camera import Camera
 
 CANONICAL_FOCAL = 244.0  # pixels
+SURFACE_FOCAL = 2 * CANONICAL_FOCAL  # pixels: that of the surface branch
+FINER_FROM = 1.4  # image pixels per pixel of the input view: with fewer, a finer view would show nothing more
 STRIDE = 32  # the encoder's coarsest stride: the sides of the input view are multiples of it
 # Of the resized image, for cameras of unusual field of view: no fewer pixels than training's crops have, about.
 MIN_PIXELS, MAX_WIDTH, MAX_HEIGHT = 52_000, 640, 1280
@@ -88,6 +90,15 @@ class InputView:
             (padded_height - height) // 2,
         )
 
+    def finer(self, camera: Camera) -> InputView:
+        """What the surface branch sees: twice the resolution where the camera's image has it, else the same."""
+        return self if camera.width < FINER_FROM * self.inner.width else self.doubled()
+
+    def doubled(self) -> InputView:
+        """The same view at twice the resolution."""
+        inner = self.inner.resized(2 * self.inner.width, 2 * self.inner.height)
+        return InputView(inner, 2 * self.width, 2 * self.height, 2 * self.left, 2 * self.top)
+
     def draw(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) of any size, float 0..1 -> input view (B, 3, height, width), reflected at the borders."""
         return reflected(resize(image, self.inner.width, self.inner.height), self._mirror(image.device))
@@ -122,10 +133,10 @@ def inside_mask(padded: Camera, inner: Camera, left: int, top: int, device: torc
     return mask
 
 
-def view_rays(K: Tensor, width: int, height: int) -> Tensor:
-    """Rays (B, 2, H, W) of cameras K (B, 3, 3), in canonical units: a zoomed image looks like any other."""
-    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / CANONICAL_FOCAL
-    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / CANONICAL_FOCAL
+def view_rays(K: Tensor, width: int, height: int, focal: float = CANONICAL_FOCAL) -> Tensor:
+    """Rays (B, 2, H, W) of cameras K (B, 3, 3), in units of a focal length: a zoomed image looks like any other."""
+    x = (torch.arange(width, device=K.device) - K[:, 0, 2, None]) / focal
+    y = (torch.arange(height, device=K.device) - K[:, 1, 2, None]) / focal
     return torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), 1)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor import fused_operations
-from pixel4d_ros.predictor.heads import PixelMaps, decode_depth
+from pixel4d_ros.predictor.heads import SurfaceMaps
 from pixel4d_ros.predictor.input_view import (
     MAX_VISIBLE_PIXELS,
     InputView,
@@ -29,6 +29,7 @@ from pixel4d_ros.rendering import triton_kernels
 
 BACKGROUND_DEPTH = 400.0  # canonical metres
 MAX_SLANT = 25.0  # longest axis over pixel footprint: road seen at a grazing angle, but not depth edges
+DEPTH_EDGE = 0.04  # relative difference of inverse depth to the nearest pixel, above which there is an edge
 SHARPEN = 0.5  # undoes the blur of overlapping Gaussians in the source view
 
 
@@ -72,6 +73,19 @@ class VisibleGrid:
         places = self._places(maps.device).expand(len(maps), -1, -1, -1)
         return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
 
+    def sample_depth(self, depth: Tensor) -> Tensor:
+        """Depth of the input view (B, 1, h, w) -> inverse depth at this grid's pixels (B, 1, H, W).
+
+        Linear in inverse depth on surfaces. At a depth edge the nearest pixel's, so that nothing lies between.
+        """
+        inverse = 1 / depth
+        if inverse.shape[-2:] == (self.camera.height, self.camera.width):
+            return inverse
+        smooth = self.sample(inverse)
+        places = self._places(depth.device).expand(len(depth), -1, -1, -1)
+        nearest = F.grid_sample(inverse.float(), places, mode="nearest", padding_mode="border", align_corners=False)
+        return torch.where((smooth / nearest - 1).abs() > DEPTH_EDGE, nearest, smooth)
+
     def sample_nearest(self, labels: Tensor) -> Tensor:
         """InputView labels (h, w) -> labels at this grid's pixels (H, W)."""
         sampled = F.grid_sample(
@@ -110,17 +124,16 @@ class VisibleGrid:
 
 
 def visible_layer(
-    maps: PixelMaps, image: Tensor, K: Tensor, grid: VisibleGrid, depth_scale: Tensor, widen: float = 1.0
+    surface: SurfaceMaps, image: Tensor, K: Tensor, grid: VisibleGrid, depth_scale: Tensor, widen: float = 1.0
 ) -> Layer:
     """One Gaussian per pixel of the grid.
 
     image (B, 3, H, W) float; K (B, 3, 3) of the grid's cameras; depth_scale (B,) metres per canonical metre; widen
     multiplies the sizes (training starts wide, so that a wrong depth still finds its gradient).
     """
-    names = ("size", "opacity", "border_color")
-    sampled = grid.sample(torch.cat([1 / decode_depth(maps.static["depth"])] + [maps.static[n] for n in names], 1))
-    inverse, size, opacity, border = torch.split(sampled, [1, 1, 1, 3], 1)
-    inverse = inverse / depth_scale[:, None, None, None]
+    sampled = grid.sample(torch.cat((surface.size, surface.opacity, surface.border_color), 1))
+    size, opacity, border = torch.split(sampled, [1, 1, 3], 1)
+    inverse = grid.sample_depth(surface.depth) / depth_scale[:, None, None, None]
     inside = grid.inside(image.device)
     colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)
     pixels = (0.4 + 0.4 * torch.sigmoid(size[:, 0])) * widen
@@ -134,25 +147,21 @@ def visible_layer(
     )
 
 
-def hidden_layer(maps: PixelMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor, widen: float = 1.0) -> Layer:
-    """One Gaussian per pixel of the input view, behind the farthest visible surface around it.
+def hidden_layer(surface: SurfaceMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor, widen: float = 1.0) -> Layer:
+    """One Gaussian per pixel of the input view, on the surface behind the visible one.
 
     drawn (B, 3, H, W): the image in the input view; K (B, 3, 3) of its cameras.
     """
-    # Over 9 x 9 pixels, first down, then across.
-    nearest_behind = F.max_pool2d(
-        F.max_pool2d(decode_depth(maps.static["depth"]), (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4)
-    )
-    depth = (nearest_behind * (1.02 + F.softplus(maps.static["hidden_depth"] - 3))).clamp(max=BACKGROUND_DEPTH * 0.9)
+    depth = surface.hidden_depth.clamp(max=BACKGROUND_DEPTH * 0.9)
     inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
-    colors = drawn + 0.5 * torch.tanh(maps.static["hidden_color"])
+    colors = drawn + 0.5 * torch.tanh(surface.hidden_color)
     pixels = torch.full_like(inverse, 0.8 * widen)
     means, quaternions, scales = surface_gaussians(inverse, K, pixels)
     return Layer(
         means,
         quaternions,
         scales,
-        torch.sigmoid(maps.static["hidden_opacity"]).flatten(1),
+        torch.sigmoid(surface.hidden_opacity).flatten(1),
         colors.clamp(0, 1).flatten(2).transpose(1, 2),
     )
 

@@ -24,13 +24,16 @@ from pixel4d_ros.predictor.heads import (
     LATENT_CHANNELS,
     OBJECT_MAPS,
     STATIC_MAPS,
+    STATIC_STARTS,
     NetworkInput,
     PixelMaps,
     channels_last,
     decode_depth,
+    decode_log_depth,
     named_maps,
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
+from pixel4d_ros.predictor.surface import SurfaceNetwork, surface_maps
 
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
@@ -50,9 +53,10 @@ class Network(nn.Module):
         super().__init__()
         self.precision: torch.dtype | None = None  # of what follows the encoder; None: the encoder's
         self.encoder = Encoder()
-        self.static = StaticDecoder()
+        self.static = StaticDecoder(STATIC_STARTS)
         self.dynamic = DynamicDecoder()
         self.posterior = Posterior(LATENT_CHANNELS)
+        self.surface = SurfaceNetwork()
 
     def for_inference(self, dtype: torch.dtype) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
@@ -61,26 +65,37 @@ class Network(nn.Module):
         what is rounded there, and all later parts together a tenth of that.
         """
         quick = copy.deepcopy(self).eval()
-        quick.encoder = quick.encoder.folded()
-        parts: list[tuple[Any, torch.dtype]] = [(quick.static, dtype), (quick.dynamic, dtype)]
+        quick.encoder, quick.surface.encoder = quick.encoder.folded(), quick.surface.encoder.folded()
+        parts: list[tuple[Any, torch.dtype]] = [
+            (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype)
+        ]  # fmt: skip
         if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
-            parts.append((quick.encoder, torch.float32))
+            parts += [(quick.encoder, torch.float32), (quick.surface.encoder, torch.float32)]
         for part, precision in parts:
             if precision != torch.float32:
                 fuse_norms(part)
             part.to(precision, memory_format=torch.channels_last)
-        quick.precision = dtype
+        quick.precision = quick.surface.precision = dtype
         return quick
+
+    def coarse_depth(self, source: NetworkInput) -> Tensor:
+        """Canonical depth (B, 1, H, W) of the static branch alone."""
+        features = self.encoder(source.image)
+        sensor, depths = measured(source)
+        _, quarter = self.static.coarse(source, features, depths)
+        maps = named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS)
+        return decode_depth(maps["depth"])
 
     def forward(
         self,
         source: NetworkInput,
+        fine: NetworkInput,
         z: Tensor | None = None,
         later: Later | None = None,
         use_prior: Tensor | None = None,
         group: Callable[[dict[str, Tensor]], Tensor] | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
-        """One pass.
+        """One pass. fine: the same image, twice as large or as it is, for the surface branch.
 
         z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior, without it there is one sample, the prior's mode; or a
         later frame samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is
@@ -98,9 +113,12 @@ class Network(nn.Module):
             objects = named_maps(maps, OBJECT_MAPS)
             return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, nearest_center_ids, mode, spread) = concurrently(
-            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS), move
+        static, (objects, nearest_center_ids, mode, spread), detail = concurrently(
+            lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS),
+            move,
+            lambda: self.surface(fine),
         )
+        surface = surface_maps(detail, decode_log_depth(static["depth"]))
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
         static["mobility"] = static["mobility"] + coarse
@@ -115,4 +133,4 @@ class Network(nn.Module):
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        return PixelMaps(static, objects, motion, mode, spread, nearest_center_ids), posterior
+        return PixelMaps(static, surface, objects, motion, mode, spread, nearest_center_ids), posterior

@@ -133,15 +133,23 @@ def predict_parts(
         None if depth is None else encode_sensor(view.place(depth)[None], scale),
         speed,
     )
+    fine = NetworkInput(
+        constants.fine.draw(image),
+        constants.fine_inside(dtype),
+        constants.fine_rays(dtype),
+        None if depth is None else encode_sensor(constants.fine.place(depth)[None], constants.fine_depth_scale),
+        speed,
+    )
     maps, _ = network(
         source,
+        fine,
         None if z is None else z.to(dtype),
         group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], constants.cells),
     )
     objects, *layers = concurrently(
         lambda: _objects(maps, constants),
-        lambda: visible_layer(maps, image, constants.grid_K, constants.grid, scale),
-        lambda: hidden_layer(maps, drawn, constants.view_K, scale),
+        lambda: visible_layer(maps.surface, image, constants.grid_K, constants.grid, scale),
+        lambda: hidden_layer(maps.surface, drawn, constants.view_K, scale),
         lambda: background_layer(drawn, constants.background),
     )
     return _Parts(tuple(layers), objects, constants.observed, constants.pixels)

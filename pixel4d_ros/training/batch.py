@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,53 @@ def moves(motions: Tensor) -> Tensor:
     moving = torch.ones_like(motions[:, :, 0, 0])
     moving[:, 0] = 0
     return moving
+
+
+def rescaled(batch: Batch, factor: Tensor) -> Batch:
+    """The batch with all lengths of each sample multiplied by a factor (B,)."""
+    maps, vectors = factor[:, None, None], factor[:, None, None]
+
+    def moved(T: Tensor) -> Tensor:
+        T = T.clone()
+        T[..., :3, 3] *= factor.view(-1, *(1,) * (T.ndim - 2))
+        return T
+
+    motions = batch.motions.clone()
+    motions[:, :, :2] *= factor[:, None, None, None]  # turns have no length
+    return replace(
+        batch,
+        T_source_camera=moved(batch.T_source_camera),
+        depth=batch.depth * maps,
+        matched=batch.matched * maps,
+        hidden_depth=batch.hidden_depth * maps,
+        motions=motions,
+        centroids=batch.centroids * vectors,
+        speed=batch.speed * factor,
+        T_source_reference=moved(batch.T_source_reference),
+    )
+
+
+def halved(batch: Batch) -> Batch:
+    """The batch as a camera of half the resolution sees it."""
+
+    def intrinsics(K: Tensor) -> Tensor:
+        K = K.clone()
+        K[..., :2, :] *= 0.5
+        K[..., :2, 2] -= 0.25
+        return K
+
+    def labels(maps: Tensor) -> Tensor:
+        return maps[..., ::2, ::2]
+
+    return replace(
+        batch,
+        images=torch.unflatten(F.avg_pool2d(batch.images.flatten(0, 1), 2), 0, batch.images.shape[:2]),
+        K=intrinsics(batch.K),
+        depth=labels(batch.depth),
+        matched=labels(batch.matched),
+        hidden_depth=labels(batch.hidden_depth),
+        object_ids=labels(batch.object_ids),
+        flow=labels(batch.flow) * 0.5,
+        reference=F.avg_pool2d(batch.reference, 2),
+        reference_K=intrinsics(batch.reference_K),
+    )

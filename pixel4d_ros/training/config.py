@@ -49,6 +49,7 @@ class TrainingConfig:
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced during training")
     room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
+    half_share: float = _option(0.15, "share of the steps at half resolution, as cameras of few pixels see")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders")
     encoder_rate: float = _option(0.1, "the encoder's, as a share of that")
@@ -58,11 +59,11 @@ class TrainingConfig:
     weight_decay: float = _option(0.02, "AdamW weight decay")
     drop_path: float = _option(0.0, "share of samples for which the encoder's last residual is left out")
     ema: float = _option(0.999, "decay of the weight average that is judged and shipped")
-    depth_weight: float = _option(0.5, "weight of the log depth loss")
+    depth_weight: float = _option(0.15, "weight of the log likelihood of depth")
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
-    only: str = _option("", "what to train, all else stays as in --weights: motion (nothing: everything)")
+    only: str = _option("", "what to train, all else stays as in --weights: motion, surface (nothing: everything)")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 
@@ -74,6 +75,7 @@ class TrainingConfig:
             "synthetic_batch": 0,
             "synthetic_pool": 1,
             "room_share": 0,
+            "half_share": 0,
             "targets": 1,
             "rate": 0,
             "encoder_rate": 0,
@@ -88,8 +90,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
         if not self.drop_path < 1:
             raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
-        if self.only not in ("", "motion"):
-            raise ValueError(f"only must be motion or nothing, not {self.only!r}")
+        if self.only not in ("", "motion", "surface"):
+            raise ValueError(f"only must be motion, surface or nothing, not {self.only!r}")
         if self.only and self.weights is None:
             raise ValueError(f"only {self.only} is trained: name the weights that the rest stays as")
         if self.batch + self.synthetic_batch < 1:

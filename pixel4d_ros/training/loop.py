@@ -22,17 +22,17 @@ from tqdm import tqdm
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, halved, rescaled
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.losses import motion_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
-from pixel4d_ros.training.rendering import predict_maps, predict_views
+from pixel4d_ros.training.rendering import in_metres, predict_maps, predict_views
 from pixel4d_ros.training.resume import RunState, load_state, save_state
 from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.validation import validate
 
-WIDE, TALL = (416, 128), (256, 208)  # crops for roads and rooms: fixed shapes, about the same number of pixels
+WIDE, TALL = (832, 256), (512, 416)  # crops for roads and rooms: fixed shapes, about the same number of pixels
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
@@ -89,7 +89,15 @@ def _train(
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
         board.remember(batch)
-        parts = train_step(parallel, state.optimizer, batch, config, progress)
+        if np.random.default_rng((config.seed, state.step)).random() < config.half_share:
+            batch = coarse = halved(batch)
+        else:
+            coarse = halved(batch)
+        factors = in_metres(state.network, batch, coarse)
+        same = coarse is batch
+        batch = rescaled(batch, factors)
+        coarse = batch if same else rescaled(coarse, factors)
+        parts = train_step(parallel, state.optimizer, batch, coarse, config, progress)
         # The average forgets its start quickly, unless that start is a trained network.
         decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
         _average(state.average, state.network, decay)
@@ -142,7 +150,7 @@ def _look_and_save(config: TrainingConfig, state: RunState, clock: Clock, team: 
     """Panels, validation and checkpoints, each when it is due."""
     if config.panel_every and state.step % config.panel_every == 0:
         board.panels(state.average, state.step)
-    if config.validate and state.step % (30 * REPORT_EVERY) == 0:
+    if config.validate and state.step % (10 * REPORT_EVERY) == 0:
         line = validate(state.average, config.validate, team.device)
         logger.info("step %d %s", state.step, line)
         board.text("validation", line, state.step)
@@ -198,18 +206,20 @@ def _initialized(network: Network, config: TrainingConfig) -> Network:
         load_weights(network, config.weights)
     elif config.backbone is not None:
         network.encoder.load_imagenet(load_backbone(str(config.backbone)))
-    network.encoder.drop_residuals(config.drop_path)
+    for part in (network.surface,) if config.only == "surface" else (network, network.surface):
+        part.encoder.drop_residuals(config.drop_path)
     return network
 
 
 def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with a rate of its own for the encoder; config.only freezes the other parameters."""
-    if config.only == "motion":
+    if config.only:
         network.requires_grad_(False)
-        network.dynamic.requires_grad_(True)
-    encoder = list(network.encoder.parameters())
+        (network.dynamic if config.only == "motion" else network.surface).requires_grad_(True)
+    trained = {id(p): p for p in network.parameters() if p.requires_grad}
+    encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if id(p) in trained]
     known = {id(p) for p in encoder}
-    rest = [p for p in network.parameters() if id(p) not in known]
+    rest = [p for p in trained.values() if id(p) not in known]
     groups = [{"params": encoder, "lr": config.rate * config.encoder_rate}, {"params": rest, "lr": config.rate}]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True)
 
@@ -220,16 +230,26 @@ def _rate(config: TrainingConfig, progress: float) -> float:
 
 
 def train_step(
-    network: nn.Module, optimizer: torch.optim.AdamW, batch: Batch, config: TrainingConfig, progress: float
+    network: nn.Module,
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    coarse: Batch,
+    config: TrainingConfig,
+    progress: float,
 ) -> dict[str, Tensor]:
-    """One step on a batch; progress is the share of the run that is over. Returns the parts of the loss."""
+    """One step on a batch, and on the same at half the resolution; progress is the share of the run that is over.
+
+    Returns the parts of the loss.
+    """
     if config.only == "motion":
-        loss, parts = motion_loss(predict_maps(network, batch), batch)
+        loss, parts = motion_loss(predict_maps(network, batch, coarse), coarse)
     else:
         widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
-        use_prior = torch.rand(len(batch.images), device=batch.images.device) < 0.5
-        prediction = predict_views(network, batch, widen, use_prior)
-        loss, parts = total_loss(prediction, batch, config.depth_weight, config.matched_weight, progress)
+        surface = config.only == "surface"
+        use_prior = None if surface else torch.rand(len(batch.images), device=batch.images.device) < 0.5
+        prediction = predict_views(network, batch, coarse, widen, use_prior)
+        weights = config.depth_weight, config.matched_weight
+        loss, parts = total_loss(prediction, batch, coarse, *weights, progress, surface)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -14,6 +14,7 @@ from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view
+from pixel4d_ros.training.surface_losses import depth_loss, known_depth, surface_losses
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
@@ -21,13 +22,15 @@ FREE_BITS = 0.002  # nats per latent element that cost nothing
 STILL_PRIOR = 0.03  # weight of a pixel whose motion is unknown, counted as static
 CENTER_SIGMA = 2.0  # quarter resolution pixels
 SLOW = 2.0  # m/s: errors of motion count in relation to the speed and this
-MOVER_DEPTH = 3.0  # weight of depth where something moves: half of what the forecast of movers lacks is their depth
 
 
 WEIGHTS = {
     "color": 1.0,
-    "edges": 0.25,
-    "smooth": 0.02,
+    "edges": 0.3,
+    "normals": 0.05,
+    "smooth": 0.01,
+    "behind": 0.1,
+    "coarse": 0.5,
     "flow": 0.03,
     "mobility": 0.2,
     "objects": 0.2,
@@ -38,22 +41,29 @@ WEIGHTS = {
 
 
 def total_loss(
-    prediction: RenderedPrediction, batch: Batch, depth_weight: float, matched_weight: float, progress: float = 1.0
+    prediction: RenderedPrediction,
+    batch: Batch,
+    coarse: Batch,
+    depth_weight: float,
+    matched_weight: float,
+    progress: float = 1.0,
+    only_surface: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is."""
-    maps, view = prediction.maps, prediction.view
-    depth = inside_view(decode_depth(maps.static["depth"]), view)[:, 0] * prediction.depth_scale[:, None, None]
-    limit = MAX_DEPTH * prediction.depth_scale[:, None, None]
+    """Weighted sum, and its unweighted parts for the progress line; progress (0 to 1) is how far the run is.
+
+    only_surface leaves out what the surface branch does not change.
+    """
     parts = {
         "color": color_loss(prediction.views, batch.images),
-        "depth": depth_loss(depth, *known_depth(batch, matched_weight), limit),
-        "edges": depth_edge_loss(depth, batch.depth, limit),
-        "smooth": smoothness_loss(1 / depth, batch.images[:, 0]),
         "flow": flow_loss(prediction, batch.flow, batch.object_ids, guess=progress >= DEPTH_TRUSTED_FROM),
-        **_motion_parts(prediction, batch),
-        "hidden": torch.sigmoid(maps.static["hidden_opacity"]).mean(),
-        "latent": latent_loss(prediction.posterior),
+        **surface_losses(prediction, batch, coarse, matched_weight),
     }
+    if not only_surface:
+        depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
+        truth, trust = known_depth(coarse, matched_weight)
+        scale = prediction.depth_scale[:, None, None]
+        parts["coarse"] = depth_loss(depth, truth / scale, trust, MAX_DEPTH * torch.ones_like(scale))
+        parts |= {**_motion_parts(prediction, coarse), "latent": latent_loss(prediction.posterior)}
     return _weighted(parts, {**WEIGHTS, "depth": depth_weight})
 
 
@@ -96,43 +106,6 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return (numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
-
-
-def known_depth(batch: Batch, matched_weight: float) -> tuple[Tensor, Tensor]:
-    """What is known of the depth (B, H, W), and how far to trust it: what was measured on movers most."""
-    measured = batch.depth > 0
-    trust = torch.where(batch.object_ids > 0, MOVER_DEPTH, 1.0)
-    trust = torch.where(measured, trust, matched_weight * (batch.matched > 0))
-    return torch.where(measured, batch.depth, batch.matched), trust
-
-
-def depth_loss(depth: Tensor, truth: Tensor, trust: Tensor, limit: Tensor) -> Tensor:
-    """Mean |log depth error|, weighted by trust (B, H, W), 0 where depth is unknown; sky (inf) is the farthest."""
-    error = torch.log(depth) - torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
-    return (error.abs() * trust).sum() / trust.sum().clamp(min=1)
-
-
-def depth_edge_loss(depth: Tensor, truth: Tensor, limit: Tensor) -> Tensor:
-    """Mean |difference of log depth steps| between neighbours that are both known: keeps edges where they are."""
-    log_depth, log_truth = torch.log(depth), torch.log(torch.minimum(truth, limit).clamp(min=1e-3))
-    total = depth.new_zeros(())
-    for dim in (1, 2):
-        known = (truth > 0).narrow(dim, 1, truth.shape[dim] - 1) & (truth > 0).narrow(dim, 0, truth.shape[dim] - 1)
-        error = (log_depth.diff(dim=dim) - log_truth.diff(dim=dim)).abs().clamp(max=1)
-        total = total + (error * known).sum() / known.sum().clamp(min=1)
-    return total
-
-
-def smoothness_loss(inverse: Tensor, image: Tensor) -> Tensor:
-    """Edge-aware second-order smoothness of inverse depth, which leaves planes alone."""
-    inverse = inverse / inverse.mean((1, 2), keepdim=True)
-    total = inverse.new_zeros(())
-    for dim in (1, 2):
-        bend = inverse.diff(n=2, dim=dim).abs()
-        edge = image.diff(dim=dim + 1).abs().mean(1)
-        edge = torch.maximum(edge.narrow(dim, 0, bend.shape[dim]), edge.narrow(dim, 1, bend.shape[dim]))
-        total = total + (bend * torch.exp(-10 * edge)).mean()
-    return total
 
 
 def flow_loss(prediction: RenderedPrediction, measured: Tensor, ids: Tensor, guess: bool = False) -> Tensor:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import decode_depth
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.training.batch import Batch
+from pixel4d_ros.training.batch import Batch, halved
 from pixel4d_ros.training.rendering import inside_view, predict_views
 
 logger = logging.getLogger(__name__)
@@ -77,12 +76,14 @@ def panel(network: Network, sample: Batch) -> np.ndarray:
     True views above rendered ones, and below: source, inverse depth, mobility, object centres.
     """
     use_prior = torch.ones(1, dtype=torch.bool, device=sample.images.device)
-    prediction = predict_views(network, sample, 1.0, use_prior)
-    view = prediction.view
-    inverse = 1 / inside_view(decode_depth(prediction.maps.static["depth"]), view)[0, 0]
-    mobility = torch.sigmoid(inside_view(prediction.maps.static["mobility"], view))[0, 0]
-    centers = F.interpolate(torch.sigmoid(prediction.maps.objects["center"]), (view.height, view.width))
-    maps = (inverse / inverse.max(), mobility, inside_view(centers, view)[0, 0])
+    prediction = predict_views(network, sample, halved(sample), 1.0, use_prior)
+    view = prediction.fine
+    inverse = 1 / inside_view(prediction.maps.surface.depth, view)[0, 0]
+    mobility, centers = (
+        F.interpolate(torch.sigmoid(logit), (view.height, view.width))
+        for logit in (prediction.maps.static["mobility"], prediction.maps.objects["center"])
+    )
+    maps = (inverse / inverse.max(), inside_view(mobility, view)[0, 0], inside_view(centers, view)[0, 0])
     pictures = (
         [_picture(target) for target in sample.images[0]],
         [_picture(rendered) for rendered in prediction.views[0]],

@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background, background_layer
 from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, encode_sensor, encode_speed
-from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, InputView, padded_size, view_rays
+from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, SURFACE_FOCAL, InputView, padded_size, view_rays
 from pixel4d_ros.predictor.latent import Latent, Later
 from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
+from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth
 from pixel4d_ros.training.batch import Batch
 
+USUAL_LOG_DEPTH, SCALE_PULL = 2.0, 0.03  # of canonical metres, the median of a scene; strength of the pull towards it
 SPEED_GIVEN = 0.5  # share of the samples whose speed is an input
 
 
@@ -30,10 +33,12 @@ class PredictedMaps:
     """The network's output for a batch's source images: all that the losses of motion need."""
 
     source: NetworkInput
+    fine_source: NetworkInput
     maps: PixelMaps
     motion: Tensor  # (B, 4, 3, h, w) at a quarter of the input view
     depth_scale: Tensor  # (B,)
     view: InputView
+    fine: InputView
     posterior: Latent | None
 
 
@@ -60,38 +65,76 @@ def training_view(width: int, height: int) -> InputView:
     )
 
 
-def predict_maps(network: nn.Module, batch: Batch, use_prior: Tensor | None = None) -> PredictedMaps:
-    """Predict from view 0. use_prior (B,) bool: samples that get the prior's mode as latent; None: all do.
+def coarse_and_fine_views(batch: Batch, coarse: Batch) -> tuple[InputView, InputView]:
+    """The input view of a coarse batch, and that of the surface branch, twice as fine or the same."""
+    view = training_view(coarse.images.shape[-1], coarse.images.shape[-2])
+    return view, view if coarse.images.shape == batch.images.shape else view.doubled()
 
-    Other latents are drawn from the posterior, given what moved until view 1.
+
+@torch.no_grad()
+def in_metres(network: Network, batch: Batch, coarse: Batch) -> Tensor:
+    """Factors (B,) by which to multiply the lengths of a batch, 1 where they are metric.
+
+    Elsewhere the median of predicted by known depth, as Flash3D aligns structure from motion. Nothing in such samples
+    keeps their scale from drifting; a weak pull towards USUAL_LOG_DEPTH does.
     """
-    height, width = batch.images.shape[-2:]
-    view = training_view(width, height)
-    K = _view_intrinsics(batch, view)
-    depth_scale = torch.sqrt(K[:, 0, 0] * K[:, 1, 1]) / CANONICAL_FOCAL
-    source = _source(batch, view, K, depth_scale)
-    later = None if use_prior is None else _later(batch, view, K, depth_scale)
+    view, _ = coarse_and_fine_views(coarse, coarse)
+    K = _view_intrinsics(coarse, view)
+    depth_scale = _depth_scale(K)
+    nothing = torch.full_like(coarse.speed, torch.nan)
+    source = _source(coarse, view, K, torch.zeros_like(coarse.depth), depth_scale, nothing)
+    with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
+        depth = network.coarse_depth(replace(source, sensor=None))
+    depth = inside_view(depth.float(), view)[:, 0] * depth_scale[:, None, None]
+    known = torch.where(coarse.depth > 0, coarse.depth, coarse.matched)
+    ratio = torch.where((known > 0) & torch.isfinite(known), torch.log(depth) - torch.log(known), torch.nan)
+    middle = torch.log(depth / depth_scale[:, None, None]).flatten(1).median(1).values
+    factor = torch.nanmedian(ratio.flatten(1), 1).values.nan_to_num(0.0) + SCALE_PULL * (USUAL_LOG_DEPTH - middle)
+    return torch.where(batch.metric, torch.ones_like(factor), factor.exp())
+
+
+def predict_maps(network: nn.Module, batch: Batch, coarse: Batch, use_prior: Tensor | None = None) -> PredictedMaps:
+    """Predict from view 0 of a batch; coarse is the same at half the resolution, or the batch itself.
+
+    use_prior (B,) bool: samples that get the prior's mode as latent; None: all do. Other latents are drawn from the
+    posterior, given what moved until view 1.
+    """
+    view, fine = coarse_and_fine_views(batch, coarse)
+    K, fine_K = _view_intrinsics(coarse, view), _view_intrinsics(batch, fine)
+    depth_scale = _depth_scale(K)
+    sensor = sparse_depth(batch.depth)
+    speed = torch.where(torch.rand(len(K), device=K.device) < SPEED_GIVEN, batch.speed, torch.nan)
+    speed = speed * torch.empty_like(speed).uniform_(0.95, 1.05)
+    factor = batch.images.shape[-1] // coarse.images.shape[-1]
+    source = _source(coarse, view, K, _nearest_of_cells(sensor, factor), depth_scale, speed)
+    fine_scale = depth_scale * (factor * CANONICAL_FOCAL / SURFACE_FOCAL)
+    fine_source = _source(batch, fine, fine_K, sensor, fine_scale, speed, SURFACE_FOCAL)
+    later = None if use_prior is None else _later(coarse, view, K, depth_scale)
     if use_prior is not None and later is not None:
         use_prior = use_prior | (later.time <= 0)  # a stereo pair has no later frame: nothing to infer motion from
     with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
-        maps, posterior = network(source, later=later, use_prior=use_prior)
+        maps, posterior = network(source, fine_source, later=later, use_prior=use_prior)
     maps = maps.float()
-    return PredictedMaps(source, maps, decode_motion(maps.motion, depth_scale)[:, 0], depth_scale, view, posterior)
+    motion = decode_motion(maps.motion, depth_scale)[:, 0]
+    return PredictedMaps(source, fine_source, maps, motion, depth_scale, view, fine, posterior)
 
 
-def predict_views(network: nn.Module, batch: Batch, widen: float, use_prior: Tensor) -> RenderedPrediction:
+def predict_views(
+    network: nn.Module, batch: Batch, coarse: Batch, widen: float, use_prior: Tensor | None
+) -> RenderedPrediction:
     """predict_maps, and all views rendered."""
-    predicted = predict_maps(network, batch, use_prior)
-    view, maps, depth_scale = predicted.view, predicted.maps, predicted.depth_scale
-    K, drawn = _view_intrinsics(batch, view), predicted.source.image
-    visible = visible_layer(maps, batch.images[:, 0], K, VisibleGrid.of(view.inner, view), depth_scale, widen)
-    hidden = hidden_layer(maps, drawn, K, depth_scale, widen)
+    predicted = predict_maps(network, batch, coarse, use_prior)
+    view, fine, maps, depth_scale = predicted.view, predicted.fine, predicted.maps, predicted.depth_scale
+    K, drawn = _view_intrinsics(coarse, view), predicted.source.image
+    grid = VisibleGrid.of(fine.inner, fine)
+    visible = visible_layer(maps.surface, batch.images[:, 0], _view_intrinsics(batch, fine), grid, depth_scale, widen)
+    hidden = hidden_layer(maps.surface, drawn, K, depth_scale, widen)
     background = background_layer(drawn, Background.of(K, view.width, view.height, depth_scale))
-    means, quaternions = _moved(batch, view, visible, maps, predicted.motion)
+    means, quaternions = _moved(batch, fine, visible, maps, predicted.motion)
     views = _render(batch, (visible, hidden, background), means, quaternions)
-    static_flow = _flow(visible.means, batch, view)
+    static_flow = _flow(visible.means, batch, fine)
     # Motion, not another depth, must explain what moves.
-    flow = _flow(means[:, 1] - visible.means + visible.means.detach(), batch, view)
+    flow = _flow(means[:, 1] - visible.means + visible.means.detach(), batch, fine)
     return RenderedPrediction(**vars(predicted), views=views, flow=flow, static_flow=static_flow)
 
 
@@ -103,25 +146,42 @@ def _view_intrinsics(batch: Batch, view: InputView) -> Tensor:
     return K
 
 
-def _source(batch: Batch, view: InputView, K: Tensor, depth_scale: Tensor) -> NetworkInput:
-    """The network's input; a share of the samples have measured depth and speed."""
+def _depth_scale(K: Tensor) -> Tensor:
+    """Metres per canonical metre (B,) of cameras K (B, 3, 3)."""
+    return torch.sqrt(K[:, 0, 0] * K[:, 1, 1]) / CANONICAL_FOCAL
+
+
+def _source(
+    batch: Batch,
+    view: InputView,
+    K: Tensor,
+    sensor: Tensor,
+    depth_scale: Tensor,
+    speed: Tensor,
+    focal: float = CANONICAL_FOCAL,
+) -> NetworkInput:
+    """The network's input, with measured depth (B, H, W) in metres, 0 where unknown, and speed, NaN where unknown."""
     image = view.draw(batch.images[:, 0])
-    b, device = len(image), image.device
-    sensor = encode_sensor(sparse_depth(batch.depth), depth_scale)
-    speed = torch.where(torch.rand(b, device=device) < SPEED_GIVEN, batch.speed, torch.nan)
     return NetworkInput(
         image,
-        view.inside(device).expand(b, 1, -1, -1),
-        view_rays(K, view.width, view.height),
-        torch.nn.functional.pad(sensor, _padding(batch, view)),
-        encode_speed(speed * torch.empty_like(speed).uniform_(0.95, 1.05)),
+        view.inside(image.device).expand(len(image), 1, -1, -1),
+        view_rays(K, view.width, view.height, focal),
+        F.pad(encode_sensor(sensor, depth_scale), _padding(batch, view)),
+        encode_speed(speed),
     )
+
+
+def _nearest_of_cells(depth: Tensor, factor: int) -> Tensor:
+    """The nearest known depth of each cell of factor x factor pixels, 0 where there is none: (B, H, W)."""
+    far = torch.where(depth > 0, depth, torch.inf)
+    nearest = -F.max_pool2d(-far[:, None], factor)[:, 0]
+    return torch.where(nearest < torch.inf, nearest, 0.0)
 
 
 def _later(batch: Batch, view: InputView, K: Tensor, depth_scale: Tensor) -> Later:
     T = batch.T_camera_source[:, 1].clone()
     T[:, :3, 3] /= depth_scale[:, None]
-    flow = torch.nn.functional.pad(batch.flow, _padding(batch, view), value=torch.nan)
+    flow = F.pad(batch.flow, _padding(batch, view), value=torch.nan)
     return Later(flow, batch.times[:, 1], T, K)
 
 
@@ -177,15 +237,16 @@ def _render(batch: Batch, layers: tuple[Layer, ...], means: Tensor, quaternions:
 def _visible_motion(view: InputView, maps: PixelMaps, motion: Tensor) -> Motion:
     """Each visible Gaussian's own motion (B, 1, N, 3): that of its pixel, weighted by mobility."""
     size = (view.height, view.width)
-    dense = torch.nn.functional.interpolate(motion.flatten(1, 2), size, mode="bilinear", align_corners=False)
-    moving = torch.sigmoid(maps.static["mobility"])
+    dense = F.interpolate(motion.flatten(1, 2), size, mode="bilinear", align_corners=False)
+    mobility = F.interpolate(maps.static["mobility"], size, mode="bilinear", align_corners=False)
+    moving = torch.sigmoid(mobility)
     parts = (dense * moving).view(len(dense), 4, 3, -1).transpose(2, 3)
     return Motion(*(part[:, None] for part in parts.unbind(1)))
 
 
 def _visible_centroids(batch: Batch, view: InputView, visible: Layer) -> Tensor:
     """Rotation centres (B, N, 3): the object's where it is known; else the Gaussian itself, which then only turns."""
-    ids = torch.nn.functional.pad(batch.object_ids, _padding(batch, view)).flatten(1)
+    ids = F.pad(batch.object_ids, _padding(batch, view)).flatten(1)
     known = torch.gather(batch.centroids, 1, ids.clamp(min=0)[..., None].expand(-1, -1, 3))
     return torch.where((ids > 0)[..., None], known, visible.means)
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The surface branch: sharp depth and appearance, from the image at twice the resolution of the input view.
+
+The static branch sees the whole at a coarse resolution and generalises; this one sees edges. The surface takes its
+large structure from the first and its detail from the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixel4d_ros.predictor.decoders import StaticDecoder, measured
+from pixel4d_ros.predictor.encoder import Encoder
+from pixel4d_ros.predictor.heads import (
+    SURFACE_MAPS,
+    SURFACE_STARTS,
+    DepthModes,
+    NetworkInput,
+    SurfaceMaps,
+    channels_last,
+    decode_log_depth,
+    named_maps,
+)
+
+HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at least
+HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
+STRUCTURE = 16  # pixels of the input view: larger structure is the static branch's, smaller the surface branch's
+
+
+class SurfaceNetwork(nn.Module):
+    """NetworkInput at the finer resolution -> SURFACE_MAPS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.precision: torch.dtype | None = None  # of the decoder; None: the encoder's
+        self.encoder = Encoder()
+        self.decoder = StaticDecoder(SURFACE_STARTS, blocks=2)
+
+    def forward(self, source: NetworkInput) -> dict[str, Tensor]:
+        """One pass."""
+        features = self.encoder(source.image)
+        if self.precision is not None:
+            source, features = source.to(self.precision), [channels_last(f, self.precision) for f in features]
+        sensor, depths = measured(source)
+        _, quarter = self.decoder.coarse(source, features, depths)
+        return named_maps(self.decoder.fine(source, sensor, features, depths, quarter), SURFACE_MAPS)
+
+
+def surface_maps(maps: dict[str, Tensor], log_depth: Tensor) -> SurfaceMaps:
+    """Large structure of log_depth (B, 1, h, w) of the static branch, detail of SURFACE_MAPS (B, C, H, W)."""
+    factor = maps["size"].shape[-1] // log_depth.shape[-1]
+    raw = DepthModes.of(maps)
+    shift = upsampled(structure(log_depth, STRUCTURE) - structure(raw.most_likely()[0], STRUCTURE * factor), maps)
+    modes = raw.shifted(shift)
+    visible, scale = modes.most_likely()
+    behind = decode_log_depth(maps["hidden_depth"]) + shift
+    hidden = _behind(F.max_pool2d(visible.detach(), factor), F.avg_pool2d(behind, factor))
+    return SurfaceMaps(
+        modes,
+        visible.exp(),
+        scale,
+        maps["size"],
+        maps["opacity"],
+        maps["border_color"],
+        hidden.exp(),
+        F.avg_pool2d(maps["hidden_opacity"], factor),
+        F.avg_pool2d(maps["hidden_color"], factor),
+    )
+
+
+def structure(values: Tensor, cell: int) -> Tensor:
+    """Means over cells (B, C, H / cell, W / cell), blurred by weights 1, 2, 1."""
+    means = F.pad(F.avg_pool2d(values, cell), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(means, 2, 1), 2, 1)
+
+
+def upsampled(values: Tensor, like: Mapping[str, Tensor]) -> Tensor:
+    """Values at the resolution of some maps, bilinear."""
+    return F.interpolate(values, like["size"].shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _behind(visible: Tensor, hidden: Tensor) -> Tensor:
+    """Log depth of the hidden surface: as predicted, but at least HIDDEN_GAP behind the visible one (a smooth max)."""
+    least = visible + HIDDEN_GAP
+    return least + F.softplus(hidden - least, beta=HIDDEN_SHARPNESS)
