@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pixel4d_ros.commands.train import add_arguments, progress_lines, read_config
 from pixel4d_ros.predictor.checkpoint import read_weights, save_weights
@@ -49,18 +50,29 @@ class AblatedNetwork(Network):
         network.without |= set(filter(None, metadata.get("without", "").split(",")))
         return network
 
-    def forward(self, source: NetworkInput, *others: Any, **named: Any) -> tuple[PixelMaps, Latent | None]:
+    def forward(
+        self, source: NetworkInput, fine: NetworkInput, *others: Any, **named: Any
+    ) -> tuple[PixelMaps, Latent | None]:
         """As Network's, with the maps of the missing parts overwritten."""
-        maps, posterior = super().forward(source, *others, **named)
-        static = dict(maps.static)
+        maps, posterior = super().forward(source, fine, *others, **named)
+        static, surface = dict(maps.static), maps.surface
         if "padding" in self.without:
-            for name in ("opacity", "hidden_opacity"):
-                static[name] = torch.where(source.inside > 0, static[name], torch.full_like(static[name], OFF))
-        for part, name in (("hidden", "hidden_opacity"), ("motion", "mobility")):
-            if part in self.without:
-                static[name] = torch.full_like(static[name], OFF)
+            surface = replace(
+                surface,
+                opacity=inside_only(surface.opacity, fine.inside),
+                hidden_opacity=inside_only(surface.hidden_opacity, source.inside),
+            )
+        if "hidden" in self.without:
+            surface = replace(surface, hidden_opacity=torch.full_like(surface.hidden_opacity, OFF))
+        if "motion" in self.without:
+            static["mobility"] = torch.full_like(static["mobility"], OFF)
         motion = maps.mode[:, None].expand_as(maps.motion) if "latent" in self.without else maps.motion
-        return replace(maps, static=static, motion=motion), posterior
+        return replace(maps, static=static, surface=surface, motion=motion), posterior
+
+
+def inside_only(logit: Tensor, inside: Tensor) -> Tensor:
+    """Logits (B, 1, H, W), OFF in the padding."""
+    return torch.where(inside > 0, logit, torch.full_like(logit, OFF))
 
 
 def main(arguments: list[str] | None = None) -> int:

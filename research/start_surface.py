@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the weights that the surface branch is trained from: the static and dynamic branches of one file, the encoder
-and static decoder of another (generation 2, format pixel4d_network_4) as surface branch.
+"""Make the weights that the surface branch is trained from, out of two earlier networks.
+
+Static and dynamic branches come from one file; encoder and static decoder of the other become the surface branch.
 
     git show f9695a2:weights/pixel4d.safetensors > static.safetensors     # network 3
     git show c2d872f:weights/pixel4d.safetensors > sharp.safetensors      # network 4, run P of docs/lab/training_log.md
@@ -23,6 +24,12 @@ from pixel4d_ros.predictor.heads import SURFACE_MAPS
 from pixel4d_ros.predictor.network import Network
 
 
+def static_tensors(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a network 3, whose static head has more maps: depth and mobility are left."""
+    kept = [0, 11]
+    return {name: t[kept] if name.startswith("static.head.") else t for name, t in given.items()}
+
+
 def surface_tensors(given: dict[str, Tensor]) -> dict[str, Tensor]:
     """The surface branch's tensors from those of a network 4, whose static head begins with SURFACE_MAPS."""
     tensors = {}
@@ -39,7 +46,7 @@ def surface_tensors(given: dict[str, Tensor]) -> dict[str, Tensor]:
 def start(static: Path, sharp: Path) -> Network:
     """A network of both. Raises RuntimeError naming the tensors that are missing or do not fit."""
     network = Network()
-    given = load_file(static)
+    given = static_tensors(load_file(static))
     given.update(surface_tensors(load_file(sharp)))
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in given.items()})
     return network

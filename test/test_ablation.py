@@ -72,13 +72,13 @@ def test_parts_are_off_that_were_named_or_never_trained(weights: Path) -> None:
 def test_parts_can_be_left_out(part: str) -> None:
     torch.manual_seed(0)
     batch, use_prior = sample_batch(), torch.zeros(1, dtype=torch.bool)
-    maps = predict_views(AblatedNetwork((part,)).train(), batch, 1.0, use_prior).maps
+    maps = predict_views(AblatedNetwork((part,)).train(), batch, batch, 1.0, use_prior).maps
     view = training_view(*SIZE)
     if part == "hidden":
-        assert torch.sigmoid(maps.static["hidden_opacity"]).max() < 1e-9
+        assert torch.sigmoid(maps.surface.hidden_opacity).max() < 1e-9
     elif part == "padding":
         inside = view.inside(torch.device("cpu")) > 0
-        opacity = torch.sigmoid(maps.static["opacity"])[0, 0]
+        opacity = torch.sigmoid(maps.surface.opacity)[0, 0]
         assert opacity[~inside].max() < 1e-9 and opacity[inside].min() > 1e-3
     elif part == "motion":
         assert torch.sigmoid(maps.static["mobility"]).max() < 1e-9

@@ -10,12 +10,13 @@ import pytest
 import torch
 from support.batch_samples import SIZE, sample_batch
 
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps
+from pixel4d_ros.predictor.heads import DepthModes, NetworkInput, PixelMaps, SurfaceMaps
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.training import losses
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import RenderedPrediction, training_view
+from pixel4d_ros.training.surface_losses import depth_loss
 
 
 def perfect_prediction(batch: Batch) -> RenderedPrediction:
@@ -31,14 +32,20 @@ def perfect_prediction(batch: Batch) -> RenderedPrediction:
         offset[0, 1][where] = (rows.float().mean() - rows) / OFFSET_SCALE
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
     still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, view.height, view.width)
-    maps = PixelMaps({"mobility": full}, {"center": center, "offset": offset}, still[:, None], still, still.clone())
+    modes = DepthModes(*(full.expand(-1, 2, -1, -1) for _ in range(3)))
+    surface = SurfaceMaps(modes, *(full + 8 for _ in range(8)))
+    maps = PixelMaps(
+        {"mobility": full}, surface, {"center": center, "offset": offset}, still[:, None], still, still.clone()
+    )
     source = NetworkInput(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
     return RenderedPrediction(
         source=source,
+        fine_source=source,
         maps=maps,
         motion=motion,
         depth_scale=torch.ones(1),
         view=view,
+        fine=view,
         posterior=None,
         views=batch.images,
         flow=batch.flow.clone(),
@@ -58,40 +65,11 @@ def test_true_depth_costs_nothing_and_the_unknown_is_left_out() -> None:
     truth[0, :4], truth[1, 5] = torch.inf, 0
     limit, trust = torch.full((2, 1, 1), 250.0), (truth > 0).float()
     right = torch.where(truth == 0, 77.0, truth.clamp(max=250.0))
-    assert losses.depth_loss(right, truth, trust, limit).item() == pytest.approx(0, abs=1e-6)
-    assert losses.depth_edge_loss(right, truth, limit).item() == pytest.approx(0, abs=1e-6)
-    # Ten percent too far everywhere: the relative error counts, and edges are where they should be.
-    assert losses.depth_loss(right * 1.1, truth, trust, limit).item() == pytest.approx(math.log(1.1), rel=1e-4)
-    assert losses.depth_edge_loss(right * 1.1, truth, limit).item() == pytest.approx(0, abs=1e-5)
+    assert depth_loss(right, truth, trust, limit).item() == pytest.approx(0, abs=1e-6)
+    # Ten percent too far everywhere: the relative error counts.
+    assert depth_loss(right * 1.1, truth, trust, limit).item() == pytest.approx(math.log(1.1), rel=1e-4)
     nothing = torch.zeros(2, 16, 24)
-    assert losses.depth_loss(right, nothing, nothing, limit).item() == 0
-
-
-def test_depth_of_what_moves_counts_more_and_matched_depth_less() -> None:
-    batch, limit = sample_batch(), torch.full((1, 1, 1), 250.0)
-    measured = batch.depth.clone()
-    measured[:, :, 60:] = 0
-    matched = torch.where(measured > 0, 0.0, 5.0)
-    matched[:, 16:] = 0
-    truth, trust = losses.known_depth(replace(batch, depth=measured, matched=matched), 0.2)
-    mover, road, wall, unknown = (0, 10, 25), (0, 28, 10), (0, 3, 62), (0, 30, 62)
-    assert [truth[place].item() for place in (mover, road, wall, unknown)] == [8, 8, 5, 0]
-    assert [trust[place].item() for place in (mover, road, wall, unknown)] == pytest.approx([3, 1, 0.2, 0])
-    costs = []
-    for place in (mover, road, wall):
-        wrong = truth.clamp(min=1).clone()
-        wrong[place] *= 1.2
-        costs.append(losses.depth_loss(wrong, truth, trust, limit).item())
-    assert costs[0] == pytest.approx(3 * costs[1], rel=1e-4) and costs[1] == pytest.approx(5 * costs[2], rel=1e-4)
-
-
-def test_planes_are_smooth_and_steps_are_not() -> None:
-    row, column = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
-    plane, flat = (0.02 + 0.01 * row + 0.003 * column)[None], torch.full((1, 3, 16, 24), 0.5)
-    assert losses.smoothness_loss(plane, flat).item() == pytest.approx(0, abs=1e-5)
-    step = torch.where(column > 11, 0.5, 0.1)[None]
-    edge = torch.where(column > 11, 0.9, 0.1).expand(1, 3, 16, 24)
-    assert losses.smoothness_loss(step, flat) > 10 * losses.smoothness_loss(step, edge)
+    assert depth_loss(right, nothing, nothing, limit).item() == 0
 
 
 def test_mobility_is_judged_only_where_it_is_known() -> None:

@@ -290,9 +290,9 @@ def test_what_moves_is_said_by_both_branches() -> None:
         torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, known_speed(3)
     )
     with torch.no_grad():
-        before = network(source)[0]
+        before = network(source, source)[0]
         network.dynamic.objects.bias[-1] += 2  # mobility, the last of OBJECT_MAPS
-        after = network(source)[0]
+        after = network(source, source)[0]
     assert after.objects["mobility"].shape == (1, 1, 16, 24)
     torch.testing.assert_close(after.static["mobility"], before.static["mobility"] + 2)
     assert all(torch.equal(after.static[name], before.static[name]) for name in before.static if name != "mobility")

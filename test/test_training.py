@@ -52,9 +52,9 @@ def tiny_config(out: Path, steps: int = 2) -> TrainingConfig:
 def test_every_parameter_gets_a_finite_gradient() -> None:
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
-    prediction = predict_views(network, batch, 1.0, torch.zeros(1, dtype=torch.bool))
+    prediction = predict_views(network, batch, batch, 1.0, torch.zeros(1, dtype=torch.bool))
     assert prediction.views.shape == (1, 2, 3, 32, 64)
-    total, parts = losses.total_loss(prediction, batch, 0.5, 0.2)
+    total, parts = losses.total_loss(prediction, batch, batch, 0.5, 0.2)
     total.backward()
     assert all(math.isfinite(value) for value in parts.values())
     for name, parameter in network.named_parameters():
@@ -100,7 +100,7 @@ def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
     config = replace(tiny_config(Path()), only="motion", weights=Path("any"))
-    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, config, 0.5)
+    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, batch, config, 0.5)
     assert parts.keys() == {"mobility", "objects", "spread", "gradient", "skipped"} and not parts["skipped"]
     for name, parameter in network.named_parameters():
         if name.startswith("dynamic."):
@@ -119,7 +119,7 @@ def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -
         return (network.weight * math.inf).sum(), {}
 
     monkeypatch.setattr(loop, "total_loss", not_finite)
-    parts = loop.train_step(layer, optimizer, sample_batch(), tiny_config(Path()), 0.5)
+    parts = loop.train_step(layer, optimizer, sample_batch(), sample_batch(), tiny_config(Path()), 0.5)
     assert parts["skipped"] == 1
     assert torch.equal(layer.weight, before)
 
@@ -132,12 +132,12 @@ def test_a_step_waits_for_the_gpu_only_where_gsplat_counts() -> None:
     config = replace(tiny_config(Path()), device="cuda")
     network = Network().cuda().train()
     optimizer = loop.build_optimizer(network, config)
-    loop.train_step(network, optimizer, batch, config, 0.5)  # loads kernels
+    loop.train_step(network, optimizer, batch, batch, config, 0.5)  # loads kernels
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            loop.train_step(network, optimizer, batch, config, 0.5)
+            loop.train_step(network, optimizer, batch, batch, config, 0.5)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(w.message) for w in said if "synchroniz" in str(w.message)]

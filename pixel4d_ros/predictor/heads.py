@@ -13,20 +13,11 @@ from torch.nn import functional as F
 
 SENSOR_CHANNELS = 2  # measured depth, and where there is any
 SPEED_CHANNELS = 2  # the camera's forward speed, and whether it is known
-STATIC_MAPS = {
-    "depth": 1,  # logit of log depth between the limits
-    "size": 1,  # logit of the visible Gaussian's size in pixels
-    "opacity": 1,
-    "border_color": 3,  # correction of the mirrored colours in the padding
-    "hidden_depth": 1,  # log of how far the hidden layer lies behind the visible one
-    "hidden_opacity": 1,
-    "hidden_color": 3,
-    "mobility": 1,  # logit: moves on its own
+STATIC_STARTS: dict[str, tuple[float, ...]] = {  # maps of the static branch, and what each channel starts as
+    "depth": (0.8,),  # logit of log depth between the limits
+    "mobility": (-4.0,),  # logit: moves on its own
 }
-STATIC_STARTS: dict[str, tuple[float, ...]] = {  # far, opaque, still: what most pixels are
-    name: ({"depth": 0.8, "size": -1.0, "opacity": 3.0, "mobility": -4.0}.get(name, 0.0),) * channels
-    for name, channels in STATIC_MAPS.items()
-}
+STATIC_MAPS = {name: len(starts) for name, starts in STATIC_STARTS.items()}
 DEPTH_MODES = 2  # Laplace distributions that a pixel's log depth is a mixture of
 SURFACE_STARTS: dict[str, tuple[float, ...]] = {  # the maps, and what each channel starts as
     "depth": (0.8, 1.2),  # logits of log depth between the limits, one per mode

@@ -161,7 +161,8 @@ def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
     logit = maps.static["mobility"][0, 0]
     mobility = torch.sigmoid(logit) * ((logit > MOVING) & constants.seen)
     # An object's place and motion come from the pixels that the camera saw; those at its rim count least.
-    confidence = torch.sigmoid(maps.static["opacity"][0, 0]) * (mobility > 0)
+    opacity = maps.surface.opacity
+    confidence = torch.sigmoid(F.avg_pool2d(opacity, opacity.shape[-1] // logit.shape[-1]))[0, 0] * (mobility > 0)
     points = constants.points * (decode_depth(maps.static["depth"])[0, 0] * confidence)
     return find_objects(
         maps.nearest_center_ids, mobility, confidence, points, maps.motion[0].flatten(0, 1), constants.cells

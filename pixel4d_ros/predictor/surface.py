@@ -58,7 +58,7 @@ def surface_maps(maps: dict[str, Tensor], log_depth: Tensor) -> SurfaceMaps:
     modes = raw.shifted(shift)
     visible, scale = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift
-    hidden = _behind(F.max_pool2d(visible.detach(), factor), F.avg_pool2d(behind, factor))
+    hidden = hidden_behind(F.max_pool2d(visible.detach(), factor), F.avg_pool2d(behind, factor))
     return SurfaceMaps(
         modes,
         visible.exp(),
@@ -83,7 +83,7 @@ def upsampled(values: Tensor, like: Mapping[str, Tensor]) -> Tensor:
     return F.interpolate(values, like["size"].shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _behind(visible: Tensor, hidden: Tensor) -> Tensor:
+def hidden_behind(visible: Tensor, hidden: Tensor) -> Tensor:
     """Log depth of the hidden surface: as predicted, but at least HIDDEN_GAP behind the visible one (a smooth max)."""
     least = visible + HIDDEN_GAP
     return least + F.softplus(hidden - least, beta=HIDDEN_SHARPNESS)
