@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shift what a trained network answers everywhere, such as the size of Gaussians: sharpness, without more training.
+"""Shift what a trained network's surface branch answers everywhere, such as the size of Gaussians: sharpness, without more training.
 
     python research/shift_head_bias.py OUT.safetensors IN.safetensors size=-4 opacity=0.3
 
-Names are those of predictor.maps.STATIC_MAPS, shifts in their units (logits); they go into the last layer's biases.
+Names are those of predictor.heads.SURFACE_MAPS, shifts in their units (logits); they go into the last layer's biases.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pathlib import Path
 import torch
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
-from pixel4d_ros.predictor.heads import STATIC_MAPS
+from pixel4d_ros.predictor.heads import SURFACE_MAPS
 from pixel4d_ros.predictor.network import Network
 
 
 def shifted(path: Path, shifts: dict[str, float]) -> tuple[Network, dict[str, str]]:
     """The network of a file with shifted maps, and what to note in its file. Raises ValueError, and WeightsError."""
-    unknown = [name for name in shifts if name not in STATIC_MAPS]
+    unknown = [name for name in shifts if name not in SURFACE_MAPS]
     if unknown or not shifts:
-        raise ValueError(f"needs name=number, with names of {', '.join(STATIC_MAPS)}, got {unknown or 'none'}")
+        raise ValueError(f"needs name=number, with names of {', '.join(SURFACE_MAPS)}, got {unknown or 'none'}")
     network = Network()
     note = f"{load_weights(network, path)} and {', '.join(f'{name} {shift:+g}' for name, shift in shifts.items())}"
-    bias = network.static.head.bias
+    bias = network.surface.decoder.head.bias
     assert bias is not None
     with torch.no_grad():
-        bias += torch.tensor([shifts.get(name, 0.0) for name, n in STATIC_MAPS.items() for _ in range(n)])
+        bias += torch.tensor([shifts.get(name, 0.0) for name, n in SURFACE_MAPS.items() for _ in range(n)])
     return network, {"shift of": note}
 
 

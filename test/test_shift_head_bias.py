@@ -29,9 +29,10 @@ def test_only_what_is_named_is_shifted(trained: Path, tmp_path: Path, monkeypatc
     out = tmp_path / "out.safetensors"
     monkeypatch.setattr("sys.argv", ["shift_head_bias.py", str(out), str(trained), "size=-4", "hidden_color=0.5"])
     assert shift_head_bias.main() == 0
-    before, after = answers(trained).static, answers(out).static
-    for name, shift in {**dict.fromkeys(before, 0.0), "size": -4.0, "hidden_color": 0.5}.items():
-        torch.testing.assert_close(after[name], before[name] + shift, rtol=0, atol=5e-3)
+    before, after = answers(trained).surface, answers(out).surface
+    shifts = {"size": -4.0, "opacity": 0.0, "border_color": 0.0, "hidden_opacity": 0.0, "hidden_color": 0.5}
+    for name, shift in shifts.items():
+        torch.testing.assert_close(getattr(after, name), getattr(before, name) + shift, rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("words", [["sizes=1"], ["size"], ["size=a"], []])
