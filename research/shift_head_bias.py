@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shift what a trained network's surface branch answers everywhere, such as the size of Gaussians: sharpness, without more training.
+"""Shift what a surface branch answers everywhere, such as the size of Gaussians: sharpness, without more training.
 
     python research/shift_head_bias.py OUT.safetensors IN.safetensors size=-4 opacity=0.3
 
