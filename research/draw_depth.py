@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw what the network takes for the depth of held-out images: image, predicted depth, measured depth, as one PNG.
 
-    python research/draw_depth.py docs/depth.webp                                    # the shipped weights
+    python research/draw_depth.py docs/depth.jpg                                    # the shipped weights
     python research/draw_depth.py out/depth.png --weights out/ema.safetensors --device cuda
 
 Log depth in turbo's colours, each row in the range of its measured depth; one scale per image. Data: ../shared

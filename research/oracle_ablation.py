@@ -94,7 +94,7 @@ def with_truth(scene: DynamicGaussians, truth: Truth, parts: Collection[str]) ->
     for k, owner in owners.items():
         motions[k] = truth.motions[owner]
     fields = vars(Motion(*motions[ids].unbind(1)))
-    scene = replace(scene, **fields, centroids=scene.means.new_zeros(len(motions), 3))
+    scene = replace(scene, **fields, centroids=scene.means.new_zeros(len(motions), 3), moving_probability=None)
     return replace(scene, centroids=scene.per_object(scene.means))
 
 

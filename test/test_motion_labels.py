@@ -76,11 +76,11 @@ def test_a_shadow_and_paint_are_not_objects() -> None:
     row, column = np.mgrid[:60, :100]
     ground = np.where(row > 12, 160 / np.maximum(row - 10, 1), 0).astype(np.float32)  # 1.6 m below the camera
     paint = (row > 30) & (column > 20) & (column < 40)
-    assert not motion_labels._without_ground(paint, ground, K).any()
+    assert not motion_labels.without_ground(paint, ground, K).any()
     post = (column > 60) & (column < 70) & (row > 5) & (row < 36)
     depth = np.where(post, np.float32(6.4), ground)  # it stands where the ground is at row 35
     shadow = (row >= 36) & (row < 42) & (column > 50) & (column < 70)
-    kept = motion_labels._without_ground(post | shadow, depth, K)
+    kept = motion_labels.without_ground(post | shadow, depth, K)
     assert kept[post].mean() > 0.75 and not kept[shadow].any()
 
 

@@ -75,7 +75,7 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
-        ("only: depth", "only must be motion or nothing, not 'depth'"),
+        ("only: depth", "only must be motion, surface or nothing, not 'depth'"),
         ("only: motion", "only motion is trained: name the weights that the rest stays as"),
         ("- steps", "must hold `option: value` lines"),
         ("steps: [", "is not YAML"),
@@ -97,7 +97,7 @@ def test_a_wrong_config_file_is_one_clear_line(
 def test_training_a_part_needs_the_rest() -> None:
     with pytest.raises(ValueError, match="name the weights"):
         TrainingConfig(only="motion")
-    with pytest.raises(ValueError, match="only must be motion or nothing, not 'x'"):
+    with pytest.raises(ValueError, match="only must be motion, surface or nothing, not 'x'"):
         TrainingConfig(only="x", weights=Path("w.safetensors"))
     assert TrainingConfig(only="motion", weights=Path("w.safetensors")).only == "motion"
 
@@ -125,7 +125,7 @@ def test_weights_mix_clips() -> None:
 def test_a_sources_weight_reaches_its_clips(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     lengths = {"a": 16, "b": 4, "indoor_c": 9}
-    monkeypatch.setattr(sources, "_read_clips", lambda source: [still(source.path.name, lengths[source.path.name])])
+    monkeypatch.setattr(sources, "read_clips", lambda source: [still(source.path.name, lengths[source.path.name])])
     config = TrainingConfig(
         sources=(TrainingSource(Path("a")), TrainingSource(Path("b"), 6.0), TrainingSource(Path("indoor_c"), 5.0)),
         batch=1,

@@ -118,7 +118,7 @@ class Network(nn.Module):
             move,
             lambda: self.surface(fine),
         )
-        surface = surface_maps(detail, decode_log_depth(static["depth"]))
+        surface = surface_maps(detail, decode_log_depth(static["depth"]), source.sensor)
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
         static["mobility"] = static["mobility"] + coarse

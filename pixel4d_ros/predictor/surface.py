@@ -7,8 +7,6 @@ large structure from the first and its detail from the second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +26,8 @@ from pixel4d_ros.predictor.heads import (
 
 HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at least
 HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
-STRUCTURE = 16  # pixels of the input view: larger structure is the static branch's, smaller the surface branch's
+STRUCTURE = 8  # pixels of the input view, times how much finer the surface branch sees: what is larger is the static's
+MEASURED_STRUCTURE = 4  # pixels of the input view: the same near measured depth, which the static branch uses well
 
 
 class SurfaceNetwork(nn.Module):
@@ -50,11 +49,18 @@ class SurfaceNetwork(nn.Module):
         return named_maps(self.decoder.fine(source, sensor, features, depths, quarter), SURFACE_MAPS)
 
 
-def surface_maps(maps: dict[str, Tensor], log_depth: Tensor) -> SurfaceMaps:
-    """Large structure of log_depth (B, 1, h, w) of the static branch, detail of SURFACE_MAPS (B, C, H, W)."""
+def surface_maps(maps: dict[str, Tensor], log_depth: Tensor, sensor: Tensor | None = None) -> SurfaceMaps:
+    """Large structure of log_depth (B, 1, h, w) of the static branch, detail of SURFACE_MAPS (B, C, H, W).
+
+    sensor (B, 2, h, w): measured depth as the static branch had it. Near it that branch's structure counts finer.
+    """
     factor = maps["size"].shape[-1] // log_depth.shape[-1]
     raw = DepthModes.of(maps)
-    shift = upsampled(structure(log_depth, STRUCTURE) - structure(raw.most_likely()[0], STRUCTURE * factor), maps)
+    detail = raw.most_likely()[0]
+    shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
+    if sensor is not None:
+        near = F.interpolate((structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0).float(), shift.shape[-2:])
+        shift = torch.lerp(shift, _structure_difference(log_depth, detail, MEASURED_STRUCTURE), near)
     modes = raw.shifted(shift)
     visible, scale = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift
@@ -78,9 +84,11 @@ def structure(values: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(means, 2, 1), 2, 1)
 
 
-def upsampled(values: Tensor, like: Mapping[str, Tensor]) -> Tensor:
-    """Values at the resolution of some maps, bilinear."""
-    return F.interpolate(values, like["size"].shape[-2:], mode="bilinear", align_corners=False)
+def _structure_difference(coarse: Tensor, fine: Tensor, cell: int) -> Tensor:
+    """Structure of coarse (B, 1, h, w) less that of fine (B, 1, H, W), as large as fine; cell in coarse pixels."""
+    factor = fine.shape[-1] // coarse.shape[-1]
+    difference = structure(coarse, cell) - structure(fine, cell * factor)
+    return F.interpolate(difference, fine.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def hidden_behind(visible: Tensor, hidden: Tensor) -> Tensor:

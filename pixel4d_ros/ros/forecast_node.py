@@ -42,9 +42,7 @@ from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers
 from pixel4d_ros.ros.transforms import transform_source
 from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 
-NO_STAMP = (
-    "images have stamp 0: odometry, tf, trajectory and depth cannot be matched with them; have the driver stamp them"
-)
+NO_STAMP = "images have stamp 0: odometry, tf, plans and depth cannot be matched with them; have the driver stamp them"
 STAMPS_BACK_NS = 500_000_000  # a larger backward jump of image stamps means that a log starts again
 
 

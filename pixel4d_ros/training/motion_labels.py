@@ -122,7 +122,7 @@ def _label_frame(
     centroids = np.zeros((MAX_OBJECTS + 1, 3), np.float32)
     number = 1
     for whole in _largest_first(moving[t]):
-        patch = _without_ground(whole, pairs.depth(t), pairs.clip.K)
+        patch = without_ground(whole, pairs.depth(t), pairs.clip.K)
         points = points_of(patch & (pairs.depth(t) > 0), pairs.depth(t), pairs.clip.K)
         if number > MAX_OBJECTS or len(points) < POINTS:
             continue
@@ -144,7 +144,7 @@ def _largest_first(mask: Mask) -> Iterator[Mask]:
         yield labels == i
 
 
-def _without_ground(patch: Mask, depth: Map, K: FloatArray) -> Mask:
+def without_ground(patch: Mask, depth: Map, K: FloatArray) -> Mask:
     """A patch (H, W) without the shadow under it; nothing of one that is flat.
 
     Flow along painted lines and on bare road often is wrong, and a shadow has no depth of its own to be drawn with.

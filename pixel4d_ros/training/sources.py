@@ -130,7 +130,7 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
     sources = [*config.sources, *([TrainingSource(config.stereo)] if config.stereo else [])]
     clips = []
     for source in tqdm(sources, desc="reading sources", unit="source", disable=quiet):
-        found = _read_clips(source)
+        found = read_clips(source)
         if not found:
             raise ValueError(f"{source.path} holds nothing to train on: all of it is held out for evaluation")
         # A source is drawn by the square root of its frames, however many clips they are in.
@@ -143,7 +143,7 @@ def read_sources(config: TrainingConfig, quiet: bool = False) -> list[WeightedCl
     return clips
 
 
-def _read_clips(source: TrainingSource) -> list[Clip]:
+def read_clips(source: TrainingSource) -> list[Clip]:
     """All clips of a data set at a path, a log, or a folder of logs, stereo pairs or images with depth."""
     path = source.path
     check_trainable(path)

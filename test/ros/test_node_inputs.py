@@ -163,7 +163,7 @@ def test_images_without_stamps_are_named(node, client):
         message.header.stamp = Time()
         client.image.publish(message)
         client.spin_for(0.3)
-        return "image stamps: images have stamp 0: odometry, tf, trajectory and depth cannot" in client.status().message
+        return "image stamps: images have stamp 0: odometry, tf, plans and depth cannot" in client.status().message
 
     client.until(said)
     assert node.log.count("images have stamp 0") == 1
