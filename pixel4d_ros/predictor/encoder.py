@@ -7,8 +7,6 @@ since the ImageNet weights were trained that way.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -112,13 +110,11 @@ class Encoder(nn.Module):
         for i, block in enumerate(blocks):
             block.drop = share * i / (len(blocks) - 1)
 
-    def folded(self) -> Encoder:
-        """A copy for inference: the same, with each norm folded into the convolution before it."""
-        folded = copy.deepcopy(self).eval()
-        for module in list(folded.modules()):
+    def fold(self) -> None:
+        """Fold each norm into the convolution before it; afterwards the encoder cannot be trained."""
+        for module in list(self.modules()):
             if isinstance(module, nn.Sequential):
                 _fold_norms(module)
-        return folded
 
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
         """Copy a public EfficientNet-Lite2 checkpoint, parameter by parameter in order; its classifier is left out.

@@ -65,7 +65,8 @@ class Network(nn.Module):
         what is rounded there, and all later parts together a tenth of that.
         """
         quick = copy.deepcopy(self).eval()
-        quick.encoder, quick.surface.encoder = quick.encoder.folded(), quick.surface.encoder.folded()
+        quick.encoder.fold()
+        quick.surface.encoder.fold()
         parts: list[tuple[Any, torch.dtype]] = [
             (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype)
         ]  # fmt: skip

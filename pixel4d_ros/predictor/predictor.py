@@ -63,7 +63,8 @@ class Predictor:
     @staticmethod
     def load(weights: str | Path | None, device: torch.device, fast: bool = True) -> Predictor:
         """Load weights (None: the shipped ones). Raises WeightsError."""
-        network = Network()
+        with torch.device("meta"):
+            network = Network()
         weights_hash = load_weights(network, weights or shipped_weights())
         return Predictor(network, device, weights_hash, fast)
 
