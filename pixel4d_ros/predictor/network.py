@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network: one image in, per-pixel maps of geometry, appearance, objects and motion out.
 
-A U-Net on an EfficientNet-Lite2 encoder (static branch), and a smaller decoder beside it that finds objects and turns a
-latent into their motion (dynamic branch): a conditional VAE as in Pixel-to-4D (arXiv 2601.00678), whose posterior sees
-a later frame.
+Two U-Nets on EfficientNet-Lite2 encoders. The first sees the input view and has a static decoder (coarse depth,
+mobility) and a dynamic decoder (objects and their motion: a conditional VAE as in Pixel-to-4D, arXiv 2601.00678, whose
+posterior sees a later frame). The second, the surface branch (surface.py), sees the same view at up to twice the
+resolution and predicts sharp depth, opacity, size and the hidden surface.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """NetworkInput -> PixelMaps. The prior of the latent is the unit Gaussian."""
+    """Input view and finer view -> (PixelMaps, Latent or None). The prior of the latent is the unit Gaussian."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +62,8 @@ class Network(nn.Module):
     def for_inference(self, dtype: torch.dtype) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
 
-        What follows the encoder has this precision. The encoder stays in float32: a surface that comes near shows
-        what is rounded there, and all later parts together a tenth of that.
+        Everything after the encoders runs in this precision. The encoders stay in float32: their rounding errors show
+        on near surfaces ten times more than those of all later layers.
         """
         quick = copy.deepcopy(self).eval()
         quick.encoder.fold()

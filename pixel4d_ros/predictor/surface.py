@@ -26,8 +26,8 @@ from pixel4d_ros.predictor.heads import (
 
 HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at least
 HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
-STRUCTURE = 8  # pixels of the input view, times how much finer the surface branch sees: what is larger is the static's
-MEASURED_STRUCTURE = 4  # pixels of the input view: the same near measured depth, which the static branch uses well
+STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is the static branch's
+MEASURED_STRUCTURE = 4  # input view pixels: the same near measured depth, whatever the factor
 
 
 class SurfaceNetwork(nn.Module):
@@ -50,7 +50,7 @@ class SurfaceNetwork(nn.Module):
 
 
 def surface_maps(maps: dict[str, Tensor], log_depth: Tensor, sensor: Tensor | None = None) -> SurfaceMaps:
-    """Large structure of log_depth (B, 1, h, w) of the static branch, detail of SURFACE_MAPS (B, C, H, W).
+    """Low frequencies of log depth from the static branch (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
 
     sensor (B, 2, h, w): measured depth as the static branch had it. Near it that branch's structure counts finer.
     """
