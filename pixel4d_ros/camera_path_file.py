@@ -39,8 +39,8 @@ def read_camera_path(file: Path, horizon: float) -> CameraPath:
     """A camera path from lines `t x y z qx qy qz qw` (spaces, commas or semicolons; # starts a comment), or JSON.
 
     Times are seconds after the source image, or dates, which count from the first. Poses are T_source_camera: metres in
-    the optical frame of the source camera, quaternions in the order of ROS. A header, or a comment
-    before the first row, may name the columns in any order.
+    the optical frame of the source camera, quaternions in the order of ROS. A header, or a comment before the first
+    row, may name the columns in any order.
     horizon: time, s, that the path must cover. Raises ValueError with cause and cure.
     """
     try:
@@ -168,6 +168,8 @@ def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
         )
     moved = path.at(horizon)[0, :3, 3] - start
     if moved[2] < -BACKWARDS_M:
-        logger.warning("the camera path leads backwards: z must point forward, as in the optical frame")
+        logger.warning(
+            "the camera path leads backwards: unless the camera reverses, z must point forward (optical frame)"
+        )
     if abs(moved[2]) < SIDEWAYS * np.linalg.norm(moved[:2]) and np.linalg.norm(moved) > 1:
         logger.warning("the camera path leads sideways: poses must be in the optical frame, z forward, x right, y down")

@@ -143,7 +143,10 @@ def test_a_comment_that_names_the_columns_is_a_header(tmp_path: Path, header: st
 
 @pytest.mark.parametrize(
     ("factor", "aside", "words"),
-    [(-1.0, 0.0, "leads backwards: z must point forward"), (1.0, 3.0, r"begins 3\.0 m away from the source camera")],
+    [
+        (-1.0, 0.0, "leads backwards: unless"),
+        (1.0, 3.0, r"begins 3\.0 m away from the source camera"),
+    ],
 )
 def test_paths_in_other_axes_or_of_another_start_are_doubted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, aside: float, words: str

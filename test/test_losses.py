@@ -33,14 +33,13 @@ def perfect_prediction(batch: Batch) -> RenderedPrediction:
         motion[0][:, :, where[0], where[1]] = batch.motions[0, k][..., None]
     still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, view.height, view.width)
     modes = DepthModes(*(full.expand(-1, 2, -1, -1) for _ in range(3)))
-    surface = SurfaceMaps(modes, *(full + 8 for _ in range(8)))
+    surface = SurfaceMaps(modes, *(full + 8 for _ in range(7)))
     maps = PixelMaps(
         {"mobility": full}, surface, {"center": center, "offset": offset}, still[:, None], still, still.clone()
     )
     source = NetworkInput(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
     return RenderedPrediction(
         source=source,
-        fine_source=source,
         maps=maps,
         motion=motion,
         depth_scale=torch.ones(1),

@@ -15,6 +15,7 @@ from support.batch_samples import SIZE, sample_batch
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
+from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training import loop, losses, synthetic_data
 from pixel4d_ros.training.batch import Batch
@@ -79,8 +80,22 @@ def test_a_short_training_writes_weights_that_load(tmp_path: Path, monkeypatch: 
     assert loop.train(replace(tiny_config(tmp_path / "more.safetensors", steps=1), weights=path), []).is_file()
 
 
-def test_motion_alone_is_trained_and_all_else_stays_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_both_encoders_start_from_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "WIDE", SIZE)
+    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+    torch.manual_seed(3)
+    backbone = Encoder().state_dict()
+    torch.save(backbone, tmp_path / "imagenet.pth")
+    config = replace(tiny_config(tmp_path / "out.safetensors", steps=1), backbone=tmp_path / "imagenet.pth", rate=1e-9)
+    trained = load_file(loop.train(config, []))
+    for branch in ("", "surface."):
+        for name, _ in Encoder().named_parameters():
+            assert torch.allclose(trained[f"{branch}encoder.{name}"], backbone[name].half(), atol=1e-3), (branch, name)
+
+
+@pytest.mark.parametrize(("only", "branch"), [("motion", "dynamic."), ("surface", "surface.")])
+def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(
+    only: str, branch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "WIDE", SIZE)
     monkeypatch.setattr(loop, "WARM_UP", 1)
@@ -89,11 +104,12 @@ def test_motion_alone_is_trained_and_all_else_stays_bit_for_bit(
     start = tmp_path / "start.safetensors"
     save_weights(Network(), start)
     config = tiny_config(tmp_path / "out.safetensors")
-    config = replace(config, only="motion", weights=start, ema=0.0, synthetic_batch=4)  # some in which something moves
+    config = replace(config, only=only, weights=start, ema=0.0, synthetic_batch=4)  # some in which something moves
     before, after = load_file(start), load_file(loop.train(config, []))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if name.startswith("dynamic.")}
+    parameters = {name for name, _ in Network().named_parameters()}
+    assert changed == {name for name in parameters if name.startswith(branch)}
 
 
 def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import weakref
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,27 +66,28 @@ def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]
     """Index of the images of each topic, in one pass over the log; topics without images are omitted.
 
     Images are sorted by stamp; if all stamps of a topic are 0, by log time. Images out of order, repeated stamps, and
-    images of another frame than the first, the last two of which are omitted, are logged as a warning. Raises LogError
+    images of another frame than most, the last two of which are omitted, are logged as a warning. Raises LogError
     where most images share their stamps with others.
     """
-    times: dict[str, list[tuple[int, int, int]]] = {}
-    firsts: dict[str, RawMessage] = {}
-    others: Counter[tuple[str, str, str]] = Counter()  # topic, frame of its first image, another one
+    times: dict[str, dict[str, list[tuple[int, int, int]]]] = {}  # by topic and frame
+    firsts: dict[tuple[str, str], RawMessage] = {}
     for raw in log.raw(list(topics)):
-        first = firsts.setdefault(raw.topic, raw)
-        frame, own = raw_frame_id(raw, log.types), raw_frame_id(first, log.types)
-        if frame != own:
-            others[raw.topic, own, frame] += 1
-            continue
+        frame = raw_frame_id(raw, log.types)
+        firsts.setdefault((raw.topic, frame), raw)
         content = zlib.crc32(raw.data[STAMP_END:])
-        times.setdefault(raw.topic, []).append((raw_stamp_ns(raw, log.types), raw.time_ns, content))
-    for (topic, own, frame), count in others.items():
-        logger.warning(
-            "%s: %s holds %d images of the frame %r, which are left out; the first is of %r: do two cameras share the"
-            " topic?",
-            *(log.path, topic, count, frame, own),
-        )
-    return {topic: _index(log, topic, found, firsts[topic]) for topic, found in times.items()}
+        found = times.setdefault(raw.topic, {}).setdefault(frame, [])
+        found.append((raw_stamp_ns(raw, log.types), raw.time_ns, content))
+    indices = {}
+    for topic, frames in times.items():
+        own = max(frames, key=lambda frame: len(frames[frame]))
+        for frame in frames.keys() - {own}:
+            logger.warning(
+                "%s: %s holds %d images of the frame %r, which are left out; most are of %r: do two cameras share the"
+                " topic?",
+                *(log.path, topic, len(frames[frame]), frame, own),
+            )
+        indices[topic] = _index(log, topic, frames[own], firsts[topic, own])
+    return indices
 
 
 def _index(log: LogReader, topic: str, found: list[tuple[int, int, int]], first: RawMessage) -> ImageIndex:

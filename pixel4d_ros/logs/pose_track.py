@@ -145,7 +145,7 @@ def plausible_poses(name: str, what: str, times: FloatArray, poses: FloatArray) 
 
 def _warn_of_speed(name: str, what: str, times: FloatArray, poses: FloatArray, speeds: Sequence[float]) -> None:
     """Warn where the speed of the twists is not that of the poses; twists that are zero throughout are not filled."""
-    given = float(np.median(speeds)) if len(speeds) else 0.0
+    given = float(np.mean(speeds)) if len(speeds) else 0.0  # a mean, as that of the poses: vehicles stop at times
     if len(times) < 3 or not np.any(speeds):
         return
     driven = float(np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).sum() / times[-1])

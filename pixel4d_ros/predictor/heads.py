@@ -18,7 +18,6 @@ STATIC_STARTS: dict[str, tuple[float, ...]] = {  # maps of the static branch, an
     "mobility": (-4.0,),  # logit: moves on its own
 }
 STATIC_MAPS = {name: len(starts) for name, starts in STATIC_STARTS.items()}
-DEPTH_MODES = 2  # Laplace distributions that a pixel's log depth is a mixture of
 SURFACE_STARTS: dict[str, tuple[float, ...]] = {  # the maps, and what each channel starts as
     "depth": (0.8, 1.2),  # logits of log depth between the limits, one per mode
     "depth_spread": (-1.5, -1.5),  # each mode's scale, before softplus
@@ -97,7 +96,6 @@ class SurfaceMaps:
 
     modes: DepthModes  # of the visible surface
     depth: Tensor  # (B, 1, H, W) canonical metres of the visible surface
-    depth_scale: Tensor  # (B, 1, H, W) mean absolute deviation of its logarithm
     size: Tensor  # (B, 1, H, W) logit
     opacity: Tensor  # (B, 1, H, W) logit
     border_color: Tensor  # (B, 3, H, W)

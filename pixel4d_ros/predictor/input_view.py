@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """InputView: how a camera image maps onto what the network sees, and back.
 
-The network sees square pixels at one canonical focal length, so that one apparent size means one distance; the image is
-padded on all sides, so that the scene reaches beyond what the camera saw.
+The network sees square pixels at one canonical focal length, so that one apparent size means one distance; its surface
+branch sees up to twice as many. The image is padded on all sides, so that the scene reaches beyond what the camera saw.
 """
 
 from __future__ import annotations

@@ -59,16 +59,16 @@ def surface_maps(maps: dict[str, Tensor], log_depth: Tensor, sensor: Tensor | No
     detail = raw.most_likely()[0]
     shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
     if sensor is not None:
-        near = F.interpolate((structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0).float(), shift.shape[-2:])
+        near = (structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0).float()
+        near = F.interpolate(near, shift.shape[-2:], mode="bilinear", align_corners=False)
         shift = torch.lerp(shift, _structure_difference(log_depth, detail, MEASURED_STRUCTURE), near)
     modes = raw.shifted(shift)
-    visible, scale = modes.most_likely()
+    visible, _ = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift
     hidden = hidden_behind(F.max_pool2d(visible.detach(), factor), F.avg_pool2d(behind, factor))
     return SurfaceMaps(
         modes,
         visible.exp(),
-        scale,
         maps["size"],
         maps["opacity"],
         maps["border_color"],

@@ -146,6 +146,8 @@ def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str
 
     try:
         track, mounting, assumed = _camera_track(log, streams, frame, FIRST_S)
+        if streams.odometry is None and _stands(track):  # which frame is the vehicle's, tf tells when it drives
+            assumed = ["not found yet"]
     except LogError:
         assumed = ["not found yet"]
     try:
@@ -160,6 +162,15 @@ def _frames(log: LogReader, streams: Streams, frame: str) -> tuple[dict[str, str
     }
     notes = {"mounting_rotation": "; ".join(assumed)} if assumed else {}
     return found, {"base_frame": f"its poses are in {track.parent}"} | notes
+
+
+def _stands(track: PoseTrack) -> bool:
+    """Whether the vehicle stands throughout."""
+    import numpy as np
+
+    first, last = track.stamps[0], track.stamps[-1]
+    start, middle, end = track.at(np.array([first, (first + last) // 2, last]))
+    return bool(np.allclose(start, middle, atol=1e-3) and np.allclose(start, end, atol=1e-3))
 
 
 def _camera_track(

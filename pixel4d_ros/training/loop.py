@@ -205,7 +205,8 @@ def _initialized(network: Network, config: TrainingConfig) -> Network:
     if config.weights is not None:
         load_weights(network, config.weights)
     elif config.backbone is not None:
-        network.encoder.load_imagenet(load_backbone(str(config.backbone)))
+        for branch in (network, network.surface):
+            branch.encoder.load_imagenet(load_backbone(str(config.backbone)))
     for part in (network.surface,) if config.only == "surface" else (network, network.surface):
         part.encoder.drop_residuals(config.drop_path)
     return network

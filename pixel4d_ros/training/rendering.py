@@ -33,7 +33,6 @@ class PredictedMaps:
     """The network's output for a batch's source images: all that the losses of motion need."""
 
     source: NetworkInput
-    fine_source: NetworkInput
     maps: PixelMaps
     motion: Tensor  # (B, 4, 3, h, w) at a quarter of the input view
     depth_scale: Tensor  # (B,)
@@ -116,7 +115,7 @@ def predict_maps(network: nn.Module, batch: Batch, coarse: Batch, use_prior: Ten
         maps, posterior = network(source, fine_source, later=later, use_prior=use_prior)
     maps = maps.float()
     motion = decode_motion(maps.motion, depth_scale)[:, 0]
-    return PredictedMaps(source, fine_source, maps, motion, depth_scale, view, fine, posterior)
+    return PredictedMaps(source, maps, motion, depth_scale, view, fine, posterior)
 
 
 def predict_views(

@@ -118,4 +118,4 @@ def _ground(pair: ImagePair, distance: float) -> float:
     K = pair.camera.K
     down = pair.depth * ((np.arange(pair.depth.shape[0], dtype=np.float32) - K[1, 2]) / K[1, 1])[:, None]
     alike = (pair.depth > distance / SAME_DISTANCE) & (pair.depth < distance * SAME_DISTANCE)
-    return float(np.quantile(down[alike], GROUND_QUANTILE))
+    return float(np.quantile(down[alike] if alike.any() else down, GROUND_QUANTILE))

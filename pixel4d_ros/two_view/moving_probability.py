@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
@@ -56,9 +57,9 @@ def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, se
     In sample 0 moves what is LIKELY to. The background's probability is taken as 0. seed draws the others.
     """
     probability = np.append(0.0, probability[1:])
-    draws = np.random.default_rng(seed).random((scene.num_samples, len(probability)))
+    draws = np.random.default_rng((seed, 1)).random((scene.num_samples, len(probability)))
     draws[0] = LIKELY
-    moves = torch.as_tensor(draws <= probability, device=scene.means.device)
+    moves = draws <= probability
     moves[:, 0] = True  # the background has no motion to take away
     futures = tuple(_kept(motion, row, scene.object_ids) for motion, row in zip(scene.futures, moves))
     own = _kept(scene.motion, moves[0], scene.object_ids)
@@ -70,11 +71,11 @@ def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, se
     )
 
 
-def _kept(motion: Motion, moves: Tensor, object_ids: Tensor) -> Motion:
+def _kept(motion: Motion, moves: NDArray[np.bool_], object_ids: Tensor) -> Motion:
     """The motion of the objects for which moves (M + 1,) is true; the others stand."""
-    if bool(moves.all()):
+    if moves.all():
         return motion
-    keep = moves[object_ids][:, None]
+    keep = torch.as_tensor(moves, device=object_ids.device)[object_ids][:, None]
     return Motion(*(getattr(motion, f.name) * keep for f in fields(Motion)))
 
 
