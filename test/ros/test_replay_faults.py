@@ -26,6 +26,7 @@ from pixel4d_ros.ros.bag.services import service_type
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 SECONDS, PER_ROUND = 4.0, 8  # of the log, and forecasts in that time at least
+LONGEST_ROUND = 30.0  # seconds: a machine that is busy while it is measured may be quicker later
 TOPICS = {
     "image": "/camera/left/image_raw",
     "camera_info": "/camera/left/camera_info",
@@ -156,7 +157,7 @@ def test_a_log_that_begins_anew_again_and_again(drive, client, tmp_path):
     """Each time the clock goes back state is dropped; forecasts go on along the plan, their ages stay small."""
     with running_node(tmp_path / "log.txt", *REMAPS, **PARAMETERS) as node, ExitStack() as stack:
         replay = stack.enter_context(replaying(drive, 1.0))
-        rate = SECONDS / (PER_ROUND * seconds_apart(client))
+        rate = SECONDS / min(LONGEST_ROUND, PER_ROUND * seconds_apart(client))
         if rate < 1:  # too fast for this machine: what takes longer than a round is not published
             stack.close()
             replay = stack.enter_context(replaying(drive, rate))
