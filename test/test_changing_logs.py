@@ -216,14 +216,20 @@ def test_cameras_that_share_a_frame_are_named(tmp_path: Path, caplog: pytest.Log
     assert "/camera/left/image_raw and /camera/rear/image_raw name the same frame 'camera'" in caplog.text
 
 
+def split_recording(folder: Path, plugin: StoragePlugin, *others: str) -> tuple[Path, Path]:
+    """A rosbag2 folder and its one file; its metadata lists other files too, which are not there."""
+    whole = write_rosbag2(folder / "whole", list(entries()), plugin)
+    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
+    metadata, names = whole / "metadata.yaml", [file.name, *(f"{other}{file.suffix}" for other in others)]
+    metadata.write_text(metadata.read_text().replace(f"- {file.name}", "\n  ".join(f"- {name}" for name in names)))
+    return whole, file
+
+
 @pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
 def test_missing_files_of_a_split_recording_are_named_and_the_others_read(
     tmp_path: Path, plugin: StoragePlugin, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = write_rosbag2(tmp_path / "whole", list(entries()), plugin)
-    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
-    metadata = whole / "metadata.yaml"
-    metadata.write_text(metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - whole_1{file.suffix}"))
+    whole, file = split_recording(tmp_path, plugin, "whole_1")
     with caplog.at_level(logging.WARNING):
         assert len(read_clip(whole)) == 6
     assert caplog.text.count(f"whole_1{file.suffix} are missing") == 1
@@ -236,13 +242,8 @@ def test_missing_files_of_a_split_recording_are_named_and_the_others_read(
 def test_a_damaged_file_of_a_split_recording_is_named_by_the_users_path(
     tmp_path: Path, plugin: StoragePlugin, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = write_rosbag2(tmp_path / "whole", list(entries()), plugin)
-    file = next(path for path in whole.iterdir() if path.suffix in (".db3", ".mcap"))
+    whole, file = split_recording(tmp_path, plugin, "torn", "gone")
     (whole / f"torn{file.suffix}").write_bytes(file.read_bytes()[:-100][: file.stat().st_size // 2])
-    metadata = whole / "metadata.yaml"
-    metadata.write_text(
-        metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - torn{file.suffix}\n  - gone{file.suffix}")
-    )
     with caplog.at_level(logging.WARNING):
         assert len(read_clip(whole)) == 6
     assert f"{whole}: a file is truncated or damaged and left out, torn{file.suffix}: " in caplog.text

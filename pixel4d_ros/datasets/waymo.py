@@ -104,9 +104,7 @@ def segment_clip(segment: Segment) -> Clip:
         vehicle = check_poses(segment.image_poses)
     except ValueError as error:
         raise DatasetError(f"{segment.source}: {error}") from error
-    joined = vehicle
-    if (np.diff(segment.times) > 0).all():  # else refused as a clip
-        joined = plausible_poses(segment.source, "the vehicle", segment.times, vehicle)
+    joined = plausible_poses(segment.source, "the vehicle", segment.times, vehicle)
     poses = joined @ camera.T_vehicle_camera @ FORWARD_OPTICAL
     frame_poses = joined @ rigid_inverse(vehicle) @ segment.frame_poses
     T_camera_vehicle = rigid_inverse(poses) @ frame_poses  # of the labels' vehicle

@@ -121,7 +121,12 @@ def _warn_of_stamps(name: str, what: str, poses: Sequence[TimedPose], by_time: d
 
 
 def plausible_poses(name: str, what: str, times: FloatArray, poses: FloatArray) -> FloatArray:
-    """Poses (T, 4, 4) at times (T,), s, without jumps; a warning says what is odd. Raises LogError for a wrong unit."""
+    """Poses (T, 4, 4) at times (T,), s, without jumps; a warning says what is odd. Raises LogError for a wrong unit.
+
+    Where times do not increase the poses are returned as they are: a Clip refuses them.
+    """
+    if not (np.diff(times) > 0).all():
+        return poses
     speed = float(np.median(step_speeds(times, poses))) if len(times) > 1 else 0.0
     if speed > FASTEST:
         raise LogError(f"{name}: {what} moves at {speed:.3g} m/s: positions must be in metres, stamps in seconds")
