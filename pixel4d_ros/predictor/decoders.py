@@ -110,6 +110,12 @@ class StaticDecoder(nn.Module):
         self.head = nn.Conv2d(_FULL, len(biases), 3, padding=1)
         _start(self.head, biases)
 
+    def forward(self, source: NetworkInput, features: list[Tensor]) -> Tensor:
+        """The maps (B, C, H, W), one after the other, where nothing else needs what lies between."""
+        sensor, depths = measured(source)
+        _, quarter = self.coarse(source, features, depths)
+        return self.fine(source, sensor, features, depths, quarter)
+
     def coarse(self, source: NetworkInput, features: list[Tensor], depths: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The bottleneck (B, C, H/32, W/32), and features at a quarter of the resolution (B, C, H/4, W/4)."""
         rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)

@@ -82,10 +82,7 @@ class Network(nn.Module):
 
     def coarse_depth(self, source: NetworkInput) -> Tensor:
         """Canonical depth (B, 1, H, W) of the static branch alone."""
-        features = self.encoder(source.image)
-        sensor, depths = measured(source)
-        _, quarter = self.static.coarse(source, features, depths)
-        maps = named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS)
+        maps = named_maps(self.static(source, self.encoder(source.image)), STATIC_MAPS)
         return decode_depth(maps["depth"])
 
     def forward(

@@ -135,7 +135,7 @@ def predict_parts(
         speed,
     )
     fine = NetworkInput(
-        constants.fine.draw(image),
+        drawn if constants.fine is view else constants.fine.draw(image),
         constants.fine_inside(dtype),
         constants.fine_rays(dtype),
         None if depth is None else encode_sensor(constants.fine.place(depth)[None], constants.fine_depth_scale),

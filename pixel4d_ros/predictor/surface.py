@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.decoders import StaticDecoder, measured
+from pixel4d_ros.predictor.decoders import StaticDecoder
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.heads import (
     SURFACE_MAPS,
@@ -44,9 +44,7 @@ class SurfaceNetwork(nn.Module):
         features = self.encoder(source.image)
         if self.precision is not None:
             source, features = source.to(self.precision), [channels_last(f, self.precision) for f in features]
-        sensor, depths = measured(source)
-        _, quarter = self.decoder.coarse(source, features, depths)
-        return named_maps(self.decoder.fine(source, sensor, features, depths, quarter), SURFACE_MAPS)
+        return named_maps(self.decoder(source, features), SURFACE_MAPS)
 
 
 def surface_maps(maps: dict[str, Tensor], log_depth: Tensor, sensor: Tensor | None = None) -> SurfaceMaps:

@@ -89,14 +89,11 @@ def _train(
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
         board.remember(batch)
-        if np.random.default_rng((config.seed, state.step)).random() < config.half_share:
-            batch = coarse = halved(batch)
-        else:
-            coarse = halved(batch)
-        factors = in_metres(state.network, batch, coarse)
-        same = coarse is batch
-        batch = rescaled(batch, factors)
-        coarse = batch if same else rescaled(coarse, factors)
+        coarse = halved(batch)
+        factors = in_metres(state.network, coarse)
+        coarse = rescaled(coarse, factors)
+        half = np.random.default_rng((config.seed, state.step)).random() < config.half_share
+        batch = coarse if half else rescaled(batch, factors)
         parts = train_step(parallel, state.optimizer, batch, coarse, config, progress)
         # The average forgets its start quickly, unless that start is a trained network.
         decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))

@@ -71,13 +71,13 @@ def coarse_and_fine_views(batch: Batch, coarse: Batch) -> tuple[InputView, Input
 
 
 @torch.no_grad()
-def in_metres(network: Network, batch: Batch, coarse: Batch) -> Tensor:
-    """Factors (B,) by which to multiply the lengths of a batch, 1 where they are metric.
+def in_metres(network: Network, coarse: Batch) -> Tensor:
+    """Factors (B,) by which to multiply the lengths of a batch at half the resolution, 1 where they are metric.
 
     Elsewhere the median of predicted by known depth, as Flash3D aligns structure from motion. Nothing in such samples
     keeps their scale from drifting; a weak pull towards USUAL_LOG_DEPTH does.
     """
-    view, _ = coarse_and_fine_views(coarse, coarse)
+    view = training_view(coarse.images.shape[-1], coarse.images.shape[-2])
     K = _view_intrinsics(coarse, view)
     depth_scale = _depth_scale(K)
     nothing = torch.full_like(coarse.speed, torch.nan)
@@ -89,7 +89,7 @@ def in_metres(network: Network, batch: Batch, coarse: Batch) -> Tensor:
     ratio = torch.where((known > 0) & torch.isfinite(known), torch.log(depth) - torch.log(known), torch.nan)
     middle = torch.log(depth / depth_scale[:, None, None]).flatten(1).median(1).values
     factor = torch.nanmedian(ratio.flatten(1), 1).values.nan_to_num(0.0) + SCALE_PULL * (USUAL_LOG_DEPTH - middle)
-    return torch.where(batch.metric, torch.ones_like(factor), factor.exp())
+    return torch.where(coarse.metric, torch.ones_like(factor), factor.exp())
 
 
 def predict_maps(network: nn.Module, batch: Batch, coarse: Batch, use_prior: Tensor | None = None) -> PredictedMaps:
