@@ -124,7 +124,7 @@ def test_the_real_calibration_places_the_camera_as_a_real_log_does(tmp_path: Pat
 
 def test_images_may_be_jpeg_and_unused_values_of_the_packets_nan(tmp_path: Path) -> None:
     drive = write_kitti(tmp_path)
-    expected = read_kitti_raw(drive)
+    expected = read_kitti_raw(drive).in_memory()
     for path in (drive / "image_02" / "data").glob("*.png"):
         cv2.imwrite(str(path.with_suffix(".jpg")), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 98])
         path.unlink()
@@ -240,7 +240,7 @@ def test_bad_drives_are_told_in_one_message(tmp_path: Path, what: str) -> None:
     edit, message = BAD[what]
     edit(folder)
     with pytest.raises(DatasetError, match=message):
-        read_kitti_raw(folder)
+        read_kitti_raw(folder).images[0]
 
 
 def test_damaged_frames_are_told_when_they_are_asked_for(tmp_path: Path) -> None:

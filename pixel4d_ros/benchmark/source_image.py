@@ -71,7 +71,7 @@ def first_of_log(path: Path) -> SourceImage:
     """The first image of a driving log or data set. Raises ValueError."""
     from pixel4d_ros.datasets.open import open_clips
 
-    clip = next(iter(open_clips(path)))
+    clip = next(iter(open_clips(path, stop=1)))
     pixels = np.asarray(clip.images[0])
     return SourceImage(pixels, Camera(clip.K, pixels.shape[1], pixels.shape[0]), path.name)
 

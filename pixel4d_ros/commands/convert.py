@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--frames must be at least 1, got {args.frames}")
     if args.scale is not None and not args.scale > 0:
         raise ValueError(f"--scale must be a positive length in metres, got {args.scale:g}")
-    clips = open_clips(args.source, args.kind, args.camera, args.split, args.part)
+    clips = open_clips(args.source, args.kind, args.camera, args.split, args.part, stop=args.frames)
     if args.out.suffix == ".mcap":
         check_replaceable(args.out, args.force)
         _write(args.out, _only_clip(clips, args.out), args)
@@ -87,7 +87,7 @@ def _write(path: Path, clip: Clip, args: argparse.Namespace) -> None:
     from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_poses
     from pixel4d_ros.logs.writer import LogWriter
 
-    clip = _scaled(clip if args.frames is None else clip.part(0, args.frames), args.scale)
+    clip = _scaled(clip, args.scale)
     warn_of_wrong_poses(clip)
     with LogWriter(path) as log:
         write_clip(log, clip)

@@ -135,7 +135,7 @@ def read_job(log_path: Path, camera: str | None, rectified: bool | None = None) 
     with LogReader(log_path) as log:
         streams = pick_streams(log, camera)
         image = next(log.messages([streams.image.name])).message
-        calibrated = read_image_camera(log, streams.image, streams.camera_info, image, rectified)
+        calibrated = read_image_camera(log, streams.image, streams.camera_info, rectified=rectified)
         try:
             frame = camera_frame(log, image, streams.camera_info)
             track, mounting = read_frames(log, streams).camera_track(frame)

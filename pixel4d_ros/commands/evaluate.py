@@ -286,16 +286,16 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
 
     failures: list[str] = []
     try:
-        clips = open_clips(data, args.kind, args.camera, args.split, rectified=args.rectified)
+        stop = None if args.count is None else args.start + args.count
+        clips = open_clips(
+            data, args.kind, args.camera, args.split, rectified=args.rectified, start=args.start, stop=stop
+        )
     except ValueError as error:
         if notes is None:
             raise
         clips, failures = iter(()), [str(error)]
     for clip in clips if notes is None else good_clips(clips, failures):
         clip = labelled(clip, Path(data))
-        if args.start or args.count is not None:
-            stop = len(clip) if args.count is None else args.start + args.count
-            clip = clip.part(args.start, stop)
         warn_of_wrong_poses(clip)
         yield with_residual_masks(clip) if args.moving == "residual" else clip
     if notes is not None:

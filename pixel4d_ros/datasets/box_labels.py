@@ -55,11 +55,10 @@ def with_box_labels(clip: Clip, path: Path) -> Clip:
     if not frames:
         return clip
     stamps = np.array(sorted(frames))
-    nearest = np.abs(stamps[:, None] - clip.times).argmin(0)
-    boxes = tuple(
-        frames[stamps[i]] if abs(stamps[i] - t) <= SAME_STAMP else () for i, t in zip(nearest, clip.times, strict=True)
-    )
-    if not any(boxes):
+    nearest = stamps[np.abs(stamps[:, None] - clip.times).argmin(0)]
+    known = np.abs(nearest - clip.times) <= SAME_STAMP
+    boxes = tuple(frames[stamp] if same else () for stamp, same in zip(nearest.tolist(), known.tolist()))
+    if len(clip) and not known.any():
         raise DatasetError(f"{path}: no label has the stamp of an image of {clip.name}: are they of another log?")
     return replace(clip, boxes=boxes, boxes_complete=is_complete(path))
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +61,22 @@ class Clip:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, start: int, stop: int, step: int = 1) -> Clip:
-        """Frames start..stop (exclusive) at every step-th frame; arrays and LazyFrames are views."""
+    def part(self, start: int, stop: int | None, step: int = 1) -> Clip:
+        """Frames start..stop (exclusive; None: the end) at every step-th frame; arrays and LazyFrames are views."""
         cut = {name: getattr(self, name)[start:stop:step] for name in self._per_frame()}
         stereo = None if self.stereo is None else self.stereo.part(start, stop, step)
         return replace(self, **cut, stereo=stereo)
+
+    def only(self, indices: Sequence[int]) -> Clip:
+        """The frames with these increasing indices; LazyFrames are views."""
+
+        def chosen(values: Any) -> Any:
+            if isinstance(values, LazyFrames):
+                return values.only(indices)
+            return tuple(values[i] for i in indices) if isinstance(values, tuple) else values[list(indices)]
+
+        stereo = None if self.stereo is None else self.stereo.only(indices)
+        return replace(self, **{name: chosen(getattr(self, name)) for name in self._per_frame()}, stereo=stereo)
 
     def in_memory(self) -> Clip:
         """The clip, and its stereo partner, with images and depth as arrays."""

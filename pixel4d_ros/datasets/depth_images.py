@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.damaged_images import readable
 from pixel4d_ros.datasets.image_files import DatasetError, read_16_bits, read_rgb
 from pixel4d_ros.datasets.posed_video import DESCRIPTION, clip_name, is_posed_video, read_description
 from pixel4d_ros.datasets.splits import Part, choose
@@ -28,17 +30,18 @@ def depth_folders(path: Path) -> list[Path]:
 def read_depth_folder(path: Path, part: Part = "all") -> list[Clip]:
     """Images as clips of one frame: all of them, those to train on, or those held out, chosen per folder.
 
-    An image named left has its partner in right.jpg, with clip.json's T_left_right. Raises DatasetError naming an
-    incomplete or damaged image.
+    An image named left has its partner in right.jpg, with clip.json's T_left_right. Incomplete and damaged images are
+    left out with a warning; raises DatasetError if most are.
     """
     folders = depth_folders(path)
     if not folders:
         raise DatasetError(f"{path} holds no images with depth: ID.jpg, ID{DEPTH} and {DESCRIPTION} were expected")
-    return [
-        _read_image(folder, depth.name[: -len(DEPTH)])
+    reads = [
+        partial(_read_image, folder, depth.name[: -len(DEPTH)])
         for folder in folders
         for depth in choose(sorted(folder.glob(f"*{DEPTH}")), part)
     ]
+    return readable(str(path), reads)
 
 
 def _is_depth_folder(path: Path) -> bool:

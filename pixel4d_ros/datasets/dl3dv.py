@@ -44,7 +44,7 @@ def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
     frames = sorted(data["frames"], key=lambda frame: natural_key(frame.get("file_path")))
     files = _picture_files(path, frames, images)
     poses = _poses(path, frames)
-    size = image_size(files[0])
+    size = image_size(files)
     own = [{**data, **frame} for frame in frames]  # a frame's intrinsics override the scene's
     lenses = np.array([[_number(path, given, key, 0.0) for key in LENS_KEYS] for given in own])
     cameras = FrameCameras(np.stack([_intrinsics(path, given, size) for given in own]), lenses, size)

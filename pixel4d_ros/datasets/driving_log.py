@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
-from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, lazy_images
+from pixel4d_ros.datasets.log_frames import ImageIndex, index_images, indexed_messages, lazy_images
 from pixel4d_ros.datasets.log_frames import image_messages as image_messages
 from pixel4d_ros.geometry.camera_info import ImageCamera, is_rectified_topic
 from pixel4d_ros.logs.calibration import (
@@ -60,7 +60,9 @@ def read_clip(
         index = alike[start : None if count is None else start + count]
         if not len(index.stamps):
             raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {len(alike.stamps)}")
-        camera_model = read_image_camera(log, streams.image, streams.camera_info, index.first, rectified)
+        camera_model = read_image_camera(
+            log, streams.image, streams.camera_info, indexed_messages(log.path, index), rectified
+        )
         warn_of_shared_frame(log, streams, camera_frame(log, index.first, streams.camera_info))
         try:
             track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
@@ -177,7 +179,9 @@ def _read_stereo(
     found = indices[streams.right_image.name].before(calibration_change(log, streams.right_camera_info))
     if not len(found.stamps):
         return None
-    camera_model = read_image_camera(log, streams.right_image, streams.right_camera_info, found.first)
+    camera_model = read_image_camera(
+        log, streams.right_image, streams.right_camera_info, indexed_messages(log.path, found)
+    )
     partner = nearest(found.stamps, left.stamps)
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None

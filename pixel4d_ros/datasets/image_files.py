@@ -18,6 +18,7 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.geometry.camera_info import ImageCamera, image_camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.encoded import decode
+from pixel4d_ros.logs.images import first_decoded
 
 
 class DatasetError(ValueError):
@@ -66,10 +67,10 @@ def read_16_bits(path: Path, size: tuple[int, int], unit: float) -> NDArray[np.f
     return measured
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file. Raises DatasetError."""
-    height, width = read_rgb(path).shape[:2]
-    return width, height
+def image_size(paths: Sequence[Path]) -> tuple[int, int]:
+    """(width, height) of the first whole one of some image files. Raises DatasetError if there is none."""
+    _, image = first_decoded(paths, read_rgb)
+    return image.shape[1], image.shape[0]
 
 
 def natural_key(name: object) -> list[tuple[int, int, str]]:

@@ -69,7 +69,7 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
     T_imu_camera = rigid_inverse(rig.T_camera_imu)
     labels = drive / "tracklet_labels.xml"
     world_velodyne = world_imu @ T_imu_camera @ rig.T_camera_velodyne
-    clip = Clip(
+    return Clip(
         name=drive.resolve().name,
         images=_images(paths, rig, date, camera),
         K=rig.K,
@@ -81,8 +81,6 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
         if labels.is_file()
         else None,
     )
-    clip.images[0]  # raises at once for a wrong size
-    return clip
 
 
 def _partner(drive: Path, camera: int, numbers: list[int], world_imu: FloatArray, times: FloatArray) -> Clip | None:

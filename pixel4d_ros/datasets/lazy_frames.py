@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, overload
 
@@ -25,7 +25,7 @@ class LazyFrames(Generic[S]):
         self, load: Callable[[int], NDArray[S]], count: int, frame_shape: tuple[int, ...], dtype: DTypeLike
     ) -> None:
         self._load = lru_cache(maxsize=CACHED)(load)
-        self._indices = range(count)
+        self._indices: Sequence[int] = range(count)
         self._frame_shape = tuple(frame_shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
 
@@ -48,15 +48,22 @@ class LazyFrames(Generic[S]):
     def __getitem__(self, key: int | np.integer[Any] | tuple[Any, ...]) -> NDArray[S]: ...
     def __getitem__(self, key: slice | int | np.integer[Any] | tuple[Any, ...]) -> LazyFrames[S] | NDArray[S]:
         if isinstance(key, slice):
-            view: LazyFrames[S] = object.__new__(LazyFrames)
-            view.__dict__.update(self.__dict__, _indices=self._indices[key])
-            return view
+            return self._view(self._indices[key])
         frames: NDArray[S]
         if isinstance(key, tuple):
             frames = self._part(key)
         else:
             frames = self._load(self._indices[int(key)]).copy()  # callers may modify it
         return frames
+
+    def only(self, indices: Sequence[int]) -> LazyFrames[S]:
+        """The frames with these indices, with the same cache."""
+        return self._view([self._indices[i] for i in indices])
+
+    def _view(self, indices: Sequence[int]) -> LazyFrames[S]:
+        view: LazyFrames[S] = object.__new__(LazyFrames)
+        view.__dict__.update(self.__dict__, _indices=indices)
+        return view
 
     def _part(self, key: tuple[Any, ...]) -> Any:
         first, *rest = key

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.logs.calibration import CalibrationChange
+from pixel4d_ros.logs.images import first_decoded
 from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, raw_frame_id, raw_stamp_ns
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,13 @@ def image_messages(log: LogReader, topic: str, change: CalibrationChange | None 
     if index is None:
         return
     index = index.before(change)
-    messages = _Messages(log.path, topic, index.unstamped)
-    for stamp, logged in zip(index.stamps.tolist(), index.logged.tolist()):
-        yield stamp, messages.at(logged, stamp)
+    yield from zip(index.stamps.tolist(), indexed_messages(log.path, index))
+
+
+def indexed_messages(path: Path, index: ImageIndex) -> Iterator[Any]:
+    """The messages of an index in its order. Raises LogError."""
+    messages = _Messages(path, index.topic, index.unstamped)
+    return (messages.at(logged, stamp) for stamp, logged in zip(index.stamps.tolist(), index.logged.tolist()))
 
 
 def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]:
@@ -119,19 +124,20 @@ def _index(log: LogReader, topic: str, found: list[tuple[int, int, int]], first:
 
 
 def lazy_images(path: Path, index: ImageIndex, decode: Callable[[Any], NDArray[S]]) -> LazyFrames[S]:
-    """The frames of an index, all of the first one's size. Raises LogError, also on access to a frame."""
+    """The frames of an index, all of the first whole one's size. Raises LogError, also on access to a frame."""
     messages = _Messages(path, index.topic, index.unstamped)
 
-    def decoded(message: Any, i: int) -> NDArray[S]:
-        try:
-            return decode(message)
-        except ValueError as error:
-            raise LogError(f"{path}: {index.topic}, image {i}: {error}") from error
-
-    first = decoded(index.first, 0)
+    try:
+        _, first = first_decoded(indexed_messages(path, index), decode)
+    except ValueError as error:
+        raise LogError(f"{path}: {index.topic}, image 0: {error}") from error
 
     def read_alike(i: int) -> NDArray[S]:
-        image = decoded(messages.at(int(index.logged[i]), int(index.stamps[i])), i)
+        message = messages.at(int(index.logged[i]), int(index.stamps[i]))
+        try:
+            image = decode(message)
+        except ValueError as error:
+            raise LogError(f"{path}: {index.topic}, image {i}: {error}") from error
         if image.shape != first.shape:
             size, expected = (f"{s[1]}x{s[0]}" for s in (image.shape, first.shape))
             raise LogError(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.damaged_images import without_damaged_images
 from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.image_files import DatasetError, natural_key
 from pixel4d_ros.datasets.posed_video import is_posed_video, read_posed_videos
@@ -34,15 +35,28 @@ def open_clips(
     split: str | None = None,
     part: str = "test",
     rectified: bool | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Clip]:
-    """The clips at a path, one after another; their frames are read on access.
+    """The clips at a path, one after another, without their damaged images; frames are read on access.
 
     kind: one of KINDS (None: see recognise). camera: an image topic of logs, 0..3 of KITTI, FRONT, SIDE_LEFT ... of
-    Waymo. split and part choose drives of KITTI, see kitti_splits.py. rectified: of logs, see read_clip.
+    Waymo. split and part choose drives of KITTI, see kitti_splits.py. rectified: of logs, see read_clip. start, stop:
+    only these images of each clip; each is read once to find the damaged ones, see without_damaged_images.
     Raises DatasetError or LogError, both ValueError: at once if there is no data set, later for a damaged clip, after
     which iteration may continue (good_clips).
     """
-    path = Path(path)
+    clips = _clips(Path(path), kind, camera, split, part, rectified)
+
+    def opened(clip: Clip) -> Clip:
+        return without_damaged_images(clip.part(start, stop))
+
+    return map(opened, clips)
+
+
+def _clips(
+    path: Path, kind: str | None, camera: str | None, split: str | None, part: str, rectified: bool | None
+) -> Iterator[Clip]:
     kind = kind or recognise(path)
     if kind not in KINDS:
         raise DatasetError(f"{kind!r} is no kind of data set: choose {', '.join(KINDS)}")

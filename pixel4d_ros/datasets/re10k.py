@@ -62,7 +62,7 @@ def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
     if not found:
         raise DatasetError(f"{folder} holds no frames of {path.name}: {stamps[0]}.png or .jpg ... was expected")
     rows, files = [i for i, _ in found], [f for _, f in found]
-    size = image_size(files[0])
+    size = image_size(files)
     lenses = np.pad(cameras[rows, 4:], ((0, 0), (0, 3)))  # k1, k2, and p1, p2, k3 = 0
     frame_cameras = FrameCameras(_intrinsics(path, cameras[rows, :4], size), lenses, size)
     return Clip(

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.damaged_images import readable
 from pixel4d_ros.datasets.image_files import read_16_bits, read_rgb, read_unchanged
 from pixel4d_ros.datasets.splits import Part, choose
 
@@ -27,9 +29,10 @@ def read_stereo_folder(folder: Path, part: Part = "all") -> list[Clip]:
     """Pairs as clips of one frame: all of them, those to train on, or those held out for evaluation.
 
     left/, right/, disparity/ (png, 16 bits, 0 unknown), optionally objects/ (png: 0 background, else the number of a
-    moving car). Raises ValueError naming an incomplete pair or a damaged image.
+    moving car). Incomplete pairs and damaged images are left out with a warning; raises ValueError if most are.
     """
-    clips = [_read_pair(folder, path) for path in choose(sorted((folder / "left").glob("*")), part)]
+    paths = choose(sorted((folder / "left").glob("*")), part)
+    clips = readable(str(folder), [partial(_read_pair, folder, path) for path in paths])
     if not clips:
         raise ValueError(f"no stereo pairs in {folder}: expected left/, right/ and disparity/")
     return clips

@@ -122,7 +122,7 @@ def segment_clip(segment: Segment) -> Clip:
         return project_depth(np.concatenate([*points, np.zeros((0, 3))]), T_camera_vehicle[i], lens.camera.K, size)
 
     count = len(segment.times)
-    clip = Clip(
+    return Clip(
         name=segment.name,
         images=LazyFrames(image, count, (*size[::-1], 3), np.uint8),
         K=lens.camera.K,
@@ -131,8 +131,6 @@ def segment_clip(segment: Segment) -> Clip:
         depth=None if segment.scans is None else LazyFrames(depth, count, size[::-1], np.float32),
         boxes=None if segment.labels is None else _boxes(segment.labels, frame_poses, T_camera_vehicle),
     )
-    clip.images[0]  # raises at once for a wrong size
-    return clip
 
 
 def scan_points(scan: Scan, T_world_vehicle: FloatArray) -> FloatArray:

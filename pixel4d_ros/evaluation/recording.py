@@ -88,6 +88,7 @@ class Truth:
         self.first_stamp = stamps[0]  # ns
         # Half the camera's period, within bounds. Less loses frames of a 9.7 Hz camera, more compares different times.
         self.slack_ns = int(np.clip(half_period(np.array(stamps, np.int64)), MIN_SLACK_NS, MAX_SLACK_NS))
+        self.faults: dict[int, str] = {}  # of damaged images, by stamp
         self._floor = -1
         self._rewind()
 
@@ -101,21 +102,28 @@ class Truth:
             self._decoded.pop(self._held.popleft()[0], None)
 
     def at(self, stamp: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
-        """The image nearest to stamp (ns), resized to size (width, height); None when none is near enough."""
+        """The image nearest to stamp (ns), resized to size (width, height); None if none is near enough, or damaged."""
         self._read_until(stamp + self.slack_ns)
         near = min(self._held, key=lambda item: abs(item[0] - stamp), default=None)
         if near is None or abs(near[0] - stamp) > self.slack_ns:
             return None
         if near[0] not in self._decoded:
-            image = decode_image(near[1])
-            self._decoded[near[0]] = image if self.camera is None else self.camera.image(image)
+            self._decoded[near[0]] = self._decode(*near)
         image = self._decoded[near[0]]
-        return image if size is None else resize_image(image, size)
+        return image if size is None or image is None else resize_image(image, size)
+
+    def _decode(self, stamp: int, message: Any) -> NDArray[np.uint8] | None:
+        try:
+            image = decode_image(message)
+        except ValueError as error:
+            self.faults[stamp] = f"{stamp * 1e-9:.2f} s: {error}"
+            return None
+        return image if self.camera is None else self.camera.image(image)
 
     def _rewind(self) -> None:
         self._source = image_messages(self.log, self.topic, self.change)
         self._held: deque[tuple[int, Any]] = deque()
-        self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._decoded: dict[int, NDArray[np.uint8] | None] = {}
 
     def _read_until(self, stamp: int) -> None:
         while not self._held or self._held[-1][0] < stamp:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pixel4d_ros.datasets.damaged_images import left_out
 from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_log_poses
 from pixel4d_ros.evaluation.compare import Comparison, compare
 from pixel4d_ros.evaluation.environment import environment
@@ -29,6 +31,7 @@ from pixel4d_ros.logs.calibration import calibration_change, read_image_camera
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 
+logger = logging.getLogger(__name__)
 __all__ = ["summary", "write_report"]
 
 MAX_SCORED = 100  # forecasts that are scored, evenly spread over a long recording
@@ -86,6 +89,9 @@ def _write(
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:
             findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast", most_scored)
+        if truth.faults:
+            count = source.topics[streams.image.name].count
+            logger.warning("%s: %s", source.path, left_out(list(truth.faults.values()), count))
         if not findings.scores:
             raise LogError(
                 f"no forecast in {recorded} was made from an image of {log}: their stamps differ; "

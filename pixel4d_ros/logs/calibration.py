@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from pixel4d_ros.geometry.camera_info import (
     is_rectified_topic,
     read_camera_info,
 )
-from pixel4d_ros.logs.images import decode_image, picture_doubt
+from pixel4d_ros.logs.images import decode_image, first_decoded, picture_doubt
 from pixel4d_ros.logs.reader import LogError, LogReader, Topic, raw_stamp_ns
 from pixel4d_ros.logs.streams import Streams, is_picture, own_camera_info
 
@@ -42,19 +43,24 @@ def camera_frame(log: LogReader, message: Any, info: Topic | None) -> str:
 
 
 def read_image_camera(
-    log: LogReader, image: Topic, info: Topic | None, message: Any = None, rectified: bool | None = None
+    log: LogReader,
+    image: Topic,
+    info: Topic | None,
+    messages: Iterable[Any] | None = None,
+    rectified: bool | None = None,
 ) -> ImageCamera:
     """The camera of an image topic by its first CameraInfo; its images are undistorted by ImageCamera.image.
 
-    message: the topic's first image, if already read. rectified: the images are rectified already, P is used. None: if
-    the topic is named so (image_rect), or if K and D cannot be of images of that size but P can (kitti2bag).
-    Raises LogError if the CameraInfo is missing or does not fit the images.
+    messages: the images (None: those of the topic), of which the first whole one gives the size. rectified: the images
+    are rectified already, P is used. None: if the topic is named so (image_rect), or if K and D cannot be of images of
+    that size but P can (kitti2bag). Raises LogError if the CameraInfo is missing or does not fit the images.
     """
     if info is None:
         raise LogError(f"{log.path} has no CameraInfo for {image.name}: record the camera's camera_info topic as well")
-    message = next(log.messages([image.name])).message if message is None else message
+    if messages is None:
+        messages = (logged.message for logged in log.messages([image.name]))
     try:
-        rgb = decode_image(message)
+        message, rgb = first_decoded(messages, decode_image)
     except ValueError as error:
         raise LogError(f"{log.path}: {image.name}, image 0: {error}") from error
     height, width = rgb.shape[:2]

@@ -7,7 +7,9 @@ Decoded with numpy and OpenCV, to the same pixels as cv_bridge gives, which the 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from pixel4d_ros.logs.encoded import VIDEO, check_size, decode
 
 RgbImage = NDArray[np.uint8]
+S = TypeVar("S", bound=np.generic)
+TRIES = 20  # images at the begin of a topic, of which one must be whole
 NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts lie beyond is not in metres
 BLACK = 16  # of 255: lamps and screens are brighter at night, 12 bits in 16 are not
 
@@ -53,6 +57,20 @@ ENCODINGS: dict[str, tuple[str, int, int | None]] = {
 def decode_image(message: Any) -> RgbImage:
     """RGB (H, W, 3) uint8 of an Image or CompressedImage. Raises ValueError for what cannot be decoded."""
     return _read_compressed(message) if hasattr(message, "format") else _read_raw(message)
+
+
+def first_decoded(messages: Iterable[Any], decode: Callable[[Any], NDArray[S]]) -> tuple[Any, NDArray[S]]:
+    """The first message that can be decoded, and its pixels. Raises the first one's ValueError if the first TRIES fail.
+
+    A log may begin with a damaged image.
+    """
+    fault = ValueError("there is no image")
+    for i, message in enumerate(islice(messages, TRIES)):
+        try:
+            return message, decode(message)
+        except ValueError as error:
+            fault = fault if i else error
+    raise fault
 
 
 def _read_raw(message: Any) -> RgbImage:
