@@ -38,13 +38,36 @@ def test_images_of_another_calibration_are_left_out(tmp_path: Path, caplog: pyte
         clip = read_clip(write_mcap(tmp_path / "zoom.mcap", zoomed))
     assert len(clip) == 3 and clip.K[0, 0] == 30
     with LogReader(tmp_path / "zoom.mcap") as log:
-        truth = Truth(log, IMAGE, change=calibration_change(log, log.topics[INFO]))
+        truth = Truth(log, IMAGE, change=calibration_change(log, log.topics[INFO], "camera"))
         assert truth.at(zoom - 100_000_000) is not None and truth.at(zoom) is None
     assert f"{INFO} changes after 0.3 s (zoom, or another resolution)" in caplog.text
     refined = changed(INFO, lambda e: camera_info(T, e.time_ns, 30.0 + (e.time_ns - START) * 1e-9))
     caplog.clear()
     assert len(read_clip(write_mcap(tmp_path / "refined.mcap", refined))) == 6
     assert "changes" not in caplog.text
+
+
+def test_camera_infos_of_two_cameras_on_one_topic(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each camera's driver publishes to the same topic, the other one's first: that of the images' frame counts."""
+
+    def twice(*names: str) -> list[Entry]:
+        items = []
+        for e in entries():
+            if e.topic == INFO:
+                for name, focal in zip(names, (60.0, 30.0)):
+                    info = camera_info(T, e.time_ns, focal)
+                    items.append(replace(e, message=replace(info, header=replace(info.header, frame_id=name))))
+            else:
+                items.append(e)
+        return items
+
+    clip = read_clip(write_mcap(tmp_path / "shared.mcap", twice("other", "camera")))
+    assert len(clip) == 6 and clip.K[0, 0] == 30
+    assert f"CameraInfo of the frames 'camera', 'other' share the topic {INFO}; those of 'camera'" in caplog.text
+    assert "changes after" not in caplog.text
+    message = rf"'left', 'right' share the topic {INFO}, and the images of {IMAGE} are of 'camera': .*--camera"
+    with pytest.raises(LogError, match=message):
+        read_clip(write_mcap(tmp_path / "foreign.mcap", twice("left", "right")))
 
 
 def test_images_after_a_change_of_the_resolution_are_left_out(tmp_path: Path) -> None:

@@ -56,16 +56,17 @@ def read_clip(
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
         if streams.image.name not in indices:
             raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
-        alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info))
+        frame = camera_frame(log, indices[streams.image.name].first, streams.camera_info)
+        alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info, frame))
         index = alike[start : None if count is None else start + count]
         if not len(index.stamps):
             raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {len(alike.stamps)}")
         camera_model = read_image_camera(
             log, streams.image, streams.camera_info, indexed_messages(log.path, index), rectified
         )
-        warn_of_shared_frame(log, streams, camera_frame(log, index.first, streams.camera_info))
+        warn_of_shared_frame(log, streams, frame)
         try:
-            track, mount = frames.camera_track(camera_frame(log, index.first, streams.camera_info))
+            track, mount = frames.camera_track(frame)
         except LogError as error:
             raise LogError(f"{log.path}: {error}") from None
         keep = track.covers(index.stamps, POSE_SLACK_NS)
@@ -85,7 +86,7 @@ def read_clip(
                 K=camera_model.camera.K,
                 poses=track.at(index.stamps) @ mount,
                 times=seconds(index.stamps),
-                depth=_read_depth(log, depth, index, camera_model, camera_frame(log, index.first, streams.camera_info)),
+                depth=_read_depth(log, depth, index, camera_model, frame),
                 stereo=_read_stereo(log, streams, indices, index, frames),
             )
         except LogError:
@@ -176,7 +177,9 @@ def _read_stereo(
     """The right camera at the left images' stamps; None if there is none or an image has no partner."""
     if streams.right_image is None or streams.right_camera_info is None:
         return None
-    found = indices[streams.right_image.name].before(calibration_change(log, streams.right_camera_info))
+    found = indices[streams.right_image.name]
+    frame = camera_frame(log, found.first, streams.right_camera_info)
+    found = found.before(calibration_change(log, streams.right_camera_info, frame))
     if not len(found.stamps):
         return None
     camera_model = read_image_camera(
@@ -186,7 +189,6 @@ def _read_stereo(
     if (np.abs(found.stamps[partner] - left.stamps) > half_period(left.stamps)).any():
         return None
     found = found[partner]
-    frame = camera_frame(log, found.first, streams.right_camera_info)
     track, mount = frames.camera_track(frame)
     if frame == camera_frame(log, left.first, streams.camera_info):
         # sensor_msgs/CameraInfo: both cameras of a stereo pair may name the left one's frame; P says how far apart.

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.damaged_images import left_out
+from pixel4d_ros.datasets.driving_log import image_messages
 from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_log_poses
 from pixel4d_ros.evaluation.compare import Comparison, compare
 from pixel4d_ros.evaluation.environment import environment
@@ -27,7 +29,8 @@ from pixel4d_ros.evaluation.report_results import HorizonStep, Report, Strip, su
 from pixel4d_ros.evaluation.video import VideoWriter, add_comparison, encode_jpeg
 from pixel4d_ros.files import printable, staging
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.logs.calibration import calibration_change, read_image_camera
+from pixel4d_ros.logs.calibration import calibration_change, camera_frame, read_image_camera
+from pixel4d_ros.logs.images import TRIES
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 
@@ -84,8 +87,10 @@ def _write(
     with LogReader(log) as source, LogReader(recorded) as record:
         streams = pick_streams(source, camera)
         info = streams.camera_info
-        calibrated = read_image_camera(source, streams.image, info, rectified=rectified) if info else None
-        truth = Truth(source, streams.image.name, calibrated, calibration_change(source, info))
+        images = [message for _, message in islice(image_messages(source, streams.image.name), TRIES)]
+        calibrated = read_image_camera(source, streams.image, info, images, rectified) if info and images else None
+        frame = camera_frame(source, images[0], info) if images else ""
+        truth = Truth(source, streams.image.name, calibrated, calibration_change(source, info, frame))
         video_path = out / "forecast.mp4"
         with VideoWriter(video_path, fps=10) as video:
             findings = _collect(record, truth, video, f"{source.path.stem}: pixel4d_ros forecast", most_scored)

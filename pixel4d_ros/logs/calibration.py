@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from pixel4d_ros.geometry.camera_info import (
     read_camera_info,
 )
 from pixel4d_ros.logs.images import decode_image, first_decoded, picture_doubt
-from pixel4d_ros.logs.reader import LogError, LogReader, Topic, raw_stamp_ns
+from pixel4d_ros.logs.reader import LogError, LogReader, RawMessage, Topic, raw_frame_id, raw_stamp_ns
 from pixel4d_ros.logs.streams import Streams, is_picture, own_camera_info
 
 logger = logging.getLogger(__name__)
+FIRST_INFOS = 100  # messages: cameras that share a topic alternate
 STAMP_END = 12  # of the bytes of a message with a header
 SAME_PIXELS, SAME_NUMBERS = 0.5, 1e-3  # of K and P, and of D and R: within these, two calibrations are one
 
@@ -66,7 +68,7 @@ def read_image_camera(
     height, width = rgb.shape[:2]
     if doubt := picture_doubt(rgb):
         logger.warning("%s: %s, image 0: %s", log.path, image.name, doubt)
-    calibration = _first(log, info)
+    calibration = _own(log, image, info, message.header.frame_id)
     _check_same_camera(log, image, message, info, calibration)
     promised = is_rectified_topic(image.name) if rectified is None else rectified
     try:
@@ -88,14 +90,19 @@ def read_image_camera(
     return camera
 
 
-def calibration_change(log: LogReader, info: Topic | None) -> CalibrationChange | None:
+def calibration_change(log: LogReader, info: Topic | None, frame: str) -> CalibrationChange | None:
     """When a CameraInfo topic first differs from its first message (zoom, another resolution); None if it never does.
 
-    A warning says so, as the images after it are left out: a clip has one camera. Differences below half a pixel, as of
-    a calibration that is refined while driving, do not count.
+    frame: of the images; where cameras share the topic, only its messages count. A warning says so, as the images after
+    it are left out: a clip has one camera. Differences below half a pixel, as of a calibration that is refined while
+    driving, do not count.
     """
     first = None
+    frames = {} if info is None else _frames(log, info)
+    own = frame if frame in frames else next(iter(frames), "")
     for raw in log.raw([] if info is None else [info.name]):
+        if len(frames) > 1 and raw_frame_id(raw, log.types) != own:
+            continue
         if first is None:
             first, same = log.decode(raw), raw.data[STAMP_END:]
         elif raw.data[STAMP_END:] != same and _differ(first, log.decode(raw)):
@@ -140,6 +147,29 @@ def stereo_baseline(log: LogReader, right_info: Topic) -> float:
     """Metres from the left to the right camera of a stereo pair, by the right one's P; 0 where it does not say."""
     P = _first(log, right_info).p
     return -float(P[3]) / float(P[0]) if P[0] > 0 else 0.0
+
+
+def _frames(log: LogReader, info: Topic) -> dict[str, RawMessage]:
+    """The frames of a CameraInfo topic's first messages, each with its first message."""
+    frames: dict[str, RawMessage] = {}
+    for raw in islice(log.raw([info.name]), FIRST_INFOS):
+        frames.setdefault(raw_frame_id(raw, log.types), raw)
+    return frames
+
+
+def _own(log: LogReader, image: Topic, info: Topic, image_frame: str) -> Any:
+    """The CameraInfo of an image's frame; a warning, or LogError if there is none, where several cameras share it."""
+    frames, frame = _frames(log, info), str(image_frame).strip("/")
+    if len(frames) < 2:
+        return _first(log, info)
+    shared = f"{log.path}: CameraInfo of the frames {', '.join(map(repr, sorted(frames)))} share the topic {info.name}"
+    if frame not in frames:
+        raise LogError(
+            f"{shared}, and the images of {image.name} are of {frame!r}: choose another camera with --camera, or record"
+            " the CameraInfo of each camera on a topic of its own"
+        )
+    logger.warning("%s; those of %r, the frame of the images, are used", shared, frame)
+    return log.decode(frames[frame])
 
 
 def _first(log: LogReader, info: Topic) -> Any:
