@@ -160,6 +160,18 @@ def test_odometry_of_two_frames_on_a_topic_is_named_and_the_one_with_most_messag
     assert abs(clip.poses[0, 0, 3] - 2.0) < 0.1
 
 
+def test_a_paused_simulation_is_no_clock_that_scatters(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Stamps and messages stand for 20 s; the recorder logs by the wall clock. A clock that goes back is named."""
+    items, pause = list(entries(40)), START + 2_000_000_000
+    paused = [replace(e, time_ns=e.time_ns + 20_000_000_000 * (e.time_ns > pause)) for e in items]
+    assert len(read_clip(write_mcap(tmp_path / "paused.mcap", paused))) == 40
+    assert not [w for w in recwarn if "off the times" in str(w.message)]
+    back = [replace(e, message=restamped(e.message, e.time_ns - 1_500_000_000 * (e.time_ns > pause)))
+            if e.topic in (IMAGE, "/odometry") else e for e in items]  # fmt: skip
+    with pytest.warns(UserWarning, match="stamps are up to .* s off the times at which the messages were logged"):
+        read_clip(write_mcap(tmp_path / "back.mcap", back))
+
+
 def test_quaternions_in_the_order_w_x_y_z_are_refused(tmp_path: Path) -> None:
     def swapped(e: Entry) -> Any:
         q = e.message.pose.pose.orientation

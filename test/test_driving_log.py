@@ -346,3 +346,10 @@ def test_absurd_poses_are_left_out_and_two_parents_are_named(tmp_path: Path) -> 
     np.testing.assert_allclose(clip.poses[:, 0, 3] - clip.poses[0, 0, 3], [0, 0.5, 1.0], atol=1e-6)
     with pytest.warns(UserWarning, match=r"/tf gives 'base_link' the parents 'map' and 'odom'; only one can be right"):
         read_clip(write_mcap(tmp_path / "b.mcap", [*still, *good, *(edge("map", i, 0.5 * i) for i in range(3))]))
+    loop = Entry("/tf", START, tf_message(T, [("camera", "odom", (0, 0, 0), (1.0, 0, 0, 0))], START))
+    with pytest.warns(
+        UserWarning, match=r"/tf: camera -> odom is ignored: it closes a loop \(odom -> base_link -> camera"
+    ):
+        np.testing.assert_allclose(
+            read_clip(write_mcap(tmp_path / "c.mcap", [*still, *good, loop])).poses, clip.poses, atol=1e-6
+        )

@@ -181,6 +181,17 @@ class TransformTree:
         known = self._static.get(child) or self._moving.get(child)
         return None if known is None else known[0]
 
+    def check_new(self, parent: str, child: str) -> None:
+        """Raise ValueError if the child is the parent or one of its ancestors."""
+        path: list[str] = []
+        frame: str | None = parent
+        while frame is not None and frame not in path:
+            path.append(frame)
+            frame = self.parent(frame)
+        if child in path:
+            loop = " -> ".join([*path[path.index(child) :: -1], child])
+            raise ValueError(f"it closes a loop ({loop}); each frame has one parent, which others lead to")
+
     def has_frame(self, frame: str) -> bool:
         """Whether any transform names the frame."""
         edges = [*self._static.items(), *self._moving.items()]

@@ -23,6 +23,7 @@ from pixel4d_ros.logs.reader import LogError
 
 TimedPose = tuple[int, int, FloatArray]  # stamp and log time in ns, T_parent_child
 MANY = 0.25  # share of a log's poses: fewer are no mistake of all
+PAUSE_S, PAUSE_STEPS = 0.5, 5.0  # between messages: seconds, and times the usual step
 CLOCK_SCATTER_S = 0.3  # of stamps against log times: more than a recorder's delays
 SPEED_RATIO, SPEED_APART = 1.5, 1.0  # between a twist's speed and that of the poses: factor, and m/s
 
@@ -88,11 +89,15 @@ def pose_track(
 def clock_scatter(stamps: NDArray[np.int64], logged: NDArray[np.int64]) -> float:
     """Seconds by which stamps (T,), ns, fail to advance as log times (T,), ns; 0 for a few.
 
-    A constant delay and another rate (a log that was replayed slowly) are no failure.
+    A constant delay, another rate (a log that was replayed slowly) and pauses of both the stamps and the messages (a
+    simulation that was stopped for a while, logged by the wall clock) are no failure.
     """
     if len(stamps) < 10:
         return 0.0
     x, y = seconds(stamps - stamps[0]), seconds(logged - logged[0])
+    steps, usual = np.diff(y), float(np.median(np.diff(y)))
+    paused = (steps > max(PAUSE_S, PAUSE_STEPS * usual)) & (np.diff(x) < steps / 2)
+    y[1:] -= np.cumsum(np.where(paused, steps - usual, 0.0))
     x = x - x.mean()
     rate = float(x @ y / max(x @ x, 1e-12))
     return float(np.percentile(np.abs(y - y.mean() - rate * x), 90))

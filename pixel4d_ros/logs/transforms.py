@@ -116,9 +116,16 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
     frames = Frames()
     _warn_of_two_parents(log, found)
     for (topic, parent, child), poses in found.items():
+        if topic not in {tf.name for tf in (streams.tf, streams.tf_static) if tf is not None}:
+            continue
+        try:
+            frames.tree.check_new(parent, child)
+        except ValueError as error:
+            warnings.warn(f"{log.path}: {topic}: {parent} -> {child} is ignored: {error}", stacklevel=2)
+            continue
         if streams.tf_static and topic == streams.tf_static.name:
             frames.tree.add_static(parent, child, poses[-1][2])
-        elif streams.tf and topic == streams.tf.name:
+        else:
             _add_edge(frames, f"{log.path}: {topic}", parent, child, poses)
     frames.odometry = _main_track(log, streams.odometry, found, speeds)
     frames.path = _main_track(log, streams.path, found)

@@ -31,6 +31,7 @@ DEGRADING = (
 )  # faults in these places worsen the forecast but do not prevent it
 FROM_ONE_IMAGE = "by the image alone"  # source of the object motion
 OFF, NO_ODOMETRY = "reference.enabled is false", "no odometry at its time"  # why there is no reference image
+STANDING = "simulated, standing"  # state of the clock
 NO_IMAGE = "no earlier image of the right age"
 
 
@@ -216,6 +217,7 @@ class Condition:
     limits: Limits
     ros_now_ns: int
     has_subscribers: bool
+    clock: str = ""  # see simulated_time
 
 
 def status(name: str, hardware: str, condition: Condition, values: dict[str, str]) -> DiagnosticStatus:
@@ -240,7 +242,8 @@ def _judge(condition: Condition) -> tuple[bytes, str]:
     if condition.state != "active":
         return DiagnosticStatus.OK, condition.state
     if statistics.silent(limits.silence):
-        return DiagnosticStatus.STALE, "no images are coming in"
+        paused = ": simulated time stands, is the simulation paused?" if condition.clock == STANDING else ""
+        return DiagnosticStatus.STALE, f"no images are coming in{paused}"
     if statistics.motion_warning and "motion" not in active:
         degraded.append(statistics.motion_warning)
     degraded += exceeded(statistics.measured(condition.ros_now_ns), limits, condition.has_subscribers)
@@ -255,7 +258,7 @@ def simulated_time(use_sim_time: bool, now_ns: int, before_ns: int) -> str:
         return "wall clock"
     if now_ns == 0:
         return "simulated, waiting for /clock"
-    return "simulated, running" if now_ns != before_ns else "simulated, standing"
+    return "simulated, running" if now_ns != before_ns else STANDING
 
 
 def gpu_memory(device: str) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from pixel4d_ros.ros.pipeline import NOT_ACTIVE, OUTPUT_FAULTS, ForecastPipeline
 from pixel4d_ros.ros.plans import PLAN_READERS, plan_type
 from pixel4d_ros.ros.services import CandidatesService, PendingRequest
 from pixel4d_ros.ros.shared_memory import set_fastdds_profile
-from pixel4d_ros.ros.subscriptions import Input, InputSubscriptions
+from pixel4d_ros.ros.subscriptions import Input, InputSubscriptions, RemappingError, check_remappings
 from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers
 from pixel4d_ros.ros.transforms import transform_source
 from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
@@ -53,7 +53,7 @@ class ForecastNode(LifecycleNode):
         super().__init__("forecast_node", **options)
         self._load = load
         self.parameters = parameter_documents.declare(self)
-        self._warn_of_deprecated()
+        self._warn_of_renamed(parameter_documents.given_names(self))
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._faults = diagnostics.Faults(self.get_logger().warning, self.get_logger().error)
@@ -87,6 +87,7 @@ class ForecastNode(LifecycleNode):
             self._warm_up()
             self._outputs = Publishers(self)
             self._candidates = CandidatesService(self, self._on_request)
+            check_remappings(self, self._input_topics())
         except Exception as error:  # noqa: BLE001 (rclpy would swallow it)
             self._free()
             return self._failed("configure", error)
@@ -100,7 +101,7 @@ class ForecastNode(LifecycleNode):
 
     def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         """Report why a transition failed; unexpected errors with their traceback."""
-        expected = isinstance(error, (WeightsError, DeviceError, ImportError, OSError))
+        expected = isinstance(error, (WeightsError, DeviceError, ImportError, OSError, RemappingError))
         if self.context.ok():  # else the node is shutting down
             reason = str(error) if expected else "".join(traceback.format_exception(error))
             self._faults.report(transition, reason)
@@ -124,7 +125,7 @@ class ForecastNode(LifecycleNode):
             lambda image: pipeline.handle(image, self.parameters),
             lambda pending: pipeline.respond(pending, self._inputs, self.parameters),
         )
-        self._inputs_subscribed = self._subscribe()
+        self._inputs_subscribed = InputSubscriptions(self, self._input_topics())
         freeze_gc()
         self.get_logger().info("active: " + ", ".join(self._inputs_subscribed.topics))
         return super().on_activate(state)
@@ -145,17 +146,14 @@ class ForecastNode(LifecycleNode):
 
     on_error = on_shutdown
 
-    def _subscribe(self) -> InputSubscriptions:
-        return InputSubscriptions(
-            self,
-            [
-                Input("image", self._image_type, self._on_image, INPUT_IMAGE, required=True),
-                Input("camera_info", CameraInfo, self._on_camera_info, INPUT_IMAGE, often_latched=True, required=True),
-                Input("trajectory", self._plan_type, self._on_trajectory, TRAJECTORY, often_latched=True),
-                Input("odometry", Odometry, self._on_odometry, INPUT),
-                Input("depth", self._depth_type, self._on_depth, INPUT),
-            ],
-        )
+    def _input_topics(self) -> list[Input]:
+        return [
+            Input("image", self._image_type, self._on_image, INPUT_IMAGE, required=True),
+            Input("camera_info", CameraInfo, self._on_camera_info, INPUT_IMAGE, often_latched=True, required=True),
+            Input("trajectory", self._plan_type, self._on_trajectory, TRAJECTORY, often_latched=True),
+            Input("odometry", Odometry, self._on_odometry, INPUT),
+            Input("depth", self._depth_type, self._on_depth, INPUT),
+        ]
 
     def _stop(self) -> None:
         """Unsubscribe and stop the worker. Waits for the current forecast; a current request is rejected."""
@@ -251,8 +249,8 @@ class ForecastNode(LifecycleNode):
 
     def _restart(self, what: str) -> None:
         """Time jumped back: drop all state except the calibration."""
-        text = f"{what} jumped back: all state is dropped (if this repeats, two publishers conflict)"
-        self.get_logger().warning(text, throttle_duration_sec=5.0)
+        text = f"{what} jumped back: all state is dropped, with every image that is not published yet"
+        self.get_logger().warning(f"{text} (if this repeats, two publishers conflict)", throttle_duration_sec=5.0)
         self._inputs.outdated = True
         self._inputs = Inputs(self._inputs.infos)
         self._transforms.clear()
@@ -272,14 +270,12 @@ class ForecastNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changes: list[rclpy.Parameter]) -> None:
-        before = self.parameters
-        self.parameters = parameters.updated(before, {c.name: c.value for c in changes})
-        if self.parameters.deprecated != before.deprecated:
-            self._warn_of_deprecated()
+        self.parameters = parameters.updated(self.parameters, {c.name: c.value for c in changes})
+        self._warn_of_renamed(c.name for c in changes)
 
-    def _warn_of_deprecated(self) -> None:
-        if self.parameters.deprecated:
-            self.get_logger().warning(self.parameters.deprecated)
+    def _warn_of_renamed(self, given: Iterable[str]) -> None:
+        for warning in parameter_documents.renamed(given):
+            self.get_logger().warning(warning)
 
     def _on_timer(self) -> None:
         if self._inputs_subscribed is not None:
@@ -302,7 +298,9 @@ class ForecastNode(LifecycleNode):
         if not subscribed:
             self._faults.clear(*OUTPUT_FAULTS)
         state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
-        condition = diagnostics.Condition(state, self._statistics, self._faults, p.limits, now.nanoseconds, subscribed)
+        condition = diagnostics.Condition(
+            state, self._statistics, self._faults, p.limits, now.nanoseconds, subscribed, values["clock"]
+        )
         status = diagnostics.status(f"{name}: forecast", device, condition, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))
 

@@ -29,6 +29,7 @@ from pixel4d_ros.ros.transforms import EgoState, TransformSource
 
 Depth = NDArray[np.float32]
 DEPTHS_KEPT, INFOS_KEPT = 10, 10
+MISSED_INFOS = 3  # images without a CameraInfo of their own, after which none is waited for
 INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
 FRAMES_KEPT = 10  # images whose frames are compared
 
@@ -88,14 +89,14 @@ class Inputs:
     stamp_ns: int | None = None  # of the newest image
     image: ImageMessage | None = None  # newest
     outdated: bool = False  # time has jumped back since
-    has_own_infos: bool = False  # images come with a CameraInfo of their stamp
+    awaited: int = 0  # so many more images may wait for a CameraInfo of their stamp
     frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
 
     def info_of(self, image: Image | CompressedImage, wait_s: float = 0.0) -> CameraInfo | None:
         """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution).
 
-        Where cameras share the topic, only those of the image's frame count. Where images so far had one of their own,
-        waits up to wait_s for it.
+        Where cameras share the topic, only those of the image's frame count. Where one of the last images had one of
+        its own, waits up to wait_s for it.
         """
         deadline = time.monotonic() + wait_s
         while True:
@@ -103,9 +104,10 @@ class Inputs:
             infos = [info for info in infos if info.header.frame_id == image.header.frame_id] or infos
             own = next((info for info in reversed(infos) if info.header.stamp == image.header.stamp), None)
             if own is not None:
-                self.has_own_infos = True
+                self.awaited = MISSED_INFOS
                 return own
-            if not self.has_own_infos or time.monotonic() >= deadline:
+            if not self.awaited or time.monotonic() >= deadline:
+                self.awaited = max(0, self.awaited - 1)
                 return infos[-1] if infos else None
             time.sleep(INFO_POLL_S)
 

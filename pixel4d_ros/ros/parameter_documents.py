@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
     from rclpy.node import Node
 
+RENAMED = {
+    "motion.from_flow": "motion.from_flow is deprecated: use reference.enabled, which is true by default;"
+    " motion.from_flow: false switches nothing off"
+}
 NOT_DECLARED = ("use_sim_time", "start_type_description_service")  # by this module, but by rclpy
 
 
@@ -66,6 +70,11 @@ def unknown_names(given: Iterable[str]) -> list[str]:
         cure = f"is {near[0]} meant?" if near else "see docs/parameters.md"
         warnings.append(f"parameter {name} is unknown and has no effect: {cure}")
     return warnings
+
+
+def renamed(given: Iterable[str]) -> list[str]:
+    """A warning for each given parameter that has another name now."""
+    return [warning for name, warning in RENAMED.items() if name in set(given)]
 
 
 def to_yaml() -> str:

@@ -260,13 +260,6 @@ class Parameters:
         return self.reference_enabled or self.motion_from_flow
 
     @property
-    def deprecated(self) -> str:
-        """What to say about deprecated parameters that are set; empty: none is."""
-        if not self.motion_from_flow:
-            return ""
-        return "motion.from_flow is deprecated: use reference.enabled, which is true by default"
-
-    @property
     def times(self) -> np.ndarray:
         """Forecast times (steps,), seconds after the source image."""
         return np.arange(self.steps) * self.step

@@ -27,6 +27,26 @@ class Input:
     required: bool = False  # for a forecast
 
 
+class RemappingError(ValueError):
+    """An input is remapped to a topic that carries something else."""
+
+
+def check_remappings(node: Node, inputs: Sequence[Input]) -> None:
+    """Raise RemappingError where two inputs have one topic, or an input has a topic that this node uses already."""
+    name, namespace = node.get_name(), node.get_namespace()
+    used = node.get_publisher_names_and_types_by_node(name, namespace)
+    used += node.get_subscriber_names_and_types_by_node(name, namespace)
+    users = {topic: f"this node, for {types[0]}" for topic, types in used}
+    for i in inputs:
+        topic = node.resolve_topic_name(i.topic)
+        if topic in users:
+            raise RemappingError(
+                f"{i.topic} ({_type_name(i.kind)}) is remapped to {topic}, which is used by {users[topic]}: remap each"
+                " input to a topic of its own"
+            )
+        users[topic] = f"{i.topic} ({_type_name(i.kind)})"
+
+
 class InputSubscriptions:
     """Subscriptions to all inputs of an active node. Call `check` periodically."""
 

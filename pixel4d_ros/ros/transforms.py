@@ -101,6 +101,7 @@ class TransformListener:
         r, t = transform.transform.rotation, transform.transform.translation
         try:
             pose = rigid_from_xyzw((r.x, r.y, r.z, r.w), (t.x, t.y, t.z))
+            self.tree.check_new(parent, child)
             add(parent, child, nanoseconds(transform.header.stamp), pose)
         except StampError as error:
             self._logger.warning(f"tf {parent} -> {child}: {error}", throttle_duration_sec=10.0)

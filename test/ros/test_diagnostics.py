@@ -69,6 +69,8 @@ def test_status_levels():
     assert level() == b"\x00"
     time.sleep(0.05)
     assert level(silence=0.01) == b"\x03"
+    paused = Condition("active", statistics, faults, Limits(silence=0.01), 0, True, simulated_time(True, 5, 5))
+    assert "simulated time stands" in status("name", "cpu", paused, {}).message
 
 
 def test_limits_that_are_exceeded_are_named():

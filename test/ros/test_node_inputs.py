@@ -248,3 +248,31 @@ def test_a_params_file_that_does_not_exist_ends_the_node_with_one_line(tmp_path)
     assert node.process.wait(PATIENCE) == 1
     lines = node.log.strip().splitlines()
     assert "/nope/forecast.yaml" in lines[-1] and "Traceback" not in node.log
+
+
+@pytest.mark.parametrize(
+    ("remapped", "words"),
+    [
+        (
+            {"odometry": "/same", "trajectory": "/same"},
+            "odometry (nav_msgs/msg/Odometry) is remapped to /same, which is used by trajectory (nav_msgs/msg/Path)",
+        ),
+        ({"image": "/same", "depth": "/same"}, "depth (sensor_msgs/msg/Image) is remapped to /same, which is used by"),
+        (
+            {"image": "/forecast_node/forecast/image"},
+            "image (sensor_msgs/msg/Image) is remapped to /forecast_node/forecast/image, which is used by this node",
+        ),
+    ],
+)
+def test_inputs_that_are_remapped_to_one_topic_are_refused(tmp_path, remapped, words):
+    """Two types on one topic ended the node with "invalid allocator"; one type was taken for both."""
+    options = [word for name, topic in remapped.items() for word in ("-r", f"{name}:={topic}")]
+    node = ForkedNodeProcess(tmp_path / "log.txt", *options, device="cpu")
+    assert node.process.wait(PATIENCE) == 1
+    (line,) = node.log.strip().splitlines()
+    assert words in line and "remap each input to a topic of its own" in line
+
+
+def test_a_deprecated_switch_that_switches_nothing_off_is_named(tmp_path):
+    with world(tmp_path / "log.txt", "renamed", **{"motion.from_flow": "false"}) as (node, _):
+        node.wait_for("motion.from_flow is deprecated: use reference.enabled")

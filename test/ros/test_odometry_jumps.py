@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -163,6 +164,20 @@ def test_an_image_that_overtakes_its_calibration_waits_for_it() -> None:
     inputs.infos.extend([calibration(1.1, 300.0, "left"), calibration(1.1, 400.0, "right")])
     left = inputs.info_of(image)
     assert left is not None and left.k[0] == 300
+
+
+def test_a_calibration_that_no_longer_comes_is_not_waited_for_for_ever() -> None:
+    """A driver that was replaced by one that sends CameraInfo once: every image came 50 ms late."""
+    inputs, image, seconds = Inputs(), Image(), 0.05
+    inputs.infos.append(CameraInfo())
+    assert inputs.info_of(image) is not None
+    took = []
+    for i in range(1, 8):
+        image.header.stamp = stamp(i / 10)
+        began = time.monotonic()
+        assert inputs.info_of(image, seconds) is inputs.infos[0]
+        took.append(time.monotonic() - began)
+    assert min(took[:2]) >= seconds and max(took[4:]) < seconds
 
 
 def test_images_of_two_cameras_on_one_topic_are_named() -> None:

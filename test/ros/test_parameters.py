@@ -10,7 +10,7 @@ import pytest
 import yaml
 from support.paths import REPOSITORY
 
-from pixel4d_ros.ros.parameter_documents import to_markdown, to_yaml, unknown_names
+from pixel4d_ros.ros.parameter_documents import renamed, to_markdown, to_yaml, unknown_names
 from pixel4d_ros.ros.parameters import Parameters, parameter_name, updated
 
 
@@ -76,6 +76,12 @@ def test_descriptors_say_what_a_parameter_is():
     assert autostart.read_only and not steps.read_only
     assert "raw, compressed" in transport.additional_constraints and "configure" in transport.additional_constraints
     assert all(d.description for d in descriptors.values())
+
+
+def test_a_renamed_parameter_is_named_whatever_its_value() -> None:
+    (warning,) = renamed(["steps", "motion.from_flow"])
+    assert "use reference.enabled" in warning and "false switches nothing off" in warning
+    assert renamed(["reference.enabled"]) == []
 
 
 def test_unknown_parameters_are_named_with_what_could_be_meant():

@@ -119,7 +119,7 @@ def test_a_camera_that_stops_and_comes_back(drive, client, tmp_path):
 
         service("pause")
         stale = client.until(lambda: (status := client.status()).level == STALE and status)
-        assert stale.message == "no images are coming in"
+        assert stale.message == "no images are coming in: simulated time stands, is the simulation paused?"
         assert values_of(stale)["clock"] == "simulated, standing"
 
         def no_forecasts() -> bool:

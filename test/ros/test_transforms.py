@@ -92,6 +92,17 @@ def test_frames_in_a_loop_end():
     assert tree.lookup("a", "c", 0) is None
 
 
+def test_a_transform_that_closes_a_loop_is_refused():
+    tree = TransformTree()
+    tree.add_static("odom", "base", np.eye(4))
+    tree.add_static("base", "camera", np.eye(4))
+    tree.check_new("map", "odom")
+    with pytest.raises(ValueError, match=r"closes a loop \(odom -> base -> camera -> odom\)"):
+        tree.check_new("camera", "odom")
+    with pytest.raises(ValueError, match=r"closes a loop \(moon -> moon\)"):
+        tree.check_new("moon", "moon")
+
+
 def test_a_listener_reads_tf_messages_where_their_type_is_installed(monkeypatch):
     """tf2_msgs is not on PyPI, so a stand-in for the message class."""
     import sys
@@ -121,6 +132,9 @@ def test_a_listener_reads_tf_messages_where_their_type_is_installed(monkeypatch)
     assert frames.lookup("odom", "camera", T0)[0, 3] == 5.0
     heard["/tf"](transform("odom", "trailer", np.nan))
     assert warnings == ["tf odom -> trailer is ignored: pose contains NaN or Inf"]
+    heard["/tf"](transform("camera", "odom", 1.0))
+    assert "tf camera -> odom is ignored: it closes a loop (odom -> base -> camera -> odom)" in warnings[1]
+    assert frames.lookup("odom", "camera", T0)[0, 3] == 5.0
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs", None)
     assert isinstance(transforms.transform_source(node), NullTransforms)
