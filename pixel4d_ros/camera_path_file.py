@@ -30,6 +30,7 @@ EXPECTED = f"expected lines of {' '.join(COLUMNS)}"
 EPOCH_S = 1e8  # times beyond this many seconds are dates
 LONGEST_STEP_S = 10.0  # between two poses: larger values mean another unit than seconds
 FARTHEST_TURN = np.radians(60)  # of the camera at t = 0
+FARTHEST_AWAY = np.radians(90)  # within the horizon: from there on, a path is suspicious
 NEAR_START_M, BACKWARDS_M = 0.5, 1.0  # of the start, and of the way back: from there on, a path is suspicious
 SIDEWAYS = 0.2  # forward over sideways distance, below which a path is suspicious
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
@@ -155,9 +156,18 @@ def _path(table: FloatArray, horizon: float) -> CameraPath:
     return path
 
 
+def warn_of_turn(turned: float, horizon: float) -> None:
+    """Warn of a camera that turns by so many radians within the horizon, s: away from all that the image shows."""
+    if turned > FARTHEST_AWAY:
+        degrees = np.degrees(turned)
+        logger.warning("the camera turns by %.0f degrees within %g s: are angles in radians?", degrees, horizon)
+
+
 def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
     """Warn of a path that is followed although it is odd."""
-    start = path.at(0.0)[0, :3, 3]
+    start, end = path.at(0.0)[0], path.at(horizon)[0]
+    warn_of_turn(float(np.linalg.norm(rotation_vector(start[:3, :3].T @ end[:3, :3]))), horizon)
+    start = start[:3, 3]
     jumps = find_jumps(path.times, path.poses, ROUGH_JUMP_M)
     if len(jumps):
         logger.warning("the camera path jumps after %g s: is it one drive, in one frame?", path.times[jumps[0]])
@@ -166,7 +176,7 @@ def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
             "the camera path begins %.1f m away from the source camera: poses must be relative to that of the image",
             float(np.linalg.norm(start)),
         )
-    moved = path.at(horizon)[0, :3, 3] - start
+    moved = end[:3, 3] - start
     if moved[2] < -BACKWARDS_M:
         logger.warning(
             "the camera path leads backwards: unless the camera reverses, z must point forward (optical frame)"

@@ -28,6 +28,8 @@ def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -
     if is_stream(path):
         if suffixes:
             raise ValueError(f"cannot write {path}: it is a device or a pipe; name a file")
+        if not path.exists():
+            raise ValueError(f"cannot write {path}: there is no such device or pipe; name a file")
         return
     folder = real_path(path).parent
     if not folder.is_dir():
@@ -97,7 +99,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise OSError(f"{named} was not written: is the disk full, or the format unknown?")
         part.replace(path)
     except OSError as error:
-        if error.filename == str(part):  # name the file that the user asked for
+        if error.errno and error.filename in (None, str(part)):  # name the file that the user asked for
             raise OSError(error.errno, error.strerror, str(named)) from error
         raise
     finally:
@@ -123,8 +125,11 @@ def staging(folder: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file as `replacing` does; to a device or a pipe, append."""
     if is_stream(path):
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        try:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")

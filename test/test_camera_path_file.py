@@ -156,6 +156,13 @@ def test_paths_in_other_axes_or_of_another_start_are_doubted(
     assert re.search(words, caplog.text)
 
 
+def test_a_path_that_turns_away_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """20 degrees a second, written as 20 radians."""
+    rows = [[*row[:4], 0, np.sin(row[0]), 0, np.cos(row[0])] for row in ROWS]
+    read_camera_path(written(tmp_path, lines(rows)), 1.3)
+    assert "turns by 149 degrees within 1.3 s: are angles in radians?" in caplog.text
+
+
 def test_a_path_that_jumps_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     times = np.arange(16) * 0.1
     rows = [[t, 0, 0, 8 * t + 5 * (t > 0.65), 0, 0, 0, 1] for t in times.tolist()]

@@ -35,6 +35,22 @@ def test_a_ply_file_per_time_step(tmp_path: Path, scene_file: Path) -> None:
     assert names == ["scene_000_0.00s.ply", "scene_001_0.25s.ply", "scene_002_0.50s.ply"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--min-opacity", "2"], "no Gaussian of"),  # empty files were written
+        (["--min-opacity", "nan"], "no Gaussian of"),
+        (["--steps", "1000000"], "--steps must be 1 to 1000"),
+        (["--step", "1e6"], "--step 0 to 10 s"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    tmp_path: Path, scene_file: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(scene_file), str(tmp_path / "out"), *options]) == 1
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_spz_files_are_the_scene_of_their_time(tmp_path: Path, scene_file: Path) -> None:
     gsply = pytest.importorskip("gsply", reason="needs the extra spz: pip install 'pixel4d_ros[spz]'")
     options = ["--steps", "2", "--step", "0.5", "--format", "spz"]

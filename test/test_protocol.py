@@ -67,6 +67,7 @@ def test_bad_protocols_are_refused() -> None:
         {"step": 0},
         {"stride": 0},
         {"samples": 0},
+        {"seed": -1},
         {"size": (4, 4)},
         {"align": "x"},
     ]

@@ -288,6 +288,10 @@ def test_command_writes_a_log_and_names_what_is_missing(tmp_path: Path, capsys: 
         main(["synthesize"])
     assert "OUT.mcap" in capsys.readouterr().err
     assert main(["synthesize", str(path), "--frames", "0"]) == 1
+    whole = path.read_bytes()
+    assert main(["synthesize", str(path), "--frames", "1", "--size", "64x32"]) == 1
+    assert "exists: choose another name, or pass --force" in capsys.readouterr().err and path.read_bytes() == whole
+    assert main(["synthesize", str(path), "--frames", "1", "--size", "64x32", "--force"]) == 0
 
 
 def test_cuda_agrees_with_the_processor() -> None:

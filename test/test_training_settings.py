@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from support.log_samples import entries, write_mcap
 from support.paths import REPOSITORY
 
 from pixel4d_ros import cli
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.synthetic import write_street_log
-from pixel4d_ros.training import sources
+from pixel4d_ros.training import loop, sources
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import plain_values, read_config_file
 from pixel4d_ros.training.real_data import RealData
@@ -73,6 +75,9 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("sources: [a, {path: b, wait: 2}]", r"sources\[1\] must be a path, or as in"),
         ("sources: [{path: a, labels: 2}]", r"sources\[0\]: labels must be true or false"),
         ("sources: [{path: a, weight: 0}]", r"sources\[0\]: the weight of source .*a must be above 0"),
+        ("weight_decay: .nan", "weight_decay must be a finite number, not nan"),
+        ("rate: .inf", "rate must be a finite number, not inf"),
+        ("ema: 1.5", "ema must be at least 0 and below 1"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
         ("only: depth", "only must be motion, surface or nothing, not 'depth'"),
@@ -100,6 +105,37 @@ def test_training_a_part_needs_the_rest() -> None:
     with pytest.raises(ValueError, match="only must be motion, surface or nothing, not 'x'"):
         TrainingConfig(only="x", weights=Path("w.safetensors"))
     assert TrainingConfig(only="motion", weights=Path("w.safetensors")).only == "motion"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "run.yaml/w.safetensors"], "cannot write into run.yaml: it is a file"),
+        (["--out", "weights.pth"], "name it with one of the suffixes .safetensors"),
+        (["--backbone", "run.yaml"], "backbone run.yaml is no checkpoint"),
+        (["--backbone", "nowhere.pth"], "backbone nowhere.pth cannot be read: No such file"),
+        (["--validate", "short.mcap"], "short.mcap has fewer than 14 images with poses"),
+        (["--validate", "nowhere.mcap"], "nowhere.mcap does not exist"),
+    ],
+)
+def test_files_that_a_run_would_miss_late_are_checked_first(
+    tmp_path: Path, options: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After hours of training, weights without a place and a validation log without images are no use."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("steps: 1")
+    write_mcap(tmp_path / "short.mcap", entries(5))
+    assert cli.main(["train", *options]) == 1
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weights_that_cannot_be_saved_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "train", lambda *_, **__: save_file({"a": torch.zeros(9)}, str(tmp_path / "gone" / "w")))
+    assert cli.main(["train", "--out", str(tmp_path / "w.safetensors")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "could not be written" in error and "\n" not in error
 
 
 def test_nothing_to_train_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +99,8 @@ def test_a_device_or_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="it is a device or a pipe; name a file"):
         check_target(tmp_path / "pipe.mp4", (".mp4",))
+    with pytest.raises(ValueError, match="there is no such device or pipe"):
+        check_target(Path("/proc/numbers.json"))
 
 
 def test_names_that_are_not_utf_8_are_refused_for_outputs_and_read_as_inputs(tmp_path: Path) -> None:
@@ -192,6 +196,39 @@ def test_forecast_refuses_a_truncated_picture(
     assert "torn.jpg is no whole image" in capsys.readouterr().err
 
 
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No process here can write more than 20 kB to a file, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_video_that_the_disk_cut_off_is_an_error(tmp_path: Path) -> None:
+    """AVI and Matroska play up to there: they were taken for whole."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.avi"
+
+    def write() -> None:
+        with replacing(path) as part, VideoWriter(part, 10) as video:
+            for _ in range(8):
+                video.add(rng.integers(0, 255, (96, 128, 3), np.uint8))
+
+    with pytest.raises(OSError, match="the video is not whole: is the disk full") as caught:
+        write()
+    assert caught.value.filename == str(path) and not path.exists()
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"File too large: '.*a\.txt'"):
+        write_text(tmp_path / "a.txt", "x" * 30_000)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_text(Path("/dev/full"), "x" * 30_000)
+
+
 def test_export_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = tmp_path / "scene.safetensors"
     random_scene(1).save(scene)
@@ -217,7 +254,8 @@ def test_one_bad_clip_of_many_is_named_and_the_others_are_converted(
 ) -> None:
     drives = [write_kitti(tmp_path, f"2011_09_2{i}") for i in (6, 8, 9)]
     (drives[1] / "oxts" / "data" / "0000000001.txt").unlink()  # found when the clip is opened
-    (drives[2] / "image_02" / "data" / "0000000003.png").write_bytes(b"torn")  # found when the image is read
+    for i in (1, 2, 3):  # most of them: found when the images are read
+        (drives[2] / "image_02" / "data" / f"000000000{i}.png").write_bytes(b"torn")
     out = tmp_path / "logs"
     assert main(["convert", "kitti", str(tmp_path), str(out)]) == 1
     assert [p.name for p in out.iterdir()] == [f"{drives[0].name}.mcap"]
@@ -225,7 +263,7 @@ def test_one_bad_clip_of_many_is_named_and_the_others_are_converted(
     assert (
         said.count("left out: ") == 2
         and "2011_09_28_drive_0001_sync" in said
-        and "0000000003.png is no whole image" in said
+        and "3 of 4 images cannot be read, the first: " in said
     )
 
 

@@ -137,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
+    if args.camera_height is not None and not 0 < args.camera_height < float("inf"):
+        raise ValueError(f"--camera-height must be positive metres, got {args.camera_height:g}")
     forecaster = Forecaster.load(args.weights, args.device)
     if args.ids or args.occupancy or args.clearance:
         return _score_outputs(args, forecaster, protocol)

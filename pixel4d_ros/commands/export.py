@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.commands.arguments import image_size
-from pixel4d_ros.commands.forecast import add_intrinsics_argument, read_intrinsics
+from pixel4d_ros.commands.forecast import LONGEST_STEP, MOST_STEPS, add_intrinsics_argument, read_intrinsics
 from pixel4d_ros.files import check_folder, check_target, replacing
 
 MIN_SIDE = 32  # pixels of a camera's image
@@ -47,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.outputs.spz import check_spz, save_spz
     from pixel4d_ros.scene import DynamicGaussians
 
-    if args.steps < 1 or not 0 <= args.step < float("inf"):
-        raise ValueError(f"--steps must be at least 1 and --step not negative, got {args.steps} and {args.step:g}")
+    if not 1 <= args.steps <= MOST_STEPS or not 0 <= args.step <= LONGEST_STEP:
+        raise ValueError(
+            f"--steps must be 1 to {MOST_STEPS} and --step 0 to {LONGEST_STEP:g} s, got {args.steps} and {args.step:g}"
+        )
     if not args.scene.is_file():
         raise ValueError(
             f"scene {args.scene} does not exist: write one with `pixel4d forecast IMAGE --scene {args.scene}`"
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--sample {args.sample} asked for, but the scene holds {scene.num_samples} (from 0)")
     scene = scene.sample(args.sample)
     scene = scene.select(scene.opacities >= args.min_opacity)
+    if not len(scene):
+        raise ValueError(f"no Gaussian of {args.scene} has an opacity of --min-opacity {args.min_opacity:g} or more")
     if args.format == "spz":
         check_spz()
     check_folder(args.out)

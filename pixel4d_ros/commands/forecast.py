@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixel4d_ros.camera import DEFAULT_FOV, CameraPath, check_intrinsics, check_pinhole, intrinsics_from_fov
-from pixel4d_ros.camera_path_file import read_camera_path
+from pixel4d_ros.camera_path_file import read_camera_path, warn_of_turn
 from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
 from pixel4d_ros.geometry.interpolation import FASTEST
 from pixel4d_ros.geometry.rotations import FloatArray
@@ -66,8 +66,6 @@ def add_intrinsics_argument(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forecast and write the files."""
-    import cv2
-
     from pixel4d_ros.datasets.image_files import read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
@@ -92,12 +90,9 @@ def run(args: argparse.Namespace) -> int:
     K = read_intrinsics(args.intrinsics, image.shape[1], image.shape[0])
     forecaster = Forecaster.load(args.weights, args.device)
     forecast = forecaster.forecast(image, K, camera_path, times, args.samples, args.seed)
-    with replacing(args.output) as part:
-        with VideoWriter(part, 1 / args.step) as video:
-            for frame in forecast.frames.swapaxes(0, 1):
-                video.add(np.concatenate(list(frame)))
-        if not cv2.VideoCapture(str(part)).isOpened():
-            raise OSError(f"{args.output} could not be written: is the disk full?")
+    with replacing(args.output) as part, VideoWriter(part, 1 / args.step) as video:
+        for frame in forecast.frames.swapaxes(0, 1):
+            video.add(np.concatenate(list(frame)))
     written = [args.output]
     if args.ply:
         with replacing(args.ply) as part:
@@ -138,5 +133,6 @@ def _camera_path(args: argparse.Namespace, horizon: float) -> CameraPath:
                 f"--speed must be at most {FASTEST:g} m/s and --yaw-rate at most {FASTEST_TURN:g} rad/s, got"
                 f" {args.speed:g} and {args.yaw_rate:g}"
             )
+        warn_of_turn(abs(args.yaw_rate) * horizon, horizon)
         return CameraPath.constant_twist([0, 0, args.speed], [0, args.yaw_rate, 0], max(horizon, args.step))
     return read_camera_path(args.path, horizon)

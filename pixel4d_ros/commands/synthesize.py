@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from pixel4d_ros.commands.arguments import image_size
+from pixel4d_ros.commands.convert import check_replaceable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=image_size, default=(416, 128), metavar="WxH", help="of images (default: 416x128)"
     )
+    parser.add_argument("--force", action="store_true", help="replace an existing log")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the log. Raises ValueError for invalid numbers."""
     if args.frames < 1 or args.seed < 0:
         raise ValueError("--frames must be at least 1 and --seed at least 0")
+    check_replaceable(args.out, args.force)
     from pixel4d_ros.synthetic.log import write_street_log
 
     write_street_log(args.out, args.seed, args.frames, args.size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -36,14 +37,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train. Raises ValueError without training data."""
+    from safetensors import SafetensorError
+
     from pixel4d_ros.training.loop import train
 
     config = read_config(args)
     if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
+    check_files(config)
     with progress_lines():
-        train(config, resume=args.resume)
+        try:
+            train(config, resume=args.resume)
+        except SafetensorError as error:
+            raise OSError(f"weights or checkpoint in {config.out.parent} could not be written: {error}") from error
     return 0
+
+
+def check_files(config: TrainingConfig) -> None:
+    """Raise ValueError for files that training would miss late: its outputs, the validation log, the backbone."""
+    from pixel4d_ros.datasets.driving_log import read_clip
+    from pixel4d_ros.files import check_folder, check_target
+    from pixel4d_ros.predictor.encoder import load_backbone
+    from pixel4d_ros.training.validation import FRAMES
+
+    check_folder(config.out.parent)
+    check_target(config.out, (".safetensors",))
+    if config.validate is not None and len(read_clip(config.validate)) < FRAMES:
+        raise ValueError(f"{config.validate} has fewer than {FRAMES} images with poses: validate on a longer log")
+    if config.backbone is not None:
+        try:
+            load_backbone(str(config.backbone))
+        except OSError as error:
+            raise ValueError(f"backbone {config.backbone} cannot be read: {error.strerror}") from error
+        except Exception as error:  # torch.load raises many kinds
+            text = " ".join(str(error).split())[:200]
+            raise ValueError(f"backbone {config.backbone} is no checkpoint: {text}; download it again") from error
 
 
 @contextmanager
@@ -82,6 +110,17 @@ def read_config(args: argparse.Namespace) -> TrainingConfig:
 
         before = read_settings(TrainingConfig(**{**from_file, **given}).checkpoint)
     try:
-        return TrainingConfig(**{**before, **from_file, **given})
+        config = TrainingConfig(**{**before, **from_file, **given})
+        check_numbers(config)
     except ValueError as error:
         raise ValueError(f"{args.config}: {error}" if from_file else str(error)) from None
+    return config
+
+
+def check_numbers(config: TrainingConfig) -> None:
+    """Raise ValueError for numbers with which training ends in NaN, or in an average that runs away."""
+    for f in fields(TrainingConfig):
+        if f.type == "float" and not math.isfinite(getattr(config, f.name)):
+            raise ValueError(f"{f.name} must be a finite number, not {getattr(config, f.name)}")
+    if not 0 <= config.ema < 1:
+        raise ValueError(f"ema must be at least 0 and below 1, not {config.ema}")

@@ -44,6 +44,8 @@ class Protocol:
             raise ValueError(f"--step must be positive seconds, got {self.step}")
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"--stride must be at least 1, got {self.stride}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be at least 0, got {self.seed}")
         if self.samples < 1:
             raise ValueError(f"--samples must be at least 1, got {self.samples}")
         if self.size is not None and min(self.size) < 16:

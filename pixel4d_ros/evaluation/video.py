@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ class VideoWriter:
     """`with VideoWriter(path, fps) as video: video.add(frame)`: MP4, H.264, yuv420p, which every player shows.
 
     Frames are RGB (H, W, 3) uint8 of one size; an odd size loses its last row or column, since yuv420p needs even ones.
-    The file appears with the first frame.
+    The file appears with the first frame. Raises OSError at the end if not all frames can be read from it: a full disk.
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
@@ -43,9 +44,19 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.frames:
-            self._stream.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self.frames:
+            return
+        self._stream.close()
+        if kind is None and self._readable() < self.frames:
+            raise OSError(errno.EIO, "the video is not whole: is the disk full?", str(self.path))
+
+    def _readable(self) -> int:
+        """The number of frames in the file."""
+        video, found = cv2.VideoCapture(str(self.path.absolute())), 0
+        while video.grab():
+            found += 1
+        return found
 
     def add(self, frame: Picture) -> None:
         """Append a frame."""
