@@ -20,6 +20,7 @@ from support.paths import REPOSITORY
 from support.ros_domain import ros_domain
 
 import pixel4d_ros.synthetic
+from pixel4d_ros.cli import main
 from pixel4d_ros.commands import demo
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.logs.cloud import read_gaussians, save_middle_cloud
@@ -67,6 +68,23 @@ def test_a_log_without_plan_gets_the_driven_one(tmp_path: Path) -> None:
     assert job.streams.path is None
     assert "trajectory:=/planned_path" in " ".join(demo.node_command(job, arguments()))
     assert 'image_transport:="raw"' in " ".join(demo.node_command(job, arguments()))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rate", "0"], "--rate must be positive"),
+        (["--rate", "nan"], "--rate must be positive"),
+        (["--samples", "0"], "--samples at least 1"),
+        (["--duration", "0"], "--duration must be positive seconds"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_before_anything_starts(
+    tmp_path: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A demo of no duration waited for a minute."""
+    assert main(["demo", "--log", str(tmp_path / "none.mcap"), "--out", str(tmp_path / "out"), *options]) == 1
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_logs_the_node_could_not_use_are_refused_at_once(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_training_a_part_needs_the_rest() -> None:
         (["--backbone", "run.yaml"], "backbone run.yaml is no checkpoint"),
         (["--backbone", "nowhere.pth"], "backbone nowhere.pth cannot be read: No such file"),
         (["--validate", "short.mcap"], "short.mcap has fewer than 14 images with poses"),
+        (["--validate", "damaged.mcap"], "damaged.mcap has damaged images"),
         (["--validate", "nowhere.mcap"], "nowhere.mcap does not exist"),
     ],
 )
@@ -125,6 +126,9 @@ def test_files_that_a_run_would_miss_late_are_checked_first(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("steps: 1")
     write_mcap(tmp_path / "short.mcap", entries(5))
+    damaged = list(entries(15, compressed=True))
+    next(e for e in damaged if e.topic.endswith("compressed")).message.data = np.zeros(9, np.uint8)
+    write_mcap(tmp_path / "damaged.mcap", damaged)
     assert cli.main(["train", *options]) == 1
     assert words in capsys.readouterr().err.splitlines()[-1]
 

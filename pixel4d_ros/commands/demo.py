@@ -25,6 +25,7 @@ RECORDED = f"{NODE}/[!s]*"  # without the splats: 25 MB each, for RVizSplat only
 PLAN = "/planned_path"
 STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
+FASTEST_RATE = 1e4  # times real time, as of the replay
 SLOWEST = 3  # times real time: a slower replay has failed
 REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # attempts to start it, timeout of its first /clock
 LINGER_S = 60.0  # timeout of the first forecast after the replay's end
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.files import check_folder, staging
     from pixel4d_ros.logs.cloud import save_middle_cloud
 
+    check_numbers(args)
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     out: Path = args.out
@@ -68,6 +70,17 @@ def run(args: argparse.Namespace) -> int:
         count = save_middle_cloud(recorded, f"{NODE}/gaussians", made / "gaussians.ply")
     summarise(numbers, count, out, time.monotonic() - began)
     return 0
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Raise ValueError for numbers that the replay or the node would refuse after their start."""
+    if not 0 < args.rate <= FASTEST_RATE or args.samples < 1:
+        raise ValueError(
+            f"--rate must be positive and at most {FASTEST_RATE:g}, --samples at least 1, got {args.rate:g} and"
+            f" {args.samples}"
+        )
+    if args.duration is not None and not 0 < args.duration < float("inf"):
+        raise ValueError(f"--duration must be positive seconds, got {args.duration:g}")
 
 
 def _interrupt(*_: object) -> None:

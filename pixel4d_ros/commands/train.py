@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_files(config: TrainingConfig) -> None:
     """Raise ValueError for files that training would miss late: its outputs, the validation log, the backbone."""
+    from pixel4d_ros.datasets.damaged_images import without_damaged_images
     from pixel4d_ros.datasets.driving_log import read_clip
     from pixel4d_ros.files import check_folder, check_target
     from pixel4d_ros.predictor.encoder import load_backbone
@@ -62,8 +63,12 @@ def check_files(config: TrainingConfig) -> None:
 
     check_folder(config.out.parent)
     check_target(config.out, (".safetensors",))
-    if config.validate is not None and len(read_clip(config.validate)) < FRAMES:
-        raise ValueError(f"{config.validate} has fewer than {FRAMES} images with poses: validate on a longer log")
+    if config.validate is not None:
+        clip = read_clip(config.validate)
+        if len(clip) < FRAMES:
+            raise ValueError(f"{config.validate} has fewer than {FRAMES} images with poses: validate on a longer log")
+        if len(without_damaged_images(clip)) < len(clip):
+            raise ValueError(f"{config.validate} has damaged images: validate on another log")
     if config.backbone is not None:
         try:
             load_backbone(str(config.backbone))

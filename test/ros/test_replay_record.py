@@ -181,6 +181,7 @@ def test_a_recorder_that_is_killed_leaves_what_it_recorded(
         (("--rate", "0"), "--rate must be positive"),
         (("--topics", "/nothing"), "has no topic /nothing; it has "),
         (("--start", "100"), r"--start 100 is beyond the end"),
+        (("--camera", "/nothing"), "has no camera /nothing: its image topics are"),
         (("--remap", "odometry"), "write it as /topic:=/other"),
         (
             ("--wait-for-subscribers", "--wait-timeout", "0.5"),

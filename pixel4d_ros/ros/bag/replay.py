@@ -71,10 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay a log. Raises LogError or ValueError with one line."""
     from pixel4d_ros.logs.reader import LogReader
+    from pixel4d_ros.logs.streams import pick_streams
     from pixel4d_ros.ros.session import ros_node
 
     _check_numbers(args)
     with LogReader(args.log) as log, ros_node("pixel4d_replay") as (node, stop), ExitStack() as stack:
+        if args.camera is not None:
+            pick_streams(log, args.camera)  # raises where it has none of that name
         replay = Replay(log, node, args, stop)
         stack.enter_context(pause_services(node, replay.paused))
         replay.has_keyboard = stack.enter_context(space_bar(replay.paused, stop))
