@@ -52,6 +52,13 @@ def test_boxes_beside_a_log_go_to_the_images_of_their_stamps(tmp_path: Path) -> 
     assert not clip.moving_mask(0).any()  # type: ignore[union-attr]
 
 
+def test_images_that_show_no_object_are_no_other_log(tmp_path: Path) -> None:
+    """As in a part of a log, with --start and --count."""
+    path = tmp_path / "log.boxes.json"
+    path.write_text(json.dumps({"frames": [*labels(stamp=500.0)["frames"], {"stamp": 1.0, "boxes": []}]}))
+    assert with_box_labels(clip_of([0.9, 1.0]), path).boxes == ((), ())
+
+
 def test_boxes_of_another_log_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.boxes.json"
     path.write_text(json.dumps(labels(stamp=500.0)))

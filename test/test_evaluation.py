@@ -16,6 +16,7 @@ import pytest
 import torch
 from support.dataset_samples import drive
 
+from pixel4d_ros.cli import main
 from pixel4d_ros.commands import evaluate as command
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import good_clips
@@ -261,6 +262,13 @@ def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
     assert bootstrap([2.0]).low is None
     with pytest.raises(ValueError, match="no source"):
         bootstrap([])
+
+
+@pytest.mark.parametrize("height", ["nan", "-1", "0", "inf"])
+def test_a_height_of_the_camera_that_cannot_be_is_refused(height: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column of the table would be wrong."""
+    assert main(["evaluate", "drive.mcap", "--camera-height", height]) == 1
+    assert "--camera-height must be positive metres" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_writes_all_numbers(
