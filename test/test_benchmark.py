@@ -202,7 +202,7 @@ def test_ratio_to_the_floors(measured: Benchmark) -> None:
     times = replace(measured.sizes[0].forecasts[0], total=Spread(8, 9, 9, 9), lower_bounds=lower_bounds)
     assert times.ratio == 1.6
     text = describe(with_forecast(measured, times))
-    assert "lower bound: encoder alone" in text and "1.60" in text
+    assert "lower bound: encoders alone" in text and "1.60" in text
 
 
 def test_frames_that_differ_from_eager_ones_are_an_error(
