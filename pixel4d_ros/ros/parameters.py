@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pixel4d_ros.outputs.clearance import Footprint, parse_footprint
+from pixel4d_ros.outputs.obstacles import HEIGHTS
 from pixel4d_ros.outputs.occupancy import MapExtent
 from pixel4d_ros.ros.parameter_fields import check, parameter
 
@@ -152,8 +153,8 @@ class Parameters:
         0.25, "Metres per cell of ~/occupancy.", name="occupancy.resolution", low=0.02, high=10.0
     )
     occupancy_heights: tuple[float, ...] = parameter(
-        (0.3, 2.5),
-        "Lowest and highest obstacle height in metres above the ground, which is estimated from the scene.",
+        HEIGHTS,
+        "Heights in metres above the ground, estimated from the scene, between which things are obstacles.",
         name="occupancy.heights",
         low=-10.0,
         high=100.0,
