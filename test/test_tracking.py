@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.outputs.tracked_scene import detections_of, lasting_ids, with_tracked_velocities
+from pixel4d_ros.outputs.tracked_scene import detections_of, track_ids, with_tracked_velocities
 from pixel4d_ros.outputs.tracking import Detection, TrackedObject, Tracker, combine
 from pixel4d_ros.scene import DynamicGaussians, Motion
 
@@ -94,7 +94,7 @@ def test_a_second_detection_on_a_known_object_is_a_part_of_it() -> None:
         seen = [detection((k, 0, 0.8), 1), detection((k - 0.8, 0.3, 0.3), 2, size=0.3 * CAR, color=RED)]
         (o,) = tracker.update(0.1 * k, seen[: 1 if k < 5 else 2])
         assert o.id == 1 and o.parts == (() if k < 5 else (2,))
-    assert lasting_ids([o]) == {1: 1, 2: 1}
+    assert track_ids([o]) == {1: 1, 2: 1}
 
 
 def test_a_detection_beside_a_known_object_is_an_object_of_its_own() -> None:
@@ -203,7 +203,7 @@ def test_smoothed_velocities_go_back_into_the_scene() -> None:
         scene = scene_with_a_car(T_FIXED_SCENE, velocity)
         T_fixed_scene = rigid(np.eye(3), [0.5 * k, 0, 0]) @ T_FIXED_SCENE
         tracked = tracker.update(0.1 * k, detections_of(scene, T_fixed_scene))
-        assert lasting_ids(tracked) == {1: 1}
+        assert track_ids(tracked) == {1: 1}
         smooth = with_tracked_velocities(scene, tracked, T_fixed_scene)
         inside = T_FIXED_SCENE[:3, :3] @ smooth.velocities[-1].double().numpy()
         assert not smooth.velocities[0].any()  # the wall stands

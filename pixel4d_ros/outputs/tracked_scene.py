@@ -73,8 +73,8 @@ def _sampled_speeds(scene: DynamicGaussians) -> FloatArray:
     return deviations
 
 
-def lasting_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
-    """Lasting id by the object id of the newest scene, for the objects detected in it and their parts."""
+def track_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
+    """Track id by the object id of the newest scene, for the objects detected in it and their parts."""
     return {scene_id: o.id for o in tracked for scene_id in (o.scene_id, *o.parts) if scene_id}
 
 
