@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
-from pixel4d_ros.evaluation.clearance import CAR, HEIGHTS, measured_distances, probe_paths, touched_returns
+from pixel4d_ros.evaluation.clearance import CAR, measured_distances, probe_paths, touched_returns
 from pixel4d_ros.evaluation.compare import Picture
 from pixel4d_ros.evaluation.depth_picture import depth_picture
 from pixel4d_ros.evaluation.video import BLUE, GREY, ORANGE, sheet
@@ -30,6 +30,7 @@ from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.clearance import find_scene_obstacles
 from pixel4d_ros.outputs.ground import to_frame
+from pixel4d_ros.outputs.obstacles import HEIGHTS
 from pixel4d_ros.scene import DynamicGaussians
 
 FRAMES, SIZE = 14, (520, 160)

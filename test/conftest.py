@@ -63,11 +63,15 @@ def ros_context() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest, ros_context: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The node in a process of its own, active, with the test file's ARGUMENTS and PARAMETERS."""
+    """The node in a process of its own, active, with the test file's ARGUMENTS and PARAMETERS.
+
+    Its predictions are coarse unless the test file says FINE = True.
+    """
     from support.harness import running_node
 
-    log = tmp_path_factory.mktemp("node") / "log.txt"
-    with running_node(log, *getattr(request.module, "ARGUMENTS", ()), **request.module.PARAMETERS) as process:
+    log, module = tmp_path_factory.mktemp("node") / "log.txt", request.module
+    fine = getattr(module, "FINE", False)
+    with running_node(log, *getattr(module, "ARGUMENTS", ()), fine=fine, **module.PARAMETERS) as process:
         yield process
 
 

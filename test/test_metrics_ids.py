@@ -10,7 +10,7 @@ import torch
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.calibration import Event, brier_score, reliability
-from pixel4d_ros.evaluation.id_metrics import TrackedFrame, score_ids
+from pixel4d_ros.evaluation.id_metrics import IdScore, TrackedFrame, match_objects, score_ids
 from pixel4d_ros.evaluation.path_metrics import PathSample, PathScore, paths_table, score_paths
 from pixel4d_ros.evaluation.plots import reliability_diagram
 from pixel4d_ros.evaluation.track_objects import ids_table, track_clip
@@ -25,6 +25,11 @@ def frame(true: dict[int, float], predicted: dict[int, float]) -> TrackedFrame:
         return np.array([*things], np.int64), np.array([[x, 0.0, 0.0] for x in things.values()]).reshape(-1, 3)
 
     return TrackedFrame(*arrays(true), *arrays(predicted))
+
+
+def score_of(frames: list[TrackedFrame]) -> IdScore:
+    """The score of these frames' ids."""
+    return score_ids(frames, match_objects(frames))
 
 
 def test_a_brier_score_is_least_for_what_comes_true() -> None:
@@ -45,23 +50,23 @@ def test_a_reliability_diagram_has_a_point_per_bin_that_holds_something() -> Non
 
 
 def test_ids_that_last_have_no_switches() -> None:
-    score = score_ids([frame({1: t, 2: 20 - t}, {7: t + 0.5, 8: 20.2 - t}) for t in range(10)])
+    score = score_of([frame({1: t, 2: 20 - t}, {7: t + 0.5, 8: 20.2 - t}) for t in range(10)])
     assert (score.objects, score.lasting, score.switches, score.missed) == (2, 2, 0, 0)
     assert score.lasting_share == 1
 
 
 def test_an_id_that_changes_is_a_switch_also_after_a_gap() -> None:
     seen, gone = frame({1: 0.0}, {7: 0.0}), frame({1: 0.0}, {})
-    score = score_ids([seen, seen, gone, frame({1: 0.0}, {9: 0.1})])
+    score = score_of([seen, seen, gone, frame({1: 0.0}, {9: 0.1})])
     assert (score.switches, score.lasting, score.objects, score.missed) == (1, 0, 1, 1)
 
 
 def test_a_pair_stays_together_while_another_comes_nearer() -> None:
     first = frame({1: 0.0}, {7: 0.0})
     crossing = frame({1: 0.0}, {7: 1.0, 8: 0.1})  # what moves by is nearer for a moment
-    assert score_ids([first, crossing, first]).switches == 0
+    assert score_of([first, crossing, first]).switches == 0
     far = frame({1: 0.0}, {7: 50.0})
-    assert score_ids([first, far]).matched == 1
+    assert score_of([first, far]).matched == 1
 
 
 def test_a_clip_without_boxes_has_no_ids_to_compare() -> None:

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from support.gaussian_views import converted, futures_of, one_gaussian, psnr, random_views, with_movers
+from support.paths import SUPPORT
 from torch import Tensor
 
 from pixel4d_ros.geometry.quaternions import quaternion_to_matrix
@@ -203,3 +207,16 @@ def test_futures_are_rendered_like_views(seed: int, movers: int) -> None:
             alone = rasterize(views)
             assert torch.equal(one.features, alone.features)
             assert torch.equal(one.depth, alone.depth) and torch.equal(one.alpha, alone.alpha)
+
+
+def test_the_first_rendering_leaves_torchs_number_of_threads() -> None:
+    """numba starts its threads then. With another number the network adds in another order."""
+    code = """
+import torch
+from support.gaussian_views import converted, random_views
+from pixel4d_ros.rendering import rasterize
+rasterize(converted(random_views(0, 1), torch.float32))
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SUPPORT.parent, env=environment)

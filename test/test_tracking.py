@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
-from pixel4d_ros.outputs.tracked_scene import detections_of, lasting_ids, with_tracked_velocities
+from pixel4d_ros.outputs.tracked_scene import detections_of, track_ids, with_tracked_velocities
 from pixel4d_ros.outputs.tracking import Detection, TrackedObject, Tracker, combine
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.scene import DynamicGaussians, Motion
 
 CAR = np.array([4.5, 1.8, 1.5])  # metres
 RED, GREY = np.array([0.7, 0.1, 0.1]), np.array([0.5, 0.5, 0.5])
@@ -94,7 +94,7 @@ def test_a_second_detection_on_a_known_object_is_a_part_of_it() -> None:
         seen = [detection((k, 0, 0.8), 1), detection((k - 0.8, 0.3, 0.3), 2, size=0.3 * CAR, color=RED)]
         (o,) = tracker.update(0.1 * k, seen[: 1 if k < 5 else 2])
         assert o.id == 1 and o.parts == (() if k < 5 else (2,))
-    assert lasting_ids([o]) == {1: 1, 2: 1}
+    assert track_ids([o]) == {1: 1, 2: 1}
 
 
 def test_a_detection_beside_a_known_object_is_an_object_of_its_own() -> None:
@@ -203,13 +203,28 @@ def test_smoothed_velocities_go_back_into_the_scene() -> None:
         scene = scene_with_a_car(T_FIXED_SCENE, velocity)
         T_fixed_scene = rigid(np.eye(3), [0.5 * k, 0, 0]) @ T_FIXED_SCENE
         tracked = tracker.update(0.1 * k, detections_of(scene, T_fixed_scene))
-        assert lasting_ids(tracked) == {1: 1}
+        assert track_ids(tracked) == {1: 1}
         smooth = with_tracked_velocities(scene, tracked, T_fixed_scene)
         inside = T_FIXED_SCENE[:3, :3] @ smooth.velocities[-1].double().numpy()
         assert not smooth.velocities[0].any()  # the wall stands
         errors.append((np.linalg.norm(velocity - [5, 0, 0]), np.linalg.norm(inside - [5, 0, 0])))
     raw, smoothed = np.mean(errors[5:], axis=0)
     assert smoothed < 0.5 * raw
+
+
+def test_an_object_at_rest_in_a_future_stays_at_rest_there() -> None:
+    scene = scene_with_a_car(T_FIXED_SCENE, np.array([5.0, 0, 0]))
+    rest = Motion(*(torch.zeros(len(scene), 3) for _ in range(4)))
+    faster = replace(scene.motion, velocities=1.2 * scene.velocities)
+    scene = replace(scene, futures=(scene.motion, rest, faster))
+    (seen,) = detections_of(scene, T_FIXED_SCENE)
+    (o,) = Tracker().update(0.0, [replace(seen, velocity=np.array([7.0, 0, 0]))])
+    smooth = with_tracked_velocities(scene, [o], T_FIXED_SCENE)
+    speeds = [float(motion.velocities[-1].norm()) for motion in (smooth.motion, *smooth.futures)]
+    assert speeds == pytest.approx([7.0, 7.0, 0.0, 8.0], abs=1e-4)
+    smooth = with_tracked_velocities(scene.sample(1), [o], T_FIXED_SCENE)
+    speeds = [float(motion.velocities[-1].norm()) for motion in (smooth.motion, *smooth.futures)]
+    assert speeds == pytest.approx([0.0, 5.0, 0.0, 6.0], abs=1e-4)  # nothing to shift by
 
 
 @pytest.mark.skipif(not LOG.exists(), reason="needs ../shared/logs/train/kitti_0052 with its boxes")

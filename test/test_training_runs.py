@@ -31,7 +31,7 @@ from pixel4d_ros.training.config_file import parse_fields, plain_values
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.sources import TrainingData
 
-SIZE = (64, 32)
+SIZE = (32, 32)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def small() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def tiny_config(out: Path, log: Path, steps: int = 4) -> TrainingConfig:
+def tiny_config(out: Path, log: Path, steps: int = 3) -> TrainingConfig:
     return TrainingConfig(
         sources=(TrainingSource(log),),
         out=out / "weights.safetensors",
@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
 
 @pytest.mark.slow
 def test_equal_seeds_give_equal_weights(tmp_path: Path, log: Path) -> None:
-    configs = [replace(tiny_config(tmp_path / str(i), log, steps=2), seed=seed) for i, seed in enumerate((5, 5, 6))]
+    configs = [replace(tiny_config(tmp_path / str(i), log, steps=1), seed=seed) for i, seed in enumerate((5, 5, 6))]
     first, again, other = (load_file(loop.train(config)) for config in configs)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
@@ -207,9 +207,9 @@ def test_curves_and_pictures_of_a_run(tmp_path: Path, log: Path, monkeypatch: py
     assert {"color", "depth", "gradient", "skipped", "rate", "steps_per_second"} <= set(events.Tags()["scalars"])
     (point,) = events.Scalars("gradient")
     assert point.step == 2 and point.value > 0
-    assert set(events.Tags()["images"]) == {"64x32/0", "64x32/1"}
-    (image,) = events.Images("64x32/0")
-    assert (image.width, image.height) == (4 * 64, 3 * 32)
+    assert set(events.Tags()["images"]) == {"32x32/0", "32x32/1"}
+    (image,) = events.Images("32x32/0")
+    assert (image.width, image.height) == (4 * 32, 3 * 32)
 
 
 def test_without_tensorboard_training_goes_on(
@@ -225,56 +225,68 @@ def test_without_tensorboard_training_goes_on(
 
 # Several processes
 
-WORKER = """
+LAUNCHER = """
 import logging, os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 import torch
-from pixel4d_ros.training import loop, synthetic_data
+import torch._inductor  # torch imports it for deterministic algorithms: once, before the forks
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from pixel4d_ros.training import loop, synthetic_data, validation
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.sources import TrainingData
 
-rank, out, resume = int(os.environ["RANK"]), Path(sys.argv[2]), len(sys.argv) > 3
-loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (64, 32), 1, 1
-torch.set_num_threads(1)
-logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-batch, seen = TrainingData.batch, {}
+def work(log, out, resume):
+    rank = int(os.environ["RANK"])
+    loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (32, 32), 1, 1
+    torch.set_num_threads(1)
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    batch, seen = TrainingData.batch, {}
 
-def watched(data, step):
-    made = batch(data, step)
-    seen[f"images{step}"] = made.images.clone()
-    if rank == 1 and step == 1:
-        os.kill(os.getpid(), signal.SIGTERM)  # only one of the two is asked to stop
-    return made
+    def watched(data, step):
+        made = batch(data, step)
+        seen[f"images{step}"] = made.images.clone()
+        if rank == 1 and step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # only one of the two is asked to stop
+        return made
 
-TrainingData.batch = watched
-networks, build = [], loop.build_optimizer
-loop.build_optimizer = lambda network, config: networks.append(network) or build(network, config)
-config = TrainingConfig(
-    sources=(TrainingSource(Path(sys.argv[1])),), out=out / "weights.safetensors", steps=3 if resume else 40, batch=1,
-    synthetic_batch=1, synthetic_pool=2, targets=1, panel_every=1, device="cpu",
-)
-try:
-    loop.train(config, resume=resume)
-except KeyboardInterrupt:
-    seen["stopped"] = torch.ones(1)
-parameters = torch.nn.utils.parameters_to_vector(networks[-1].parameters()).detach()
-torch.save({**seen, "parameters": parameters}, out / f"rank{rank}.pt")
+    TrainingData.batch = watched
+    networks, build = [], loop.build_optimizer
+    loop.build_optimizer = lambda network, config: networks.append(network) or build(network, config)
+    config = TrainingConfig(
+        sources=(TrainingSource(log),), out=out / "weights.safetensors", steps=3 if resume else 40, batch=1,
+        synthetic_batch=1, synthetic_pool=2, targets=1, panel_every=1, device="cpu",
+    )
+    try:
+        loop.train(config, resume=resume)
+    except KeyboardInterrupt:
+        seen["stopped"] = torch.ones(1)
+    parameters = torch.nn.utils.parameters_to_vector(networks[-1].parameters()).detach()
+    torch.save({**seen, "parameters": parameters}, out / f"rank{rank}{resume}.pt")
+    sys.stdout.flush()
+
+# As `torchrun --standalone --nproc_per_node 2`, but torch is imported once: it takes four seconds of CPU time.
+launch = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method="fork")
+for resume in (False, True):
+    elastic_launch(launch, work)(Path(sys.argv[1]), Path(sys.argv[2]), resume)
+    print("ended", flush=True)
 """
 
 
-def _train_in_two_processes(script: Path, *words: str | Path) -> str:
-    """Run WORKER under torchrun; what it prints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def _train_in_two_processes(log: Path, out: Path) -> tuple[str, str]:
+    """Run LAUNCHER: what is printed by the run that is stopped, and by the one that goes on."""
+    script = out / "launcher.py"
+    script.write_text(LAUNCHER)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([*command, script, *words], env=environment, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, script, log, out]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    first, second, _ = done.stdout.split("ended\n")
+    return first, second
 
 
-def _ranks(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def _ranks(folder: Path, resumed: bool) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What the two processes saved, after checking that they have the same network."""
-    first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = (torch.load(folder / f"rank{rank}{resumed}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys() and torch.equal(first["parameters"], second["parameters"])
     return first, second
 
@@ -284,14 +296,12 @@ def _ranks(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tenso
 def test_two_processes_train_one_network_on_different_samples_and_stop_and_end_together(
     tmp_path: Path, log: Path
 ) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    printed = _train_in_two_processes(script, log, tmp_path)
-    assert "2 x cpu" in printed and "stopped at step 2" in printed
-    first, second = _ranks(tmp_path)
+    stopped, resumed = _train_in_two_processes(log, tmp_path)
+    assert "2 x cpu" in stopped and "stopped at step 2" in stopped
+    first, second = _ranks(tmp_path, resumed=False)
     assert first.keys() == {"images0", "images1", "stopped", "parameters"}
     assert not torch.equal(first["images0"], second["images0"])
     assert not torch.equal(first["images0"], first["images1"])
-    assert "\n3 steps, " in "\n" + _train_in_two_processes(script, log, tmp_path, "resume")
-    assert _ranks(tmp_path)[0].keys() == {"images2", "parameters"}
+    assert "\n3 steps, " in "\n" + resumed
+    assert _ranks(tmp_path, resumed=True)[0].keys() == {"images2", "parameters"}
     Forecaster.load(tmp_path / "weights.safetensors", device="cpu")

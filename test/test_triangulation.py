@@ -150,7 +150,7 @@ def test_an_evaluation_looks_back_from_its_source_only(street: Clip, forecaster:
 
 def test_real_streets_are_forecast_better_with_an_earlier_image(forecaster: Forecaster) -> None:
     (clip,) = open_clips(shared_path("logs/val/kitti_0002.mcap"))
-    protocol = Protocol(stride=20)
+    protocol = Protocol(stride=20, frames=8)
     alone, helped = (
         evaluate_clip(forecaster, clip, protocol, "kitti_0002", Options(motion_depth=given)) for given in (False, True)
     )

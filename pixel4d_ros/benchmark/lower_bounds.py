@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lower bounds of a forecast's time on this machine: its encoder alone, and the rasterizer alone, in the same run."""
+"""Lower bounds of a forecast's time on this machine: its encoders alone, and the rasterizer alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pixel4d_ros.benchmark.stages import Task
 from pixel4d_ros.benchmark.statistics import Spread
@@ -23,20 +24,25 @@ from pixel4d_ros.scene import DynamicGaussians
 
 @torch.inference_mode()
 def encoder_bound(weights: Path | None, task: Task, device: torch.device, effort: Effort) -> Spread:
-    """The predictor's encoder on an input view of the image, replayed as a CUDA graph. Needs CUDA."""
+    """The network's two encoders, one after the other as in a prediction, replayed as a CUDA graph. Needs CUDA."""
     network = Network()
     load_weights(network, weights or shipped_weights())
-    encoder = network.to(device).for_inference(FAST).encoder
+    network = network.to(device).for_inference(FAST)
     image = to_device(task.source.pixels, device).permute(2, 0, 1)[None] / 255
-    drawn = InputView.of(task.source.camera).draw(image)
+    view = InputView.of(task.source.camera)
+    drawn = tuple(seen.draw(image) for seen in (view, view.finer(task.source.camera)))
+
+    def encode(coarse: Tensor, fine: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        return network.encoder(coarse), network.surface.encoder(fine)
+
     with torch.cuda.device(device):
-        recorded = record(encoder, (drawn,))
+        recorded = record(encode, drawn)
 
     def run(watch: Stopwatch) -> None:
         recorded.graph.replay()
-        watch.lap("encoder")
+        watch.lap("encoders")
 
-    return measure_laps(run, device, effort, "lower bound: encoder")["encoder"]
+    return measure_laps(run, device, effort, "lower bound: encoders")["encoders"]
 
 
 @torch.inference_mode()

@@ -35,7 +35,7 @@ from pixel4d_ros.evaluation.tables import counted
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.scene import DynamicGaussians
 
-NO_LOWER_BOUNDS = "lower bounds are measured on CUDA only: the encoder as a CUDA graph, and gsplat"
+NO_LOWER_BOUNDS = "lower bounds are measured on CUDA only: the encoders as a CUDA graph, and gsplat"
 
 Frames = NDArray[np.uint8]
 

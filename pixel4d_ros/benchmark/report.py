@@ -48,7 +48,7 @@ def _forecast_rows(times: ForecastTimes) -> list[list[str]]:
     parts = [*times.stages.items(), ("render, per frame", times.render_per_frame)]
     if times.lower_bounds is not None:
         parts += [
-            ("lower bound: encoder alone", times.lower_bounds.encoder),
+            ("lower bound: encoders alone", times.lower_bounds.encoder),
             ("lower bound: rasterizer alone", times.lower_bounds.rasterizer),
         ]
     return rows + [[f"  {part}", *_cells(spread), "", "", ""] for part, spread in parts]

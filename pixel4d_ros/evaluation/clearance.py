@@ -19,10 +19,10 @@ from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.outputs.clearance import Footprint, clearance, find_scene_obstacles
+from pixel4d_ros.outputs.obstacles import HEIGHTS
 from pixel4d_ros.scene import DynamicGaussians
 
 CAR = Footprint(np.array([[2.2, 0.9], [2.2, -0.9], [-2.2, -0.9], [-2.2, 0.9]]))  # around the camera
-HEIGHTS = (0.3, 2.0)  # metres above the ground between which things are obstacles
 # m/s ahead and rad/s to the left of the probes; the slow ones keep clear of what the fast ones touch
 TWISTS = ((4.0, -0.4), (8.0, -0.12), (8.0, 0.12), (4.0, 0.4), (1.0, -0.3), (2.0, 0.0), (1.0, 0.3))
 FARTHEST = 10.0  # metres: what is farther away counts as that far

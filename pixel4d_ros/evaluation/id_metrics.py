@@ -41,11 +41,11 @@ class IdScore:
         return self.lasting / self.objects if self.objects else float("nan")
 
 
-def score_ids(frames: Sequence[TrackedFrame], gate: float = GATE) -> IdScore:
-    """Count how often ids of matched objects change."""
+def score_ids(frames: Sequence[TrackedFrame], matches: Sequence[dict[int, int]]) -> IdScore:
+    """Count how often ids of matched objects change; matches: of the same frames, by match_objects."""
     history: dict[int, list[int]] = {}
     switches = matched = missed = 0
-    for frame, pairs in zip(frames, match_objects(frames, gate), strict=True):
+    for frame, pairs in zip(frames, matches, strict=True):
         matched += len(pairs)
         missed += len(frame.true_ids) - len(pairs)
         for true, own in pairs.items():

@@ -48,12 +48,11 @@ def track_clip(predict: Callable[[Clip], DynamicGaussians], clip: Clip) -> tuple
                 np.array([o.center for o in seen]).reshape(-1, 3),
             )
         )
+    matches = match_objects(frames)
     samples = [
-        _path_sample(clip, t, track, tracked[t][own])
-        for t, pairs in enumerate(match_objects(frames))
-        for track, own in pairs.items()
+        _path_sample(clip, t, track, tracked[t][own]) for t, pairs in enumerate(matches) for track, own in pairs.items()
     ]
-    return score_ids(frames), score_paths([sample for sample in samples if sample is not None])
+    return score_ids(frames, matches), score_paths([sample for sample in samples if sample is not None])
 
 
 def _path_sample(clip: Clip, t: int, track: int, o: TrackedObject) -> PathSample | None:

@@ -19,6 +19,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.ground import Ground, to_frame
 from pixel4d_ros.scene import DynamicGaussians
 
+HEIGHTS = (0.3, 2.0)  # metres above the ground between which things are obstacles, by default and in evaluation
 OBSERVED = 0.5  # Gaussians that the image showed less than this are guesses
 MIN_OPACITY = 0.2
 EDGE_ON = (

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import moving_objects
 from pixel4d_ros.outputs.tracking import Detection, TrackedObject
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 
 # Standard deviations of what one image measures: a part of the distance, and a part that does not depend on it.
 ALONG_RAY = (0.06, 0.4)  # share of the distance, metres
@@ -72,8 +73,8 @@ def _sampled_speeds(scene: DynamicGaussians) -> FloatArray:
     return deviations
 
 
-def lasting_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
-    """Lasting id by the object id of the newest scene, for the objects detected in it and their parts."""
+def track_ids(tracked: Sequence[TrackedObject]) -> dict[int, int]:
+    """Track id by the object id of the newest scene, for the objects detected in it and their parts."""
     return {scene_id: o.id for o in tracked for scene_id in (o.scene_id, *o.parts) if scene_id}
 
 
@@ -82,7 +83,8 @@ def with_tracked_velocities(
 ) -> DynamicGaussians:
     """The scene with the smoothed velocities of its tracked objects in the place of one image's.
 
-    Sampled futures are shifted by the same difference, so that they keep their spread about sample 0.
+    Sampled futures are shifted by the same difference, so that they keep their spread about the selected one. An object
+    stays at rest in each future in which it is, and in all of them where the selected one has it at rest.
     """
     R = torch.as_tensor(T_fixed_scene[:3, :3], dtype=scene.means.dtype, device=scene.means.device)
     shift = torch.zeros_like(scene.centroids)
@@ -90,12 +92,18 @@ def with_tracked_velocities(
     for o in tracked:
         for scene_id in filter(None, (o.scene_id, *o.parts)):
             shift[scene_id] = torch.as_tensor(o.velocity, dtype=R.dtype, device=R.device) @ R - measured[scene_id]
-    change = shift[scene.object_ids]
-    return replace(
-        scene,
-        velocities=scene.velocities + change,
-        futures=tuple(replace(m, velocities=m.velocities + change) for m in scene.futures),
-    )
+    change = shift[scene.object_ids] * _moves(scene.motion)
+
+    def shifted(motion: Motion) -> Tensor:
+        return motion.velocities + change * _moves(motion)
+
+    futures = tuple(replace(motion, velocities=shifted(motion)) for motion in scene.futures)
+    return replace(scene, velocities=shifted(scene.motion), futures=futures)
+
+
+def _moves(motion: Motion) -> Tensor:
+    """Which Gaussians (N, 1) are not at rest."""
+    return torch.cat([getattr(motion, name) for name in MOTION_FIELDS], 1).any(1, keepdim=True)
 
 
 def _center_covariance(ray: FloatArray) -> FloatArray:

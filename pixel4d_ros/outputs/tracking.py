@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects through time: ids that last from image to image, and velocities smoothed over several images.
+"""Objects through time: persistent ids, and velocities smoothed over several images.
 
 A textbook tracker in a fixed frame (odometry's): one Kalman filter per object with constant velocity and white-noise
 acceleration, gating by position (Mahalanobis distance) and appearance (colour, size, class), Hungarian assignment

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,6 +58,7 @@ def rasterize_numba_futures(futures: Sequence[GaussianViews]) -> Iterator[Render
 
 def _rendering(views: GaussianViews, tiles: Tiles) -> Rendering:
     """All views; undefined where tiles (V, h, w) are false, unless there are none (V, 0, 0)."""
+    _start_threads()
     width, height = views.size
     image = np.zeros((len(views.means), views.features.shape[2] + 3, height, width), np.float32)
     means, quaternions, scales, opacities, features, T, K = _arrays(*views.tensors())
@@ -64,6 +66,14 @@ def _rendering(views: GaussianViews, tiles: Tiles) -> Rendering:
     rendered = torch.from_numpy(image).permute(0, 2, 3, 1)
     depth = depth_from_inverses(rendered[..., -3], rendered[..., -2])
     return Rendering(rendered[..., :-3], depth, rendered[..., -1])
+
+
+@lru_cache(maxsize=1)
+def _start_threads() -> None:
+    """Start numba's threads, and keep torch's number of threads: both may use one OpenMP, where numba sets its own."""
+    threads = torch.get_num_threads()
+    get_num_threads()
+    torch.set_num_threads(threads)
 
 
 def _touched(views: GaussianViews) -> Tiles:

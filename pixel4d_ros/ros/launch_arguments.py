@@ -53,7 +53,7 @@ ARGUMENTS = (
     Argument(
         "rectify",
         "",
-        "true: undistort images; false: they are rectified.",
+        "true: undistort images with K and D; false: they are rectified, P is used.",
         OPTIONAL_SWITCH,
         "rectify",
     ),

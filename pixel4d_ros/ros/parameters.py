@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pixel4d_ros.outputs.clearance import Footprint, parse_footprint
+from pixel4d_ros.outputs.obstacles import HEIGHTS
 from pixel4d_ros.outputs.occupancy import MapExtent
 from pixel4d_ros.ros.parameter_fields import check, parameter
 
@@ -101,7 +102,8 @@ class Parameters:
     )
     depth_from_motion: bool = parameter(
         False,
-        "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry.",
+        "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry and a moving "
+        "camera, and takes a second prediction. Moving objects get no depth or a wrong one.",
         name="depth.from_motion",
     )
     reference_enabled: bool = parameter(
@@ -152,8 +154,8 @@ class Parameters:
         0.25, "Metres per cell of ~/occupancy.", name="occupancy.resolution", low=0.02, high=10.0
     )
     occupancy_heights: tuple[float, ...] = parameter(
-        (0.3, 2.5),
-        "Lowest and highest obstacle height in metres above the ground, which is estimated from the scene.",
+        HEIGHTS,
+        "Heights in metres above the ground, estimated from the scene, between which things are obstacles.",
         name="occupancy.heights",
         low=-10.0,
         high=100.0,

@@ -149,9 +149,7 @@ class ForecastPipeline:
         began = time.monotonic()
         result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, TrackedScene(result.scene, result.tracked))
-        comparison = context.forecaster.reference_seconds
-        if comparison:
-            self._budget.took(source.stamp_ns * 1e-9, time.monotonic() - began - comparison, comparison)
+        self._note_seconds(source, time.monotonic() - began)
         if image.inputs.outdated:
             context.statistics.frame_dropped()
             self._logger.debug("not published: time jumped back meanwhile")
@@ -200,6 +198,12 @@ class ForecastPipeline:
             seconds = self._context.forecaster.reference_seconds
             self._context.statistics.reference_used(reference.seconds, baseline, moving_count(scene), seconds)
 
+    def _note_seconds(self, source: Source, seconds: float) -> None:
+        """Tell the budget of reference images the seconds of a forecast, if it was compared with one."""
+        comparison = self._context.forecaster.reference_seconds
+        if comparison:
+            self._budget.took(source.stamp_ns * 1e-9, seconds - comparison, comparison)
+
     def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
         """One TrajectoryForecast per path. Raises ValueError, DeviceError and CancelledError."""
         image, source = self._requested_source(request, inputs, p)
@@ -229,6 +233,7 @@ class ForecastPipeline:
         if image is not None and predicted is not None and predicted.image is image:
             return TrackedScene(predicted.tracked.scene.sample(0), predicted.tracked.objects)
         measured = Measurements() if image is None else self._measured(image, source, ego, p)
+        began = time.monotonic()
         # All candidates start at the vehicle's current speed.
         speed = CameraPath(p.times, poses[0]).speed()
         scene = self._context.forecaster.predict(
@@ -236,6 +241,8 @@ class ForecastPipeline:
         )
         if image is None:
             return TrackedScene(scene)
+        self._note_reference(scene, measured)
+        self._note_seconds(source, time.monotonic() - began)
         tracked = self._tracks.update(scene, source, ego, image.inputs)
         self._predicted = Prediction(image, source, tracked)
         return tracked

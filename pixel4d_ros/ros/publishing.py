@@ -16,7 +16,7 @@ from pixel4d_ros.forecaster import Forecast
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import moving_objects
 from pixel4d_ros.outputs.occupancy import occupancy_maps
-from pixel4d_ros.outputs.tracked_scene import detections_of, lasting_ids
+from pixel4d_ros.outputs.tracked_scene import detections_of, track_ids
 from pixel4d_ros.outputs.tracking import TrackedObject, Tracker
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
@@ -68,9 +68,9 @@ class Result:
     tracked: Sequence[TrackedObject] = ()  # in odometry's frame; empty without odometry
 
     @property
-    def lasting_ids(self) -> dict[int, int]:
-        """Lasting id by object id of the scene; empty where objects are not tracked."""
-        return lasting_ids(self.tracked)
+    def track_ids(self) -> dict[int, int]:
+        """Track id by object id of the scene; empty where objects are not tracked."""
+        return track_ids(self.tracked)
 
 
 def sequence_message(views: CameraViews, header: Header) -> Any:
@@ -106,7 +106,7 @@ def publish(result: Result, out: Publishers, p: Parameters) -> None:
     _publish_clouds(result, out, p)
     if has_subscribers(out.motion):
         up = _mounting(result)[2, :3]  # z of the base, in the camera's frame
-        ids = result.lasting_ids
+        ids = result.track_ids
         objects = [
             replace(o, object_id=ids.get(o.object_id, o.object_id)) for o in moving_objects(result.scene, up, p.times)
         ]
@@ -166,10 +166,10 @@ def _publish_clouds(result: Result, out: Publishers, p: Parameters) -> None:
         return
     scene, compact = subsample(scene, p.min_opacity, p.max_cloud_points), p.cloud_format == "compact"
     if has_subscribers(out.cloud):
-        out.cloud.publish(pointcloud_message(scene, header, result.lasting_ids, compact))
+        out.cloud.publish(pointcloud_message(scene, header, result.track_ids, compact))
     if has_subscribers(out.moved_cloud):
         moved = scene.at(p.times[p.selected])
-        out.moved_cloud.publish(pointcloud_message(moved, header, result.lasting_ids, compact))
+        out.moved_cloud.publish(pointcloud_message(moved, header, result.track_ids, compact))
 
 
 def in_odometry(scene: DynamicGaussians, ego: EgoState, source: Source) -> tuple[DynamicGaussians, Header]:

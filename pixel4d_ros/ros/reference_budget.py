@@ -19,9 +19,13 @@ class _Measured:
 
 
 class ReferenceBudget:
-    """Decides by the camera's period and the times of the last comparison. Used by one thread."""
+    """Decides by the camera's period and the times of the last comparison. Used by one thread.
+
+    The first comparison does not count: it also takes the start of the libraries that measure flow.
+    """
 
     def __init__(self) -> None:
+        self._started = False
         self._measured: _Measured | None = None
         self._last: tuple[float, int] | None = None  # stamp, and images received until then
         self._period = 0.0
@@ -34,7 +38,9 @@ class ReferenceBudget:
 
     def took(self, stamp: float, forecast: float, comparison: float) -> None:
         """Note the seconds that a forecast and its comparison with a reference image took."""
-        self._measured = _Measured(stamp, forecast, comparison)
+        if self._started:
+            self._measured = _Measured(stamp, forecast, comparison)
+        self._started = True
 
     def refusal(self, stamp: float) -> str:
         """Why the image at this stamp should not be compared with a reference image; empty: it should.

@@ -15,7 +15,7 @@ from rclpy.service import Service
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.outputs.clearance import Clearance, Footprint, clearance, find_scene_obstacles
 from pixel4d_ros.outputs.moving_objects import ClosestObjects, closest_objects
-from pixel4d_ros.outputs.tracked_scene import lasting_ids
+from pixel4d_ros.outputs.tracked_scene import track_ids
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.inputs import Source
 from pixel4d_ros.ros.messages.closest import closest_messages
@@ -99,8 +99,8 @@ class PathDistances:
 
     clear: Clearance  # object ids are the scene's
     closest: ClosestObjects  # to the base's origin
-    ids: Mapping[int, int]  # lasting id by object id of the scene
-    labels: Mapping[int, str]  # class by lasting id
+    ids: Mapping[int, int]  # track id by object id of the scene
+    labels: Mapping[int, str]  # class by track id
 
     def fields(self, k: int) -> dict[str, Any]:
         """Fields of the TrajectoryForecast of path k."""
@@ -127,7 +127,7 @@ def path_distances(
     return PathDistances(
         clearance(around, base, p.times, footprint),
         closest_objects(tracked.scene, base[..., :3, 3], p.times),
-        lasting_ids(tracked.objects),
+        track_ids(tracked.objects),
         labels_by_id(tracked.objects),
     )
 

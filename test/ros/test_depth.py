@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
+from time import sleep
 from typing import Any
 
 import cv2
@@ -14,9 +15,22 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
+from pixel4d_ros.srv import ForecastTrajectories
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import HEIGHT, RESEND_S, WIDTH, Client, calibration, image, picture, set_parameter, stamp
+from support.harness import (
+    HEIGHT,
+    RESEND_S,
+    WIDTH,
+    Client,
+    calibration,
+    call,
+    image,
+    path,
+    picture,
+    set_parameter,
+    stamp,
+)
 from support.node_in_process import node_in_process
 
 from pixel4d_ros.camera import Camera
@@ -36,6 +50,7 @@ class Recording:
 
     real: Forecaster
     given: list[dict[str, Any]] = field(default_factory=list)
+    reference_seconds: float = 0.0  # that a comparison with a reference image takes
 
     def __getattr__(self, name: str):
         return getattr(self.real, name)
@@ -43,6 +58,8 @@ class Recording:
     def predict(self, rgb, K, num_samples=None, seed=0, depth=None, speed=None, reference=None):
         if num_samples is not None:  # else the prediction that depth from motion starts with
             self.given.append({"rgb": rgb, "K": K, "depth": depth, "reference": reference})
+        if reference is not None:
+            sleep(self.reference_seconds)
         return self.real.predict(rgb, K, num_samples or 1, seed)
 
 
@@ -179,6 +196,37 @@ def test_an_earlier_image_is_given_with_the_way_since_unless_it_is_switched_off(
     finally:
         wanted.bool_value = True
         assert set_parameter(client, "reference.enabled", wanted).successful
+
+
+def test_a_request_reports_its_reference_image_and_how_long_the_comparison_took(world):
+    """Without subscribers, requests alone predict."""
+    recording, clip = world[1], street_clip(900_003, 3, size=(WIDTH, HEIGHT))
+    client = Client(listen=False, namespace="asked")
+
+    def ask(seconds: float, rgb: np.ndarray) -> str:
+        """Request a forecast from an image; what diagnostics say of the reference image."""
+        request = ForecastTrajectories.Request(trajectories=[path(seconds)])
+        client.send_odometry(seconds)
+        client.send_info(seconds)
+        client.settle()
+
+        def send() -> Any:
+            client.image.publish(image(seconds, rgb))
+            client.settle()
+            return call(client, ForecastTrajectories, "forecast_node/forecast_trajectories", request)
+
+        client.until(lambda: [f for f in send().forecasts if f.sequence.header.stamp == stamp(seconds)])
+        return client.values()["moving objects"]
+
+    with node_in_process(lambda weights, device: recording, "asked", steps=1, selected_step=0):
+        client.connect()
+        assert ask(0.0, clip.images[0]) == "by the image alone: no earlier image of the right age"
+        recording.reference_seconds = 0.5
+        for seconds in (0.2, 0.4):  # the first comparison is cold and does not count
+            assert "found with a reference image of 0.20 s and 1.00 m, in 500 ms" in ask(seconds, clip.images[2])
+        assert "a reference image takes 500 ms" in ask(0.6, clip.images[2])
+    client.destroy_node()
+    recording.reference_seconds = 0.0
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_ten_times_as_many_images_as_the_node_manages(tmp_path):
             client.until(lambda: balanced(client.values()))
             before = client.values()
             flood = Flood(client, node)
-            duration = max(10.0, 15 * alone)
+            duration = max(5.0, 15 * alone)
             flood.run(alone / 10, duration)
             values = client.until(lambda: balanced(v := client.values()) and v)
         finally:

@@ -16,7 +16,7 @@ from support.drive import stamp
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import rigid, rigid_from_xyzw
 from pixel4d_ros.outputs.clearance import Footprint
-from pixel4d_ros.outputs.tracked_scene import lasting_ids
+from pixel4d_ros.outputs.tracked_scene import track_ids
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.messages.pointcloud import pointcloud_message
@@ -68,7 +68,7 @@ def drive_behind(tracks: ObjectTracks, inputs: Inputs, first: float = 0.0) -> tu
     for k in range(10):
         seconds = first + 0.1 * k
         tracked = tracks.update(car(seconds, SPEED + rng.normal(0, 3)), source(seconds), ego(seconds), inputs)
-        ids.append(lasting_ids(tracked.objects))
+        ids.append(track_ids(tracked.objects))
         speeds.append(float(tracked.scene.velocities[0, 2]))
     return ids, speeds
 
@@ -92,7 +92,7 @@ def test_without_odometry_scenes_stay_as_they_are():
     assert tracked.scene is scene and not tracked.objects
 
 
-def test_the_cloud_holds_the_lasting_ids():
+def test_the_cloud_holds_the_track_ids():
     message = pointcloud_message(car(0.0, SPEED), source(0.0).header, {1: 42})
     points = np.frombuffer(bytes(message.data), np.uint8).reshape(-1, message.point_step)
     (at,) = (field.offset for field in message.fields if field.name == "object_id")

@@ -53,6 +53,7 @@ def street():
     return street_clip(seed=2, frames=1, size=(WIDTH, HEIGHT))
 
 
+FINE = True  # objects are found, and the ground
 PARAMETERS = {
     "steps": 4,
     "selected_step": 2,

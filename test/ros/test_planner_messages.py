@@ -137,7 +137,7 @@ def test_real_messages_take_it_too(package: str, convert: Any) -> None:
     assert len(objects) == 2 and serialize_message(again) == wire and again.header.frame_id == "odom"
 
 
-def test_closest_things_carry_lasting_ids() -> None:
+def test_closest_things_carry_track_ids() -> None:
     found = ClosestPoints(
         np.array([[1.5, np.inf]]), np.array([[[1, 2, 3], [np.nan] * 3]]), np.array([[2, 0]]),
         np.array([[True, False]]), np.array([np.inf]),

@@ -48,7 +48,8 @@ def test_memory_and_age_stay_bounded_over_a_long_replay(tmp_path: Path) -> None:
     rclpy.init()
     client = Client()
     try:
-        with running_node(tmp_path / "node.log", *words, image_transport="compressed", use_sim_time="true") as node:
+        parameters = {"image_transport": "compressed", "use_sim_time": "true"}
+        with running_node(tmp_path / "node.log", *words, fine=True, **parameters) as node:
             player = subprocess.Popen(replay, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             began, memory = time.monotonic(), []
             try:

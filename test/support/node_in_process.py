@@ -12,6 +12,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from pixel4d_ros.ros.forecast_node import ForecastNode
+from support.coarse_predictions import coarse_predictions
 from support.waiting import PATIENCE
 
 
@@ -19,7 +20,10 @@ from support.waiting import PATIENCE
 def node_in_process(
     load: Callable[[str | None, str], Any], namespace: str, active: bool = True, **parameters: Any
 ) -> Iterator[None]:
-    """A node, active or not yet configured, whose forecaster is what `load(weights, device)` returns."""
+    """A node, active or not yet configured, whose forecaster is what `load(weights, device)` returns.
+
+    Its predictions are coarse, and so are others of this process meanwhile.
+    """
     values = {"steps": 2, "diagnostics_period": 0.2, "diagnostics_silence": PATIENCE, **parameters}
     overrides = [rclpy.Parameter(name, value=value) for name, value in values.items()]
     node = ForecastNode(load, namespace=namespace, parameter_overrides=overrides)
@@ -31,7 +35,8 @@ def node_in_process(
     thread = Thread(target=executor.spin, daemon=True)
     thread.start()
     try:
-        yield
+        with coarse_predictions():
+            yield
     finally:
         executor.shutdown()
         thread.join(PATIENCE)

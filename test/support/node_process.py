@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+from support.coarse_predictions import coarse_predictions
 from support.waiting import PATIENCE, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -75,14 +76,19 @@ class NodeProcess:
 
 
 class ForkedNodeProcess(NodeProcess):
-    """The same node, or a program in its place, in a fork of a process that has imported it."""
+    """The same node, or a program in its place, in a fork of a process that has imported it.
 
-    def __init__(self, log: Path, *arguments: str, program: Sequence[str] = (), **parameters: Any) -> None:
-        self._program = program
+    Its predictions are coarse (see coarse_predictions) unless `fine`.
+    """
+
+    def __init__(
+        self, log: Path, *arguments: str, program: Sequence[str] = (), fine: bool = False, **parameters: Any
+    ) -> None:
+        self._program, self._fine = program, fine
         super().__init__(log, *arguments, **parameters)
 
     def _start(self, words: list[str]) -> Any:
-        return Fork(*self._program[:1], words=[*self._program[1:], *words], log=self._log)
+        return Fork(*self._program[:1], words=[*self._program[1:], *words], log=self._log, fine=self._fine)
 
 
 @contextmanager
@@ -116,9 +122,10 @@ def _environment() -> dict[str, str]:
 class Fork:
     """A fork that runs the node, or the Python file given, with the methods of Popen that tests use."""
 
-    def __init__(self, file: str | None = None, *, words: Sequence[str], log: Path) -> None:
+    def __init__(self, file: str | None = None, *, words: Sequence[str], log: Path, fine: bool) -> None:
         log.write_bytes(b"")  # its reader does not wait for the fork
-        self._process = _server().Process(target=_run, args=(file, list(words), _environment(), log), daemon=True)
+        arguments = (file, list(words), _environment(), log, fine)
+        self._process = _server().Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
 
@@ -160,7 +167,7 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(file: str | None, words: list[str], environment: dict[str, str], log: Path) -> None:
+def _run(file: str | None, words: list[str], environment: dict[str, str], log: Path, fine: bool) -> None:
     """In the fork: its output into the file, then the node, or a program as `python FILE` runs it."""
     with log.open("wb") as output:
         for stream in (1, 2):
@@ -168,9 +175,10 @@ def _run(file: str | None, words: list[str], environment: dict[str, str], log: P
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [file or "forecast_node", *words]
-    if file is not None:
-        runpy.run_path(file, run_name="__main__")
-        return
-    from pixel4d_ros.ros.forecast_node import main
+    with nullcontext() if fine else coarse_predictions():
+        if file is not None:
+            runpy.run_path(file, run_name="__main__")
+            return
+        from pixel4d_ros.ros.forecast_node import main
 
-    sys.exit(main())
+        sys.exit(main())

@@ -15,14 +15,14 @@ from pixel4d_ros.ros.compat import interface
 def closest_messages(
     found: ClosestPoints,
     path: int,
-    lasting_ids: Mapping[int, int] | None = None,
+    track_ids: Mapping[int, int] | None = None,
     labels: Mapping[int, str] | None = None,
 ) -> list[Any]:
     """A ClosestThing for each time of one of the paths.
 
-    lasting_ids: the ids to write in place of the scene's own; labels: classes by lasting id.
+    track_ids: the ids to write in place of the scene's own; labels: classes by track id.
     """
-    kind, ids, names = interface("msg", "ClosestThing"), lasting_ids or {}, labels or {}
+    kind, ids, names = interface("msg", "ClosestThing"), track_ids or {}, labels or {}
     rows = zip(found.distances[path], found.object_ids[path], found.points[path], found.observed[path], strict=True)
     return [
         kind(

@@ -42,10 +42,10 @@ COMPACT = np.dtype(
 _DATATYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32, "u2": PointField.UINT16, "u1": PointField.UINT8}
 
 
-def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None = None) -> NDArray[np.float32]:
+def cloud_array(scene: DynamicGaussians, track_ids: Mapping[int, int] | None = None) -> NDArray[np.float32]:
     """The scene's Gaussians as (N, 32) float32 in the order of FIELD_NAMES; rgb and object_id are bit patterns.
 
-    lasting_ids: the ids to write in place of the scene's own.
+    track_ids: the ids to write in place of the scene's own.
     """
     columns = (
         scene.means,
@@ -58,20 +58,20 @@ def cloud_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None =
         scene.accelerations,
         scene.angular_velocities,
         scene.angular_accelerations,
-        _ids(scene, lasting_ids)[:, None].view(torch.float32),
+        _ids(scene, track_ids)[:, None].view(torch.float32),
         scene.centroids[scene.object_ids],
         _observed(scene)[:, None],
     )
     return torch.cat([c.detach().float() for c in columns], 1).cpu().numpy()
 
 
-def compact_array(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None = None) -> NDArray[Any]:
-    """The scene's Gaussians as (N,) of COMPACT; lasting_ids as for cloud_array."""
+def compact_array(scene: DynamicGaussians, track_ids: Mapping[int, int] | None = None) -> NDArray[Any]:
+    """The scene's Gaussians as (N,) of COMPACT; track_ids as for cloud_array."""
     radii = scene.scales.clamp(min=1e-9).log().mean(1).exp() * 1000
     columns = {
         **dict(zip("xyz", scene.means.unbind(1), strict=True)),
         "rgb": _packed_colors(scene).view(torch.float32),
-        "object_id": _ids(scene, lasting_ids),
+        "object_id": _ids(scene, track_ids),
         "radius": radii.clamp(0, 65535).round(),
         "opacity": (scene.opacities.clamp(0, 1) * 255).round(),
         "observed": (_observed(scene).clamp(0, 1) * 255).round(),
@@ -88,11 +88,11 @@ def _packed_colors(scene: DynamicGaussians) -> torch.Tensor:
     return (bytes_[:, 0] << 16) | (bytes_[:, 1] << 8) | bytes_[:, 2]
 
 
-def _ids(scene: DynamicGaussians, lasting_ids: Mapping[int, int] | None) -> torch.Tensor:
+def _ids(scene: DynamicGaussians, track_ids: Mapping[int, int] | None) -> torch.Tensor:
     """The object's id (N,) int32 of each Gaussian."""
     ids = torch.arange(len(scene.centroids), dtype=torch.int32)
-    for own, lasting in (lasting_ids or {}).items():
-        ids[own] = lasting
+    for own, track in (track_ids or {}).items():
+        ids[own] = track
     return ids.to(scene.object_ids.device)[scene.object_ids]
 
 
@@ -110,15 +110,15 @@ def subsample(scene: DynamicGaussians, min_opacity: float, max_points: int) -> D
 
 
 def pointcloud_message(
-    scene: DynamicGaussians, header: Header, lasting_ids: Mapping[int, int] | None = None, compact: bool = False
+    scene: DynamicGaussians, header: Header, track_ids: Mapping[int, int] | None = None, compact: bool = False
 ) -> PointCloud2:
     """One point per Gaussian, little endian, unordered (height 1), in the layout FULL or COMPACT.
 
-    lasting_ids as for cloud_array.
+    track_ids as for cloud_array.
     """
     if compact:
-        return create_cloud(header, _fields(COMPACT), compact_array(scene, lasting_ids))
-    points = cloud_array(scene, lasting_ids).astype("<f4", copy=False).view(FULL)[:, 0]
+        return create_cloud(header, _fields(COMPACT), compact_array(scene, track_ids))
+    points = cloud_array(scene, track_ids).astype("<f4", copy=False).view(FULL)[:, 0]
     return create_cloud(header, _fields(FULL), points)
 
 
