@@ -123,7 +123,8 @@ class Forecaster:
         measured = None if depth is None else check_depth(depth)
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
-            scene = self.predictor.predict(pin_memory(pixels, self.device), camera, num_samples, seed, sensor, speed)
+            source = pin_memory(pixels, self.device)
+            scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
             began = time.monotonic()
             if reference is None:
                 scene = with_network_probability(scene, seed)

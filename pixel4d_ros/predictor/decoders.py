@@ -26,7 +26,8 @@ _FULL = 32
 _DYNAMIC_WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions, each with a norm and SiLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.GroupNorm(8, outputs),
@@ -95,9 +96,9 @@ class StaticDecoder(nn.Module):
 
     def __init__(self, maps: Mapping[str, Sequence[float]], blocks: int = 0) -> None:
         super().__init__()
-        self.bottleneck = _block(FEATURE_CHANNELS[4] + 2 + SENSOR_CHANNELS, _WIDTHS[4])
+        self.bottleneck = conv_block(FEATURE_CHANNELS[4] + 2 + SENSOR_CHANNELS, _WIDTHS[4])
         self.levels = nn.ModuleList(
-            _block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i] + SENSOR_CHANNELS, _WIDTHS[i]) for i in range(3, -1, -1)
+            conv_block(_WIDTHS[i + 1] + FEATURE_CHANNELS[i] + SENSOR_CHANNELS, _WIDTHS[i]) for i in range(3, -1, -1)
         )
         self.full = nn.Sequential(
             nn.Conv2d(_WIDTHS[0] + 6 + SENSOR_CHANNELS, _FULL, 3, padding=1),
@@ -146,7 +147,8 @@ class DynamicDecoder(nn.Module):
         inputs = (_WIDTHS[4] + SPEED_CHANNELS, *(FEATURE_CHANNELS[i] for i in (3, 2, 1)))
         above = (0, *_DYNAMIC_WIDTHS[:-1])
         given = (0, 0, 0, _WIDTHS[1])
-        self.levels = nn.ModuleList(_block(sum(n), width) for *n, width in zip(inputs, above, given, _DYNAMIC_WIDTHS))
+        channels = zip(inputs, above, given, _DYNAMIC_WIDTHS)
+        self.levels = nn.ModuleList(conv_block(sum(n), width) for *n, width in channels)
         self.motion = nn.Conv2d(_DYNAMIC_WIDTHS[-1], 2 * MOTION_CHANNELS, 3, padding=1)
         self.objects = nn.Conv2d(_DYNAMIC_WIDTHS[-1], sum(OBJECT_MAPS.values()), 3, padding=1)
         _start(self.motion, [0.0] * 2 * MOTION_CHANNELS)

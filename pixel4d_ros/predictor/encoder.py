@@ -84,13 +84,16 @@ class Encoder(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, levels: int = len(FEATURE_CHANNELS)) -> list[Tensor]:
+        """The features of the first levels."""
         x = self.stem((image * 255 - 127) / 128)  # the scaling of the Lite checkpoints
-        features = []
+        features: list[Tensor] = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in _LAST_OF_STRIDE:
                 features.append(x)
+            if len(features) == levels:
+                break
         return features
 
     def train(self, mode: bool = True) -> Encoder:

@@ -41,6 +41,7 @@ LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of t
 MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
 LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about unit size
 SPEED_SCALE = 10.0  # m/s
+SURE = 0.15  # of log depth: corrections with a larger error, as of skies and thickets, do more harm than good
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,37 @@ class SurfaceMaps:
 
 
 @dataclass(frozen=True)
+class DepthCorrection:
+    """What the comparison with a reference image says of the static branch's depth."""
+
+    base: Tensor  # (B, 1, h, w) log of the canonical depth that is corrected, at a quarter of the finer view
+    shift: Tensor  # (B, 1, h, w) of log depth, to be added; 0 where there is no reference image
+    scale: Tensor  # (B, 1, h, w) its mean absolute error, as predicted; infinite without a reference image
+
+    @property
+    def sure(self) -> Tensor:
+        """(B, 1, h, w) bool: where the correction counts."""
+        return self.scale < SURE
+
+    def applied(self, log_depth: Tensor) -> Tensor:
+        """Log depth (B, 1, H, W), corrected where that is sure, within the limits of depth."""
+        shift = F.interpolate(self.shift * self.sure, log_depth.shape[-2:], mode="bilinear", align_corners=False)
+        return (log_depth + shift).clamp(math.log(MIN_DEPTH), math.log(MAX_DEPTH))
+
+
+@dataclass(frozen=True)
 class PixelMaps:
     """Network outputs in the input view (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
+    log_depth: Tensor  # (B, 1, H, W) of canonical depth: the static branch's, corrected by a reference image
     surface: SurfaceMaps
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
     nearest_center_ids: Tensor | None = None  # the object maps as the network's `group` argument transforms them
+    correction: DepthCorrection | None = None  # by the reference image
 
     def float(self) -> PixelMaps:
         """The same with all in float32."""
@@ -136,6 +158,17 @@ class NetworkInput:
         image, inside, rays = (channels_last(maps, dtype) for maps in (self.image, self.inside, self.rays))
         sensor = None if self.sensor is None else channels_last(self.sensor, dtype)
         return NetworkInput(image, inside, rays, sensor, self.speed.to(dtype))
+
+
+@dataclass(frozen=True)
+class ReferenceInput:
+    """Reference images of B sources, in an input view of the same size as the finer view of the source."""
+
+    image: Tensor  # (B, 3, H, W) float 0..1
+    K: Tensor  # (B, 3, 3) in pixels of that view
+    source_K: Tensor  # (B, 3, 3) of the source in the finer view
+    T_reference_source: Tensor  # (B, 3, 4), canonical metres
+    known: Tensor  # (B,) bool: which sources have a reference image
 
 
 def channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:

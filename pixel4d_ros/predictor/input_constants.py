@@ -86,11 +86,20 @@ class InputConstants:
         """(1,) metres per canonical metre of the surface branch."""
         return torch.full((1,), float(self.fine.inner.K[0, 0]) / SURFACE_FOCAL, device=self.device)
 
+    @cached_property
+    def fine_K(self) -> Tensor:
+        """(1, 3, 3) of the padded fine view."""
+        return torch.tensor(self.fine.camera.K, dtype=torch.float32, device=self.device)[None]
+
+    @cached_property
+    def always(self) -> Tensor:
+        """(1,) true."""
+        return torch.ones(1, dtype=torch.bool, device=self.device)
+
     @cached_tensor
     def fine_rays(self, dtype: torch.dtype) -> Tensor:
         """(1, 2, H, W) of the fine view, as the surface branch takes them."""
-        K = torch.tensor(self.fine.camera.K, dtype=torch.float32, device=self.device)[None]
-        rays = view_rays(K, self.fine.width, self.fine.height, SURFACE_FOCAL)
+        rays = view_rays(self.fine_K, self.fine.width, self.fine.height, SURFACE_FOCAL)
         return rays.to(dtype, memory_format=torch.channels_last)
 
     @cached_tensor

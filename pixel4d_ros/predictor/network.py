@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: one image in, per-pixel maps of geometry, appearance, objects and motion out.
+"""The network: one image, and perhaps a reference image, in; maps of geometry, appearance, objects and motion out.
 
 Two U-Nets on EfficientNet-Lite2 encoders. The first sees the input view and has a static decoder (coarse depth,
 mobility) and a dynamic decoder (objects and their motion: a conditional VAE as in Pixel-to-4D, arXiv 2601.00678, whose
 posterior sees a later frame). The second, the surface branch (surface.py), sees the same view at up to twice the
-resolution and predicts sharp depth, opacity, size and the hidden surface.
+resolution and predicts sharp depth, opacity, size and the hidden surface. With a reference image a plane sweep
+(plane_sweep.py) corrects the static branch's depth.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from pixel4d_ros.predictor.heads import (
     STATIC_STARTS,
     NetworkInput,
     PixelMaps,
+    ReferenceInput,
     channels_last,
     decode_depth,
     decode_log_depth,
     named_maps,
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
+from pixel4d_ros.predictor.plane_sweep import DESCRIBED_LEVELS, PlaneSweep
 from pixel4d_ros.predictor.surface import SurfaceNetwork, surface_maps
 
 
@@ -58,6 +61,7 @@ class Network(nn.Module):
         self.dynamic = DynamicDecoder()
         self.posterior = Posterior(LATENT_CHANNELS)
         self.surface = SurfaceNetwork()
+        self.sweep = PlaneSweep()
 
     def for_inference(self, dtype: torch.dtype) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
@@ -69,7 +73,8 @@ class Network(nn.Module):
         quick.encoder.fold()
         quick.surface.encoder.fold()
         parts: list[tuple[Any, torch.dtype]] = [
-            (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype)
+            (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype),
+            (quick.sweep, dtype),
         ]  # fmt: skip
         if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
             parts += [(quick.encoder, torch.float32), (quick.surface.encoder, torch.float32)]
@@ -93,8 +98,12 @@ class Network(nn.Module):
         later: Later | None = None,
         use_prior: Tensor | None = None,
         group: Callable[[dict[str, Tensor]], Tensor] | None = None,
+        reference: ReferenceInput | None = None,
+        disturb: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass. fine: the same image, twice as large or as it is, for the surface branch.
+
+        reference: an earlier image, by which depth is corrected. disturb: what training does to the log depth before.
 
         z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior, without it there is one sample, the prior's mode; or a
         later frame samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is
@@ -112,12 +121,18 @@ class Network(nn.Module):
             objects = named_maps(maps, OBJECT_MAPS)
             return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, nearest_center_ids, mode, spread), detail = concurrently(
+        static, (objects, nearest_center_ids, mode, spread), (detail, fine_features), there = concurrently(
             lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS),
             move,
             lambda: self.surface(fine),
+            lambda: None if reference is None else self.surface.described(reference.image, DESCRIBED_LEVELS),
         )
-        surface = surface_maps(detail, decode_log_depth(static["depth"]), source.sensor)
+        log_depth, correction = decode_log_depth(static["depth"]), None
+        if reference is not None:
+            base = log_depth if disturb is None else disturb(log_depth)
+            correction = self.sweep(fine.image, fine_features, reference, there, base)
+            log_depth = correction.applied(log_depth)
+        surface = surface_maps(detail, log_depth, source.sensor, correction)
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
         static["mobility"] = static["mobility"] + coarse
@@ -132,4 +147,5 @@ class Network(nn.Module):
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        return PixelMaps(static, surface, objects, motion, mode, spread, nearest_center_ids), posterior
+        maps = PixelMaps(static, log_depth, surface, objects, motion, mode, spread, nearest_center_ids, correction)
+        return maps, posterior

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,13 +20,15 @@ from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.cuda_graphs import Graphs, concurrently
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, decode_depth, encode_sensor, known_speed
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, known_speed
 from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import MOVING, Objects, find_objects, nearest_peaks
 from pixel4d_ros.rendering import triton_kernels
+from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.two_view.reference_view import ReferenceView
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 FAST = torch.float16  # what follows the encoder on the fast path, but for the geometry
@@ -77,17 +80,20 @@ class Predictor:
         seed: int,
         depth: Tensor | None = None,
         speed: float | None = None,
+        reference: ReferenceView | None = None,
     ) -> DynamicGaussians:
         """Image (H, W, 3) uint8 RGB -> a scene with num_samples futures, which shares no memory with any other.
 
-        Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, and the camera's forward speed in m/s help
-        where they are known. Image and depth may be on the host (see streams.pin_memory) or on the device.
+        Sample 0 is the prior's mode. depth (h, w) metres, 0 where unknown, the camera's forward speed in m/s, and a
+        reference image help where they are known. Image and depth may be on the host (see streams.pin_memory) or on
+        the device.
         """
         with self._turn:
             if self._constants is None or not self._constants.fits(camera):
                 self._constants = InputConstants(camera, self.device)
             z = None if num_samples == 1 else _latents(*self._constants.latent_shape, num_samples, seed)
-            return _scene(self._run(self._constants, image, known_speed(speed), z, depth), camera)
+            second = (None, None) if reference is None else _reference_tensors(self._constants, reference, self.device)
+            return _scene(self._run(self._constants, image, known_speed(speed), z, depth, *second), camera)
 
     def _run(self, constants: InputConstants, *inputs: Tensor | None) -> _Parts:
         """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
@@ -115,6 +121,19 @@ def _latents(channels: int, height: int, width: int, num_samples: int, seed: int
     return z[None]
 
 
+def _reference_tensors(
+    constants: InputConstants, reference: ReferenceView, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The reference image, and its K in the finer view beside T_reference_source in canonical metres (1, 3, 7)."""
+    fine, image = constants.fine, reference.image
+    camera = Camera(reference.K, image.shape[1], image.shape[0]).resized(fine.inner.width, fine.inner.height)
+    K = camera.shifted(-fine.left, -fine.top, fine.width, fine.height).K
+    T = reference.T_reference_source[:3].copy()
+    T[:, 3] /= constants.view.depth_scale
+    pixels = np.require(image, requirements=("C", "W"))
+    return pin_memory(pixels, device), torch.from_numpy(np.concatenate((K, T), 1)[None].astype(np.float32))
+
+
 def predict_parts(
     network: Network,
     constants: InputConstants,
@@ -122,6 +141,8 @@ def predict_parts(
     speed: Tensor,
     z: Tensor | None = None,
     depth: Tensor | None = None,
+    reference: Tensor | None = None,
+    reference_pose: Tensor | None = None,
 ) -> _Parts:
     """All that a scene is made from, see _scene: a computation of fixed shapes that never waits for the device."""
     view, scale, dtype = constants.view, constants.depth_scale, network.precision or torch.float32
@@ -141,10 +162,20 @@ def predict_parts(
         None if depth is None else encode_sensor(constants.fine.place(depth)[None], constants.fine_depth_scale),
         speed,
     )
+    second = None
+    if reference is not None and reference_pose is not None:
+        second = ReferenceInput(
+            constants.fine.draw(reference.permute(2, 0, 1)[None] / 255),
+            reference_pose[:, :, :3],
+            constants.fine_K,
+            reference_pose[:, :, 3:],
+            constants.always,
+        )
     maps, _ = network(
         source,
         fine,
         None if z is None else z.to(dtype),
+        reference=second,
         group=lambda objects: nearest_peaks(objects["center"][0, 0], objects["offset"][0], constants.cells),
     )
     objects, *layers = concurrently(
@@ -164,7 +195,7 @@ def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
     # An object's place and motion come from the pixels that the camera saw; those at its rim count least.
     opacity = maps.surface.opacity
     confidence = torch.sigmoid(F.avg_pool2d(opacity, opacity.shape[-1] // logit.shape[-1]))[0, 0] * (mobility > 0)
-    points = constants.points * (decode_depth(maps.static["depth"])[0, 0] * confidence)
+    points = constants.points * (maps.log_depth[0, 0].exp() * confidence)
     return find_objects(
         maps.nearest_center_ids, mobility, confidence, points, maps.motion[0].flatten(0, 1), constants.cells
     )

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixel4d_ros.predictor.decoders import StaticDecoder
-from pixel4d_ros.predictor.encoder import Encoder
+from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS, Encoder
 from pixel4d_ros.predictor.heads import (
     SURFACE_MAPS,
     SURFACE_STARTS,
+    DepthCorrection,
     DepthModes,
     NetworkInput,
     SurfaceMaps,
@@ -28,10 +29,11 @@ HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at
 HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
 STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is the static branch's
 MEASURED_STRUCTURE = 4  # input view pixels: the same near measured depth, whatever the factor
+CORRECTED_STRUCTURE = 8  # input view pixels: the same where a reference image is sure
 
 
 class SurfaceNetwork(nn.Module):
-    """NetworkInput at the finer resolution -> SURFACE_MAPS."""
+    """NetworkInput at the finer resolution -> SURFACE_MAPS, and the encoder's features for the plane sweep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,27 +41,43 @@ class SurfaceNetwork(nn.Module):
         self.encoder = Encoder()
         self.decoder = StaticDecoder(SURFACE_STARTS, blocks=2)
 
-    def forward(self, source: NetworkInput) -> dict[str, Tensor]:
+    def forward(self, source: NetworkInput) -> tuple[dict[str, Tensor], list[Tensor]]:
         """One pass."""
-        features = self.encoder(source.image)
+        features = self.described(source.image)
         if self.precision is not None:
-            source, features = source.to(self.precision), [channels_last(f, self.precision) for f in features]
-        return named_maps(self.decoder(source, features), SURFACE_MAPS)
+            source = source.to(self.precision)
+        return named_maps(self.decoder(source, features), SURFACE_MAPS), features
+
+    def described(self, image: Tensor, levels: int = len(FEATURE_CHANNELS)) -> list[Tensor]:
+        """The encoder's features (B, C, h, w) of an image (B, 3, H, W), those of the first levels."""
+        features = self.encoder(image, levels)
+        return features if self.precision is None else [channels_last(f, self.precision) for f in features]
 
 
-def surface_maps(maps: dict[str, Tensor], log_depth: Tensor, sensor: Tensor | None = None) -> SurfaceMaps:
+def surface_maps(
+    maps: dict[str, Tensor],
+    log_depth: Tensor,
+    sensor: Tensor | None = None,
+    correction: DepthCorrection | None = None,
+) -> SurfaceMaps:
     """Low frequencies of log depth from the static branch (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
 
-    sensor (B, 2, h, w): measured depth as the static branch had it. Near it that branch's structure counts finer.
+    sensor (B, 2, h, w): measured depth as the static branch had it. correction: by a reference image, already in
+    log_depth. Near what was measured, and where the correction is sure, log_depth counts finer.
     """
     factor = maps["size"].shape[-1] // log_depth.shape[-1]
     raw = DepthModes.of(maps)
     detail = raw.most_likely()[0]
     shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
+    finer: list[tuple[Tensor, int]] = []  # where log_depth counts finer, and the cells there
+    if correction is not None:
+        finer.append((correction.sure.float(), CORRECTED_STRUCTURE))
     if sensor is not None:
-        near = (structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0).float()
-        near = F.interpolate(near, shift.shape[-2:], mode="bilinear", align_corners=False)
-        shift = torch.lerp(shift, _structure_difference(log_depth, detail, MEASURED_STRUCTURE), near)
+        near = structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0
+        finer.append((near.float(), MEASURED_STRUCTURE))
+    for where, cell in finer:
+        share = F.interpolate(where, shift.shape[-2:], mode="bilinear", align_corners=False)
+        shift = torch.lerp(shift, _structure_difference(log_depth, detail, cell), share)
     modes = raw.shifted(shift)
     visible, _ = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift

@@ -16,8 +16,8 @@ class Batch:
     """B samples of V views each. View 0 is the source itself; view 1 comes soon after it, for the motion latent.
 
     Images are H x W pixels, float 0..1. An object is what can move: object_ids may include parked and waiting vehicles,
-    whose motions and `moving` are 0. Each sample has one reference image, taken before the source, or none: then
-    reference_time is NaN and the image is zero. Where metric is false, all lengths of a sample
+    whose motions and `moving` are 0. Each sample has one reference image, taken before the source or by the other
+    camera, or none: then reference_time is NaN and the image is zero. Where metric is false, all lengths of a sample
     (translations, depths, motions, centroids) share one unknown factor.
     """
 
@@ -38,7 +38,7 @@ class Batch:
     reference: Tensor  # (B, 3, H, W) float 0..1, the reference image; zeros where there is none
     reference_K: Tensor  # (B, 3, 3)
     T_source_reference: Tensor  # (B, 4, 4)
-    reference_time: Tensor  # (B,) seconds relative to the source, negative; NaN where there is no reference
+    reference_time: Tensor  # (B,) seconds relative to the source, 0 of the other camera; NaN: no reference
 
     @cached_property
     def T_camera_source(self) -> Tensor:

@@ -63,7 +63,9 @@ class TrainingConfig:
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
-    only: str = _option("", "what to train, all else stays as in --weights: motion, surface (nothing: everything)")
+    only: str = _option(
+        "", "what to train, all else stays as in --weights: motion, surface, sweep (nothing: everything)"
+    )
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 
@@ -90,8 +92,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
         if not self.drop_path < 1:
             raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
-        if self.only not in ("", "motion", "surface"):
-            raise ValueError(f"only must be motion, surface or nothing, not {self.only!r}")
+        if self.only not in ("", "motion", "surface", "sweep"):
+            raise ValueError(f"only must be motion, surface, sweep or nothing, not {self.only!r}")
         if self.only and self.weights is None:
             raise ValueError(f"only {self.only} is trained: name the weights that the rest stays as")
         if self.batch + self.synthetic_batch < 1:

@@ -24,10 +24,10 @@ from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch, halved, rescaled
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
-from pixel4d_ros.training.losses import motion_loss, total_loss
+from pixel4d_ros.training.losses import motion_loss, sweep_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
-from pixel4d_ros.training.rendering import in_metres, predict_maps, predict_views
+from pixel4d_ros.training.rendering import disturbed, in_metres, predict_maps, predict_views
 from pixel4d_ros.training.resume import RunState, load_state, save_state
 from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.validation import validate
@@ -36,6 +36,7 @@ WIDE, TALL = (832, 256), (512, 416)  # crops for roads and rooms: fixed shapes, 
 WARM_UP = 200  # steps
 WIDE_UNTIL = 0.35  # share of the run over which the Gaussians narrow
 REPORT_EVERY = 100  # steps
+REFERENCE_SHARE = 0.5  # of the samples with a reference image, those that the surface branch sees with it
 logger = logging.getLogger(__name__)
 ON_CPU = "no GPU: of crops of the usual size each sample takes half a minute and 13 GB (--batch, --synthetic-batch)"
 
@@ -213,7 +214,8 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Ada
     """AdamW with a rate of its own for the encoder; config.only freezes the other parameters."""
     if config.only:
         network.requires_grad_(False)
-        (network.dynamic if config.only == "motion" else network.surface).requires_grad_(True)
+        trainable = {"motion": network.dynamic, "surface": network.surface, "sweep": network.sweep}
+        trainable[config.only].requires_grad_(True)
     trained = {id(p): p for p in network.parameters() if p.requires_grad}
     encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if id(p) in trained]
     known = {id(p) for p in encoder}
@@ -241,11 +243,14 @@ def train_step(
     """
     if config.only == "motion":
         loss, parts = motion_loss(predict_maps(network, batch, coarse), coarse)
+    elif config.only == "sweep":
+        predicted = predict_maps(network, batch, coarse, reference_share=1.0, disturb=disturbed)
+        loss, parts = sweep_loss(predicted, batch, config.matched_weight)
     else:
         widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
         surface = config.only == "surface"
         use_prior = None if surface else torch.rand(len(batch.images), device=batch.images.device) < 0.5
-        prediction = predict_views(network, batch, coarse, widen, use_prior)
+        prediction = predict_views(network, batch, coarse, widen, use_prior, REFERENCE_SHARE)
         weights = config.depth_weight, config.matched_weight
         loss, parts = total_loss(prediction, batch, coarse, *weights, progress, surface)
     optimizer.zero_grad(set_to_none=True)

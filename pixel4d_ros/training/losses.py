@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import MAX_DEPTH, decode_depth
+from pixel4d_ros.predictor.heads import MAX_DEPTH, MIN_DEPTH, decode_depth
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view
-from pixel4d_ros.training.surface_losses import depth_loss, known_depth, surface_losses
+from pixel4d_ros.training.surface_losses import SCALE_POWER, depth_loss, known_depth, surface_losses
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
@@ -70,6 +70,28 @@ def total_loss(
 def motion_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
     return _weighted(_motion_parts(prediction, batch), WEIGHTS)
+
+
+def sweep_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log likelihood of known depth where a reference image corrects it, weighted as mixture_loss weights.
+
+    The other parts are mean absolute errors of log depth, before and after the correction.
+    """
+    correction = prediction.maps.correction
+    assert correction is not None
+    size = prediction.fine.height, prediction.fine.width
+    known = torch.isfinite(correction.scale)
+    maps = (correction.base, correction.base + correction.shift, torch.where(known, correction.scale, 1.0))
+    stacked = F.interpolate(torch.cat(maps, 1).float(), size, mode="bilinear", align_corners=False)
+    before, after, scale = inside_view(stacked, prediction.fine).unbind(1)
+    truth, trust = known_depth(batch, matched_weight)
+    log_truth = torch.log((truth / prediction.depth_scale[:, None, None]).clamp(min=MIN_DEPTH, max=MAX_DEPTH))
+    trust = trust * known[:, :, 0, 0][..., None]
+    weight = trust * scale.detach() ** SCALE_POWER
+    surprise = torch.log(2 * scale) + (after - log_truth).abs() / scale
+    loss = (surprise * weight).sum() / weight.sum().clamp(min=1e-6)
+    errors = [((maps - log_truth).abs() * trust).sum() / trust.sum().clamp(min=1) for maps in (before, after)]
+    return loss, {"sweep": loss.detach(), "before": errors[0].detach(), "after": errors[1].detach()}
 
 
 def _motion_parts(prediction: PredictedMaps, batch: Batch) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ LONGEST_STILL_STEP = 3  # frames: photographs are farther apart
 STILL_TIME = 0.1  # seconds between photographs, as input of the network: their own times are nominal
 USUAL_REFERENCE, OLDEST_REFERENCE = 0.1, 0.55  # seconds before the source
 USUAL_SHARE = 0.6  # of the samples, whose reference is about USUAL_REFERENCE old
+STEREO_SHARE = 0.15  # of the samples of stereo clips, whose reference is the other camera's image
 
 
 class RealData:
@@ -34,7 +35,8 @@ class RealData:
 
     A clip's share grows with the square root of its length, so that long drives do not drown short ones, times its
     weight (1 where weights are not given). With match, stereo pairs tell depth where no sensor does; with a teacher,
-    so do posed frames. Each sample has an earlier frame of its clip as reference, if there is one.
+    so do posed frames. Each sample has an earlier frame of its clip, or sometimes the other camera's, as
+    reference, if there is one.
     """
 
     def __init__(
@@ -67,13 +69,14 @@ class RealData:
         if clip.stereo is not None and (len(frames) < 3 or rng.random() < 0.5):
             frames = [*frames[: views - 1], (source, True)]
         frames += [frames[-1]] * (views - len(frames))
-        earlier = self._reference(clip, source)
-        frames.append((source if earlier is None else earlier, False))
+        earlier, beside = self._reference(clip, source), clip.stereo is not None
+        beside = beside and (earlier is None or rng.random() < STEREO_SHARE)
+        frames.append((source if beside or earlier is None else earlier, beside))
         crop = Crop.draw(clip.images.shape[2], clip.images.shape[1], size, rng)
         place = entry.first + source
         poses, intrinsics = zip(*(_pose_and_intrinsics(clip, source, i, right) for i, right in frames))
         times = np.array([_seconds(clip, source, i) for i, _ in frames])
-        times[-1] = np.nan if earlier is None else times[-1]
+        times[-1] = np.nan if earlier is None and not beside else times[-1]
         return _Sample(
             entry.bank,
             [i + (entry.first_right if right else entry.first) for i, right in frames],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background, background_layer
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, encode_sensor, encode_speed
+from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, encode_speed
 from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, SURFACE_FOCAL, InputView, padded_size, view_rays
 from pixel4d_ros.predictor.latent import Latent, Later
 from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
@@ -26,6 +27,8 @@ from pixel4d_ros.training.batch import Batch
 
 USUAL_LOG_DEPTH, SCALE_PULL = 2.0, 0.03  # of canonical metres, the median of a scene; strength of the pull towards it
 SPEED_GIVEN = 0.5  # share of the samples whose speed is an input
+POSE_NOISE, BASELINE_NOISE = 0.0007, 0.015  # radians, and share of the baseline: errors of a reference image's pose
+FIELD, FIELD_NOISE, FACTOR_NOISE = (4, 8), 0.25, 0.2  # disturbance of log depth: nodes, its sizes
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,19 @@ def in_metres(network: Network, coarse: Batch) -> Tensor:
     return torch.where(coarse.metric, torch.ones_like(factor), factor.exp())
 
 
-def predict_maps(network: nn.Module, batch: Batch, coarse: Batch, use_prior: Tensor | None = None) -> PredictedMaps:
+def predict_maps(
+    network: nn.Module,
+    batch: Batch,
+    coarse: Batch,
+    use_prior: Tensor | None = None,
+    reference_share: float = 0.0,
+    disturb: Callable[[Tensor], Tensor] | None = None,
+) -> PredictedMaps:
     """Predict from view 0 of a batch; coarse is the same at half the resolution, or the batch itself.
 
     use_prior (B,) bool: samples that get the prior's mode as latent; None: all do. Other latents are drawn from the
-    posterior, given what moved until view 1.
+    posterior, given what moved until view 1. reference_share: of the samples that have a reference image, those whose
+    depth it corrects; disturb: what is done to their log depth before.
     """
     view, fine = coarse_and_fine_views(batch, coarse)
     K, fine_K = _view_intrinsics(coarse, view), _view_intrinsics(batch, fine)
@@ -108,21 +119,29 @@ def predict_maps(network: nn.Module, batch: Batch, coarse: Batch, use_prior: Ten
     source = _source(coarse, view, K, _nearest_of_cells(sensor, factor), depth_scale, speed)
     fine_scale = depth_scale * (factor * CANONICAL_FOCAL / SURFACE_FOCAL)
     fine_source = _source(batch, fine, fine_K, sensor, fine_scale, speed, SURFACE_FOCAL)
+    reference = _reference(batch, fine, fine_K, depth_scale, reference_share) if reference_share > 0 else None
     later = None if use_prior is None else _later(coarse, view, K, depth_scale)
     if use_prior is not None and later is not None:
         use_prior = use_prior | (later.time <= 0)  # a stereo pair has no later frame: nothing to infer motion from
     with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
-        maps, posterior = network(source, fine_source, later=later, use_prior=use_prior)
+        maps, posterior = network(
+            source, fine_source, later=later, use_prior=use_prior, reference=reference, disturb=disturb
+        )
     maps = maps.float()
     motion = decode_motion(maps.motion, depth_scale)[:, 0]
     return PredictedMaps(source, maps, motion, depth_scale, view, fine, posterior)
 
 
 def predict_views(
-    network: nn.Module, batch: Batch, coarse: Batch, widen: float, use_prior: Tensor | None
+    network: nn.Module,
+    batch: Batch,
+    coarse: Batch,
+    widen: float,
+    use_prior: Tensor | None,
+    reference_share: float = 0.0,
 ) -> RenderedPrediction:
     """predict_maps, and all views rendered."""
-    predicted = predict_maps(network, batch, coarse, use_prior)
+    predicted = predict_maps(network, batch, coarse, use_prior, reference_share)
     view, fine, maps, depth_scale = predicted.view, predicted.fine, predicted.maps, predicted.depth_scale
     K, drawn = _view_intrinsics(coarse, view), predicted.source.image
     grid = VisibleGrid.of(fine.inner, fine)
@@ -168,6 +187,34 @@ def _source(
         F.pad(encode_sensor(sensor, depth_scale), _padding(batch, view)),
         encode_speed(speed),
     )
+
+
+def _reference(batch: Batch, view: InputView, K: Tensor, depth_scale: Tensor, share: float) -> ReferenceInput:
+    """The reference images of a random share of the samples that have one, with poses a little off."""
+    reference_K = batch.reference_K.clone()
+    reference_K[:, 0, 2] += view.left
+    reference_K[:, 1, 2] += view.top
+    T = torch.linalg.inv_ex(batch.T_source_reference.double()).inverse[:, :3]
+    T[:, :, 3] *= (1 + BASELINE_NOISE * torch.randn(len(T), 1, device=T.device)) / depth_scale[:, None]
+    drawn = torch.rand(len(T), device=T.device) < share
+    noisy = (_small_turns(len(T), T.device) @ T).float()
+    return ReferenceInput(view.draw(batch.reference), reference_K, K, noisy, batch.has_reference & drawn)
+
+
+def _small_turns(count: int, device: torch.device) -> Tensor:
+    """Random rotations (count, 3, 3) of about POSE_NOISE, float64."""
+    x, y, z = POSE_NOISE * torch.randn(3, count, device=device, dtype=torch.float64)
+    one = torch.ones_like(x)
+    rows = torch.stack((one, -z, y, z, one, -x, -y, x, one), -1)
+    return rows.view(count, 3, 3)
+
+
+def disturbed(log_depth: Tensor) -> Tensor:
+    """Log depth (B, 1, h, w) as wrong as on images unlike those trained on: a factor, and a smooth field of factors."""
+    batch, device = len(log_depth), log_depth.device
+    amount = torch.rand(batch, 1, 1, 1, device=device)
+    field = F.interpolate(torch.randn(batch, 1, *FIELD, device=device), log_depth.shape[-2:], mode="bicubic")
+    return log_depth + amount * (FACTOR_NOISE * torch.randn(batch, 1, 1, 1, device=device) + FIELD_NOISE * field)
 
 
 def _nearest_of_cells(depth: Tensor, factor: int) -> Tensor:
