@@ -64,7 +64,7 @@ class Forecaster:
         self.predictor = predictor
         self.device = predictor.device
         self.weights_hash = predictor.weights_hash
-        self.reference_seconds = 0.0  # that the last prediction took to compare with a reference image
+        self.reference_seconds = 0.0  # that the last prediction took to measure motion with a reference image
 
     @staticmethod
     def load(weights: str | Path | None = None, device: str = "auto", fast: bool = True) -> Forecaster:
@@ -106,14 +106,15 @@ class Forecaster:
         depth: ArrayLike | None = None,
         speed: float | None = None,
         reference: ReferenceView | None = None,
+        measure_motion: bool = True,
     ) -> DynamicGaussians:
         """Predict a scene in the camera's optical frame from image (H, W, 3) uint8 RGB and K (3, 3) in pixels.
 
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
         of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s; traffic tends to move
-        at a similar speed. reference is an earlier image, from which object motion is estimated: its pose may be
-        slightly wrong, as it is refined on the images. The scene has a probability of moving for each object, and each
-        future but the first draws what moves.
+        at a similar speed. reference is an earlier image, by which depth is corrected and, with measure_motion,
+        object motion is measured (on the CPU): its pose may be slightly wrong, as it is refined on the images. The
+        scene has a probability of moving for each object, and each future but the first draws what moves.
 
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
@@ -125,12 +126,14 @@ class Forecaster:
             sensor = None if measured is None else pin_memory(measured, self.device)
             source = pin_memory(pixels, self.device)
             scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
+            self.reference_seconds = 0.0
+            if reference is None or not measure_motion:
+                return with_network_probability(scene.without_depth_correction(scene.object_ids > 0), seed)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # the network's time is not the comparison's
             began = time.monotonic()
-            if reference is None:
-                scene = with_network_probability(scene, seed)
-            else:
-                scene = with_motion_from_flow(scene, pixels, reference, seed)
-            self.reference_seconds = 0.0 if reference is None else time.monotonic() - began
+            scene = with_motion_from_flow(scene, pixels, reference, seed)
+            self.reference_seconds = time.monotonic() - began
             return scene
 
     def forecast_scene(

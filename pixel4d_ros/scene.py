@@ -72,6 +72,7 @@ class DynamicGaussians:
     observed: Tensor | None = None  # (N,) float 0..1: seen in the source image (1) or guessed (0); None = all seen
     camera: Camera | None = None  # the source image's
     moving_probability: Tensor | None = None  # (M + 1,) 0..1 that each object moves at all; None = not known
+    depth_correction: Tensor | None = None  # (N,) log factor by which a reference image changed depth; None = none did
 
     def __post_init__(self) -> None:
         n = len(self.means)
@@ -138,6 +139,16 @@ class DynamicGaussians:
         total = torch.zeros_like(self.centroids).index_add(0, ids, own)
         count = torch.zeros_like(self.centroids[:, :1]).index_add(0, ids, torch.ones_like(own[:, :1]))
         return total / count.clamp(min=1)
+
+    def without_depth_correction(self, where: Tensor) -> DynamicGaussians:
+        """The scene in which Gaussians where (N,) is true lie as far away as without a reference image.
+
+        For what moves, since a reference image tells the depth of what stands. The source view does not change.
+        """
+        if self.depth_correction is None:
+            return self
+        factor = torch.where(where, torch.exp(-self.depth_correction), 1.0)[:, None]
+        return replace(self, means=self.means * factor, scales=self.scales * factor, depth_correction=None)
 
     def view_camera(self, K: ArrayLike | None = None, size: tuple[int, int] | None = None) -> Camera:
         """The source camera with K (3, 3) and size (width, height) replaced where given; size alone resamples its view.
@@ -249,6 +260,7 @@ _WIDTHS = {
     **dict.fromkeys(MOTION_FIELDS, 3),
     "object_ids": 0,
     "observed": 0,
+    "depth_correction": 0,
 }
 
 

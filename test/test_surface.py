@@ -123,7 +123,7 @@ def test_the_branch_answers_at_the_resolution_of_its_input() -> None:
         torch.rand(1, 3, 64, 96), torch.ones(1, 1, 64, 96), torch.rand(1, 2, 64, 96), None, torch.zeros(1, 2)
     )
     with torch.no_grad():
-        maps = network(source)
+        maps, _ = network(source)
     assert {name: tuple(m.shape) for name, m in maps.items()} == {n: (1, c, 64, 96) for n, c in SURFACE_MAPS.items()}
 
 

@@ -53,7 +53,7 @@ def tiny_config(out: Path, steps: int = 2) -> TrainingConfig:
 def test_every_parameter_gets_a_finite_gradient() -> None:
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
-    prediction = predict_views(network, batch, batch, 1.0, torch.zeros(1, dtype=torch.bool))
+    prediction = predict_views(network, batch, batch, 1.0, torch.zeros(1, dtype=torch.bool), reference_share=1.0)
     assert prediction.views.shape == (1, 2, 3, 32, 64)
     total, parts = losses.total_loss(prediction, batch, batch, 0.5, 0.2)
     total.backward()
@@ -93,7 +93,7 @@ def test_both_encoders_start_from_the_backbone(tmp_path: Path, monkeypatch: pyte
             assert torch.allclose(trained[f"{branch}encoder.{name}"], backbone[name].half(), atol=1e-3), (branch, name)
 
 
-@pytest.mark.parametrize(("only", "branch"), [("motion", "dynamic."), ("surface", "surface.")])
+@pytest.mark.parametrize(("only", "branch"), [("motion", "dynamic."), ("surface", "surface."), ("sweep", "sweep.")])
 def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(
     only: str, branch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

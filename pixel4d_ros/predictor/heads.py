@@ -103,6 +103,7 @@ class SurfaceMaps:
     hidden_depth: Tensor  # (B, 1, h, w) canonical metres of the surface behind
     hidden_opacity: Tensor  # (B, 1, h, w) logit
     hidden_color: Tensor  # (B, 3, h, w)
+    correction: Tensor | None = None  # (B, 1, H, W) of log depth, what a reference image changed
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,6 @@ class PixelMaps:
     """Network outputs in the input view (B images, S samples); motion in the network's precision, the rest float32."""
 
     static: dict[str, Tensor]  # (B, C, H, W) each, of STATIC_MAPS
-    log_depth: Tensor  # (B, 1, H, W) of canonical depth: the static branch's, corrected by a reference image
     surface: SurfaceMaps
     objects: dict[str, Tensor]  # (B, C, H/4, W/4) each, of OBJECT_MAPS
     motion: Tensor  # (B, S, 12, H/4, W/4)

@@ -131,7 +131,6 @@ class Network(nn.Module):
         if reference is not None:
             base = log_depth if disturb is None else disturb(log_depth)
             correction = self.sweep(fine.image, fine_features, reference, there, base)
-            log_depth = correction.applied(log_depth)
         surface = surface_maps(detail, log_depth, source.sensor, correction)
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
@@ -147,5 +146,5 @@ class Network(nn.Module):
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        maps = PixelMaps(static, log_depth, surface, objects, motion, mode, spread, nearest_center_ids, correction)
+        maps = PixelMaps(static, surface, objects, motion, mode, spread, nearest_center_ids, correction)
         return maps, posterior

@@ -20,7 +20,14 @@ from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.cuda_graphs import Graphs, concurrently
-from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, known_speed
+from pixel4d_ros.predictor.heads import (
+    NetworkInput,
+    PixelMaps,
+    ReferenceInput,
+    decode_depth,
+    encode_sensor,
+    known_speed,
+)
 from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
@@ -43,6 +50,7 @@ class _Parts:
     objects: Objects
     observed: Tensor  # (N,) as InputConstants has it
     pixels: Tensor  # (N,) as InputConstants has it
+    depth_correction: Tensor | None  # (N,) of log depth, by a reference image
 
 
 class Predictor:
@@ -184,7 +192,11 @@ def predict_parts(
         lambda: hidden_layer(maps.surface, drawn, constants.view_K, scale),
         lambda: background_layer(drawn, constants.background),
     )
-    return _Parts(tuple(layers), objects, constants.observed, constants.pixels)
+    correction = None
+    if maps.surface.correction is not None:
+        visible = constants.grid.sample(maps.surface.correction).flatten()
+        correction = F.pad(visible, (0, len(constants.pixels) - len(visible)))
+    return _Parts(tuple(layers), objects, constants.observed, constants.pixels, correction)
 
 
 def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
@@ -195,7 +207,7 @@ def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
     # An object's place and motion come from the pixels that the camera saw; those at its rim count least.
     opacity = maps.surface.opacity
     confidence = torch.sigmoid(F.avg_pool2d(opacity, opacity.shape[-1] // logit.shape[-1]))[0, 0] * (mobility > 0)
-    points = constants.points * (maps.log_depth[0, 0].exp() * confidence)
+    points = constants.points * (decode_depth(maps.static["depth"])[0, 0] * confidence)
     return find_objects(
         maps.nearest_center_ids, mobility, confidence, points, maps.motion[0].flatten(0, 1), constants.cells
     )
@@ -224,4 +236,5 @@ def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
         futures=futures,
         observed=parts.observed.clone(),
         camera=camera,
+        depth_correction=None if parts.depth_correction is None else parts.depth_correction.clone(),
     )

@@ -62,22 +62,15 @@ def surface_maps(
 ) -> SurfaceMaps:
     """Low frequencies of log depth from the static branch (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
 
-    sensor (B, 2, h, w): measured depth as the static branch had it. correction: by a reference image, already in
-    log_depth. Near what was measured, and where the correction is sure, log_depth counts finer.
+    sensor (B, 2, h, w): measured depth as the static branch had it. correction: of log_depth, by a reference image.
+    Near what was measured, and where the correction is sure, log_depth counts finer.
     """
     factor = maps["size"].shape[-1] // log_depth.shape[-1]
     raw = DepthModes.of(maps)
     detail = raw.most_likely()[0]
-    shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
-    finer: list[tuple[Tensor, int]] = []  # where log_depth counts finer, and the cells there
+    shift = alone = _shift(log_depth, detail, sensor, None)
     if correction is not None:
-        finer.append((correction.sure.float(), CORRECTED_STRUCTURE))
-    if sensor is not None:
-        near = structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0
-        finer.append((near.float(), MEASURED_STRUCTURE))
-    for where, cell in finer:
-        share = F.interpolate(where, shift.shape[-2:], mode="bilinear", align_corners=False)
-        shift = torch.lerp(shift, _structure_difference(log_depth, detail, cell), share)
+        shift = _shift(correction.applied(log_depth), detail, sensor, correction.sure)
     modes = raw.shifted(shift)
     visible, _ = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift
@@ -91,7 +84,27 @@ def surface_maps(
         hidden.exp(),
         F.avg_pool2d(maps["hidden_opacity"], factor),
         F.avg_pool2d(maps["hidden_color"], factor),
+        None if correction is None else shift - alone,
     )
+
+
+def _shift(log_depth: Tensor, detail: Tensor, sensor: Tensor | None, sure: Tensor | None) -> Tensor:
+    """What log depth (B, 1, h, w) adds to the surface branch's detail (B, 1, H, W), as large as that.
+
+    Cells are finer where a reference image is sure (bool, of any size), and near measured depth.
+    """
+    factor = detail.shape[-1] // log_depth.shape[-1]
+    shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
+    finer: list[tuple[Tensor, int]] = []  # where, and the cells there
+    if sure is not None:
+        finer.append((sure.float(), CORRECTED_STRUCTURE))
+    if sensor is not None:
+        near = structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0
+        finer.append((near.float(), MEASURED_STRUCTURE))
+    for where, cell in finer:
+        share = F.interpolate(where, shift.shape[-2:], mode="bilinear", align_corners=False)
+        shift = torch.lerp(shift, _structure_difference(log_depth, detail, cell), share)
+    return shift
 
 
 def structure(values: Tensor, cell: int) -> Tensor:

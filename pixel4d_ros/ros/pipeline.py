@@ -70,6 +70,7 @@ class Measurements(TypedDict, total=False):
 
     depth: Depth | None
     reference: ReferenceView | None
+    measure_motion: bool
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class ForecastPipeline:
     def _note_reference(self, scene: DynamicGaussians, measured: Measurements) -> None:
         """Record what the comparison with a reference image found, and how long it took."""
         reference = measured["reference"]
-        if reference is not None:
+        if reference is not None and measured["measure_motion"]:
             baseline = float(np.linalg.norm(reference.T_source_reference[:3, 3]))
             seconds = self._context.forecaster.reference_seconds
             self._context.statistics.reference_used(reference.seconds, baseline, moving_count(scene), seconds)
@@ -290,7 +291,7 @@ class ForecastPipeline:
             self._context.faults.clear(place)
 
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
-        """Depth from sensor or motion, and a reference view, depending on parameters and inputs."""
+        """Depth from sensor or motion, and a reference image, depending on parameters and inputs."""
         statistics, candidates = self._context.statistics, None
         if p.depth_from_motion or p.uses_reference:
             candidates = self._history.candidates(source, ego, image.inputs)
@@ -300,13 +301,18 @@ class ForecastPipeline:
             depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)
             origin = ", from motion"
         share = 0.0 if depth is None else (depth > 0).mean()
-        statistics.depth = "none" if depth is None else f"known of {share:.0%} of the pixels{origin}"
-        return Measurements(depth=depth, reference=self._motion_reference(candidates, source, p))
+        reference, measure_motion = self._reference(candidates, source, p)
+        described = "none" if depth is None else f"known of {share:.0%} of the pixels{origin}"
+        statistics.depth = described + ("" if reference is None else ", corrected by a reference image")
+        return Measurements(depth=depth, reference=reference, measure_motion=measure_motion)
 
-    def _motion_reference(
+    def _reference(
         self, candidates: ReferenceCandidates | None, source: Source, p: Parameters
-    ) -> ReferenceView | None:
-        """The reference image for object motion; None, and the reason in the diagnostics, if there is none."""
+    ) -> tuple[ReferenceView | None, bool]:
+        """The reference image, if any, and whether there is time to measure motion with it.
+
+        Where motion is not measured, the diagnostics say why.
+        """
         stamp, statistics = source.stamp_ns * 1e-9, self._context.statistics
         self._budget.image(stamp, statistics.received)
         found = candidates.for_motion() if candidates is not None and p.uses_reference else None
@@ -317,7 +323,7 @@ class ForecastPipeline:
             statistics.no_reference(NO_ODOMETRY if candidates is None else NO_IMAGE)
         elif refusal:
             statistics.no_reference(refusal)
-        return None if refusal else found
+        return found, not refusal
 
     def _sensor_depth(self, image: ImageMessage, source: Source, p: Parameters) -> Depth | None:
         """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""

@@ -15,7 +15,6 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.transforms import EgoState
-from pixel4d_ros.two_view.flow import shrunk
 from pixel4d_ros.two_view.reference_view import (
     LONGEST_AGO,
     ReferenceView,
@@ -30,7 +29,7 @@ IMAGES_KEPT = 10
 
 @dataclass(frozen=True)
 class PastImage:
-    """A downscaled image with its camera and pose, and the inputs of that time."""
+    """An image with its camera and pose, and the inputs of that time."""
 
     image: NDArray[np.uint8]  # (h, w, 3) RGB
     camera: Camera
@@ -108,6 +107,6 @@ def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | No
     pose = camera_in_odometry(source, ego)
     if pose is None:
         return None
-    image = shrunk(source.rgb)
-    camera = source.camera.resized(image.shape[1], image.shape[0])
-    return PastImage(image, camera, source.header.frame_id, source.stamp_ns, ego.odometry.origin, pose, inputs)
+    return PastImage(
+        source.rgb, source.camera, source.header.frame_id, source.stamp_ns, ego.odometry.origin, pose, inputs
+    )

@@ -37,6 +37,7 @@ WEIGHTS = {
     "spread": 0.04,
     "hidden": 0.005,
     "latent": 0.002,
+    "sweep": 0.15,
 }
 
 
@@ -64,6 +65,8 @@ def total_loss(
         scale = prediction.depth_scale[:, None, None]
         parts["coarse"] = depth_loss(depth, truth / scale, trust, MAX_DEPTH * torch.ones_like(scale))
         parts |= {**_motion_parts(prediction, coarse), "latent": latent_loss(prediction.posterior)}
+        if prediction.maps.correction is not None:
+            parts["sweep"] = sweep_loss(prediction, batch, matched_weight)[0]
     return _weighted(parts, {**WEIGHTS, "depth": depth_weight})
 
 

@@ -164,7 +164,8 @@ def with_motion_from_flow(
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    depth = scene.seen_depth(camera, places, FARTHEST)
+    # The reference image has explained by depth what it could, movers too: what is left without it tells more.
+    depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
     pair = TwoImages.of(image, reference, camera, depth)
     ids = object_pixels(scene, places, camera)
     count = len(scene.centroids)
@@ -304,5 +305,6 @@ def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray
         centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),
         futures=futures,
     )
+    moved = moved.without_depth_correction(ids > 0)
     fresh = torch.arange(len(moved.centroids), device=device)[:, None] >= len(scene.centroids)
     return replace(moved, centroids=torch.where(fresh, moved.per_object(moved.means), moved.centroids))
