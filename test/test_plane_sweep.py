@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pixel4d_ros import Forecaster
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_matrix
-from pixel4d_ros.predictor.heads import SURE, DepthCorrection, ReferenceInput
+from pixel4d_ros.predictor.heads import SURE, DepthCorrection, ReferenceInput, known_speed
+from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.plane_sweep import PLANES, PlaneSweep, plane_shifts
 from pixel4d_ros.predictor.pose_refinement import with_refined_attitude
+from pixel4d_ros.predictor.predictor import predict_parts
 from pixel4d_ros.predictor.reference_projection import STRIDE, reference_places
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -127,3 +133,41 @@ def test_a_reference_image_makes_depth_better_at_half_its_size_too(forecaster: F
     camera = Camera(street.K, *SIZE).resized(SIZE[0] // 2, SIZE[1] // 2)
     half = replace(reference, image=np.ascontiguousarray(reference.image[::2, ::2]), K=camera.K)
     assert both < 0.8 * alone and depth_error(forecaster, street, half) < alone
+
+
+class NothingFromTheHost(TorchFunctionMode):
+    """Refuses what a CUDA graph cannot record: values that come from the host or go there."""
+
+    REFUSED = (
+        torch.tensor, torch.as_tensor, torch.from_numpy, torch.nonzero, Tensor.nonzero, Tensor.item, Tensor.tolist,
+        Tensor.cpu, Tensor.numpy, Tensor.__bool__, Tensor.__float__, Tensor.__int__,
+    )  # fmt: skip
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        assert func not in self.REFUSED, f"{func.__name__} waits for the device or copies to it"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_prediction_with_a_reference_image_can_be_recorded(forecaster: Forecaster, street: Clip) -> None:
+    """As far as that shows on the CPU: the second prediction of a camera makes no tensor from numbers of the host."""
+    constants = InputConstants(Camera(street.K, *SIZE), forecaster.device)
+    here, there = (torch.from_numpy(np.asarray(street.images[i])) for i in (1, 0))
+    T = rigid_inverse(street.poses[0]) @ street.poses[1]
+    pose = torch.from_numpy(np.concatenate((constants.fine.camera.K, T[:3]), 1)[None].astype(np.float32))
+
+    network, speed = forecaster.predictor.network, known_speed(5.0)
+
+    def predict() -> None:
+        parts = predict_parts(network, constants, here, speed, reference=there, reference_pose=pose)
+        assert parts.depth_correction is not None and len(parts.depth_correction) == len(parts.observed)
+
+    with torch.inference_mode():
+        predict()
+        with NothingFromTheHost():
+            predict()

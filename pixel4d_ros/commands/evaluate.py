@@ -117,7 +117,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         "--motion-from-flow",
         dest="motion_from_flow",
         action="store_true",
-        help="give the forecaster an earlier image of the clip and its pose, as the node does (reference.enabled)",
+        help="give the forecaster an earlier image and its pose, as the node does (reference.enabled): for depth and motion",
     )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
@@ -312,7 +312,7 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
     if args.depth_from_motion:
         notes.append("the network had depth from an earlier image (--depth-from-motion)")
     if args.motion_from_flow:
-        notes.append("object motion was estimated with an earlier image (--motion-from-flow)")
+        notes.append("depth was corrected and object motion measured with an earlier image (--reference-image)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
     if missing:
         notes.append(f"no {' and no '.join(missing)}: these need third-party weights (--lpips, --fvd)")

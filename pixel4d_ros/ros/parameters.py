@@ -108,7 +108,8 @@ class Parameters:
     )
     reference_enabled: bool = parameter(
         True,
-        "Estimate object motion from a second image where odometry gives the pose between the two and time allows.",
+        "Correct depth by a second image where odometry gives the pose between the two, and measure object motion with "
+        "it where time allows.",
         name="reference.enabled",
     )
     motion_from_flow: bool = parameter(
