@@ -64,7 +64,7 @@ def test_each_weights_file_has_a_column_and_each_measure_a_row(
 def test_a_row_of_the_sheet_shows_image_prediction_and_truth() -> None:
     images = np.full((1, 48, 64, 3), 100, np.uint8)
     clip = Clip("ramp", images, K, np.eye(4)[None], np.zeros(1), ramp()[None])
-    sheet = draw_depth.all_rows(Flat(), [clip, clip])  # type: ignore[arg-type]
+    sheet = draw_depth.all_rows(Flat(), [(clip, None), (clip, None)])  # type: ignore[arg-type]
     assert sheet.shape[1] == 3 * draw_depth.WIDTH + 4 * MARGIN
     top = MARGIN + CAPTION + 40
     _, predicted, measured = (MARGIN + k * (draw_depth.WIDTH + MARGIN) for k in range(3))

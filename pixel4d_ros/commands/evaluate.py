@@ -117,7 +117,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         "--motion-from-flow",
         dest="motion_from_flow",
         action="store_true",
-        help="give the forecaster an earlier image and its pose for depth and motion, as the node does (reference.enabled)",
+        help="give the forecaster an earlier image and its pose, for depth and motion (the node's reference.enabled)",
     )
     p.add_argument("--camera-height", type=float, metavar="M", help="camera above flat ground (default: where known)")
     p.add_argument("--seed", type=int, default=0, help="for sampled futures and confidence intervals (default: 0)")
