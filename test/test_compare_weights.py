@@ -32,7 +32,7 @@ def ramp(far: float = 40.0) -> np.ndarray:
 class Flat:
     """A forecaster that takes everything for 10 m away."""
 
-    def predict(self, *_: object) -> None:
+    def predict(self, *_: object, **__: object) -> None:
         return None
 
     def views(self, *_: object) -> SimpleNamespace:
