@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -115,17 +114,6 @@ def read_config(args: argparse.Namespace) -> TrainingConfig:
 
         before = read_settings(TrainingConfig(**{**from_file, **given}).checkpoint)
     try:
-        config = TrainingConfig(**{**before, **from_file, **given})
-        check_numbers(config)
+        return TrainingConfig(**{**before, **from_file, **given})
     except ValueError as error:
         raise ValueError(f"{args.config}: {error}" if from_file else str(error)) from None
-    return config
-
-
-def check_numbers(config: TrainingConfig) -> None:
-    """Raise ValueError for numbers with which training ends in NaN, or in an average that runs away."""
-    for f in fields(TrainingConfig):
-        if f.type == "float" and not math.isfinite(getattr(config, f.name)):
-            raise ValueError(f"{f.name} must be a finite number, not {getattr(config, f.name)}")
-    if not 0 <= config.ema < 1:
-        raise ValueError(f"ema must be at least 0 and below 1, not {config.ema}")

@@ -20,13 +20,14 @@ from pixel4d_ros.evaluation.tables import Table
 from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, reference_view
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.outputs.obstacles import HEIGHTS
 from pixel4d_ros.outputs.occupancy import MapExtent, occupancy_map
 from pixel4d_ros.scene import DynamicGaussians
 
 if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
 
-EXTENT = MapExtent((70.0, 70.0), 0.25, (0.3, 2.0))  # 35 m around the camera
+EXTENT = MapExtent((70.0, 70.0), 0.25, HEIGHTS)  # 35 m around the camera
 
 Predict = Callable[[Clip], DynamicGaussians]
 

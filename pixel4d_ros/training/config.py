@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ class TrainingConfig:
             "panel_every": 0,
             "seed": 0,
         }
+        for f in fields(self):
+            if f.type == "float" and not math.isfinite(getattr(self, f.name)):
+                raise ValueError(f"{f.name} must be a finite number, not {getattr(self, f.name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, not {self.ema}")
         for name, limit in least.items():
             if not getattr(self, name) >= limit:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
