@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from pixel4d_ros.two_view.reference_view import (
 from pixel4d_ros.two_view.triangulation import view_for_depth
 
 IMAGES_KEPT = 10
+WIDEST_KEPT = 1280  # pixels: of a usual camera, the predictor sees no more
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | No
     pose = camera_in_odometry(source, ego)
     if pose is None:
         return None
-    return PastImage(
-        source.rgb, source.camera, source.header.frame_id, source.stamp_ns, ego.odometry.origin, pose, inputs
-    )
+    width, height = min(source.size[0], WIDEST_KEPT), source.size[1]
+    height = round(height * width / source.size[0])
+    image = np.asarray(cv2.resize(source.rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    camera = source.camera.resized(width, height)
+    return PastImage(image, camera, source.header.frame_id, source.stamp_ns, ego.odometry.origin, pose, inputs)
