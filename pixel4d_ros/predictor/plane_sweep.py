@@ -32,6 +32,7 @@ DESCRIPTOR = 32  # channels
 GROUPS = 4  # of them, correlated each on its own (Guo et al. 2019)
 PLANES, FARTHEST_SHIFT = 33, 1.0  # depths per pixel, and the largest shift of log depth, either way
 EXTRA = 5  # channels beside the similarities: parallax, base depth, whether seen in the reference image, two of rays
+LEAST_PARALLAX = 0.2  # pixels between two depths, below which the images cannot tell them apart
 WIDTHS = (64, 96, 128, 128)  # at strides 4, 8, 16, 32
 
 
@@ -74,7 +75,8 @@ class PlaneSweep(nn.Module):
         here, other = self.descriptor(features), self.descriptor(there)
         base = F.interpolate(log_depth.float(), here.shape[-2:], mode="bilinear", align_corners=False)
         reference = with_refined_attitude(reference, image, base)
-        x = _as(self.head, similarities(here, other, reference, base))
+        alike, parallax = similarities(here, other, reference, base)
+        x = _as(self.head, alike)
         levels = []
         for block, side in zip(self.down, (1, 2, 3, 4)):
             x = block(torch.cat((x if side == 1 else F.avg_pool2d(x, 2), features[side]), 1))
@@ -83,7 +85,7 @@ class PlaneSweep(nn.Module):
             x = block(torch.cat((_up(x), beside), 1))
         logits, spread = self.head(x).float().split((PLANES, 1), 1)
         shift = (torch.softmax(logits, 1) * plane_shifts(x.device)[:, None, None]).sum(1, keepdim=True)
-        known = reference.known[:, None, None, None]
+        known = reference.known[:, None, None, None] & (self.training | (parallax > LEAST_PARALLAX))
         scale = LEAST_SPREAD + F.softplus(spread)
         return DepthCorrection(base, torch.where(known, shift, 0.0), torch.where(known, scale, torch.inf))
 
@@ -93,10 +95,11 @@ def plane_shifts(device: torch.device) -> Tensor:
     return torch.linspace(-FARTHEST_SHIFT, FARTHEST_SHIFT, PLANES, device=device)
 
 
-def similarities(here: Tensor, there: Tensor, reference: ReferenceInput, base: Tensor) -> Tensor:
+def similarities(here: Tensor, there: Tensor, reference: ReferenceInput, base: Tensor) -> tuple[Tensor, Tensor]:
     """How alike both images are if a pixel lies at each depth: (B, GROUPS * PLANES + EXTRA, h, w) float32.
 
-    here, there (B, C, h, w) descriptors; base (B, 1, h, w) log depth around which to look.
+    And by how many pixels one depth differs from the next (B, 1, h, w). here, there (B, C, h, w) descriptors; base
+    (B, 1, h, w) log depth around which to look.
     """
     with torch.autocast(here.device.type, enabled=False):
         depths = (base + plane_shifts(base.device)[:, None, None]).exp()
@@ -111,7 +114,7 @@ def similarities(here: Tensor, there: Tensor, reference: ReferenceInput, base: T
             inside[:, :, middle],
             _positions(base),
         )
-        return torch.cat((alike.flatten(1, 2), *extra), 1)
+        return torch.cat((alike.flatten(1, 2), *extra), 1), parallax
 
 
 def _positions(base: Tensor) -> Tensor:
