@@ -62,7 +62,7 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     watch.restart()
     image = to_device(task.source.pixels, forecaster.device)
     watch.lap(UPLOAD)
-    scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed)
+    scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed, task.source.reference)
     watch.lap(PREDICT)
     if task.source.reference is not None:
         scene = with_motion_from_flow(scene, task.source.pixels, task.source.reference)
