@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixel4d_ros.logs.options import RECTIFIED
+from pixel4d_ros.logs.options import FASTEST_RATE, RECTIFIED
 
 if TYPE_CHECKING:
     from pixel4d_ros.geometry.rotations import FloatArray
@@ -25,7 +25,6 @@ RECORDED = f"{NODE}/[!s]*"  # without the splats: 25 MB each, for RVizSplat only
 PLAN = "/planned_path"
 STREET_SEED, STREET_FRAMES, STREET_SIZE = 0, 100, (416, 128)
 START_TIMEOUT_S = 300.0  # the first start compiles kernels
-FASTEST_RATE = 1e4  # times real time, as of the replay
 SLOWEST = 3  # times real time: a slower replay has failed
 REPLAYS, CLOCK_TIMEOUT_S = 3, 20.0  # attempts to start it, timeout of its first /clock
 LINGER_S = 60.0  # timeout of the first forecast after the replay's end

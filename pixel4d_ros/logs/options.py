@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Help of an option that several commands share; a file of its own, as it imports nothing."""
+"""What options of several commands share; a file of its own, as it imports nothing."""
+
+FASTEST_RATE = 1e4  # of a replay, times real time
 
 RECTIFIED = (
     "a log's images are rectified already although their CameraInfo has distortion coefficients: use its P (default: by"

@@ -69,7 +69,8 @@ def fuse_norms(module: nn.Module) -> None:
                     layers[i], layers[i + 1] = FusedGroupNormSiLU(norm), nn.Identity()
 
 
-def _up(x: Tensor) -> Tensor:
+def upsampled(x: Tensor) -> Tensor:
+    """Maps (B, C, H, W) at twice the resolution."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
@@ -122,15 +123,15 @@ class StaticDecoder(nn.Module):
         rays = F.interpolate(source.rays, features[4].shape[-2:], mode="bilinear", align_corners=False)
         x = bottleneck = self.bottleneck(torch.cat((features[4], rays, depths[4]), 1))
         for level, i in zip(self.levels, (3, 2, 1)):
-            x = level(torch.cat((_up(x), features[i], depths[i]), 1))
+            x = level(torch.cat((upsampled(x), features[i], depths[i]), 1))
         return bottleneck, x
 
     def fine(
         self, source: NetworkInput, sensor: Tensor, features: list[Tensor], depths: list[Tensor], quarter: Tensor
     ) -> Tensor:
         """The maps (B, C, H, W), one after the other."""
-        x = self.levels[-1](torch.cat((_up(quarter), features[0], depths[0]), 1))
-        full = self.full(torch.cat((_up(x), source.image, source.inside, source.rays, sensor), 1))
+        x = self.levels[-1](torch.cat((upsampled(quarter), features[0], depths[0]), 1))
+        full = self.full(torch.cat((upsampled(x), source.image, source.inside, source.rays, sensor), 1))
         return cast(Tensor, self.head(self.refine(full)))
 
 
@@ -161,7 +162,7 @@ class DynamicDecoder(nn.Module):
         everywhere = speed[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
         x = self.levels[0](torch.cat((bottleneck, everywhere), 1))
         for level, seen in zip(self.levels[1:], ((features[3],), (features[2],), (features[1], quarter))):
-            x = level(torch.cat((_up(x), *seen), 1))
+            x = level(torch.cat((upsampled(x), *seen), 1))
         mode, spread = self.motion(x).chunk(2, 1)
         return self.objects(x), mode, F.softplus(spread - 1)
 

@@ -103,7 +103,7 @@ class SurfaceMaps:
     hidden_depth: Tensor  # (B, 1, h, w) canonical metres of the surface behind
     hidden_opacity: Tensor  # (B, 1, h, w) logit
     hidden_color: Tensor  # (B, 3, h, w)
-    correction: Tensor | None = None  # (B, 1, H, W) of log depth, what a reference image changed
+    depth_correction: Tensor | None = None  # (B, 1, H, W) of log depth, what a reference image changed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.decoders import conv_block
+from pixel4d_ros.predictor.decoders import conv_block, upsampled
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 from pixel4d_ros.predictor.heads import (
     LEAST_SPREAD,
@@ -49,7 +49,7 @@ class Descriptor(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """From the first DESCRIBED_LEVELS of the encoder's features; float32."""
         fine, middle, coarse = features[:DESCRIBED_LEVELS]
-        x = self.fine(fine) + self.middle(middle) + _up(self.coarse(coarse))
+        x = self.fine(fine) + self.middle(middle) + upsampled(self.coarse(coarse))
         return F.normalize(self.out(F.silu(x)).float(), dim=1)
 
 
@@ -76,13 +76,13 @@ class PlaneSweep(nn.Module):
         base = F.interpolate(log_depth.float(), here.shape[-2:], mode="bilinear", align_corners=False)
         reference = with_refined_attitude(reference, image, base)
         alike, parallax = similarities(here, other, reference, base)
-        x = _as(self.head, alike)
+        x = channels_last(alike, self.head.weight.dtype)  # the precision of all convolutions here
         levels = []
         for block, side in zip(self.down, (1, 2, 3, 4)):
             x = block(torch.cat((x if side == 1 else F.avg_pool2d(x, 2), features[side]), 1))
             levels.append(x)
         for block, beside in zip(self.up, levels[-2::-1]):
-            x = block(torch.cat((_up(x), beside), 1))
+            x = block(torch.cat((upsampled(x), beside), 1))
         logits, spread = self.head(x).float().split((PLANES, 1), 1)
         shift = (torch.softmax(logits, 1) * plane_shifts(x.device)[:, None, None]).sum(1, keepdim=True)
         known = reference.known[:, None, None, None] & (self.training | (parallax > LEAST_PARALLAX))
@@ -123,12 +123,3 @@ def _positions(base: Tensor) -> Tensor:
     x = torch.linspace(-1, 1, width, device=base.device).expand(batch, 1, height, width)
     y = torch.linspace(-1, 1, height, device=base.device)[:, None].expand(batch, 1, height, width)
     return torch.cat((x, y), 1)
-
-
-def _up(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def _as(module: nn.Conv2d, x: Tensor) -> Tensor:
-    """x in the precision that the module's convolutions have; autocast changes that in training."""
-    return channels_last(x, module.weight.dtype)

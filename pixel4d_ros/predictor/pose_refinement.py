@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.predictor.heads import ReferenceInput
-from pixel4d_ros.predictor.reference_projection import IN_FRONT, STRIDE, reference_points, sample_places
+from pixel4d_ros.predictor.reference_projection import IN_FRONT, STRIDE, projected, reference_points, sample_places
 
 ROUNDS = 5  # of Gauss and Newton
 NOISE = 0.03  # of grey values in 0..1; differences several times as large are outliers
@@ -38,7 +38,7 @@ def with_refined_attitude(reference: ReferenceInput, source: Tensor, base: Tenso
         depth = base.float().exp()
         for _ in range(ROUNDS):
             turn = _turn(reference, here, torch.cat((there, slopes), 1), depth)
-            R = _rotation(torch.where(reference.known[:, None], turn, 0.0))
+            R = small_rotation(torch.where(reference.known[:, None], turn, 0.0))
             T = (R[:, :, :, None] * reference.T_reference_source[:, None]).sum(2)
             reference = replace(reference, T_reference_source=T)
         return reference
@@ -47,17 +47,14 @@ def with_refined_attitude(reference: ReferenceInput, source: Tensor, base: Tenso
 def _turn(reference: ReferenceInput, here: Tensor, there: Tensor, depth: Tensor) -> Tensor:
     """One step: a small rotation (B, 3) of the reference camera; there (B, 3, h, w): grey values and their slopes."""
     points = reference_points(reference, torch.cat((depth, depth * DEPTH_ERROR), 1))  # (B, 3, 2, h, w)
-    z = points[:, 2:].clamp(min=IN_FRONT)
-    x, y = (points[:, :2] / z).unbind(1)  # (B, 2, h, w)
-    focal, middle = reference.K.diagonal(dim1=1, dim2=2)[:, :2], reference.K[:, :2, 2]
-    places = torch.stack((x, y), -1) * focal[:, None, None, None] + middle[:, None, None, None]
-    sampled, inside = sample_places(there, places[:, :1], points[:, 2, :1] > IN_FRONT)
+    places, in_front = projected(reference.K, points)
+    sampled, inside = sample_places(there, places[:, :1], in_front[:, :1])
     seen, slope_x, slope_y = sampled[:, :, 0].unbind(1)
     moved = (places[:, 1] - places[:, 0]).square().sum(-1)
     error = here[:, 0] - seen
     weight = inside[:, 0, 0] / (1 + (error / NOISE) ** 2) / (1 + moved / MOVED**2)
-    x, y = x[:, 0], y[:, 0]
-    by_x, by_y = slope_x * focal[:, 0, None, None], slope_y * focal[:, 1, None, None]
+    x, y = (points[:, :2, 0] / points[:, 2:, 0].clamp(min=IN_FRONT)).unbind(1)
+    by_x, by_y = slope_x * reference.K[:, 0, 0, None, None], slope_y * reference.K[:, 1, 1, None, None]
     # Of p + w x p, projected.
     J = torch.stack(
         (-x * y * by_x - (1 + y * y) * by_y, (1 + x * x) * by_x + x * y * by_y, x * by_y - y * by_x), 1
@@ -87,7 +84,7 @@ def _inverse(matrix: Tensor) -> Tensor:
     return cofactors / (a * cofactors[:, :, 0]).sum(1)[:, None, None]
 
 
-def _rotation(turn: Tensor) -> Tensor:
+def small_rotation(turn: Tensor) -> Tensor:
     """Rotation matrices (B, 3, 3) of small rotation vectors (B, 3), to second order."""
     x, y, z = turn.unbind(1)
     zero = torch.zeros_like(x)

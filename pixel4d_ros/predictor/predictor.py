@@ -193,8 +193,8 @@ def predict_parts(
         lambda: background_layer(drawn, constants.background),
     )
     correction = None
-    if maps.surface.correction is not None:
-        visible = constants.grid.sample(maps.surface.correction).flatten()
+    if maps.surface.depth_correction is not None:
+        visible = constants.grid.sample(maps.surface.depth_correction).flatten()
         correction = F.pad(visible, (0, len(constants.pixels) - len(visible)))
     return _Parts(tuple(layers), objects, constants.observed, constants.pixels, correction)
 

@@ -18,12 +18,13 @@ def reference_places(reference: ReferenceInput, depths: Tensor) -> tuple[Tensor,
 
     The pixels are those of the finer view, which the maps have at STRIDE.
     """
-    points = reference_points(reference, depths)
+    return projected(reference.K, reference_points(reference, depths))
+
+
+def projected(K: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (B, D, h, w, 2) of points (B, 3, D, h, w) of a camera's frame with K (B, 3, 3), and which are in front."""
     z = points[:, 2].clamp(min=IN_FRONT)
-    x, y = (
-        reference.K[:, i, i, None, None, None] * points[:, i] / z + reference.K[:, i, 2, None, None, None]
-        for i in (0, 1)
-    )
+    x, y = (K[:, i, i, None, None, None] * points[:, i] / z + K[:, i, 2, None, None, None] for i in (0, 1))
     return torch.stack((x, y), -1), points[:, 2] > IN_FRONT
 
 

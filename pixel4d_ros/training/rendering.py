@@ -20,6 +20,7 @@ from pixel4d_ros.predictor.latent import Latent, Later
 from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import decode_motion, pixel_grid
+from pixel4d_ros.predictor.pose_refinement import small_rotation
 from pixel4d_ros.rendering import GaussianViews, rasterize
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.training.augmentation import sparse_depth
@@ -158,7 +159,12 @@ def predict_views(
 
 def _view_intrinsics(batch: Batch, view: InputView) -> Tensor:
     """K (B, 3, 3) of the sources in pixels of the input view."""
-    K = batch.K[:, 0].clone()
+    return _padded(batch.K[:, 0], view)
+
+
+def _padded(K: Tensor, view: InputView) -> Tensor:
+    """K (B, 3, 3) of crops, in pixels of the input view."""
+    K = K.clone()
     K[:, 0, 2] += view.left
     K[:, 1, 2] += view.top
     return K
@@ -191,22 +197,12 @@ def _source(
 
 def _reference(batch: Batch, view: InputView, K: Tensor, depth_scale: Tensor, share: float) -> ReferenceInput:
     """The reference images of a random share of the samples that have one, with poses a little off."""
-    reference_K = batch.reference_K.clone()
-    reference_K[:, 0, 2] += view.left
-    reference_K[:, 1, 2] += view.top
     T = torch.linalg.inv_ex(batch.T_source_reference.double()).inverse[:, :3]
     T[:, :, 3] *= (1 + BASELINE_NOISE * torch.randn(len(T), 1, device=T.device)) / depth_scale[:, None]
     drawn = torch.rand(len(T), device=T.device) < share
-    noisy = (_small_turns(len(T), T.device) @ T).float()
-    return ReferenceInput(view.draw(batch.reference), reference_K, K, noisy, batch.has_reference & drawn)
-
-
-def _small_turns(count: int, device: torch.device) -> Tensor:
-    """Random rotations (count, 3, 3) of about POSE_NOISE, float64."""
-    x, y, z = POSE_NOISE * torch.randn(3, count, device=device, dtype=torch.float64)
-    one = torch.ones_like(x)
-    rows = torch.stack((one, -z, y, z, one, -x, -y, x, one), -1)
-    return rows.view(count, 3, 3)
+    turns = small_rotation(POSE_NOISE * torch.randn(len(T), 3, device=T.device, dtype=T.dtype))
+    known = batch.has_reference & drawn
+    return ReferenceInput(view.draw(batch.reference), _padded(batch.reference_K, view), K, (turns @ T).float(), known)
 
 
 def disturbed(log_depth: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
 
+from pixel4d_ros.logs.options import FASTEST_RATE
 from pixel4d_ros.ros.bag.publishers import chosen_topics, make_publishers, read_remaps
 from pixel4d_ros.ros.bag.replay_clock import ReplayClock, space_bar
 from pixel4d_ros.ros.bag.score import Scoring, add_score_arguments, report, scoring
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CLOCK_PERIOD_S = 0.01
-FASTEST_RATE, LONGEST_S = 1e4, 1e9
+LONGEST_S = 1e9
 BEHIND_S = 0.1  # larger lags are reported
 LINGER_STEP_S = 0.2
 SETTLE_S = 0.3  # subscribers discover the publisher later than the publisher discovers them
