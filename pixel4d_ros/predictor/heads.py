@@ -36,12 +36,21 @@ OBJECT_MAPS = {  # at a quarter of the resolution
     "offset": 2,  # vote for it
     "mobility": 1,  # adds to the logit at full resolution, whose edges are sharper
 }
+MOVABLE_MAPS = {  # at a quarter of the finer view
+    "movable": 1,  # logit: part of a vehicle or a person, moving or not
+    "center": 1,  # as in OBJECT_MAPS
+    "offset": 2,
+    "distance": 1,  # logit of log depth, as in SURFACE_MAPS; means something on vehicles and people only
+    "distance_spread": 1,  # its mean absolute error, before softplus
+}
 MOTION_CHANNELS = 12  # v, a, w, a_w
 LATENT_CHANNELS = MOTION_CHANNELS  # how many standard deviations each part of the motion is off its mode
 MIN_DEPTH, MAX_DEPTH = 0.5, 250.0  # canonical metres
 LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about unit size
 SPEED_SCALE = 10.0  # m/s
-SURE = 0.15  # of log depth: corrections with a larger error, as of skies and thickets, do more harm than good
+# Of log depth: corrections with a larger error, as of skies and thickets, do more harm than good. The step there is
+# soft, so that rendered views can teach the error: SURENESS is its slope.
+SURE, SURENESS = 0.15, 8.0
 
 
 @dataclass(frozen=True)
@@ -116,11 +125,11 @@ class DepthCorrection:
 
     @property
     def sure(self) -> Tensor:
-        """(B, 1, h, w) bool: where the correction counts."""
-        return self.scale < SURE
+        """(B, 1, h, w) 0..1: how far the correction counts, half at an error of SURE."""
+        return torch.sigmoid(SURENESS * (math.log(SURE) - torch.log(self.scale)))
 
     def applied(self, log_depth: Tensor) -> Tensor:
-        """Log depth (B, 1, H, W), corrected where that is sure, within the limits of depth."""
+        """Log depth (B, 1, H, W), corrected as far as that is sure, within the limits of depth."""
         shift = F.interpolate(self.shift * self.sure, log_depth.shape[-2:], mode="bilinear", align_corners=False)
         return (log_depth + shift).clamp(math.log(MIN_DEPTH), math.log(MAX_DEPTH))
 
@@ -135,6 +144,7 @@ class PixelMaps:
     motion: Tensor  # (B, S, 12, H/4, W/4)
     mode: Tensor  # (B, 12, H/4, W/4): the likeliest motion
     spread: Tensor  # the same shape: mean absolute deviation from it
+    movable: dict[str, Tensor]  # (B, C, h/4, w/4) each, of MOVABLE_MAPS; h x w is the size of the finer view
     nearest_center_ids: Tensor | None = None  # the object maps as the network's `group` argument transforms them
     correction: DepthCorrection | None = None  # by the reference image
 

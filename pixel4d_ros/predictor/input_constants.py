@@ -124,6 +124,11 @@ class InputConstants:
         return ObjectCells.of(self.view.height, self.view.width, self.depth_scale)
 
     @cached_property
+    def fine_cells(self) -> ObjectCells:
+        """The cells in which instances are found."""
+        return ObjectCells.of(self.fine.height, self.fine.width, self.depth_scale)
+
+    @cached_property
     def background(self) -> Background:
         """The background around the input view."""
         return Background.of(self.view_K, self.view.width, self.view.height, self.depth_scale)

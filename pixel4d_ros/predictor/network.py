@@ -5,7 +5,8 @@ Two U-Nets on EfficientNet-Lite2 encoders. The first sees the input view and has
 mobility) and a dynamic decoder (objects and their motion: a conditional VAE as in Pixel-to-4D, arXiv 2601.00678, whose
 posterior sees a later frame). The second, the surface branch (surface.py), sees the same view at up to twice the
 resolution and predicts sharp depth, opacity, size and the hidden surface. With a reference image a plane sweep
-(plane_sweep.py) corrects the static branch's depth.
+(plane_sweep.py) corrects the static branch's depth. The movable decoder (movable.py) finds vehicles and people in the
+surface branch's features.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pixel4d_ros.predictor.decoders import DynamicDecoder, StaticDecoder, fuse_n
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.heads import (
     LATENT_CHANNELS,
+    MOVABLE_MAPS,
     OBJECT_MAPS,
     STATIC_MAPS,
     STATIC_STARTS,
@@ -36,6 +38,7 @@ from pixel4d_ros.predictor.heads import (
     named_maps,
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
+from pixel4d_ros.predictor.movable import MovableDecoder
 from pixel4d_ros.predictor.plane_sweep import DESCRIBED_LEVELS, PlaneSweep
 from pixel4d_ros.predictor.surface import SurfaceNetwork, surface_maps
 
@@ -62,6 +65,7 @@ class Network(nn.Module):
         self.posterior = Posterior(LATENT_CHANNELS)
         self.surface = SurfaceNetwork()
         self.sweep = PlaneSweep()
+        self.movable = MovableDecoder()
 
     def for_inference(self, dtype: torch.dtype) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
@@ -74,7 +78,7 @@ class Network(nn.Module):
         quick.surface.encoder.fold()
         parts: list[tuple[Any, torch.dtype]] = [
             (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype),
-            (quick.sweep, dtype),
+            (quick.sweep, dtype), (quick.movable, dtype),
         ]  # fmt: skip
         if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
             parts += [(quick.encoder, torch.float32), (quick.surface.encoder, torch.float32)]
@@ -103,7 +107,7 @@ class Network(nn.Module):
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass. fine: the same image, twice as large or as it is, for the surface branch.
 
-        reference: an earlier image, by which depth is corrected. disturb: what training does to the log depth before.
+        reference: an earlier image, by which depth is corrected. disturb: what training does to the log depth first.
 
         z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior, without it there is one sample, the prior's mode; or a
         later frame samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is
@@ -121,16 +125,20 @@ class Network(nn.Module):
             objects = named_maps(maps, OBJECT_MAPS)
             return objects, None if group is None else group(objects), mode, spread
 
-        static, (objects, nearest_center_ids, mode, spread), (detail, fine_features), there = concurrently(
+        def look() -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
+            detail, fine_features = self.surface(fine)
+            return detail, fine_features, named_maps(self.movable(fine_features, fine.rays), MOVABLE_MAPS)
+
+        static, (objects, nearest_center_ids, mode, spread), (detail, fine_features, movable), there = concurrently(
             lambda: named_maps(self.static.fine(source, sensor, features, depths, quarter), STATIC_MAPS),
             move,
-            lambda: self.surface(fine),
+            look,
             lambda: None if reference is None else self.surface.described(reference.image, DESCRIBED_LEVELS),
         )
         log_depth, correction = decode_log_depth(static["depth"]), None
+        log_depth = log_depth if disturb is None else disturb(log_depth)
         if reference is not None:
-            base = log_depth if disturb is None else disturb(log_depth)
-            correction = self.sweep(fine.image, fine_features, reference, there, base)
+            correction = self.sweep(fine.image, fine_features, reference, there, log_depth)
         surface = surface_maps(detail, log_depth, source.sensor, correction)
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
@@ -146,5 +154,7 @@ class Network(nn.Module):
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        maps = PixelMaps(static, surface, objects, motion, mode, spread, nearest_center_ids, correction)
+        maps = PixelMaps(
+            static, surface, objects, motion, mode, spread, movable, nearest_center_ids, correction
+        )
         return maps, posterior

@@ -30,6 +30,7 @@ from pixel4d_ros.predictor.heads import (
 )
 from pixel4d_ros.predictor.input_constants import InputConstants
 from pixel4d_ros.predictor.lifting import Layer, hidden_layer, visible_layer
+from pixel4d_ros.predictor.movable import instance_numbers
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.objects import MOVING, Objects, find_objects, nearest_peaks
 from pixel4d_ros.rendering import triton_kernels
@@ -50,6 +51,7 @@ class _Parts:
     objects: Objects
     observed: Tensor  # (N,) as InputConstants has it
     pixels: Tensor  # (N,) as InputConstants has it
+    instances: Tensor  # (H, W) int64 of the pixels of the input view, as instance_numbers has them
     depth_correction: Tensor | None  # (N,) of log depth, by a reference image
 
 
@@ -196,7 +198,9 @@ def predict_parts(
     if maps.surface.depth_correction is not None:
         visible = constants.grid.sample(maps.surface.depth_correction).flatten()
         correction = F.pad(visible, (0, len(constants.pixels) - len(visible)))
-    return _Parts(tuple(layers), objects, constants.observed, constants.pixels, correction)
+    numbers = instance_numbers(maps.movable, constants.fine_cells)
+    instances = F.interpolate(numbers[None, None].float(), (view.height, view.width), mode="nearest-exact")[0, 0].long()
+    return _Parts(tuple(layers), objects, constants.observed, constants.pixels, instances, correction)
 
 
 def _objects(maps: PixelMaps, constants: InputConstants) -> Objects:
@@ -236,5 +240,6 @@ def _scene(parts: _Parts, camera: Camera) -> DynamicGaussians:
         futures=futures,
         observed=parts.observed.clone(),
         camera=camera,
+        instance_ids=parts.instances.flatten().index_select(0, parts.pixels),
         depth_correction=None if parts.depth_correction is None else parts.depth_correction.clone(),
     )

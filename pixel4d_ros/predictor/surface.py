@@ -91,13 +91,13 @@ def surface_maps(
 def _shift(log_depth: Tensor, detail: Tensor, sensor: Tensor | None, sure: Tensor | None) -> Tensor:
     """What log depth (B, 1, h, w) adds to the surface branch's detail (B, 1, H, W), as large as that.
 
-    Cells are finer where a reference image is sure (bool, of any size), and near measured depth.
+    Cells are finer where a reference image is sure (0..1, of any size), and near measured depth.
     """
     factor = detail.shape[-1] // log_depth.shape[-1]
     shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
     finer: list[tuple[Tensor, int]] = []  # where, and the cells there
     if sure is not None:
-        finer.append((sure.float(), CORRECTED_STRUCTURE))
+        finer.append((sure, CORRECTED_STRUCTURE))
     if sensor is not None:
         near = structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0
         finer.append((near.float(), MEASURED_STRUCTURE))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+PARTS = ("motion", "movable", "surface", "sweep")  # of the network, which can be trained alone
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -65,7 +67,7 @@ class TrainingConfig:
     save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
     only: str = _option(
-        "", "what to train, all else stays as in --weights: motion, surface, sweep (nothing: everything)"
+        "", "what to train, all else stays as in --weights: motion, movable, surface, sweep (nothing: everything)"
     )
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
@@ -98,8 +100,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
         if not self.drop_path < 1:
             raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
-        if self.only not in ("", "motion", "surface", "sweep"):
-            raise ValueError(f"only must be motion, surface, sweep or nothing, not {self.only!r}")
+        if self.only not in ("", *PARTS):
+            raise ValueError(f"only must be {', '.join(PARTS)} or nothing, not {self.only!r}")
         if self.only and self.weights is None:
             raise ValueError(f"only {self.only} is trained: name the weights that the rest stays as")
         if self.batch + self.synthetic_batch < 1:

@@ -24,7 +24,7 @@ from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.training.batch import Batch, halved, rescaled
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
-from pixel4d_ros.training.losses import motion_loss, sweep_loss, total_loss
+from pixel4d_ros.training.losses import motion_loss, movable_loss, reference_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
 from pixel4d_ros.training.rendering import disturbed, in_metres, predict_maps, predict_views
@@ -214,8 +214,8 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Ada
     """AdamW with a rate of its own for the encoder; config.only freezes the other parameters."""
     if config.only:
         network.requires_grad_(False)
-        trainable = {"motion": network.dynamic, "surface": network.surface, "sweep": network.sweep}
-        trainable[config.only].requires_grad_(True)
+        name = {"motion": "dynamic"}.get(config.only, config.only)
+        network.get_submodule(name).requires_grad_(True)
     trained = {id(p): p for p in network.parameters() if p.requires_grad}
     encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if id(p) in trained]
     known = {id(p) for p in encoder}
@@ -244,8 +244,10 @@ def train_step(
     if config.only == "motion":
         loss, parts = motion_loss(predict_maps(network, batch, coarse), coarse)
     elif config.only == "sweep":
-        predicted = predict_maps(network, batch, coarse, reference_share=1.0, disturb=disturbed)
-        loss, parts = sweep_loss(predicted, batch, config.matched_weight)
+        prediction = predict_views(network, batch, coarse, 1.0, None, 1.0, disturbed)
+        loss, parts = reference_loss(prediction, batch, config.matched_weight)
+    elif config.only == "movable":
+        loss, parts = movable_loss(predict_maps(network, batch, coarse), batch)
     else:
         widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
         surface = config.only == "surface"

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import MAX_DEPTH, MIN_DEPTH, decode_depth
+from pixel4d_ros.predictor.heads import LEAST_SPREAD as HEAD_SPREAD
+from pixel4d_ros.predictor.heads import MAX_DEPTH, MIN_DEPTH, decode_depth, decode_log_depth
+from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view
+from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view, nearest_of_cells
 from pixel4d_ros.training.surface_losses import SCALE_POWER, depth_loss, known_depth, surface_losses
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
@@ -39,6 +41,7 @@ WEIGHTS = {
     "latent": 0.002,
     "sweep": 0.15,
 }
+REFERENCE_SWEEP, REFERENCE_FLOW = 0.5, 0.1  # weights where nothing but the correction of depth is trained
 
 
 def total_loss(
@@ -161,24 +164,14 @@ def mobility_loss(logit: Tensor, ids: Tensor) -> Tensor:
 def object_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Centre heat map, votes and motion of the objects, as far as they are known."""
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
-    center = _quarter(prediction.maps.objects["center"], prediction, quarter)[:, 0]
-    offset = _quarter(prediction.maps.objects["offset"], prediction, quarter)
-    motion = _quarter(prediction.motion.flatten(1, 2), prediction, quarter)
+    center = _quarter(prediction.maps.objects["center"], prediction.view, quarter)[:, 0]
+    offset = _quarter(prediction.maps.objects["offset"], prediction.view, quarter)
+    motion = _quarter(prediction.motion.flatten(1, 2), prediction.view, quarter)
     members, count = _members(batch, quarter), batch.motions.shape[1]
-    grid = pixel_grid(*quarter, members.device)
-    mass = members.sum((1, 2))
-    centers = torch.einsum("bhwm,hwc->bmc", members, grid) / mass.clamp(min=1)[..., None]
-    distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
-    heat = (
-        (torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]).amax(-1) if count > 1 else 0 * center
-    )
-    known = _coarse_ids(batch, quarter) >= 0
-    entropy = F.binary_cross_entropy_with_logits(center, heat.detach(), reduction="none") * (1 + 8 * heat.detach())
-    loss: Tensor = (entropy * known).sum() / known.sum().clamp(min=1) * 4
+    loss, votes = _center_losses(center, offset, members, _coarse_ids(batch, quarter) >= 0)
     if count == 1:
         return loss
-    target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
-    votes = (offset - target / OFFSET_SCALE).abs().mean(1)
+    mass = members.sum((1, 2))
     truth, motion_known = _true_motion(batch, members)
     v, a, w, a_w = torch.unflatten((motion - truth).abs() * motion_known, 1, (4, 3)).sum(2).unbind(1)
     fast = torch.nan_to_num(batch.motions[:, 1:, 0]).norm(dim=-1)
@@ -191,6 +184,65 @@ def object_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     return loss + vote_loss + velocity_loss
 
 
+def _center_losses(center: Tensor, offset: Tensor, members: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the centres' heat map (B, h, w) where that is known, and each cell's error of its vote.
+
+    offset (B, 2, h, w); members (B, h, w, M): which cell belongs to which object.
+    """
+    grid = pixel_grid(center.shape[1], center.shape[2], members.device)
+    mass = members.sum((1, 2))
+    centers = torch.einsum("bhwm,hwc->bmc", members, grid) / mass.clamp(min=1)[..., None]
+    distance = ((grid[None, :, :, None] - centers[:, None, None]) ** 2).sum(-1)
+    heat = torch.exp(-distance / (2 * CENTER_SIGMA**2)) * (mass > 1)[:, None, None]
+    heat = heat.amax(-1).detach() if members.shape[-1] else torch.zeros_like(center)
+    entropy = F.binary_cross_entropy_with_logits(center, heat, reduction="none") * (1 + 8 * heat)
+    target = torch.einsum("bhwm,bmc->bchw", members, centers) - grid.permute(2, 0, 1)
+    votes = (offset - target / OFFSET_SCALE).abs().mean(1)
+    return (entropy * known).sum() / known.sum().clamp(min=1) * 4, votes
+
+
+def reference_loss(
+    prediction: RenderedPrediction, batch: Batch, matched_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """All that a reference image's correction of depth learns from: known depth, flow, and rendered later views.
+
+    The last two reach where no laser does.
+    """
+    likelihood, parts = sweep_loss(prediction, batch, matched_weight)
+    color, flow = color_loss(prediction.views, batch.images), flow_loss(prediction, batch.flow, batch.object_ids)
+    parts = {**parts, "color": color.detach(), "flow": flow.detach()}
+    return REFERENCE_SWEEP * likelihood + WEIGHTS["color"] * color + REFERENCE_FLOW * flow, parts
+
+
+def movable_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Where vehicles and people are, their centres and votes for these, at a quarter of the finer view.
+
+    Cells count alike whether their object moves or stands; of what is not known nothing is learned.
+    """
+    quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
+    maps = {name: _quarter(values, prediction.fine, quarter) for name, values in prediction.maps.movable.items()}
+    ids, members = _coarse_ids(batch, quarter), _members(batch, quarter)
+    known, inside = ids >= 0, ids > 0
+    logit = maps["movable"][:, 0]
+    entropy = F.binary_cross_entropy_with_logits(logit, inside.float(), reduction="none")
+    area = (entropy * known).sum() / known.sum().clamp(min=1)
+    centers, votes = _center_losses(maps["center"][:, 0], maps["offset"], members, known)
+    share = (members / members.sum((1, 2)).clamp(min=1).sqrt()[:, None, None]).sum(-1)
+    truth = nearest_of_cells(batch.depth, 4)[:, : quarter[0], : quarter[1]] / prediction.depth_scale[:, None, None]
+    log_truth = torch.log(truth.clamp(min=MIN_DEPTH, max=MAX_DEPTH))
+    error = (decode_log_depth(maps["distance"][:, 0]) - log_truth).abs()
+    scale = HEAD_SPREAD + F.softplus(maps["distance_spread"][:, 0])
+    measured = share * (truth > 0) * torch.isfinite(truth)
+    parts = {
+        "movable": area,
+        "centers": centers,
+        "votes": (votes * share).sum() / share.sum().clamp(min=1e-6),
+        "distance": ((torch.log(2 * scale) + error / scale) * measured).sum() / measured.sum().clamp(min=1e-6),
+    }
+    loss, parts = _weighted(parts, {"movable": 1.0, "centers": 0.3, "votes": 0.1, "distance": 0.1})
+    return loss, {**parts, "error": ((error * measured).sum() / measured.sum().clamp(min=1e-6)).detach()}
+
+
 def spread_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     """Mean negative log likelihood of the known motion of objects in a Laplace distribution around its mode.
 
@@ -199,7 +251,7 @@ def spread_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:
     quarter = batch.images.shape[-2] // 4, batch.images.shape[-1] // 4
     maps = prediction.maps
     mode, spread = (
-        _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction, quarter)
+        _quarter(decode_motion(m[:, None], prediction.depth_scale)[:, 0].flatten(1, 2), prediction.view, quarter)
         for m in (maps.mode.detach(), maps.spread)
     )
     truth, motion_known = _true_motion(batch, _members(batch, quarter))
@@ -226,8 +278,7 @@ def _true_motion(batch: Batch, members: Tensor) -> tuple[Tensor, Tensor]:
     return truth, motion_known
 
 
-def _quarter(maps: Tensor, prediction: PredictedMaps, size: Sequence[int]) -> Tensor:
-    view = prediction.view
+def _quarter(maps: Tensor, view: InputView, size: Sequence[int]) -> Tensor:
     top, left = view.top // 4, view.left // 4
     return maps[..., top : top + size[0], left : left + size[1]]
 

@@ -117,7 +117,7 @@ def predict_maps(
     speed = torch.where(torch.rand(len(K), device=K.device) < SPEED_GIVEN, batch.speed, torch.nan)
     speed = speed * torch.empty_like(speed).uniform_(0.95, 1.05)
     factor = batch.images.shape[-1] // coarse.images.shape[-1]
-    source = _source(coarse, view, K, _nearest_of_cells(sensor, factor), depth_scale, speed)
+    source = _source(coarse, view, K, nearest_of_cells(sensor, factor), depth_scale, speed)
     fine_scale = depth_scale * (factor * CANONICAL_FOCAL / SURFACE_FOCAL)
     fine_source = _source(batch, fine, fine_K, sensor, fine_scale, speed, SURFACE_FOCAL)
     reference = _reference(batch, fine, fine_K, depth_scale, reference_share) if reference_share > 0 else None
@@ -140,9 +140,10 @@ def predict_views(
     widen: float,
     use_prior: Tensor | None,
     reference_share: float = 0.0,
+    disturb: Callable[[Tensor], Tensor] | None = None,
 ) -> RenderedPrediction:
     """predict_maps, and all views rendered."""
-    predicted = predict_maps(network, batch, coarse, use_prior, reference_share)
+    predicted = predict_maps(network, batch, coarse, use_prior, reference_share, disturb)
     view, fine, maps, depth_scale = predicted.view, predicted.fine, predicted.maps, predicted.depth_scale
     K, drawn = _view_intrinsics(coarse, view), predicted.source.image
     grid = VisibleGrid.of(fine.inner, fine)
@@ -213,7 +214,7 @@ def disturbed(log_depth: Tensor) -> Tensor:
     return log_depth + amount * (FACTOR_NOISE * torch.randn(batch, 1, 1, 1, device=device) + FIELD_NOISE * field)
 
 
-def _nearest_of_cells(depth: Tensor, factor: int) -> Tensor:
+def nearest_of_cells(depth: Tensor, factor: int) -> Tensor:
     """The nearest known depth of each cell of factor x factor pixels, 0 where there is none: (B, H, W)."""
     far = torch.where(depth > 0, depth, torch.inf)
     nearest = -F.max_pool2d(-far[:, None], factor)[:, 0]
