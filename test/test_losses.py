@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.batch_samples import SIZE, sample_batch
 
-from pixel4d_ros.predictor.heads import DepthModes, NetworkInput, PixelMaps, SurfaceMaps
+from pixel4d_ros.predictor.heads import MOVABLE_MAPS, DepthModes, NetworkInput, PixelMaps, SurfaceMaps
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import LINEAR_SCALE, OFFSET_SCALE
 from pixel4d_ros.training import losses
@@ -34,8 +34,9 @@ def perfect_prediction(batch: Batch) -> RenderedPrediction:
     still, full = torch.zeros(1, 12, h, w), torch.zeros(1, 1, view.height, view.width)
     modes = DepthModes(*(full.expand(-1, 2, -1, -1) for _ in range(3)))
     surface = SurfaceMaps(modes, *(full + 8 for _ in range(7)))
+    movable = {name: torch.zeros(1, n, h, w) for name, n in MOVABLE_MAPS.items()} | {"center": center, "offset": offset}
     maps = PixelMaps(
-        {"mobility": full}, surface, {"center": center, "offset": offset}, still[:, None], still, still.clone()
+        {"mobility": full}, surface, {"center": center, "offset": offset}, still[:, None], still, still.clone(), movable
     )
     source = NetworkInput(full.expand(-1, 3, -1, -1), full, full.expand(-1, 2, -1, -1), None, torch.zeros(1, 2))
     return RenderedPrediction(

@@ -111,8 +111,10 @@ def test_a_source_without_a_reference_image_keeps_its_depth() -> None:
 
 def test_only_what_is_sure_counts() -> None:
     zero = torch.zeros(1, 1, 1, 2)
-    correction = DepthCorrection(zero, zero + 0.5, torch.tensor([0.9, 1.1]).view(1, 1, 1, 2) * SURE)
-    assert correction.applied(zero).flatten().tolist() == [0.5, 0.0]
+    correction = DepthCorrection(zero, zero + 0.5, torch.tensor([0.4, 2.5]).view(1, 1, 1, 2) * SURE)
+    assert correction.applied(zero).flatten().tolist() == pytest.approx([0.5, 0.0], abs=0.002)
+    unknown = DepthCorrection(zero, zero, torch.full_like(zero, torch.inf))
+    assert unknown.applied(zero).flatten().tolist() == [0.0, 0.0]
 
 
 def depth_error(forecaster: Forecaster, street: Clip, reference: ReferenceView | None) -> float:

@@ -29,6 +29,7 @@ from pixel4d_ros.predictor.surface import SurfaceNetwork, hidden_behind, structu
 from pixel4d_ros.training import surface_losses as losses
 from pixel4d_ros.training.batch import Batch, halved, rescaled
 
+NO_VEHICLES = torch.zeros(1, 1, 16, 32)
 often = settings(max_examples=40, deadline=None)
 
 
@@ -82,7 +83,7 @@ def raw_maps(height: int, width: int) -> dict[str, torch.Tensor]:
 def test_the_surface_has_the_structure_of_the_static_branch(factor: int) -> None:
     slope = torch.linspace(math.log(4), math.log(40), 128)
     log_depth = slope.expand(1, 1, 64, 128)
-    surface = surface_maps(raw_maps(64 * factor, 128 * factor), log_depth)
+    surface = surface_maps(raw_maps(64 * factor, 128 * factor), log_depth, NO_VEHICLES)
     expected = F.interpolate(log_depth, scale_factor=factor, mode="bilinear") if factor > 1 else log_depth
     inner = (..., slice(32 * factor, 96 * factor))
     torch.testing.assert_close(surface.depth.log()[inner], expected[inner], atol=0.02, rtol=0)
@@ -90,10 +91,23 @@ def test_the_surface_has_the_structure_of_the_static_branch(factor: int) -> None
     assert (surface.hidden_depth > F.max_pool2d(surface.depth, factor)).all()
 
 
+def test_vehicles_are_moved_where_neither_a_laser_nor_a_reference_image_tells_more() -> None:
+    maps, log_depth = raw_maps(64, 128), torch.full((1, 1, 64, 128), math.log(20))
+    vehicles = torch.zeros(1, 1, 16, 32)
+    vehicles[..., 4:12, 8:24] = 0.1
+    before, after = (surface_maps(maps, log_depth, v).depth for v in (NO_VEHICLES, vehicles))
+    ratio = torch.log(after / before)[0, 0]
+    assert ratio[32, 64].item() == pytest.approx(0.1, abs=1e-4)
+    assert ratio[2, 2].item() == 0
+    sensor = torch.cat((torch.zeros_like(log_depth), torch.ones_like(log_depth)), 1)
+    measured = [surface_maps(maps, log_depth, v, sensor).depth for v in (NO_VEHICLES, vehicles)]
+    torch.testing.assert_close(*measured)
+
+
 def test_the_surface_keeps_the_detail_of_its_branch() -> None:
     maps = raw_maps(128, 256)
     maps["depth"][:, :, :, 130:134] -= 0.5  # a pole
-    surface = surface_maps(maps, torch.full((1, 1, 64, 128), math.log(20)))
+    surface = surface_maps(maps, torch.full((1, 1, 64, 128), math.log(20)), NO_VEHICLES)
     across = surface.depth[0, 0, 64].log()
     step = across[128] - across[131]
     raw = DepthModes.of(maps).log_depth[0, 0, 64]

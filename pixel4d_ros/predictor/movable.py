@@ -7,6 +7,7 @@ Panoptic-DeepLab (Cheng et al. 2020), like the moving objects of objects.py, at 
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -15,10 +16,15 @@ from torch.nn import functional as F
 
 from pixel4d_ros.predictor.decoders import conv_block, upsampled
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
-from pixel4d_ros.predictor.heads import MOVABLE_MAPS
+from pixel4d_ros.predictor.heads import LEAST_SPREAD, MOVABLE_MAPS, decode_log_depth
 from pixel4d_ros.predictor.objects import ObjectCells, nearest_peaks
 
 WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
+# Logits of scores from which a cell is part of an instance, and a peak its centre: low, since the images decide whether
+# an instance moves, and what is no vehicle does not.
+LIKELY, LIKELY_CENTER = math.log(0.25 / 0.75), math.log(0.2 / 0.8)
+STATIC_ERROR = 0.13  # of log depth of vehicles, the static branch's (held-out stereo pairs, kitti_0052, kitti_0056)
+ALIKE = 9  # cells over which the change of an object's log depth is averaged
 DROPPED = 0.1  # share of the features' channels left out in training: few vehicles are labelled
 
 
@@ -45,10 +51,25 @@ class MovableDecoder(nn.Module):
         return cast(Tensor, self.head(x))
 
 
+def distance_shift(maps: dict[str, Tensor], log_depth: Tensor) -> Tensor:
+    """What MOVABLE_MAPS add to the static branch's log depth (B, 1, h, w) on vehicles and people: (B, 1, H / 4, W / 4).
+
+    Both estimates are weighted by their errors' variances. What is added changes little within an object.
+    """
+    probability = torch.sigmoid(maps["movable"])
+    spread = LEAST_SPREAD + F.softplus(maps["distance_spread"])
+    base = F.interpolate(log_depth.float(), probability.shape[-2:], mode="bilinear", align_corners=False)
+    difference = (decode_log_depth(maps["distance"]) - base) * (STATIC_ERROR**2 / (STATIC_ERROR**2 + spread**2))
+    total, share = F.avg_pool2d(
+        torch.cat((probability * difference, probability), 1), ALIKE, 1, ALIKE // 2, count_include_pad=False
+    ).chunk(2, 1)
+    return probability * total / share.clamp(min=1e-3)
+
+
 def instance_numbers(maps: dict[str, Tensor], cells: ObjectCells) -> Tensor:
     """MOVABLE_MAPS of one image -> which instance each cell belongs to (h, w) int64: 1, 2, ...; 0 where there is none.
 
-    What is more likely background, and what votes for no centre, belongs to none.
+    What is hardly likely to be part of one, and what votes for no centre, belongs to none.
     """
-    nearest = nearest_peaks(maps["center"][0, 0], maps["offset"][0], cells)
-    return nearest * (maps["movable"][0, 0] > 0)
+    nearest = nearest_peaks(maps["center"][0, 0], maps["offset"][0], cells, LIKELY_CENTER)
+    return nearest * (maps["movable"][0, 0] > LIKELY)

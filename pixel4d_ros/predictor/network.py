@@ -38,7 +38,7 @@ from pixel4d_ros.predictor.heads import (
     named_maps,
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
-from pixel4d_ros.predictor.movable import MovableDecoder
+from pixel4d_ros.predictor.movable import MovableDecoder, distance_shift
 from pixel4d_ros.predictor.plane_sweep import DESCRIBED_LEVELS, PlaneSweep
 from pixel4d_ros.predictor.surface import SurfaceNetwork, surface_maps
 
@@ -139,7 +139,8 @@ class Network(nn.Module):
         log_depth = log_depth if disturb is None else disturb(log_depth)
         if reference is not None:
             correction = self.sweep(fine.image, fine_features, reference, there, log_depth)
-        surface = surface_maps(detail, log_depth, source.sensor, correction)
+        vehicles = distance_shift(movable, log_depth).detach()
+        surface = surface_maps(detail, log_depth, vehicles, source.sensor, correction)
         size = source.image.shape[-2:]
         coarse = F.interpolate(objects["mobility"], size, mode="bilinear", align_corners=False)
         static["mobility"] = static["mobility"] + coarse
@@ -154,7 +155,5 @@ class Network(nn.Module):
             # The mode is trained where no latent is used; elsewhere the latent must explain the mode's error.
             mode = torch.where(use_prior[:, None, None, None], mode, mode.detach())
         motion = mode[:, None] if z is None else choose_motion(mode, spread.detach(), z)
-        maps = PixelMaps(
-            static, surface, objects, motion, mode, spread, movable, nearest_center_ids, correction
-        )
+        maps = PixelMaps(static, surface, objects, motion, mode, spread, movable, nearest_center_ids, correction)
         return maps, posterior

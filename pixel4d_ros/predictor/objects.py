@@ -72,14 +72,14 @@ def decode_motion(maps: Tensor, depth_scale: Tensor) -> Tensor:
     return torch.unflatten(maps.float(), 2, (4, 3)) * motion_units(depth_scale)[:, None, :, :, None, None]
 
 
-def nearest_peaks(center: Tensor, offset: Tensor, cells: ObjectCells) -> Tensor:
+def nearest_peaks(center: Tensor, offset: Tensor, cells: ObjectCells, peak: float = PEAK) -> Tensor:
     """Whose centre each cell's vote comes nearest to (h, w) int64: 1..MAX_OBJECTS by their score, 0 where none is near.
 
-    Centre logits (h, w), offsets (2, h, w).
+    Centre logits (h, w), of which those above peak are centres; offsets (2, h, w).
     """
     logits, places = _peaks(center, cells)
     centers = cells.places.flatten(1)[:, places]
-    centers = torch.where(logits > PEAK, centers, cells.nowhere)
+    centers = torch.where(logits > peak, centers, cells.nowhere)
     votes = torch.add(cells.places, offset, alpha=OFFSET_SCALE)
     distances = torch.linalg.vector_norm(votes[:, None] - centers[..., None, None], dim=0)
     return F.pad(distances, (0, 0, 0, 0, 1, 0), value=MAX_VOTE_DISTANCE).argmin(0)

@@ -57,20 +57,23 @@ class SurfaceNetwork(nn.Module):
 def surface_maps(
     maps: dict[str, Tensor],
     log_depth: Tensor,
+    vehicles: Tensor,
     sensor: Tensor | None = None,
     correction: DepthCorrection | None = None,
 ) -> SurfaceMaps:
     """Low frequencies of log depth from the static branch (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
 
-    sensor (B, 2, h, w): measured depth as the static branch had it. correction: of log_depth, by a reference image.
-    Near what was measured, and where the correction is sure, log_depth counts finer.
+    vehicles (B, 1, H / 4, W / 4): what is added to log depth on vehicles and people, see movable.distance_shift; not
+    where more is known. sensor (B, 2, h, w): measured depth as the static branch had it. correction: of log_depth, by a
+    reference image. Near what was measured, and where the correction is sure, log_depth counts finer.
     """
     factor = maps["size"].shape[-1] // log_depth.shape[-1]
     raw = DepthModes.of(maps)
     detail = raw.most_likely()[0]
-    shift = alone = _shift(log_depth, detail, sensor, None)
+    added = F.interpolate(vehicles, detail.shape[-2:], mode="bilinear", align_corners=False)
+    shift = alone = _shift(log_depth, detail, added, sensor, None)
     if correction is not None:
-        shift = _shift(correction.applied(log_depth), detail, sensor, correction.sure)
+        shift = _shift(correction.applied(log_depth), detail, added, sensor, correction.sure)
     modes = raw.shifted(shift)
     visible, _ = modes.most_likely()
     behind = decode_log_depth(maps["hidden_depth"]) + shift
@@ -88,13 +91,14 @@ def surface_maps(
     )
 
 
-def _shift(log_depth: Tensor, detail: Tensor, sensor: Tensor | None, sure: Tensor | None) -> Tensor:
+def _shift(log_depth: Tensor, detail: Tensor, added: Tensor, sensor: Tensor | None, sure: Tensor | None) -> Tensor:
     """What log depth (B, 1, h, w) adds to the surface branch's detail (B, 1, H, W), as large as that.
 
-    Cells are finer where a reference image is sure (0..1, of any size), and near measured depth.
+    added (B, 1, H, W) besides, where neither a reference image nor measured depth tells more. Cells are finer where a
+    reference image is sure (0..1, of any size), and near measured depth.
     """
     factor = detail.shape[-1] // log_depth.shape[-1]
-    shift = _structure_difference(log_depth, detail, STRUCTURE * factor)
+    shift = _structure_difference(log_depth, detail, STRUCTURE * factor) + added
     finer: list[tuple[Tensor, int]] = []  # where, and the cells there
     if sure is not None:
         finer.append((sure, CORRECTED_STRUCTURE))

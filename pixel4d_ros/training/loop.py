@@ -211,7 +211,11 @@ def _initialized(network: Network, config: TrainingConfig) -> Network:
 
 
 def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with a rate of its own for the encoder; config.only freezes the other parameters."""
+    """AdamW with a rate of its own for the encoder; config.only freezes the other parameters.
+
+    Without it the movable decoder stays as it is: most sources do not tell what stands, but could move.
+    """
+    network.movable.requires_grad_(False)
     if config.only:
         network.requires_grad_(False)
         name = {"motion": "dynamic"}.get(config.only, config.only)
