@@ -24,9 +24,10 @@ from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import CheckedFlow
-from pixel4d_ros.two_view.object_motion import ANY, MOST, TwoImages, fitted, with_motion_from_flow
+from pixel4d_ros.two_view.object_motion import MOST, with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion, view_for_velocity
 from pixel4d_ros.two_view.rigid_flow import static_flow
+from pixel4d_ros.two_view.velocity_fit import ANY, TwoImages, fitted
 
 WIDTH, HEIGHT = 160, 64
 K = np.array([[150.0, 0, 80], [0, 150, 32], [0, 0, 1]])
