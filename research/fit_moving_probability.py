@@ -50,7 +50,7 @@ KINDS = CANDIDATE, PREDICTED, INSTANCE = "candidates", "predicted objects", "ins
 class Example:
     """One candidate, predicted object or instance."""
 
-    features: FloatArray  # (7,) 1, those of the evidence, and whether the network found it; of an instance (3,)
+    features: FloatArray  # (7,) 1, those of the evidence, and whether the network found it; of an instance (7,)
     kind: str  # one of KINDS
     moves: bool
     group: str  # what cross-validation leaves out at once

@@ -15,7 +15,7 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask
-from pixel4d_ros.two_view.motion_evidence import motion_evidence
+from pixel4d_ros.two_view.motion_evidence import Evidence, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.velocity_fit import (
     ANY,
@@ -48,12 +48,12 @@ class JudgedInstance:
     pixels: Mask  # (h, w)
     fit: Fit
     log_ratio: float  # of the likelihood of the flow, moving / static
-    photometric_log_ratio: float  # Evidence.log_ratio
+    evidence: Evidence  # of the images, and of how it stands on the ground
 
     @property
     def features(self) -> FloatArray:
-        """(2,) from which the probability is computed."""
-        return np.array((np.clip(self.log_ratio, -CLEAR, CLEAR), self.photometric_log_ratio))
+        """(6,) from which the probability is computed."""
+        return np.append(np.clip(self.log_ratio, -CLEAR, CLEAR), self.evidence.features)
 
     @property
     def probability(self) -> float:
@@ -75,7 +75,7 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
             continue
         ratio = motion_log_ratio(pair, inner, fit.velocity)
         evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
-        yield JudgedInstance(pixels, fit, ratio, evidence.log_ratio)
+        yield JudgedInstance(pixels, fit, ratio, evidence)
 
 
 def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
