@@ -33,7 +33,7 @@ from pixel4d_ros.two_view.moving_probability import LIKELY
 from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages, fitted, is_plausible
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages, fitted
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -100,9 +100,9 @@ def examples(
         for patch, fit in candidates(own, np.zeros_like(ids)):  # where the network finds an object, too
             yield from labelled_example(patch, features(own, patch, fit.velocity, False), CANDIDATE)
         for instance in judged_instances(own, instances):
-            if is_plausible(instance.fit.velocity):
+            if instance.features is not None:
                 for example in labelled_example(instance.pixels, instance.features, INSTANCE):
-                    if instance.log_ratio > UNSEEN or not example.moves:
+                    if instance.features[0] > UNSEEN or not example.moves:
                         yield example
     velocities = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in sorted(moving_ids(scene) & set(np.unique(ids).tolist())):

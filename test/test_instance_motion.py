@@ -18,7 +18,7 @@ from pixel4d_ros.two_view.instance_motion import inner_pixels, judged_instances,
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY
 from pixel4d_ros.two_view.object_motion import whole_objects, with_motion_from_flow
 from pixel4d_ros.two_view.rigid_flow import static_flow
-from pixel4d_ros.two_view.velocity_fit import TwoImages
+from pixel4d_ros.two_view.velocity_fit import FlowEquations, TwoImages
 
 WIDTH, HEIGHT, SECONDS, BASELINE = 416, 128, 0.2, 0.5
 K = np.array([[250.0, 0, 208], [0, 250, 50], [0, 0, 1]])
@@ -153,8 +153,11 @@ def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
 
 
 def log_ratio(speed: float, baseline: float, factor: float = 1.0) -> float:
-    (judged,) = judged_instances(exact(speed, baseline, factor), mask_of(LEFT).astype(np.int64))
-    return judged.log_ratio
+    pair = exact(speed, baseline, factor)
+    (judged,) = judged_instances(pair, mask_of(LEFT).astype(np.int64))
+    equations = FlowEquations.of(pair, mask_of(LEFT))
+    assert equations is not None
+    return motion_log_ratio(equations, judged.fit.velocity, baseline)
 
 
 def test_of_a_camera_that_stands_any_consistent_flow_is_motion() -> None:
@@ -170,7 +173,6 @@ def test_the_more_depth_would_be_wrong_the_likelier_it_moves() -> None:
 def test_what_is_too_small_to_have_flow_is_not_judged() -> None:
     pair, tiny = exact(6.0, 0.0), mask_of((slice(50, 54), slice(200, 204)))
     assert list(judged_instances(pair, tiny.astype(np.int64))) == []
-    assert motion_log_ratio(pair, tiny, np.zeros(3)) == 0
 
 
 def test_the_rim_and_what_is_behind_an_instance_do_not_count() -> None:
@@ -181,5 +183,16 @@ def test_the_rim_and_what_is_behind_an_instance_do_not_count() -> None:
 
 
 def test_evidence_of_both_kinds_makes_motion_likelier() -> None:
-    static, unclear, moving = (CALIBRATION.of_instance(np.array(x)) for x in ((-8.0, 0.0), (0.0, 0.0), (5.0, 0.3)))
+    static, unclear, moving = (
+        CALIBRATION.of_instance(np.array([flow, images, 3.0, 0.2, 0.0, 0.0]))
+        for flow, images in ((-8.0, 0.0), (0.0, 0.0), (5.0, 0.3))
+    )
     assert static < LIKELY < unclear < moving
+
+
+def test_an_instance_in_the_air_or_on_the_road_needs_more_evidence() -> None:
+    vehicle, treetop, road = (
+        CALIBRATION.of_instance(np.array([0.0, 0.0, 3.0, gap, flatness, 0.0]))
+        for gap, flatness in ((0.2, 0.0), (2.0, 0.0), (0.2, 0.5))
+    )
+    assert treetop < vehicle - 0.2 and road < vehicle - 0.1

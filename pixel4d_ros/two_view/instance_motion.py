@@ -15,11 +15,12 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask
-from pixel4d_ros.two_view.motion_evidence import Evidence, motion_evidence
+from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.velocity_fit import (
     ANY,
     INDEPENDENT,
+    LEAST_PIXELS,
     LEFT,
     PIXEL,
     Fit,
@@ -27,8 +28,8 @@ from pixel4d_ros.two_view.velocity_fit import (
     Ids,
     TwoImages,
     cauchy_weights,
-    fitted,
     is_plausible,
+    solved,
 )
 
 DISTANCE_SPREAD = 0.2  # standard deviation of the logarithm of an instance's predicted distance
@@ -38,6 +39,7 @@ SHIFT, SHIFT_SHARE = 0.005, 0.02  # metres, and share of the baseline: the same 
 SPEED = np.array([10.0, 1.0, 10.0])  # m/s, standard deviation of the velocity of what moves
 CLEAR = 10.0  # log ratios beyond this are no stronger evidence
 MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
+MOST_PIXELS = 250  # of an instance that are compared
 SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
 
 
@@ -47,18 +49,14 @@ class JudgedInstance:
 
     pixels: Mask  # (h, w)
     fit: Fit
-    log_ratio: float  # of the likelihood of the flow, moving / static
-    evidence: Evidence  # of the images, and of how it stands on the ground
-
-    @property
-    def features(self) -> FloatArray:
-        """(6,) from which the probability is computed."""
-        return np.append(np.clip(self.log_ratio, -CLEAR, CLEAR), self.evidence.features)
+    # (6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features; None for a velocity that no
+    # moving object has
+    features: FloatArray | None
 
     @property
     def probability(self) -> float:
-        """Calibrated probability that it moves; 0 for velocities that no object has."""
-        return CALIBRATION.of_instance(self.features) if is_plausible(self.fit.velocity) else 0.0
+        """Calibrated probability that it moves."""
+        return 0.0 if self.features is None else CALIBRATION.of_instance(self.features)
 
 
 def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance]:
@@ -66,16 +64,21 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
 
     The others keep what their patches say.
     """
-    numbers, sizes = np.unique(instances[instances > 0], return_counts=True)
-    for number in numbers[np.argsort(-sizes)]:
+    sizes = np.bincount(instances.ravel())
+    numbers = 1 + np.argsort(-sizes[1:])
+    for number in numbers[sizes[numbers] >= LEAST_PIXELS]:
         pixels = instances == number
-        inner = inner_pixels(pair, pixels)
-        fit = fitted(pair, inner, np.zeros(3), ANY)
-        if fit is None or fit.after > LEFT:
+        inner = thinned(inner_pixels(pair, pixels))
+        equations = FlowEquations.of(pair, inner)
+        fit = None if equations is None else solved(equations, np.zeros(3), ANY)
+        if equations is None or fit is None or fit.after > LEFT:
             continue
-        ratio = motion_log_ratio(pair, inner, fit.velocity)
-        evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
-        yield JudgedInstance(pixels, fit, ratio, evidence)
+        features = None
+        if is_plausible(fit.velocity):
+            ratio = motion_log_ratio(equations, fit.velocity, float(np.linalg.norm(pair.T_reference_source[:3, 3])))
+            evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
+            features = np.append(np.clip(ratio, -CLEAR, CLEAR), evidence.features)
+        yield JudgedInstance(pixels, fit, features)
 
 
 def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
@@ -86,6 +89,16 @@ def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
     return same
 
 
+def thinned(pixels: Mask) -> Mask:
+    """About MOST_PIXELS of some pixels (h, w), evenly spread: an object has far fewer independent errors."""
+    step = round(float(np.sqrt(pixels.sum() / MOST_PIXELS)))
+    if step < 2:
+        return pixels
+    thin = np.zeros_like(pixels)
+    thin[::step, ::step] = pixels[::step, ::step]
+    return thin
+
+
 def window(pixels: Mask) -> Mask:
     """A window as large as errors of an instance's outline, each way, for erosion and dilation."""
     v, u = np.nonzero(pixels)
@@ -93,25 +106,22 @@ def window(pixels: Mask) -> Mask:
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
-def motion_log_ratio(pair: TwoImages, mask: Mask, velocity: FloatArray) -> float:
-    """Logarithm of the Bayes factor of a moving object against a static one, from the flow in a mask (h, w).
+def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: float) -> float:
+    """Logarithm of the Bayes factor of a moving object against a static one, from the flow on its pixels.
 
-    velocity (3,) m/s is fitted's, and tells outliers. Both models are linear in their unknowns x with Gaussian priors
-    and Gaussian noise, y = X x + n, so that the marginal likelihood has a closed form (C. Bishop, Pattern Recognition
-    and Machine Learning, 2006, equation 3.86): with A = X' W X + P and b = X' W y, its logarithm is
-    (log |P| - log |A| + b' A^-1 b) / 2 plus what both models share. The unknowns of a static object are a factor of
-    its inverse depth, near 1 by DISTANCE_SPREAD, and the error of the pose. A moving object has a velocity, too. An
-    object's flow has at most INDEPENDENT independent errors. 0 where too little flow is known.
+    velocity (3,) m/s is the fitted one, by which outliers are found; baseline is in metres. Both models are linear in
+    their unknowns x with Gaussian priors and Gaussian noise, y = X x + n, so that the marginal likelihood has a closed
+    form (C. Bishop, Pattern Recognition and Machine Learning, 2006, equation 3.86): with A = X' W X + P and b = X' W y,
+    its logarithm is (log |P| - log |A| + b' A^-1 b) / 2 plus what both models share. The unknowns of a static object
+    are a factor of its inverse depth, near 1 by DISTANCE_SPREAD, and the error of the pose. A moving object has a
+    velocity, too. An object's flow has at most INDEPENDENT independent errors.
     """
-    equations = FlowEquations.of(pair, mask)
-    if equations is None:
-        return 0.0
     y, V = equations.static, equations.velocity
     count = len(y) // 2
     parallax = np.linalg.norm(equations.inverse_depth.reshape(-1, 2), axis=1).repeat(2)
     variance = (PIXEL**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
     weight = cauchy_weights(np.abs(y - V @ velocity)) / variance
-    shift = SHIFT + SHIFT_SHARE * float(np.linalg.norm(pair.T_reference_source[:3, 3]))
+    shift = SHIFT + SHIFT_SHARE * baseline
     static = np.column_stack((equations.inverse_depth, equations.pose))
     deviation = np.array([DISTANCE_SPREAD, *3 * [ROTATION], *3 * [shift]])
 

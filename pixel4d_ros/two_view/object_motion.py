@@ -80,7 +80,7 @@ def with_motion_from_flow(
     for k, change, moves in _corrections(scene, pair, ids):
         changes[:, k], probability[k] = change, moves
     whole = whole_objects(ids, instances)
-    scene = _with_objects(scene, places, whole)
+    scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     added = np.zeros_like(ids)
     movers = list(islice(_movers(pair, whole, instances), MOST))
     if movers and reference.older is not None:
@@ -100,16 +100,17 @@ def object_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Id
 
 def instance_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
     """Ids (h, w) of the scene's instances in the image."""
-    ids = torch.zeros_like(places) if scene.instance_ids is None else scene.instance_ids
-    return _in_image(ids, places, camera)
+    if scene.instance_ids is None:
+        return np.zeros((camera.height, camera.width), np.int64)
+    return _in_image(scene.instance_ids, places, camera)
 
 
 def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
     """Numbers (N,) of Gaussians at places (N,) in the image (h, w); those above 0 come before 0."""
-    ids = torch.zeros(camera.height * camera.width, dtype=torch.int64, device=places.device)
-    counts = (places >= 0) & (numbers > 0)
-    ids[places[counts]] = numbers[counts]
-    return np.asarray(ids.view(camera.height, camera.width).cpu().numpy(), np.int64)
+    ids = torch.zeros(camera.height * camera.width + 1, dtype=torch.int64, device=places.device)
+    some = torch.nonzero(numbers)[:, 0]
+    ids[places[some]] = numbers[some]  # place -1 is nowhere: the last, which is left out
+    return np.asarray(ids[:-1].view(camera.height, camera.width).cpu().numpy(), np.int64)
 
 
 def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray, float]]:
@@ -145,7 +146,7 @@ def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
 def whole_objects(ids: Ids, instances: Ids) -> Ids:
     """Ids (h, w) of predicted objects, each with the whole of every instance (h, w) of which it covers enough."""
     whole: Ids = ids.copy()
-    for number in np.unique(instances[(ids > 0) & (instances > 0)]):
+    for number in np.flatnonzero(np.bincount(instances[(ids > 0) & (instances > 0)])):
         pixels = instances == number
         covered = ids[pixels & (ids > 0)]
         if len(covered) > TAKEN * pixels.sum():
@@ -215,23 +216,23 @@ def _height(pair: TwoImages, patch: Mask) -> float:
 
 
 def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicGaussians:
-    """The scene whose Gaussians on the background belong to the objects whose ids (h, w) their pixels have."""
-    given = torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]  # place -1: nowhere, the appended 0
-    joins = (given > 0) & (scene.object_ids == 0)
-    if not joins.any():
+    """The scene whose Gaussians on the background belong to the objects whose ids (h, w) their pixels have, 0: none."""
+    if not ids.any():
         return scene
-    every = torch.arange(len(scene), device=places.device)
+    given = torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]  # place -1: nowhere, the appended 0
+    joining = torch.nonzero(given * (scene.object_ids == 0))[:, 0]
+    members = torch.nonzero(scene.object_ids)[:, 0]
     member = torch.zeros(len(scene.centroids), dtype=torch.int64, device=places.device)
-    member[scene.object_ids] = every  # one of each object
-    alike = torch.where(joins, member[given], every)
-    futures = tuple(_indexed(future, alike) for future in scene.futures)
-    own = vars(futures[0] if futures else _indexed(scene.motion, alike))
-    return replace(scene, object_ids=scene.object_ids[alike], futures=futures, **own)
+    member[scene.object_ids[members]] = members  # one of each object
+    alike = member[given[joining]]
 
+    def joined(motion: Motion) -> Motion:
+        fields = (getattr(motion, name) for name in MOTION_FIELDS)
+        return Motion(*(values.index_copy(0, joining, values[alike]) for values in fields))
 
-def _indexed(motion: Motion, alike: Tensor) -> Motion:
-    """The motion of the Gaussians alike (N,)."""
-    return Motion(*(getattr(motion, name)[alike] for name in MOTION_FIELDS))
+    futures = tuple(joined(future) for future in scene.futures)
+    own = vars(futures[0] if futures else joined(scene.motion))
+    return replace(scene, object_ids=scene.object_ids.index_copy(0, joining, given[joining]), futures=futures, **own)
 
 
 def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
@@ -240,10 +241,14 @@ def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray
     given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # place -1 means nowhere: the appended 0
     ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
     change = torch.from_numpy(changes).to(scene.velocities)
-    futures = tuple(replace(f, velocities=f.velocities + own[ids]) for f, own in zip(scene.futures, change))
+    members = torch.nonzero(ids)[:, 0]  # of an object: few
+    own_ids = ids[members]
+    motions = scene.futures or (scene.motion,)
+    own = [motion.velocities.index_add(0, members, by[own_ids]) for motion, by in zip(motions, change)]
+    futures = tuple(replace(f, velocities=velocities) for f, velocities in zip(scene.futures, own))
     moved = replace(
         scene,
-        velocities=futures[0].velocities if futures else scene.velocities + change[0][ids],
+        velocities=own[0],
         object_ids=ids,
         moving_probability=None,  # with_moving_probability sets that of all objects
         centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),

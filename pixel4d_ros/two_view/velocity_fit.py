@@ -99,6 +99,7 @@ class FlowEquations:
     static: FloatArray  # (2n,) pixels that a static world of the predicted depth leaves
     velocity: FloatArray  # (2n, 3) pixels per m/s that the points move by, source camera's axes
     inverse_depth: FloatArray  # (2n,) pixels per share that all inverse depths change by: the parallax
+    camera_velocity: FloatArray  # (3,) m/s of the source camera, in its axes
     pose: FloatArray  # (2n, 6) pixels per radian of rotation and metre of translation put before T_reference_source
 
     @staticmethod
@@ -124,6 +125,7 @@ class FlowEquations:
             static=seen(points[..., None])[:, 0],
             velocity=seen(T[:3, :3] * pair.seconds),
             inverse_depth=seen(T[:3, 3:])[:, 0],
+            camera_velocity=T[:3, :3].T @ T[:3, 3] / pair.seconds,
             pose=np.concatenate((seen(turned), seen(np.eye(3))), 1),
         )
 
@@ -146,12 +148,17 @@ class Fit:
 def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray) -> Fit | None:
     """Fit a velocity to the flow in a mask (h, w), with a Gaussian prior (3,) of standard deviation (3,), m/s.
 
-    A point p that moves at v was at p - v t, where the flow ends: two equations per pixel, see FlowEquations. Least
-    squares with Cauchy weights. None where too little of the flow is known.
+    None where too little of the flow is known.
     """
     equations = FlowEquations.of(pair, mask)
-    if equations is None:
-        return None
+    return None if equations is None else solved(equations, prior, deviation)
+
+
+def solved(equations: FlowEquations, prior: FloatArray, deviation: FloatArray) -> Fit:
+    """Fit a velocity to the flow on some pixels, with a Gaussian prior (3,) of standard deviation (3,), m/s.
+
+    A point p that moves at v was at p - v t, where the flow ends. Least squares with Cauchy weights.
+    """
     still, J = equations.static, equations.velocity
     count = len(still) // 2
     noise = PIXEL**2 * count / min(count, INDEPENDENT)
@@ -163,7 +170,7 @@ def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray
         left = np.abs(still - J @ velocity)
         weight = cauchy_weights(left)
     # Velocities relative to the camera are proportional to depth, which is known to DEPTH_SPREAD.
-    relative = velocity - pair.T_reference_source[:3, :3].T @ pair.T_reference_source[:3, 3] / pair.seconds
+    relative = velocity - equations.camera_velocity
     covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(relative, relative)
     return Fit(velocity, covariance, float(np.median(np.abs(still))), float(np.median(left)))
 
