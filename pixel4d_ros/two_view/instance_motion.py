@@ -39,7 +39,7 @@ SHIFT, SHIFT_SHARE = 0.005, 0.02  # metres, and share of the baseline: the same 
 SPEED = np.array([10.0, 1.0, 10.0])  # m/s, standard deviation of the velocity of what moves
 CLEAR = 10.0  # log ratios beyond this are no stronger evidence
 MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
-MOST_PIXELS = 250  # of an instance that are compared
+MOST_PIXELS = 600  # of an instance that are compared
 SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
 
 
