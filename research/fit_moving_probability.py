@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fit the probability that an object moves (two_view/moving_probability.py) on labelled logs and synthetic streets.
 
-Prints the parameters, and of a cross-validation the Brier score and a reliability table. Of logs with incomplete boxes
-only what moves is used; in logs without boxes nothing may move.
+Prints the parameters, and of a cross-validation the Brier score and a reliability table: for candidates and predicted
+objects, and for instances. Instances are the network's, whose decoder of instances must be trained. Of logs with
+incomplete boxes only what moves is used; in logs without boxes nothing may move.
 """
 
 from __future__ import annotations
@@ -26,19 +27,13 @@ from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask, flow_size
-from pixel4d_ros.two_view.motion_evidence import Evidence, motion_evidence
+from pixel4d_ros.two_view.instance_motion import judged_instances
+from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import LIKELY
-from pixel4d_ros.two_view.object_motion import (
-    FARTHEST,
-    TRUST,
-    TRUST_SHARE,
-    TwoImages,
-    candidates,
-    fitted,
-    object_pixels,
-)
+from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages, fitted
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -47,22 +42,19 @@ ROUGH, FIELD, SCALE = 25.0, 0.25, 0.15  # pixels; standard deviations of log dep
 BLUR = 4.0  # pixels, of every other disturbed depth: objects that the network has not seen are blurs
 BLOCK = 40  # images of a log that cross-validation leaves out at once
 STREET_GROUPS = 3
+UNSEEN = -4.0  # log ratio below which the flow cannot show that an instance moves: such movers are left out
+KINDS = CANDIDATE, PREDICTED, INSTANCE = "candidates", "predicted objects", "instances"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One candidate or predicted object."""
+    """One candidate, predicted object or instance."""
 
-    evidence: Evidence
-    network: bool  # the network found it
+    features: FloatArray  # (7,) 1, those of the evidence, and whether the network found it; of an instance (7,)
+    kind: str  # one of KINDS
     moves: bool
     group: str  # what cross-validation leaves out at once
     weight: float
-
-    @property
-    def features(self) -> FloatArray:
-        """(7,): 1, those of the evidence, and whether the network found it."""
-        return np.array((1.0, *self.evidence.features, self.network))
 
 
 def disturbed(depth: Map, rng: np.random.Generator) -> Map:
@@ -89,27 +81,35 @@ def examples(
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     depth, ids = scene.seen_depth(camera, places, FARTHEST), object_pixels(scene, places, camera)
+    instances = instance_pixels(scene, places, camera)
     truth = cv2.resize(moving.astype(np.uint8), (camera.width, camera.height), interpolation=cv2.INTER_NEAREST) > 0
     rng = np.random.default_rng(int(1000 * window.times[0]) % 2**32)
     pair = TwoImages.of(image, reference, camera, depth)
 
-    def labelled_example(pair: TwoImages, mask: Mask, velocity: FloatArray, network: bool) -> Iterator[Example]:
+    def labelled_example(mask: Mask, features: FloatArray, kind: str) -> Iterator[Example]:
         share = float(truth[mask].mean())
         if share > MOVES or (share < STANDS and window.boxes_complete):
-            evidence = motion_evidence(pair.images, mask, velocity * pair.seconds)
-            weight = 1.0 if network else 1 / (1 + DISTURBANCES)
-            yield Example(evidence, network, share > MOVES, group, weight)
+            weight = 1.0 if kind == PREDICTED else 1 / (1 + DISTURBANCES)
+            yield Example(np.append(1.0, features), kind, share > MOVES, group, weight)
+
+    def features(pair: TwoImages, mask: Mask, velocity: FloatArray, network: bool) -> FloatArray:
+        return np.append(motion_evidence(pair.images, mask, velocity * pair.seconds).features, network)
 
     disturbances = (TwoImages.of(image, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
     for own in (pair, *disturbances):
         for patch, fit in candidates(own, np.zeros_like(ids)):  # where the network finds an object, too
-            yield from labelled_example(own, patch, fit.velocity, False)
+            yield from labelled_example(patch, features(own, patch, fit.velocity, False), CANDIDATE)
+        for instance in judged_instances(own, instances):
+            if instance.features is not None:
+                for example in labelled_example(instance.pixels, instance.features, INSTANCE):
+                    if instance.features[0] > UNSEEN or not example.moves:
+                        yield example
     velocities = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in sorted(moving_ids(scene) & set(np.unique(ids).tolist())):
         trust = np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(velocities[k])))
         found = fitted(pair, ids == k, velocities[k], trust)
         if found is not None:
-            yield from labelled_example(pair, ids == k, found.velocity, True)
+            yield from labelled_example(ids == k, features(pair, ids == k, found.velocity, True), PREDICTED)
 
 
 def of_log(forecaster: Forecaster, path: Path, images: int) -> Iterator[Example]:
@@ -135,7 +135,7 @@ def of_street(forecaster: Forecaster, seed: int) -> Iterator[Example]:
 
 
 def fit(found: list[Example]) -> FloatArray:
-    """Parameters (7,) of Example.features: the most likely logistic model, by Newton's method with a Gaussian prior."""
+    """Parameters (k,) of Example.features: the most likely logistic model, by Newton's method with a Gaussian prior."""
     X, y, weight = (np.array(x, float) for x in zip(*((e.features, e.moves, e.weight) for e in found)))
     spread = np.append(1.0, X[:, 1:].std(0) + 1e-6)
     Z, w = X / spread, np.zeros(X.shape[1])
@@ -169,27 +169,37 @@ def main() -> None:
         found += reported(path.stem, list(of_log(forecaster, path, args.images)))
     seeds = range(args.seed, args.seed + args.streets)
     found += reported("streets", [e for seed in seeds for e in of_street(forecaster, seed)])
-    w = fit(found)
-    network = [e.moves for e in found if e.network]
-    # One success and one failure more than seen, so that no probability is 0 or 1 (Laplace).
-    one_image = (sum(network) + 1) / (len(network) + 2)
-    weights = ", ".join(f"{x:.2f}" for x in w[1:-1])
-    print(f"one_image={one_image:.2f}, bias={w[0]:.2f}, weights=({weights}), network={w[-1]:.2f}")
-    events = cross_validated(found)
     names = ", ".join(path.stem for path in args.logs)
-    print(f"{len(found)} objects of {names} and {args.streets} streets, {date.today()}")
-    print(f"cross-validated: Brier score {brier_score(events):.3f}; of probabilities of {LIKELY} and more, ", end="")
+    print(f"fitted on {names} and {args.streets} streets, {date.today()}")
+    network = [e.moves for e in found if e.kind == PREDICTED]
+    # One success and one failure more than seen, so that no probability is 0 or 1 (Laplace).
+    print(f"one_image={(sum(network) + 1) / (len(network) + 2):.2f}")
+    judged = [e for e in found if e.kind == INSTANCE]
+    w = summarized([e for e in found if e.kind != INSTANCE])
+    weights = ", ".join(f"{x:.2f}" for x in w[1:-1])
+    print(f"bias={w[0]:.2f}, weights=({weights}), network={w[-1]:.2f}")
+    if not judged:
+        print("no instances: the network's decoder of instances is not trained")
+        return
+    print(f"instance=({', '.join(f'{x:.2f}' for x in summarized(judged))})")
+
+
+def summarized(found: list[Example]) -> FloatArray:
+    """The fitted parameters (k,); prints how good their probabilities are by cross-validation."""
+    events = cross_validated(found)
+    print(f"{len(found)} objects, cross-validated: Brier score {brier_score(events):.3f}; ", end="")
     likely = [e.happened for e in events if e.probability >= LIKELY]
-    print(f"{sum(likely)} of {len(likely)} move; {sum(e.happened for e in events) - sum(likely)} movers are missed")
+    print(f"of probabilities of {LIKELY} and more, {sum(likely)} of {len(likely)} move; ", end="")
+    print(f"{sum(e.happened for e in events) - sum(likely)} movers are missed")
     for b in reliability(events):
         print(f"  probability {b.probability:.2f}: {b.frequency:.2f} of {b.count} move")
+    return fit(found)
 
 
 def reported(name: str, found: list[Example]) -> list[Example]:
     """Print how many examples a source has, and return them."""
-    for network in (False, True):
-        moves = [e.moves for e in found if e.network == network]
-        kind = "predicted objects" if network else "candidates"
+    for kind in KINDS:
+        moves = [e.moves for e in found if e.kind == kind]
         print(f"{name}: {len(moves)} {kind}, {sum(moves)} of them move", flush=True)
     return found
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.rigid_flow import Grey, Map
+
+Rows = NDArray[np.intp]  # (n,) or columns
 
 DEPTH_FACTOR = 5.0  # a static world is tried at depths up to so many times as far and as near as predicted,
 APART, FEWEST, MOST = 0.4, 8, 80  # so many pixels apart; at least and at most so many depths
@@ -19,6 +22,7 @@ OCCLUDED = 60.0  # grey levels: larger differences count as this, what leaves th
 MOST_PIXELS = 1000  # of a patch that are compared
 SAME_DISTANCE = 1.25  # depth ratio of pixels at about the distance of a patch
 GROUND_QUANTILE, FOOT_QUANTILE = 0.97, 0.95  # of heights downwards: the ground, and the lower end of a patch
+GROUND_STEP = 3  # columns: of each third the ground is looked for
 GROUND_SLOPE = 0.01  # the ground may be so much lower per metre of distance
 MOST_GAP = 2.0  # metres between ground and patch: more is no stronger evidence
 FLAT = 0.6  # metres above the ground: patches whose median height is less may be the ground itself
@@ -58,27 +62,27 @@ def motion_evidence(pair: ImagePair, patch: Mask, displacement: FloatArray) -> E
 
     The camera is taken to be about level: the ground is the lowest that the image shows at the patch's distance.
     """
-    static, moving = _photometric_errors(pair, patch, displacement)
     v, u = np.nonzero(patch)
+    static, moving = _photometric_errors(pair, v, u, displacement)
     across, down, distance = unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K).T
     ground = _ground(pair, float(np.median(distance)))
     gap = ground - float(np.quantile(down, FOOT_QUANTILE)) - GROUND_SLOPE * float(np.median(distance))
     width = float(np.quantile(across, 0.95) - np.quantile(across, 0.05))
     return Evidence(
         log_ratio=float(np.log((static + 1) / (moving + 1))),
-        texture=float(np.log1p(_texture(pair.here, patch))),
+        texture=float(np.log1p(_texture(pair.here, patch, v, u))),
         gap=float(np.clip(gap, 0, MOST_GAP)),
         flatness=max(0.0, FLAT - (ground - float(np.median(down)))),
         width=float(np.log(max(width / WIDE, 1.0))),
     )
 
 
-def _photometric_errors(pair: ImagePair, patch: Mask, displacement: FloatArray) -> tuple[float, float]:
-    """Mean differences of a patch (h, w) between the images in grey levels: of a static world and of a moving object.
+def _photometric_errors(pair: ImagePair, v: Rows, u: Rows, displacement: FloatArray) -> tuple[float, float]:
+    """Mean differences between the images in grey levels of a patch: of a static world and of a moving object.
 
-    A static world may have any multiple of the predicted depth: wrong depth, a common error, is no evidence of motion.
+    The patch has its pixels at rows v and columns u (n,). A static world may have any multiple of the predicted depth:
+    wrong depth, a common error, is no evidence of motion.
     """
-    v, u = np.nonzero(patch)
     step = -(-len(u) // MOST_PIXELS)
     v, u = v[::step], u[::step]
     points = unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K)
@@ -106,16 +110,20 @@ def _projected(pair: ImagePair, points: FloatArray) -> tuple[Map, Map]:
     return u, v
 
 
-def _texture(image: Grey, patch: Mask) -> float:
-    """Root of the smaller eigenvalue of the patch's structure tensor, in grey levels per pixel."""
-    dx, dy = (cv2.Sobel(image, cv2.CV_32F, *order)[patch] / SOBEL for order in ((1, 0), (0, 1)))
+def _texture(image: Grey, patch: Mask, v: Rows, u: Rows) -> float:
+    """Root of the smaller eigenvalue of a patch's structure tensor, in grey levels per pixel.
+
+    patch (h, w) has its pixels at rows v and columns u (n,).
+    """
+    window = tuple(slice(max(0, int(x.min()) - 1), int(x.max()) + 2) for x in (v, u))
+    dx, dy = (cv2.Sobel(image[window], cv2.CV_32F, *order)[patch[window]] / SOBEL for order in ((1, 0), (0, 1)))
     a, b, c = float((dx * dx).mean()), float((dy * dy).mean()), float((dx * dy).mean())
     return float(np.sqrt(max(0.0, (a + b) / 2 - np.hypot((a - b) / 2, c))))
 
 
 def _ground(pair: ImagePair, distance: float) -> float:
     """Metres that the ground lies below a level camera, at a distance in metres."""
-    K = pair.camera.K
-    down = pair.depth * ((np.arange(pair.depth.shape[0], dtype=np.float32) - K[1, 2]) / K[1, 1])[:, None]
-    alike = (pair.depth > distance / SAME_DISTANCE) & (pair.depth < distance * SAME_DISTANCE)
+    K, depth = pair.camera.K, pair.depth[:, ::GROUND_STEP]
+    down = depth * ((np.arange(len(depth), dtype=np.float32) - K[1, 2]) / K[1, 1])[:, None]
+    alike = (depth > distance / SAME_DISTANCE) & (depth < distance * SAME_DISTANCE)
     return float(np.quantile(down[alike] if alike.any() else down, GROUND_QUANTILE))

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Object motion from optical flow to a reference image, of known pose.
 
-The flow on a predicted object corrects its velocity. A patch of the image whose flow no static world of about the
-predicted depth explains is a candidate. Candidates that are likely to move become objects.
+The flow on a predicted object corrects its velocity. Two kinds of candidates become objects if they are likely to move:
+instances, the vehicles and people that the network finds whether they move or not, and patches elsewhere whose flow no
+static world of about the predicted depth explains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -18,128 +20,31 @@ from torch import Tensor
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, flow_size, length
-from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
+from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
+from pixel4d_ros.two_view.flow import Mask, flow_size, length
+from pixel4d_ros.two_view.instance_motion import judged_instances, window
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
-from pixel4d_ros.two_view.rigid_flow import (
-    AGREEMENT,
-    Grey,
-    Known,
-    Map,
-    fineness,
-    moving_patches,
-    reach_of,
-    refined_pose,
-    residual,
-    static_flow,
+from pixel4d_ros.two_view.rigid_flow import Map, static_flow
+from pixel4d_ros.two_view.velocity_fit import (
+    ANY,
+    EXPLAINED,
+    FARTHEST,
+    LEFT,
+    Fit,
+    Ids,
+    TwoImages,
+    fitted,
+    is_plausible,
 )
 
-Ids = NDArray[np.int64]  # (h, w)
-
-DEPTH_FACTOR = 1.7  # predicted depth may be wrong by this factor, either way
-NEAREST, FARTHEST = 0.5, 250.0  # metres; the latter is the sky
 MOST = 16  # objects that the flow may add
-SLOWEST, FASTEST = 0.5, 40.0  # m/s of an added object
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
-CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed: vertical speed of an added object, at most
-EXPLAINED = 0.5  # a velocity explains flow if it leaves less than this share of a static world's residual,
-LEFT = 0.7  # and less than so many pixels
 SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
-LEAST_PIXELS, MOST_PIXELS = 30, 2000  # for one velocity
-PIXEL, INDEPENDENT = 0.5, 20  # pixels, standard deviation of the flow, and number of an object's independent errors
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
-ANY = np.array([50.0, 2.5, 50.0])  # m/s: the same without a prediction
-ROUNDS = 8  # of reweighting
-DEPTH_SPREAD = 0.15  # standard deviation of the logarithm of predicted depth
-
-
-@dataclass(frozen=True)
-class TwoImages:
-    """An image and a reference image, at the size at which flow is measured."""
-
-    camera: Camera  # the image's
-    depth: Map  # (h, w) metres, predicted
-    flow: CheckedFlow  # from the image to the reference image
-    T_reference_source: FloatArray  # (4, 4), refined on the flow
-    seconds: float
-    moving: Mask  # (h, w): no static world explains the flow
-    here: Grey  # (h, w)
-    there: Grey  # (h, w), the reference image
-
-    @staticmethod
-    def of(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
-        """Compare an image (H, W, 3) RGB with a reference image.
-
-        camera and depth (h, w), metres, are at two_view.flow.flow_size of the image. Raises ValueError for images of
-        different sizes, or too small for flow.
-        """
-        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
-        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
-        depth = np.minimum(depth, np.float32(FARTHEST))
-        T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
-        moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
-        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there)
-
-    @property
-    def images(self) -> ImagePair:
-        """What the evidence of motion is taken from."""
-        return ImagePair(self.here, self.there, self.camera, self.depth, self.T_reference_source)
-
-    def probability(self, patch: Mask, velocity: FloatArray, network: bool) -> float:
-        """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
-        evidence = motion_evidence(self.images, patch, velocity * self.seconds)
-        return CALIBRATION.with_reference(evidence, network)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The velocity (3,) in m/s that explains the flow on some pixels best, and how well it does."""
-
-    velocity: FloatArray
-    covariance: FloatArray  # (3, 3) (m/s)^2
-    before: float  # pixels, median difference of the flow from that of a static world
-    after: float  # the same from that of a world of this velocity
-
-    @property
-    def explains(self) -> bool:
-        """Whether one velocity explains the flow where a static world does not."""
-        return self.after < LEFT and self.after < EXPLAINED * self.before
-
-
-def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray) -> Fit | None:
-    """Fit a velocity to the flow in a mask (h, w), with a Gaussian prior (3,) of standard deviation (3,), m/s.
-
-    A point p that moves at v was at p - v t, where the flow ends: two equations per pixel, linear in v when multiplied
-    by the point's depth. Least squares with Cauchy weights. None where too little of the flow is known.
-    """
-    v, u = np.nonzero(mask & pair.flow.agrees)
-    if len(u) < LEAST_PIXELS:
-        return None
-    step = -(-len(u) // MOST_PIXELS)
-    u, v = u[::step], v[::step]
-    K, T = pair.camera.K, pair.T_reference_source
-    points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
-    ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2]
-    pixels = K[[0, 1], [0, 1]] / np.maximum(points[:, 2:], NEAREST)  # per metre across
-    turned = T[:3, :3] * pair.seconds
-    J = ((turned[:2] - ends[..., None] * turned[2]) * pixels[..., None]).reshape(-1, 3)
-    still = ((points[:, :2] - ends * points[:, 2:]) * pixels).ravel()
-    noise = PIXEL**2 * len(u) / min(len(u), INDEPENDENT)
-    belief = np.diag(noise / deviation**2)
-    weight = np.ones_like(still)  # the first round must not take the prior's residuals for outliers
-    for _ in range(ROUNDS):
-        normal = (J * weight[:, None]).T @ J + belief
-        velocity = np.linalg.solve(normal, J.T @ (weight * still) + belief @ prior)
-        left = np.abs(still - J @ velocity)
-        weight = 1 / (1 + (left / LEFT) ** 2)
-    # Velocities are proportional to depth, which the network knows to DEPTH_SPREAD.
-    covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(velocity, velocity)
-    return Fit(velocity, covariance, float(np.median(np.abs(still))), float(np.median(left)))
 
 
 @dataclass(frozen=True)
@@ -167,15 +72,17 @@ def with_motion_from_flow(
     # The reference image has explained by depth what it could, movers too: what is left without it tells more.
     depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
     pair = TwoImages.of(image, reference, camera, depth)
-    ids = object_pixels(scene, places, camera)
+    ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
     changes = np.zeros((scene.num_samples, count + MOST, 3), np.float32)  # of the velocity of each object
     probability = np.full(count + MOST, CALIBRATION.one_image)
     for k, change, moves in _corrections(scene, pair, ids):
         changes[:, k], probability[k] = change, moves
+    whole = whole_objects(ids, instances)
+    scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     added = np.zeros_like(ids)
-    movers = list(_movers(pair, ids))
+    movers = list(islice(_movers(pair, whole, instances), MOST))
     if movers and reference.older is not None:
         longer = TwoImages.of(image, reference.older, camera, depth)
         movers = [(patch, _over_longer_time(longer, patch, mover)) for patch, mover in movers]
@@ -186,19 +93,24 @@ def with_motion_from_flow(
     return with_moving_probability(_moved(scene, places, added, changes), probability, seed)
 
 
-def _possible(depth: Map) -> Known:
-    """Bounds of each pixel's inverse depth: predicted depth may be wrong by DEPTH_FACTOR, and misplaced by REACH."""
-    reach = reach_of(depth.shape[1])
-    window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
-    return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
-
-
 def object_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
     """Ids (h, w) of the scene's objects in the image."""
-    ids = torch.zeros(camera.height * camera.width, dtype=torch.int64, device=places.device)
-    moves = (places >= 0) & (scene.object_ids > 0)
-    ids[places[moves]] = scene.object_ids[moves]
-    return ids.view(camera.height, camera.width).cpu().numpy()
+    return _in_image(scene.object_ids, places, camera)
+
+
+def instance_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
+    """Ids (h, w) of the scene's instances in the image."""
+    if scene.instance_ids is None:
+        return np.zeros((camera.height, camera.width), np.int64)
+    return _in_image(scene.instance_ids, places, camera)
+
+
+def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
+    """Numbers (N,) of Gaussians at places (N,) in the image (h, w); those above 0 come before 0."""
+    ids = torch.zeros(camera.height * camera.width + 1, dtype=torch.int64, device=places.device)
+    some = torch.nonzero(numbers)[:, 0]
+    ids[places[some]] = numbers[some]  # place -1 is nowhere: the last, which is left out
+    return np.asarray(ids[:-1].view(camera.height, camera.width).cpu().numpy(), np.int64)
 
 
 def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray, float]]:
@@ -227,26 +139,39 @@ def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
         fit = fitted(pair, patch, np.zeros(3), ANY)
         if fit is None or not fit.explains:
             continue
-        if _is_plausible(fit.velocity):
+        if is_plausible(fit.velocity):
             yield patch, fit
 
 
-def _is_plausible(velocity: FloatArray) -> bool:
-    """Whether an object may have a velocity (3,) in m/s, of a camera that is about level."""
-    speed = float(np.linalg.norm(velocity))
-    return SLOWEST <= speed <= FASTEST and abs(float(velocity[1])) <= CLIMB + CLIMB_SHARE * speed
+def whole_objects(ids: Ids, instances: Ids) -> Ids:
+    """Ids (h, w) of predicted objects, each with the whole of every instance (h, w) of which it covers enough."""
+    whole: Ids = ids.copy()
+    for number in np.flatnonzero(np.bincount(instances[(ids > 0) & (instances > 0)])):
+        pixels = instances == number
+        covered = ids[pixels & (ids > 0)]
+        if len(covered) > TAKEN * pixels.sum():
+            whole[pixels & (ids == 0)] = np.bincount(covered).argmax()
+    return whole
 
 
-def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Mover]]:
-    """Pixels (h, w) and motion of the candidates that are LIKELY to move, at most MOST."""
-    found, still, taken = 0, _flow_difference(pair, np.zeros(3)), ids > 0
-    for patch, fit in candidates(pair, ids):
-        if found == MOST:
-            return
+def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> Iterator[tuple[Mask, Mover]]:
+    """Pixels (h, w) and motion of the instances, then of the patches elsewhere, that are LIKELY to move."""
+    taken, judged = whole > 0, np.zeros(whole.shape, bool)
+    for instance in judged_instances(pair, np.where(whole > 0, 0, instances)):
+        reached = cv2.dilate(instance.pixels.astype(np.uint8), window(instance.pixels)) > 0
+        judged |= reached
+        rim = reached & pair.moving & (instances == 0)
+        pixels = (instance.pixels | rim) & ~taken
+        if instance.probability >= LIKELY and pixels.any():
+            taken |= pixels
+            yield pixels, Mover(instance.fit.velocity, instance.fit.covariance, instance.probability)
+    still = _flow_difference(pair, np.zeros(3))
+    for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
         probability = pair.probability(patch, fit.velocity, network=False)
-        pixels = _grown(pair, patch, fit.velocity, still) & ~taken if probability >= LIKELY else taken
-        if probability >= LIKELY and pixels.any():
-            found += 1
+        if probability < LIKELY:
+            continue
+        pixels = _grown(pair, patch, fit.velocity, still) & ~taken & ~judged
+        if pixels.any():
             taken |= pixels
             yield pixels, Mover(fit.velocity, fit.covariance, probability)
 
@@ -254,7 +179,7 @@ def _movers(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Mover]]:
 def _over_longer_time(pair: TwoImages, pixels: Mask, mover: Mover) -> Mover:
     """The mover on some pixels (h, w) with the velocity since an older image, if the flow to that shows one."""
     fit = fitted(pair, pixels, np.zeros(3), ANY)
-    if fit is None or not fit.explains or not _is_plausible(fit.velocity):
+    if fit is None or not fit.explains or not is_plausible(fit.velocity):
         return mover
     return replace(mover, velocity=fit.velocity, covariance=fit.covariance)
 
@@ -290,16 +215,40 @@ def _height(pair: TwoImages, patch: Mask) -> float:
     return float(np.quantile(down, 0.95) - np.quantile(down, 0.05))
 
 
+def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicGaussians:
+    """The scene whose Gaussians on the background belong to the objects whose ids (h, w) their pixels have, 0: none."""
+    if not ids.any():
+        return scene
+    given = torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]  # place -1: nowhere, the appended 0
+    joining = torch.nonzero(given * (scene.object_ids == 0))[:, 0]
+    members = torch.nonzero(scene.object_ids)[:, 0]
+    member = torch.zeros(len(scene.centroids), dtype=torch.int64, device=places.device)
+    member[scene.object_ids[members]] = members  # one of each object
+    alike = member[given[joining]]
+
+    def joined(motion: Motion) -> Motion:
+        fields = (getattr(motion, name) for name in MOTION_FIELDS)
+        return Motion(*(values.index_copy(0, joining, values[alike]) for values in fields))
+
+    futures = tuple(joined(future) for future in scene.futures)
+    own = vars(futures[0] if futures else joined(scene.motion))
+    return replace(scene, object_ids=scene.object_ids.index_copy(0, joining, given[joining]), futures=futures, **own)
+
+
 def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
     """The scene with objects added where `added` (h, w) has their ids; changes (S, M + 1, 3) m/s of the velocities."""
     device = scene.means.device
     given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # place -1 means nowhere: the appended 0
     ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
     change = torch.from_numpy(changes).to(scene.velocities)
-    futures = tuple(replace(f, velocities=f.velocities + own[ids]) for f, own in zip(scene.futures, change))
+    members = torch.nonzero(ids)[:, 0]  # of an object: few
+    own_ids = ids[members]
+    motions = scene.futures or (scene.motion,)
+    own = [motion.velocities.index_add(0, members, by[own_ids]) for motion, by in zip(motions, change)]
+    futures = tuple(replace(f, velocities=velocities) for f, velocities in zip(scene.futures, own))
     moved = replace(
         scene,
-        velocities=futures[0].velocities if futures else scene.velocities + change[0][ids],
+        velocities=own[0],
         object_ids=ids,
         moving_probability=None,  # with_moving_probability sets that of all objects
         centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),

@@ -21,6 +21,7 @@ RELATIVE_NOISE = 0.12  # of the flow of a static world: error from depth and pos
 AGREEMENT = 1.0  # pixels at 832 columns by which forward and backward flow may differ
 REACH = 0.02  # of the image's width: a depth value is used for pixels up to so far away
 PRIOR = 1 / np.array([0.002, 0.002, 0.002, 0.02, 0.02, 0.02]) ** 2  # of pose errors between frames, rad and metres
+SETTLED = 1e-5  # rad and metres: a refinement by less is the last
 EVIDENCE = 100  # number of independent pixels that the whole flow counts as
 # Grey levels by which the images must fit the flow better than a static world: in STRONG_SHARE of a moving patch, and
 # in the rest of it.
@@ -147,4 +148,6 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
         small = np.eye(4)
         small[:3, :3], small[:3, 3] = rotation_matrix(change[:3]), change[3:]
         T = small @ T
+        if np.abs(change).max() < SETTLED:
+            break
     return T

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether vehicles and people found in one image move, from the flow on them to a reference image.
+
+What drives along the camera's way looks like a static object of another depth. One image shows the distance of a
+vehicle to about DISTANCE_SPREAD, so that the flow tells the two apart where the camera moves enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.flow import Mask
+from pixel4d_ros.two_view.motion_evidence import motion_evidence
+from pixel4d_ros.two_view.moving_probability import CALIBRATION
+from pixel4d_ros.two_view.velocity_fit import (
+    ANY,
+    INDEPENDENT,
+    LEAST_PIXELS,
+    LEFT,
+    PIXEL,
+    Fit,
+    FlowEquations,
+    Ids,
+    TwoImages,
+    cauchy_weights,
+    is_plausible,
+    solved,
+)
+
+DISTANCE_SPREAD = 0.2  # standard deviation of the logarithm of an instance's predicted distance
+RELIEF = 0.12  # of the parallax: standard deviation of the flow from errors of depth within an object
+ROTATION = 0.0005  # rad, standard deviation of the refined pose about each axis,
+SHIFT, SHIFT_SHARE = 0.005, 0.02  # metres, and share of the baseline: the same along each axis
+SPEED = np.array([10.0, 1.0, 10.0])  # m/s, standard deviation of the velocity of what moves
+CLEAR = 10.0  # log ratios beyond this are no stronger evidence
+MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
+MOST_PIXELS = 600  # of an instance that are compared
+SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
+
+
+@dataclass(frozen=True)
+class JudgedInstance:
+    """An instance, the velocity that explains the flow on it, and how likely it moves."""
+
+    pixels: Mask  # (h, w)
+    fit: Fit
+    # (6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features; None for a velocity that no
+    # moving object has
+    features: FloatArray | None
+
+    @property
+    def probability(self) -> float:
+        """Calibrated probability that it moves."""
+        return 0.0 if self.features is None else CALIBRATION.of_instance(self.features)
+
+
+def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance]:
+    """The instances, the largest first, on which one velocity fits the flow; instances (h, w) has their ids, 0: none.
+
+    The others keep what their patches say.
+    """
+    sizes = np.bincount(instances.ravel())
+    numbers = 1 + np.argsort(-sizes[1:])
+    for number in numbers[sizes[numbers] >= LEAST_PIXELS]:
+        pixels = instances == number
+        inner = thinned(inner_pixels(pair, pixels))
+        equations = FlowEquations.of(pair, inner)
+        fit = None if equations is None else solved(equations, np.zeros(3), ANY)
+        if equations is None or fit is None or fit.after > LEFT:
+            continue
+        features = None
+        if is_plausible(fit.velocity):
+            ratio = motion_log_ratio(equations, fit.velocity, float(np.linalg.norm(pair.T_reference_source[:3, 3])))
+            evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
+            features = np.append(np.clip(ratio, -CLEAR, CLEAR), evidence.features)
+        yield JudgedInstance(pixels, fit, features)
+
+
+def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
+    """The pixels (h, w) of an instance without its rim, which may show what is behind, and about at its distance."""
+    inner = cv2.erode(pixels.astype(np.uint8), window(pixels), borderValue=1) > 0
+    distance = float(np.median(pair.depth[inner])) if inner.any() else 0.0
+    same: Mask = inner & (pair.depth < distance * SAME_DEPTH) & (pair.depth > distance / SAME_DEPTH)
+    return same
+
+
+def thinned(pixels: Mask) -> Mask:
+    """About MOST_PIXELS of some pixels (h, w), evenly spread: an object has far fewer independent errors."""
+    step = round(float(np.sqrt(pixels.sum() / MOST_PIXELS)))
+    if step < 2:
+        return pixels
+    thin = np.zeros_like(pixels)
+    thin[::step, ::step] = pixels[::step, ::step]
+    return thin
+
+
+def window(pixels: Mask) -> Mask:
+    """A window as large as errors of an instance's outline, each way, for erosion and dilation."""
+    v, u = np.nonzero(pixels)
+    reach = round(MARGIN * min(int(np.ptp(u)), int(np.ptp(v))) / 2) if len(u) else 0
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+
+
+def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: float) -> float:
+    """Logarithm of the Bayes factor of a moving object against a static one, from the flow on its pixels.
+
+    velocity (3,) m/s is the fitted one, by which outliers are found; baseline is in metres. Both models are linear in
+    their unknowns x with Gaussian priors and Gaussian noise, y = X x + n, so that the marginal likelihood has a closed
+    form (C. Bishop, Pattern Recognition and Machine Learning, 2006, equation 3.86): with A = X' W X + P and b = X' W y,
+    its logarithm is (log |P| - log |A| + b' A^-1 b) / 2 plus what both models share. The unknowns of a static object
+    are a factor of its inverse depth, near 1 by DISTANCE_SPREAD, and the error of the pose. A moving object has a
+    velocity, too. An object's flow has at most INDEPENDENT independent errors.
+    """
+    y, V = equations.static, equations.velocity
+    count = len(y) // 2
+    parallax = np.linalg.norm(equations.inverse_depth.reshape(-1, 2), axis=1).repeat(2)
+    variance = (PIXEL**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
+    weight = cauchy_weights(np.abs(y - V @ velocity)) / variance
+    shift = SHIFT + SHIFT_SHARE * baseline
+    static = np.column_stack((equations.inverse_depth, equations.pose))
+    deviation = np.array([DISTANCE_SPREAD, *3 * [ROTATION], *3 * [shift]])
+
+    def log_likelihood(X: FloatArray, deviation: FloatArray) -> float:
+        precision, seen = (X * weight[:, None]).T @ X + np.diag(deviation**-2.0), X.T @ (weight * y)
+        explained = seen @ np.linalg.solve(precision, seen)
+        return float(explained / 2 - np.linalg.slogdet(precision)[1] / 2 - np.log(deviation).sum())
+
+    moving = log_likelihood(np.hstack((static, V)), np.append(deviation, SPEED))
+    return moving - log_likelihood(static, deviation)

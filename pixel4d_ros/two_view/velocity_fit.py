@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image beside a reference image, and the velocity that explains the flow between them on some pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixel4d_ros.camera import Camera, unproject
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways
+from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
+from pixel4d_ros.two_view.moving_probability import CALIBRATION
+from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.two_view.rigid_flow import (
+    AGREEMENT,
+    Grey,
+    Known,
+    Map,
+    fineness,
+    moving_patches,
+    reach_of,
+    refined_pose,
+    residual,
+)
+
+Ids = NDArray[np.int64]  # (h, w)
+
+DEPTH_FACTOR = 1.7  # predicted depth may be wrong by this factor, either way
+SLOWEST, FASTEST = 0.5, 40.0  # m/s of an added object
+CLIMB, CLIMB_SHARE = 0.3, 0.15  # m/s, and share of its speed: vertical speed of an added object, at most
+NEAREST, FARTHEST = 0.5, 250.0  # metres; the latter is the sky
+EXPLAINED = 0.5  # a velocity explains flow if it leaves less than this share of a static world's residual,
+LEFT = 0.7  # and less than so many pixels
+LEAST_PIXELS, MOST_PIXELS = 30, 2000  # for one velocity
+PIXEL, INDEPENDENT = 0.5, 20  # pixels, standard deviation of the flow, and number of an object's independent errors
+ANY = np.array([50.0, 2.5, 50.0])  # m/s: standard deviation of a velocity without a prediction
+ROUNDS = 8  # of reweighting
+DEPTH_SPREAD = 0.15  # standard deviation of the logarithm of predicted depth
+
+
+@dataclass(frozen=True)
+class TwoImages:
+    """An image and a reference image, at the size at which flow is measured."""
+
+    camera: Camera  # the image's
+    depth: Map  # (h, w) metres, predicted
+    flow: CheckedFlow  # from the image to the reference image
+    T_reference_source: FloatArray  # (4, 4), refined on the flow
+    seconds: float
+    moving: Mask  # (h, w): no static world explains the flow
+    here: Grey  # (h, w)
+    there: Grey  # (h, w), the reference image
+
+    @staticmethod
+    def of(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
+        """Compare an image (H, W, 3) RGB with a reference image.
+
+        camera and depth (h, w), metres, are at two_view.flow.flow_size of the image. Raises ValueError for images of
+        different sizes, or too small for flow.
+        """
+        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
+        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
+        depth = np.minimum(depth, np.float32(FARTHEST))
+        T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
+        moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
+        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there)
+
+    @property
+    def images(self) -> ImagePair:
+        """What the evidence of motion is taken from."""
+        return ImagePair(self.here, self.there, self.camera, self.depth, self.T_reference_source)
+
+    def probability(self, patch: Mask, velocity: FloatArray, network: bool) -> float:
+        """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
+        evidence = motion_evidence(self.images, patch, velocity * self.seconds)
+        return CALIBRATION.with_reference(evidence, network)
+
+
+def _possible(depth: Map) -> Known:
+    """Bounds of each pixel's inverse depth: predicted depth may be wrong by DEPTH_FACTOR, and misplaced by REACH."""
+    reach = reach_of(depth.shape[1])
+    window, inverse = np.ones((reach, reach), np.uint8), 1 / np.maximum(depth, np.float32(1e-3))
+    return Known(cv2.dilate(inverse, window) * DEPTH_FACTOR, cv2.erode(inverse, window) / DEPTH_FACTOR)
+
+
+@dataclass(frozen=True)
+class FlowEquations:
+    """Flow on n pixels as linear equations, in pixels of the reference image, two per pixel.
+
+    A point at p in the reference camera's frame, seen at e in units of the focal length, leaves p_xy - e p_z. Times
+    focal length over depth that is about the distance of the flow from that of a static world in pixels, and linear in
+    whatever displaces p.
+    """
+
+    static: FloatArray  # (2n,) pixels that a static world of the predicted depth leaves
+    velocity: FloatArray  # (2n, 3) pixels per m/s that the points move by, source camera's axes
+    inverse_depth: FloatArray  # (2n,) pixels per share that all inverse depths change by: the parallax
+    camera_velocity: FloatArray  # (3,) m/s of the source camera, in its axes
+    pose: FloatArray  # (2n, 6) pixels per radian of rotation and metre of translation put before T_reference_source
+
+    @staticmethod
+    def of(pair: TwoImages, mask: Mask) -> FlowEquations | None:
+        """The equations of the pixels of a mask (h, w) with known flow, at most MOST_PIXELS; None for too few."""
+        v, u = np.nonzero(mask & pair.flow.agrees)
+        if len(u) < LEAST_PIXELS:
+            return None
+        step = -(-len(u) // MOST_PIXELS)
+        u, v = u[::step], v[::step]
+        K, T = pair.camera.K, pair.T_reference_source
+        points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
+        ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2, None]
+        pixels = K[[0, 1], [0, 1]][:, None] / np.maximum(points[:, 2:, None], NEAREST)  # per metre across
+
+        def seen(displacements: FloatArray) -> FloatArray:
+            """Pixels (2n, k) by displacements (n, 3, k) or (3, k) in metres."""
+            across = (displacements[..., :2, :] - ends * displacements[..., 2:, :]) * pixels
+            return np.asarray(across.reshape(-1, displacements.shape[-1]))
+
+        turned = np.cross(np.eye(3)[:, None], points).transpose(1, 2, 0)
+        return FlowEquations(
+            static=seen(points[..., None])[:, 0],
+            velocity=seen(T[:3, :3] * pair.seconds),
+            inverse_depth=seen(T[:3, 3:])[:, 0],
+            camera_velocity=T[:3, :3].T @ T[:3, 3] / pair.seconds,
+            pose=np.concatenate((seen(turned), seen(np.eye(3))), 1),
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The velocity (3,) in m/s that explains the flow on some pixels best, and how well it does."""
+
+    velocity: FloatArray
+    covariance: FloatArray  # (3, 3) (m/s)^2
+    before: float  # pixels, median difference of the flow from that of a static world
+    after: float  # the same from that of a world of this velocity
+
+    @property
+    def explains(self) -> bool:
+        """Whether one velocity explains the flow where a static world does not."""
+        return self.after < LEFT and self.after < EXPLAINED * self.before
+
+
+def fitted(pair: TwoImages, mask: Mask, prior: FloatArray, deviation: FloatArray) -> Fit | None:
+    """Fit a velocity to the flow in a mask (h, w), with a Gaussian prior (3,) of standard deviation (3,), m/s.
+
+    None where too little of the flow is known.
+    """
+    equations = FlowEquations.of(pair, mask)
+    return None if equations is None else solved(equations, prior, deviation)
+
+
+def solved(equations: FlowEquations, prior: FloatArray, deviation: FloatArray) -> Fit:
+    """Fit a velocity to the flow on some pixels, with a Gaussian prior (3,) of standard deviation (3,), m/s.
+
+    A point p that moves at v was at p - v t, where the flow ends. Least squares with Cauchy weights.
+    """
+    still, J = equations.static, equations.velocity
+    count = len(still) // 2
+    noise = PIXEL**2 * count / min(count, INDEPENDENT)
+    belief = np.diag(noise / deviation**2)
+    weight = np.ones_like(still)  # the first round must not take the prior's residuals for outliers
+    for _ in range(ROUNDS):
+        normal = (J * weight[:, None]).T @ J + belief
+        velocity = np.linalg.solve(normal, J.T @ (weight * still) + belief @ prior)
+        left = np.abs(still - J @ velocity)
+        weight = cauchy_weights(left)
+    # Velocities relative to the camera are proportional to depth, which is known to DEPTH_SPREAD.
+    relative = velocity - equations.camera_velocity
+    covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(relative, relative)
+    return Fit(velocity, covariance, float(np.median(np.abs(still))), float(np.median(left)))
+
+
+def cauchy_weights(left: FloatArray) -> FloatArray:
+    """Weights of equations that leave so many pixels (2n,)."""
+    return np.asarray(1 / (1 + (left / LEFT) ** 2))
+
+
+def is_plausible(velocity: FloatArray) -> bool:
+    """Whether an object may have a velocity (3,) in m/s, of a camera that is about level."""
+    speed = float(np.linalg.norm(velocity))
+    return SLOWEST <= speed <= FASTEST and abs(float(velocity[1])) <= CLIMB + CLIMB_SHARE * speed
