@@ -72,7 +72,7 @@ class DynamicGaussians:
     observed: Tensor | None = None  # (N,) float 0..1: seen in the source image (1) or guessed (0); None = all seen
     camera: Camera | None = None  # the source image's
     moving_probability: Tensor | None = None  # (M + 1,) 0..1 that each object moves at all; None = not known
-    instance_ids: Tensor | None = None  # (N,) int64: vehicles and people, moving or not: 1..; others: 0; None = unknown
+    instance_ids: Tensor | None = None  # (N,) int64: vehicles and people (movable.py), moving or not: 1..; others: 0
     depth_correction: Tensor | None = None  # (N,) log factor by which a reference image changed depth; None = none did
 
     def __post_init__(self) -> None:

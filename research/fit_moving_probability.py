@@ -3,19 +3,21 @@
 
 Prints the parameters, and of a cross-validation the Brier score and a reliability table: for candidates and predicted
 objects, and for instances. Instances are the network's, whose decoder of instances must be trained. Of logs with
-incomplete boxes only what moves is used; in logs without boxes nothing may move.
+incomplete boxes only what moves is used; in clips without boxes that have a second camera, what stands and moves is
+measured by it; in other logs without boxes nothing may move.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.box_labels import labelled
 from pixel4d_ros.datasets.clip import Clip
@@ -26,6 +28,8 @@ from pixel4d_ros.evaluation.motion_metrics import moving_ids
 from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.training.motion_labels import label_motion
+from pixel4d_ros.training.stereo_depth import stereo_depth
 from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
@@ -39,9 +43,11 @@ MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object mov
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
 DISTURBANCES = 2  # of each image's depth: the network has seen most logs with labels, and knows their depth too well
 ROUGH, FIELD, SCALE = 25.0, 0.25, 0.15  # pixels; standard deviations of log depth, of a smooth field and of its mean
+MILD = 0.5  # of that, on instances, whose distance is known better
 BLUR = 4.0  # pixels, of every other disturbed depth: objects that the network has not seen are blurs
 BLOCK = 40  # images of a log that cross-validation leaves out at once
 STREET_GROUPS = 3
+LEAST_KNOWN = 0.2  # share of an object of which it must be known whether it moves
 UNSEEN = -4.0  # log ratio below which the flow cannot show that an instance moves: such movers are left out
 KINDS = CANDIDATE, PREDICTED, INSTANCE = "candidates", "predicted objects", "instances"
 
@@ -57,22 +63,38 @@ class Example:
     weight: float
 
 
-def disturbed(depth: Map, rng: np.random.Generator) -> Map:
-    """Depth (h, w) with the errors that it has in places that the network was not trained on."""
+@dataclass(frozen=True)
+class Truth:
+    """What moves in an image."""
+
+    moving: Mask  # (H, W)
+    known: Mask  # (H, W): where that is known
+
+    def resized(self, width: int, height: int) -> Truth:
+        """The same for width x height pixels."""
+
+        def nearest(mask: Mask) -> Mask:
+            return np.asarray(cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+
+        return Truth(nearest(self.moving), nearest(self.known))
+
+
+def disturbed(depth: Map, rng: np.random.Generator, amount: float = 1.0) -> Map:
+    """Depth (h, w) with the errors that it has in places that the network was not trained on, times an amount."""
     field = cv2.GaussianBlur(rng.normal(size=depth.shape).astype(np.float32), (0, 0), ROUGH)
-    field *= FIELD / field.std()
+    field *= amount * FIELD / field.std()
     inverse = 1 / np.maximum(depth, np.float32(0.1))
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 * amount:
         inverse = cv2.GaussianBlur(inverse, (0, 0), BLUR)
     return np.asarray(
-        np.where(depth > 0.8 * FARTHEST, FARTHEST, np.exp(field + SCALE * rng.normal()) / inverse), np.float32
+        np.where(depth > 0.8 * FARTHEST, FARTHEST, np.exp(field + amount * SCALE * rng.normal()) / inverse), np.float32
     )
 
 
 def examples(
-    forecaster: Forecaster, window: Clip, reference: ReferenceView, moving: Mask, group: str
+    forecaster: Forecaster, window: Clip, reference: ReferenceView, truth: Truth, group: str
 ) -> Iterator[Example]:
-    """The candidates and predicted objects of a window's source image; moving (H, W) are the truly moving pixels."""
+    """The candidates, instances and predicted objects of a window's source image."""
     image = np.asarray(window.images[0])
     step = window.poses[1][:3, 3] - window.poses[0][:3, 3]
     speed = float(np.linalg.norm(step) / (window.times[1] - window.times[0]))
@@ -82,12 +104,15 @@ def examples(
     places = scene.pixels(camera)
     depth, ids = scene.seen_depth(camera, places, FARTHEST), object_pixels(scene, places, camera)
     instances = instance_pixels(scene, places, camera)
-    truth = cv2.resize(moving.astype(np.uint8), (camera.width, camera.height), interpolation=cv2.INTER_NEAREST) > 0
+    truth = truth.resized(camera.width, camera.height)
     rng = np.random.default_rng(int(1000 * window.times[0]) % 2**32)
     pair = TwoImages.of(image, reference, camera, depth)
 
     def labelled_example(mask: Mask, features: FloatArray, kind: str) -> Iterator[Example]:
-        share = float(truth[mask].mean())
+        known = mask & truth.known
+        if known.sum() < LEAST_KNOWN * mask.sum():
+            return
+        share = float(truth.moving[known].mean())
         if share > MOVES or (share < STANDS and window.boxes_complete):
             weight = 1.0 if kind == PREDICTED else 1 / (1 + DISTURBANCES)
             yield Example(np.append(1.0, features), kind, share > MOVES, group, weight)
@@ -99,6 +124,7 @@ def examples(
     for own in (pair, *disturbances):
         for patch, fit in candidates(own, np.zeros_like(ids)):  # where the network finds an object, too
             yield from labelled_example(patch, features(own, patch, fit.velocity, False), CANDIDATE)
+    for own in (pair, *(replace(pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))):
         for instance in judged_instances(own, instances):
             if instance.features is not None:
                 for example in labelled_example(instance.pixels, instance.features, INSTANCE):
@@ -115,13 +141,24 @@ def examples(
 def of_log(forecaster: Forecaster, path: Path, images: int) -> Iterator[Example]:
     """Examples of some images of a log, evenly spread."""
     clip = labelled(next(iter(open_clips(path))), path)
+    measured = _measured(clip) if clip.boxes is None and clip.stereo is not None else None
     for t in range(2, len(clip) - 2, max(1, len(clip) // images)):
         window = cut(clip, np.array([t, t + 1]))
         reference, moving = reference_view(clip, window), window.moving_mask(0)
         if reference is not None:
-            still = np.zeros(window.images.shape[1:3], bool)
-            group = f"{path.stem} {t // BLOCK}"
-            yield from examples(forecaster, window, reference, still if moving is None else moving, group)
+            all_pixels = np.ones(window.images.shape[1:3], bool)
+            truth = Truth(~all_pixels if moving is None else moving, all_pixels)
+            if measured is not None:
+                truth = Truth(measured[t] > 0, measured[t] >= 0)
+            yield from examples(forecaster, window, reference, truth, f"{path.stem} {t // BLOCK}")
+
+
+def _measured(clip: Clip) -> NDArray[np.int8]:
+    """What moves (1..) and stands (0) in a clip with a second camera, whose depth tells it; -1 unknown: (T, h, w)."""
+    clip = clip.in_memory()
+    depth = stereo_depth(clip)
+    assert depth is not None
+    return label_motion(replace(clip, depth=depth.astype(np.float32))).ids
 
 
 def of_street(forecaster: Forecaster, seed: int) -> Iterator[Example]:
@@ -131,7 +168,8 @@ def of_street(forecaster: Forecaster, seed: int) -> Iterator[Example]:
     moving = clip.moving_mask(0)
     assert moving is not None
     reference = synthetic_worlds.reference_view(seed, "street", size)
-    yield from examples(forecaster, clip, reference, moving, f"streets {seed % STREET_GROUPS}")
+    truth = Truth(moving, np.ones_like(moving))
+    yield from examples(forecaster, clip, reference, truth, f"streets {seed % STREET_GROUPS}")
 
 
 def fit(found: list[Example]) -> FloatArray:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pixel4d_ros.predictor.decoders import conv_block, upsampled
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 from pixel4d_ros.predictor.heads import LEAST_SPREAD, MOVABLE_MAPS, decode_log_depth
-from pixel4d_ros.predictor.objects import ObjectCells, nearest_peaks
+from pixel4d_ros.predictor.objects import MAX_OBJECTS, ObjectCells, nearest_peaks
 
 WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
 # Logits of scores from which a cell is part of an instance, and a peak its centre: low, since the images decide whether
@@ -25,6 +25,7 @@ WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
 LIKELY, LIKELY_CENTER = math.log(0.25 / 0.75), math.log(0.2 / 0.8)
 STATIC_ERROR = 0.13  # of log depth of vehicles, the static branch's (held-out stereo pairs, kitti_0052, kitti_0056)
 ALIKE = 9  # cells over which the change of an object's log depth is averaged
+UNNUMBERED = MAX_OBJECTS + 1  # the number of what is part of instances whose centres are not found
 DROPPED = 0.1  # share of the features' channels left out in training: few vehicles are labelled
 
 
@@ -69,7 +70,8 @@ def distance_shift(maps: dict[str, Tensor], log_depth: Tensor) -> Tensor:
 def instance_numbers(maps: dict[str, Tensor], cells: ObjectCells) -> Tensor:
     """MOVABLE_MAPS of one image -> which instance each cell belongs to (h, w) int64: 1, 2, ...; 0 where there is none.
 
-    What is hardly likely to be part of one, and what votes for no centre, belongs to none.
+    What is hardly likely to be part of one belongs to none. What votes for no centre is UNNUMBERED: of large vehicles
+    the centre is often missed.
     """
     nearest = nearest_peaks(maps["center"][0, 0], maps["offset"][0], cells, LIKELY_CENTER)
-    return nearest * (maps["movable"][0, 0] > LIKELY)
+    return torch.where(nearest > 0, nearest, UNNUMBERED) * (maps["movable"][0, 0] > LIKELY)

@@ -9,8 +9,7 @@ static world of about the predicted depth explains.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,9 +19,11 @@ from torch import Tensor
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view.flow import Mask, flow_size, length
 from pixel4d_ros.two_view.instance_motion import judged_instances, window
+from pixel4d_ros.two_view.moving_parts import MovingPart, joined_parts
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
@@ -43,17 +44,9 @@ LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are
 SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
+AROUND = 2  # outlines of an instance are searched for so many times the error of its mask around it
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
-
-
-@dataclass(frozen=True)
-class Mover:
-    """What the flow says of an object."""
-
-    velocity: FloatArray  # (3,) m/s
-    covariance: FloatArray  # (3, 3) (m/s)^2
-    probability: float  # that it moves
 
 
 @torch.inference_mode()
@@ -82,12 +75,12 @@ def with_motion_from_flow(
     whole = whole_objects(ids, instances)
     scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     added = np.zeros_like(ids)
-    movers = list(islice(_movers(pair, whole, instances), MOST))
+    movers = _movers(pair, whole, instances)[:MOST]
     if movers and reference.older is not None:
         longer = TwoImages.of(image, reference.older, camera, depth)
-        movers = [(patch, _over_longer_time(longer, patch, mover)) for patch, mover in movers]
-    for k, (patch, mover) in enumerate(movers, count):
-        added[patch], probability[k] = k, mover.probability
+        movers = [_over_longer_time(longer, mover) for mover in movers]
+    for k, mover in enumerate(movers, count):
+        added[mover.pixels], probability[k] = k, mover.probability
         changes[:, k] = rng.multivariate_normal(mover.velocity, mover.covariance, scene.num_samples)
         changes[0, k] = mover.velocity
     return with_moving_probability(_moved(scene, places, added, changes), probability, seed)
@@ -99,10 +92,13 @@ def object_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Id
 
 
 def instance_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
-    """Ids (h, w) of the scene's instances in the image."""
+    """Ids (h, w) of the scene's instances in the image; what belongs to none of them is split where it is apart."""
     if scene.instance_ids is None:
         return np.zeros((camera.height, camera.width), np.int64)
-    return _in_image(scene.instance_ids, places, camera)
+    ids = _in_image(scene.instance_ids, places, camera)
+    rest = ids == UNNUMBERED
+    ids[rest] = UNNUMBERED + cv2.connectedComponents(rest.astype(np.uint8), connectivity=4)[1][rest]
+    return ids
 
 
 def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
@@ -154,17 +150,21 @@ def whole_objects(ids: Ids, instances: Ids) -> Ids:
     return whole
 
 
-def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> Iterator[tuple[Mask, Mover]]:
-    """Pixels (h, w) and motion of the instances, then of the patches elsewhere, that are LIKELY to move."""
+def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> list[MovingPart]:
+    """What is LIKELY to move, the largest first: instances, and patches elsewhere."""
     taken, judged = whole > 0, np.zeros(whole.shape, bool)
+    parts = []
     for instance in judged_instances(pair, np.where(whole > 0, 0, instances)):
-        reached = cv2.dilate(instance.pixels.astype(np.uint8), window(instance.pixels)) > 0
-        judged |= reached
+        own = window(instance.pixels)
+        reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
+        # Around it, too, patches are its outline, not another object.
+        judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
         rim = reached & pair.moving & (instances == 0)
         pixels = (instance.pixels | rim) & ~taken
-        if instance.probability >= LIKELY and pixels.any():
+        if instance.features is not None and pixels.any():
             taken |= pixels
-            yield pixels, Mover(instance.fit.velocity, instance.fit.covariance, instance.probability)
+            parts.append(MovingPart.of(pixels, instance.fit, instance.probability))
+    parts = [part for part in joined_parts(pair, parts) if part.probability >= LIKELY]
     still = _flow_difference(pair, np.zeros(3))
     for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
         probability = pair.probability(patch, fit.velocity, network=False)
@@ -173,15 +173,16 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> Iterator[tuple[Mask,
         pixels = _grown(pair, patch, fit.velocity, still) & ~taken & ~judged
         if pixels.any():
             taken |= pixels
-            yield pixels, Mover(fit.velocity, fit.covariance, probability)
+            parts.append(MovingPart.of(pixels, fit, probability))
+    return joined_parts(pair, parts)
 
 
-def _over_longer_time(pair: TwoImages, pixels: Mask, mover: Mover) -> Mover:
-    """The mover on some pixels (h, w) with the velocity since an older image, if the flow to that shows one."""
-    fit = fitted(pair, pixels, np.zeros(3), ANY)
+def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:
+    """The mover with its velocity since an older image, if the flow to that shows one."""
+    fit = fitted(pair, mover.pixels, np.zeros(3), ANY)
     if fit is None or not fit.explains or not is_plausible(fit.velocity):
         return mover
-    return replace(mover, velocity=fit.velocity, covariance=fit.covariance)
+    return MovingPart.of(mover.pixels, fit, mover.probability)
 
 
 def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of one object that were found apart: neighbours at one distance that move alike. Long vehicles come in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view.flow import Mask
+from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_plausible
+
+CONTACT = 5  # pixels: parts farther apart are no neighbours
+LEAST_CONTACT = 0.15  # of the smaller part's width or height: how long their border is at least
+SAME_DISTANCE = 1.1  # ratio of the distances on both sides of the border, at most
+ALIKE, ALIKE_SHARE = 0.7, 0.3  # m/s, and share of the speed: difference of velocities, at most
+
+
+@dataclass(frozen=True)
+class MovingPart:
+    """Pixels of an image, and what the flow says of their motion."""
+
+    pixels: Mask  # (h, w)
+    velocity: FloatArray  # (3,) m/s
+    covariance: FloatArray  # (3, 3) (m/s)^2
+    probability: float  # that it moves
+
+    @staticmethod
+    def of(pixels: Mask, fit: Fit, probability: float) -> MovingPart:
+        """Pixels (h, w) whose velocity was fitted."""
+        return MovingPart(pixels, fit.velocity, fit.covariance, probability)
+
+
+def joined_parts(pair: TwoImages, parts: Iterable[MovingPart]) -> list[MovingPart]:
+    """The parts, those of one object joined, whose probability is then the largest of theirs."""
+    objects: list[MovingPart] = []
+    for part in sorted(parts, key=lambda part: -int(part.pixels.sum())):
+        mates = [k for k, other in enumerate(objects) if _are_one(pair, part, other)]
+        for k in reversed(mates):
+            part = _joined(pair, objects.pop(k), part)
+        objects.append(part)
+    return objects
+
+
+def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
+    limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
+    if np.linalg.norm(part.velocity - other.velocity) > limit:
+        return False
+    v, u = np.nonzero(part.pixels)
+    rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
+    columns = slice(max(0, u.min() - CONTACT), u.max() + CONTACT + 1)
+    own, its, depth = part.pixels[rows, columns], other.pixels[rows, columns], pair.depth[rows, columns]
+    reach = np.ones((2 * CONTACT + 1,) * 2, np.uint8)
+    here = own & (cv2.dilate(its.astype(np.uint8), reach) > 0)
+    there = its & (cv2.dilate(own.astype(np.uint8), reach) > 0)
+    if not here.any() or _extent(here) < LEAST_CONTACT * min(_extent(part.pixels), _extent(other.pixels)):
+        return False
+    ratio = float(np.median(depth[here]) / np.median(depth[there]))
+    return 1 / SAME_DISTANCE < ratio < SAME_DISTANCE
+
+
+def _extent(pixels: Mask) -> int:
+    """The larger of width and height in pixels."""
+    v, u = np.nonzero(pixels)
+    return 1 + max(int(np.ptp(u)), int(np.ptp(v)))
+
+
+def _joined(pair: TwoImages, large: MovingPart, small: MovingPart) -> MovingPart:
+    """Both as one, with the velocity that fits all of the flow, or else the larger one's."""
+    pixels, probability = large.pixels | small.pixels, max(large.probability, small.probability)
+    fit = fitted(pair, pixels, np.zeros(3), ANY)
+    if fit is not None and fit.explains and is_plausible(fit.velocity):
+        return MovingPart.of(pixels, fit, probability)
+    if small.pixels.sum() > large.pixels.sum():
+        large = small
+    return MovingPart(pixels, large.velocity, large.covariance, probability)
