@@ -89,7 +89,7 @@ def read_camera_info(
     """
     _check_numbers(info)
     full = _full_camera(info, width, height, rectified)
-    camera, doubt = _window(full, info, width, height), _size_doubt(full)
+    camera, doubt = _window(full, info, width, height), size_doubt(full, "CameraInfo's K")
     if rectified:
         return ImageCamera(camera, rectified=True, doubt=doubt)
     model = str(info.distortion_model).strip().lower()
@@ -115,7 +115,7 @@ def frame_mismatch(image_frame: str, info_frame: str) -> str:
     return f"the images are in frame {image_frame!r}, its CameraInfo in {info_frame!r}"
 
 
-def _size_doubt(camera: Camera) -> str:
+def size_doubt(camera: Camera, name: str) -> str:
     """Says where the principal point is off the middle by one factor in x and y (K in other pixels); else empty."""
     x, y = 2 * camera.K[0, 2] / (camera.width - 1), 2 * camera.K[1, 2] / (camera.height - 1)
     if abs(np.log(x / y)) > SAME_FACTOR or abs(np.log(x * y)) / 2 < OTHER_FACTOR:
@@ -123,8 +123,8 @@ def _size_doubt(camera: Camera) -> str:
     width, height = round(camera.width * x), round(camera.height * y)
     cx, cy = camera.K[:2, 2]
     return (
-        f"CameraInfo's K seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}:"
-        f" its principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration"
+        f"{name} seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}: its"
+        f" principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration, or scale K"
     )
 
 
