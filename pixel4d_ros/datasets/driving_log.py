@@ -76,6 +76,7 @@ def read_clip(
                 f" poses {_span(track.stamps)}; record both with one clock"
             )
         _check_one_clock(log, index, track)
+        _warn_of_gaps(log, index.stamps[~keep], track)
         index = index[keep]
         images = lazy_images(log.path, index, _image_decoder(camera_model))
         depth = indices.get(streams.depth.name) if streams.depth else None
@@ -110,6 +111,18 @@ def _check_one_clock(log: LogReader, index: ImageIndex, track: PoseTrack) -> Non
             f"{log.path}: images and poses of the same moment are stamped {apart:.1f} s apart, if they were logged at"
             " once: the poses may belong to other images; record both with one clock",
             stacklevel=2,
+        )
+
+
+def _warn_of_gaps(log: LogReader, left_out: NDArray[np.int64], track: PoseTrack) -> None:
+    """Count the images that are left out as the vehicle moves on in a pause of its poses."""
+    first, last = track.stamps[[0, -1]]
+    lost = left_out[(left_out > first) & (left_out < last)]
+    if len(lost):
+        warnings.warn(
+            f"{log.path}: {len(lost)} images are left out, the first at {lost[0] * 1e-9:.1f} s, as there are no poses"
+            " around them: did odometry pause, or is a part of its log missing?",
+            stacklevel=3,
         )
 
 

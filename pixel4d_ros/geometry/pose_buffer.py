@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.interpolation import poses_along
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 
 HISTORY_S = 10.0  # how long a live buffer keeps poses
 RESTART_S = 0.5  # a live source whose stamps go back by this much has restarted
+# Between two poses, s, and times the usual step: over more, a moving frame's pose is not known.
+GAP_S, GAP_STEPS = 1.0, 5.0
+STANDING_M, STANDING_RAD = 0.05, 0.02  # over a gap: less is no motion
 BASELINE_S = 0.05  # smallest interval of extrapolation and differences: shorter ones are mostly noise
 
 
@@ -73,11 +76,14 @@ class PoseBuffer:
     def at(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that.
 
-        A single pose has no velocity, so it is valid within BASELINE_S only.
+        None, too, between poses that are more than GAP_S and twice tolerance_s apart. A single pose has no velocity, so
+        it is valid within BASELINE_S only.
         """
         times, poses = self._around(stamp_ns)
         tolerance_s = tolerance_s if len(times) > 1 else min(tolerance_s, BASELINE_S)
         if not times or not -tolerance_s <= times[-1] or not times[0] <= tolerance_s:
+            return None
+        if times[0] < 0 < times[-1] and times[-1] - times[0] > max(GAP_S, 2 * tolerance_s):
             return None
         return np.asarray(poses_along([(np.array(times), np.stack(poses))], np.zeros((1, 1)))[0, 0])
 
@@ -102,12 +108,22 @@ class PoseBuffer:
         return seconds, np.array(poses, np.float64).reshape(-1, 4, 4)
 
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which stamps (n,) are between the first and the last pose, or at most slack_ns beyond."""
-        first, last = self.oldest, self.newest
-        if first is None or last is None:
+        """Which stamps (n,) are at most slack_ns off a pose, or between two without a gap in which the frame moves."""
+        with self._lock:
+            own, poses = np.asarray(self._stamps, np.int64), np.array(self._poses, np.float64).reshape(-1, 4, 4)
+        if not len(own):
             return np.zeros(len(stamps), bool)
-        covered: NDArray[np.bool_] = (stamps >= first[0] - slack_ns) & (stamps <= last[0] + slack_ns)
-        return covered
+        later = np.searchsorted(own, stamps)
+        before, after = own[np.maximum(later - 1, 0)], own[np.minimum(later, len(own) - 1)]
+        near: NDArray[np.bool_] = np.minimum(np.abs(stamps - before), np.abs(after - stamps)) <= slack_ns
+        between = (later > 0) & (later < len(own))
+        seconds, steps = np.diff(own) * 1e-9, rigid_inverse(poses[:-1]) @ poses[1:]
+        gaps = seconds > max(GAP_S, GAP_STEPS * float(np.median(seconds))) if len(seconds) else np.zeros(0, bool)
+        gaps &= (np.linalg.norm(steps[:, :3, 3], axis=1) > STANDING_M) | (
+            np.linalg.norm(rotation_vector(steps[:, :3, :3]), axis=1) > STANDING_RAD
+        )
+        in_gap = np.append(gaps, False)[np.clip(later - 1, 0, len(gaps))]
+        return np.asarray(near | (between & ~in_gap))
 
     def _around(self, stamp_ns: int) -> tuple[list[float], list[FloatArray]]:
         """The two poses for inter- or extrapolation; times are seconds relative to stamp_ns."""
