@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.pose_mistakes import View
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.pose_buffer import STANDING_M, STANDING_RAD
+from pixel4d_ros.geometry.rotations import FloatArray, rotation_vector
 from pixel4d_ros.two_view.flow import flow_size, measured_flow
 
 GRID = 4  # pixels between the points that are compared
@@ -18,6 +19,7 @@ LEAST_POINTS = 0.1  # share of the image whose flow must be known
 LEAST_FLOW = 1.5  # pixels: shorter flow tells nothing
 SLACK, SLACK_SHARE = 0.75, 0.2  # pixels that a point may be off, and share of its flow on top
 STILL_SHARE = 0.02  # of the points that move: fewer are noise
+CAMERA_SHARE = 0.5  # of the points that move: more are the camera's motion even where poses stand still
 # Of points whose distance is measured: their number, and pixels by which the camera's translation moves them, and off
 # the epipolar line.
 LEAST_MEASURED, LEAST_PARALLAX, OFF_LINE = 50, 2.0, 1.0
@@ -30,6 +32,13 @@ class MovingPoints:
     pixels: FloatArray
     flow: FloatArray
     image_size: tuple[int, int]  # width, height
+    share: float  # of the points whose flow is known
+
+    def shows_camera_motion(self, view: View) -> bool:
+        """Whether the camera moves: by its pose T_later_first, or as most of the image does; else traffic does."""
+        T = view[1]
+        turned = np.linalg.norm(rotation_vector(T[:3, :3]))
+        return bool(self.share > CAMERA_SHARE or np.linalg.norm(T[:3, 3]) > STANDING_M or turned > STANDING_RAD)
 
     def agreement(self, view: View) -> float:
         """Share of the points that move as K and T_later_first say."""
@@ -92,7 +101,7 @@ def moving_points(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> MovingP
     moving: NDArray[np.bool_] = known & (np.nan_to_num(length) > LEAST_FLOW)
     if known.mean() < LEAST_POINTS or moving.sum() < STILL_SHARE * known.sum():
         return None
-    return MovingPoints(pixels[moving], flow[moving], image_size)
+    return MovingPoints(pixels[moving], flow[moving], image_size, float(moving.sum() / known.sum()))
 
 
 def is_still(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> bool:

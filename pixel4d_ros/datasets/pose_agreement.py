@@ -75,9 +75,9 @@ def pose_doubt(clip: Clip) -> str:
             continue
         brightest = np.maximum(brightest, np.maximum(first, later).max(2))
         points = moving_points(first, later)
-        if points is not None:
+        if points is not None and (not clip.metric or points.shows_camera_motion(view(clip, i, i + ahead))):
             pairs[i, i + ahead] = points
-        elif clip.metric and np.linalg.norm(view(clip, i, i + ahead)[1][:3, 3]) > MOVED_M:
+        elif points is None and clip.metric and np.linalg.norm(view(clip, i, i + ahead)[1][:3, 3]) > MOVED_M:
             frozen += is_still(first, later)
     if frozen >= LEAST_PAIRS and frozen > len(pairs):
         return "the images do not change while the poses move: is the camera frozen, or are they of another drive?"

@@ -31,7 +31,14 @@ Depth = NDArray[np.float32]
 DEPTHS_KEPT, INFOS_KEPT = 10, 10
 MISSED_INFOS = 3  # images without a CameraInfo of their own, after which none is waited for
 INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
-FRAMES_KEPT = 10  # images whose frames are compared
+FRAMES_KEPT, BYTES_APART = 10, 997  # images whose frames and stamps are compared; between bytes of a sample
+MISSED_DEPTHS = 10  # images without a depth of their time, after which they are reported: depth may be slower
+NO_DEPTH = (
+    "depth is received, but none within depth.tolerance of the last images: synchronise the two, or raise"
+    " depth.tolerance"
+)
+NO_STAMP = "images have stamp 0: odometry, tf, plans and depth cannot be matched with them; have the driver stamp them"
+SAME_STAMPS = "images repeat their stamps: have the driver stamp each with its time, with fractions of a second"
 
 
 class InputFault(ValueError):
@@ -54,6 +61,11 @@ class DepthBuffer:
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no depth was received."""
+        return not self._messages
 
     def nearest(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> Image | CompressedImage | None:
         """The message nearest to a stamp within tolerance_s; waits up to wait_s for it if depth is being received."""
@@ -91,6 +103,8 @@ class Inputs:
     outdated: bool = False  # time has jumped back since
     awaited: int = 0  # so many more images may wait for a CameraInfo of their stamp
     frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
+    repeats: deque[bool] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # newest images with old stamps
+    depths_missed: int = 0  # images in a row without a depth of their time
 
     def info_of(self, image: Image | CompressedImage, wait_s: float = 0.0) -> CameraInfo | None:
         """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution).
@@ -118,6 +132,21 @@ class Inputs:
         if len(seen) < 2:
             return ""
         return f"images of the frames {', '.join(map(repr, seen))} share the topic: run one node for each camera"
+
+    def stamps_fault(self, message: Image | CompressedImage, is_simulated: bool) -> str:
+        """Why the stamps of this image, and of the last ones, cannot be right; else empty. A simulation begins at 0."""
+        before, stamp = None if self.image is None else self.image.message, message.header.stamp
+        repeats = before is not None and before.header.stamp == stamp
+        self.repeats.append(repeats and _some_bytes(before) != _some_bytes(message))
+        if not nanoseconds(stamp) and (repeats or not is_simulated):
+            return NO_STAMP
+        return SAME_STAMPS if 2 * sum(self.repeats) >= FRAMES_KEPT else ""
+
+    def depth_of(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> tuple[Any | None, str]:
+        """The depth message of an image, see DepthBuffer.nearest, and a fault where the last images had none."""
+        found = self.depths.nearest(stamp_ns, tolerance_s, wait_s)
+        self.depths_missed = 0 if found is not None or self.depths.is_empty else self.depths_missed + 1
+        return found, NO_DEPTH if self.depths_missed >= MISSED_DEPTHS else ""
 
 
 @dataclass(frozen=True)
@@ -156,6 +185,11 @@ class CalibrationSource:
 
     info: CameraInfo | None
     name: str  # of the topic, for messages
+
+
+def _some_bytes(message: Image | CompressedImage) -> bytes:
+    """A sample of an image's data: the same image may be sent twice."""
+    return bytes(memoryview(message.data)[::BYTES_APART])
 
 
 def read_source(

@@ -162,6 +162,7 @@ class ForecastPipeline:
             context.faults.report("occupancy", str(error))
         context.statistics.frame_published(image.received_at, source.stamp_ns)
         context.faults.clear("forecast")
+        self._note("poses", self._history.pose_doubt())
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
         if context.statistics.published == 1:
@@ -296,6 +297,7 @@ class ForecastPipeline:
         if p.depth_from_motion or p.uses_reference:
             candidates = self._history.candidates(source, ego, image.inputs)
         depth, origin = self._sensor_depth(image, source, p), ""
+        self._history.add_depth(depth)
         reference = candidates.for_depth() if depth is None and candidates is not None and p.depth_from_motion else None
         if reference is not None:
             depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)
@@ -327,10 +329,10 @@ class ForecastPipeline:
 
     def _sensor_depth(self, image: ImageMessage, source: Source, p: Parameters) -> Depth | None:
         """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""
-        message = image.inputs.depths.nearest(source.stamp_ns, p.depth_tolerance, p.depth_wait)
+        message, missed = image.inputs.depth_of(source.stamp_ns, p.depth_tolerance, p.depth_wait)
         try:
             depth = None if message is None else read_depth(message, source)
-            self._context.faults.clear("depth")
+            self._note("depth", missed)
         except InputFault as fault:
             depth = None
             self._context.faults.report(fault.place, str(fault))
