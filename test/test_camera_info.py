@@ -321,3 +321,8 @@ def test_intrinsics_of_another_image_size_are_doubted(
     with caplog.at_level(logging.WARNING):
         read_intrinsics([300 * scale, 300 * scale, 199.5 * scale, 119.5 * scale], 400, 240)
     assert ("--intrinsics seems to be in pixels of about" in caplog.text) == doubted
+
+
+def test_focal_lengths_that_are_far_apart_are_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    read_intrinsics([480, 48, 200, 60], 400, 120)
+    assert "--intrinsics has the focal lengths 480 and 48" in caplog.text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from support.log_samples import START, Entry, camera_info, entries, write_mcap, write_rosbag2
+from support.log_samples import START, Entry, camera_info, entries, tf_message, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.evaluation.recording import Truth
@@ -336,3 +336,19 @@ def test_odometry_is_of_the_robot_whose_camera_it_is(tmp_path: Path) -> None:
             items.append(replace(e, topic="/r1/odometry", message=replace(e.message, pose=pose)))
     clip = read_clip(write_mcap(tmp_path / "two.mcap", items))
     assert np.linalg.norm(clip.poses[-1, :3, 3] - clip.poses[0, :3, 3]) > 2
+
+
+def test_static_transforms_that_contradict_are_named(tmp_path: Path) -> None:
+    """A robot description and a publisher by hand; a static transform of a vehicle that moves by tf."""
+    mounting, fixed = ((2.0, 0.5, 1.0), (0.5, -0.5, 0.5, -0.5)), ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+    other = Entry("/tf_static", START, tf_message(T, [("base_link", "camera", (2.0, 0.5, 1.5), mounting[1])]))
+    with pytest.warns(UserWarning, match="'camera' has another pose in an earlier static transform"):
+        read_clip(write_mcap(tmp_path / "two.mcap", [other, *entries()]))
+    moving = [
+        Entry("/tf", e.time_ns, tf_message(T, [("odom", "base_link", (i / 9, 0.0, 0.0), fixed[1])], e.time_ns))
+        for i, e in enumerate(entries())
+        if e.topic == "/odometry"
+    ]
+    left_over = Entry("/tf_static", START, tf_message(T, [("odom", "base_link", *fixed)]))
+    with pytest.warns(UserWarning, match="'base_link' moves by tf, but tf_static gives it a fixed pose"):
+        read_clip(write_mcap(tmp_path / "moving.mcap", [left_over, *entries(), *moving]))

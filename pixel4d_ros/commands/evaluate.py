@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.evaluation.scoring import ScoredWindow
     from pixel4d_ros.forecaster import Forecaster
 
+HIGHEST_CAMERA = 50.0  # metres above flat ground
 MOST_IN_FULL = 4  # clips of which all tables are printed
 LEFT_OUT = "was left out: "  # in the notes of clips that could not be evaluated
 
@@ -137,8 +138,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
-    if args.camera_height is not None and not 0 < args.camera_height < float("inf"):
-        raise ValueError(f"--camera-height must be positive metres, got {args.camera_height:g}")
+    if args.camera_height is not None and not 0 < args.camera_height <= HIGHEST_CAMERA:
+        raise ValueError(f"--camera-height must be 0 to {HIGHEST_CAMERA:g} metres, got {args.camera_height:g}")
     forecaster = Forecaster.load(args.weights, args.device)
     if args.ids or args.occupancy or args.clearance:
         return _score_outputs(args, forecaster, protocol)

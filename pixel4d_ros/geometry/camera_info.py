@@ -37,6 +37,7 @@ ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a re
 
 # Logarithms: of the factors by which K is off in x and y, as far as they are one, and at least.
 SAME_FACTOR, OTHER_FACTOR = 0.15, 0.35
+STRETCHED = 2.5  # of fx to fy: images that were resized to another format have up to 2
 OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
 
 
@@ -116,7 +117,13 @@ def frame_mismatch(image_frame: str, info_frame: str) -> str:
 
 
 def size_doubt(camera: Camera, name: str) -> str:
-    """Says where the principal point is off the middle by one factor in x and y (K in other pixels); else empty."""
+    """Says why K may be in other pixels; else empty.
+
+    Its focal lengths are far from equal, or its principal point is off the middle by one factor in x and y.
+    """
+    fx, fy = camera.K[0, 0], camera.K[1, 1]
+    if not 1 / STRETCHED <= fx / fy <= STRETCHED:
+        return f"{name} has the focal lengths {fx:.0f} and {fy:.0f}: are pixels so far from square?"
     x, y = 2 * camera.K[0, 2] / (camera.width - 1), 2 * camera.K[1, 2] / (camera.height - 1)
     if abs(np.log(x / y)) > SAME_FACTOR or abs(np.log(x * y)) / 2 < OTHER_FACTOR:
         return ""

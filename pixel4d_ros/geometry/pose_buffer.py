@@ -17,6 +17,7 @@ RESTART_S = 0.5  # a live source whose stamps go back by this much has restarted
 # Between two poses, s, and times the usual step: over more, a moving frame's pose is not known.
 GAP_S, GAP_STEPS = 1.0, 5.0
 STANDING_M, STANDING_RAD = 0.05, 0.02  # over a gap: less is no motion
+SAME_STATIC = 0.01  # of the elements of two static transforms that are one: 0.6 degrees, 1 cm
 BASELINE_S = 0.05  # smallest interval of extrapolation and differences: shorter ones are mostly noise
 
 
@@ -196,6 +197,18 @@ class TransformTree:
         """The parent of a frame; None where it has none."""
         known = self._static.get(child) or self._moving.get(child)
         return None if known is None else known[0]
+
+    def static_conflict(self, parent: str, child: str, pose: FloatArray) -> str:
+        """Says where a static transform differs from the one known for its child; else empty."""
+        known = self._static.get(child)
+        if known is None or (known[0] == parent and np.allclose(known[1], pose, atol=SAME_STATIC)):
+            return ""
+        off = "another parent" if known[0] != parent else "another pose"
+        return f"{child!r} has {off} in an earlier static transform (from {known[0]!r}): only one can be right"
+
+    def is_static(self, child: str) -> bool:
+        """Whether a static transform gives the frame's pose."""
+        return child in self._static
 
     def check_new(self, parent: str, child: str) -> None:
         """Raise ValueError if the child is the parent or one of its ancestors."""

@@ -83,10 +83,21 @@ class TransformListener:
     def take_static(self, message: Any) -> None:
         """A message of /tf_static."""
         for t in message.transforms:
-            self._take(t, lambda parent, child, stamp_ns, pose: self.tree.add_static(parent, child, pose))
+            self._take(t, self._add_static)
+
+    def _add_static(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
+        conflict = self.tree.static_conflict(parent, child, pose)
+        if conflict:
+            self._logger.warning(f"tf_static: {conflict}; the newest is used", throttle_duration_sec=10.0)
+        self.tree.add_static(parent, child, pose)
 
     def _add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
         check_not_future(stamp_ns, self._now_ns(), "it")
+        if self.tree.is_static(child):
+            self._logger.warning(
+                f"both tf and tf_static give {child!r}; tf_static is used: is a static transform left over?",
+                throttle_duration_sec=10.0,
+            )
         other = self.tree.parent(child)
         if other not in (None, parent):
             self._logger.warning(

@@ -393,6 +393,27 @@ def test_two_parents_of_a_frame_are_named():
     assert warnings == ["tf gives 'base_link' the parents 'odom' and 'map', which take turns: only one can be right"]
 
 
+def test_static_transforms_that_contradict_are_named():
+    warnings: list[str] = []
+    listener = TransformListener(lambda: None, SimpleNamespace(warning=lambda text, **_: warnings.append(text)))
+
+    def transform(parent: str, z: float) -> SimpleNamespace:
+        made = TransformStamped(child_frame_id="camera")
+        made.header.frame_id, made.header.stamp, made.transform.translation.z = parent, stamp(0.0), z
+        return SimpleNamespace(transforms=[made])
+
+    for z in (1.0, 1.0):
+        listener.take_static(transform("base_link", z))
+    assert warnings == []
+    listener.take_static(transform("base_link", 1.5))
+    listener.take_static(transform("mast", 1.5))
+    listener.take(transform("mast", 0.0))
+    assert [text.partition(":")[0] for text in warnings[:2]] == ["tf_static", "tf_static"]
+    assert "'camera' has another pose in an earlier static transform" in warnings[0]
+    assert "'camera' has another parent in an earlier static transform" in warnings[1]
+    assert "both tf and tf_static give 'camera'; tf_static is used" in warnings[2]
+
+
 def test_a_plan_whose_poses_are_in_another_frame_than_its_header_is_refused():
     message = path_message(PLANNED, drive(PLANNED))
     message.poses[3].header.frame_id = "map"
