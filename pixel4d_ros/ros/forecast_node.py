@@ -203,6 +203,7 @@ class ForecastNode(LifecycleNode):
         self._note("image stamps", self._inputs.stamps_fault(message, self.get_clock().ros_time_is_active))
         self._note("image frames", self._inputs.frames_fault(message.header.frame_id))
         if self._worker is not None:
+            self._inputs.keep_recent(message)
             self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
             dropped = self._worker.offer(self._inputs.image)
             self._statistics.frame_received(dropped)

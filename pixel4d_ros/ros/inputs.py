@@ -32,6 +32,7 @@ DEPTHS_KEPT, INFOS_KEPT = 10, 10
 MISSED_INFOS = 3  # images without a CameraInfo of their own, after which none is waited for
 INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
 FRAMES_KEPT, BYTES_APART = 10, 997  # images whose frames and stamps are compared; between bytes of a sample
+RECENT_KEPT, RECENT_APART_NS = 5, 90_000_000  # images to compare with each other, ns between them at least
 MISSED_DEPTHS = 10  # images without a depth of their time, after which they are reported: depth may be slower
 NO_DEPTH = (
     "depth is received, but none within depth.tolerance of the last images: synchronise the two, or raise"
@@ -104,6 +105,7 @@ class Inputs:
     awaited: int = 0  # so many more images may wait for a CameraInfo of their stamp
     frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
     repeats: deque[bool] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # newest images with old stamps
+    recent: deque[Image | CompressedImage] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     depths_missed: int = 0  # images in a row without a depth of their time
 
     def info_of(self, image: Image | CompressedImage, wait_s: float = 0.0) -> CameraInfo | None:
@@ -133,11 +135,17 @@ class Inputs:
             return ""
         return f"images of the frames {', '.join(map(repr, seen))} share the topic: run one node for each camera"
 
+    def keep_recent(self, message: Image | CompressedImage) -> None:
+        """Store an image to compare with later ones; those that follow soon are left out."""
+        stamp = nanoseconds(message.header.stamp)
+        if not self.recent or stamp - nanoseconds(self.recent[-1].header.stamp) >= RECENT_APART_NS:
+            self.recent.append(message)
+
     def stamps_fault(self, message: Image | CompressedImage, is_simulated: bool) -> str:
         """Why the stamps of this image, and of the last ones, cannot be right; else empty. A simulation begins at 0."""
         before, stamp = None if self.image is None else self.image.message, message.header.stamp
         repeats = before is not None and before.header.stamp == stamp
-        self.repeats.append(repeats and _some_bytes(before) != _some_bytes(message))
+        self.repeats.append(repeats and some_bytes(before) != some_bytes(message))
         if not nanoseconds(stamp) and (repeats or not is_simulated):
             return NO_STAMP
         return SAME_STAMPS if 2 * sum(self.repeats) >= FRAMES_KEPT else ""
@@ -187,7 +195,7 @@ class CalibrationSource:
     name: str  # of the topic, for messages
 
 
-def _some_bytes(message: Image | CompressedImage) -> bytes:
+def some_bytes(message: Image | CompressedImage) -> bytes:
     """A sample of an image's data: the same image may be sent twice."""
     return bytes(memoryview(message.data)[::BYTES_APART])
 

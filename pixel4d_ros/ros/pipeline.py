@@ -36,6 +36,7 @@ from pixel4d_ros.ros.inputs import (
 from pixel4d_ros.ros.messages.closest import requested_footprint
 from pixel4d_ros.ros.object_tracks import ObjectTracks, TrackedScene
 from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.pose_check import PoseCheck
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.reference_budget import ReferenceBudget
 from pixel4d_ros.ros.reference_candidates import ImageHistory, ReferenceCandidates
@@ -93,7 +94,7 @@ class ForecastPipeline:
         self._context = context
         self._logger = context.node.get_logger()
         self._rectifier = Rectifier()
-        self._history = ImageHistory()
+        self._history, self._check = ImageHistory(), PoseCheck()
         self._budget = ReferenceBudget()
         self._tracks = ObjectTracks()
         self._cancelled = Event()
@@ -162,7 +163,7 @@ class ForecastPipeline:
             context.faults.report("occupancy", str(error))
         context.statistics.frame_published(image.received_at, source.stamp_ns)
         context.faults.clear("forecast")
-        self._note("poses", self._history.pose_doubt())
+        self._note("poses", self._check.doubt(image.inputs, source, ego, p.depth_tolerance))
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
         if context.statistics.published == 1:
@@ -297,7 +298,6 @@ class ForecastPipeline:
         if p.depth_from_motion or p.uses_reference:
             candidates = self._history.candidates(source, ego, image.inputs)
         depth, origin = self._sensor_depth(image, source, p), ""
-        self._history.add_depth(depth)
         reference = candidates.for_depth() if depth is None and candidates is not None and p.depth_from_motion else None
         if reference is not None:
             depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)

@@ -1,86 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the node's images move as odometry says, on pairs of images a second apart and, later, ten seconds.
+"""Whether the node's images move as odometry says: pairs of received images, a second apart and, later, ten seconds.
 
-As datasets/pose_agreement.py does for clips. A pair costs two optical flows at 420 pixels, about 30 ms of one core.
+As datasets/pose_agreement.py does for clips. A pair is decoded and costs two optical flows at 420 pixels, about 30 ms
+of one core.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from std_msgs.msg import Header
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.moving_points import MovingPoints, moving_points
 from pixel4d_ros.datasets.pose_agreement import AGO_S, PAIRS, pairs_doubt
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-
-if TYPE_CHECKING:
-    from pixel4d_ros.ros.reference_candidates import PastImage
+from pixel4d_ros.ros.inputs import RECENT_KEPT, Depth, InputFault, Inputs, Source, read_depth, some_bytes
+from pixel4d_ros.ros.messages.headers import nanoseconds
+from pixel4d_ros.ros.messages.images import rgb_pixels
+from pixel4d_ros.ros.reference_candidates import PastImage, past_image
+from pixel4d_ros.ros.transforms import EgoState
 
 FIRST_S, LATER_S = 1.0, 10.0  # between pairs: until there are PAIRS of them, and then
+NEEDED = 4  # pairs
 AGES_S = AGO_S / 4, 2 * AGO_S  # of the earlier image of a pair
-FROZEN_M, FROZEN_IMAGES = 0.05, 3  # the camera's motion between two images, and images in a row that repeat
+FROZEN_M = 0.05  # of the camera's motion while images repeat
 FROZEN = "images show the same while odometry moves: is the camera frozen?"
 
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Points that move from an image back to an earlier one, and both cameras' poses in odometry."""
+    """Points that move from an image back to an earlier one, both with their poses in odometry."""
 
     points: MovingPoints
     now: PastImage
     before: PastImage
-    depth: NDArray[np.float32] | None  # (H, W) metres, of the image
+    depth: Depth | None  # (H, W) metres, of the image
 
 
 class PoseCheck:
-    """Compares images with the poses that odometry gives for them. One thread uses it."""
+    """Compares received images with the poses that odometry gives for them. One thread uses it."""
 
     def __init__(self) -> None:
         self._pairs: deque[ComparedPair] = deque(maxlen=PAIRS)
-        self._repeated = 0  # images in a row that show the same although the camera moves
         self._doubt = ""
 
-    def repeats(self, now: PastImage, before: PastImage) -> bool:
-        """Whether an image is the one before it although the camera has moved; counts them."""
-        moved = np.linalg.norm((now.T_odometry_camera - before.T_odometry_camera)[:3, 3]) > FROZEN_M
-        same = bool(moved and np.array_equal(now.image, before.image))
-        self._repeated = self._repeated + 1 if same else self._repeated * (not moved)
-        return same
+    def doubt(self, inputs: Inputs, source: Source, ego: EgoState, depth_tolerance_s: float) -> str:
+        """What is doubtful about the newest images and their poses; else empty.
 
-    def doubt(self, now: PastImage, earlier: Sequence[PastImage], depth: NDArray[np.float32] | None) -> str:
-        """What is doubtful about images and poses, given the images before this one, newest first; else empty."""
-        if self._repeated >= FROZEN_IMAGES:
+        source: an image of the same camera, whose calibration is used.
+        """
+        recent = list(inputs.recent)
+        if len(recent) < 2:
+            return ""
+        if len(recent) == RECENT_KEPT and _are_frozen(recent, ego):
             return FROZEN
+        newest_ns = nanoseconds(recent[-1].header.stamp)
+        if self._pairs and not self._is_due(inputs, newest_ns):
+            return self._doubt
+        ages = [(newest_ns - nanoseconds(message.header.stamp)) * 1e-9 for message in recent]
+        fitting = [(abs(age - AGO_S), i) for i, age in enumerate(ages) if AGES_S[0] <= age <= AGES_S[1]]
+        if fitting:
+            now, before = (_decoded(message, source) for message in (recent[-1], recent[min(fitting)[1]]))
+            if now is not None and before is not None:
+                depth = _depth(inputs, now, depth_tolerance_s)
+                self._compare(past_image(now, ego, inputs), past_image(before, ego, inputs), depth)
+        return self._doubt
+
+    def _is_due(self, inputs: Inputs, newest_ns: int) -> bool:
+        """Whether it is time for another pair."""
+        last = self._pairs[-1].now
+        pause_s = FIRST_S if len(self._pairs) < PAIRS else LATER_S
+        return last.inputs is not inputs or newest_ns - last.stamp_ns >= pause_s * 1e9
+
+    def _compare(self, now: PastImage | None, before: PastImage | None, depth: Depth | None) -> None:
+        if now is None or before is None or not _is_comparable(before, now):
+            return
         if self._pairs and not _is_comparable(self._pairs[-1].now, now):
             self._pairs.clear()
             self._doubt = ""
-        pause = FIRST_S if len(self._pairs) < PAIRS else LATER_S
-        if self._pairs and now.stamp_ns - self._pairs[-1].now.stamp_ns < pause * 1e9:
-            return self._doubt
-        ages = [(now.stamp_ns - before.stamp_ns) * 1e-9 for before in earlier]
-        fitting = [(abs(age - AGO_S), i) for i, age in enumerate(ages) if AGES_S[0] <= age <= AGES_S[1]]
-        if fitting:
-            self._compare(now, earlier[min(fitting)[1]], depth)
-        return self._doubt
-
-    def _compare(self, now: PastImage, before: PastImage, depth: NDArray[np.float32] | None) -> None:
         points = moving_points(now.image, before.image)
-        if points is None or not points.shows_camera_motion((now.camera.K, _motion(now, before))):
+        T_before_now = rigid_inverse(before.T_odometry_camera) @ now.T_odometry_camera
+        if points is None or not points.shows_camera_motion((now.camera.K, T_before_now)):
             return
         self._pairs.append(ComparedPair(points, now, before, depth))
-        if len(self._pairs) == PAIRS:
+        if len(self._pairs) >= NEEDED:
             self._doubt = pairs_doubt(*_as_clip(list(self._pairs)))
 
 
+def _are_frozen(recent: list[Any], ego: EgoState) -> bool:
+    """Whether images are all the same although odometry moves."""
+    first, last = (ego.odometry_pose(nanoseconds(recent[i].header.stamp)) for i in (0, -1))
+    if first is None or last is None or np.linalg.norm((last - first)[:3, 3]) < FROZEN_M:
+        return False
+    return len({some_bytes(message) for message in recent}) == 1
+
+
+def _decoded(message: Any, source: Source) -> Source | None:
+    """Another image of a source's camera; None if it is damaged or of another frame or size."""
+    try:
+        rgb = rgb_pixels(message)
+    except ValueError:  # reported when it is forecast from
+        return None
+    if message.header.frame_id not in ("", source.header.frame_id) or rgb.shape != source.rgb.shape:
+        return None
+    rgb = rgb if source.undistortion is None else source.undistortion.image(rgb)
+    return replace(source, rgb=rgb, header=Header(stamp=message.header.stamp, frame_id=source.header.frame_id))
+
+
+def _depth(inputs: Inputs, image: Source, tolerance_s: float) -> Depth | None:
+    """The sensor's depth of an image; None if there is none, or it is unusable (reported when it is used)."""
+    message = inputs.depths.nearest(image.stamp_ns, tolerance_s, 0.0)
+    try:
+        return None if message is None else read_depth(message, image)
+    except InputFault:
+        return None
+
+
 def _is_comparable(a: PastImage, b: PastImage) -> bool:
-    """Whether two images are of one camera and their poses of one track of odometry."""
+    """Whether two images, the first one older, are of one camera and their poses of one track of odometry."""
     return (
         a.inputs is b.inputs
         and (a.frame, a.odometry_origin, a.image.shape) == (b.frame, b.odometry_origin, b.image.shape)
@@ -89,17 +132,12 @@ def _is_comparable(a: PastImage, b: PastImage) -> bool:
     )
 
 
-def _motion(now: PastImage, before: PastImage) -> FloatArray:
-    """T_before_now (4, 4) of the camera."""
-    return rigid_inverse(before.T_odometry_camera) @ now.T_odometry_camera
-
-
 def _as_clip(compared: list[ComparedPair]) -> tuple[Clip, dict[tuple[int, int], MovingPoints]]:
-    """A clip with the poses and depth of pairs, without their pixels, and the points by pair of its images."""
+    """A clip with the images, poses and depth of pairs, and the points by pair of its images."""
     images = [image for pair in compared for image in (pair.before, pair.now)]
-    times = np.array([(image.stamp_ns - images[0].stamp_ns) * 1e-9 for image in images])
+    times: FloatArray = np.array([(image.stamp_ns - images[0].stamp_ns) * 1e-9 for image in images])
     height, width = images[0].image.shape[:2]
-    nothing = np.zeros((height, width), np.float32)
+    nothing: NDArray[np.float32] = np.zeros((height, width), np.float32)
     depths = [nothing if depth is None else depth for pair in compared for depth in (None, pair.depth)]
     clip = Clip(
         "images",

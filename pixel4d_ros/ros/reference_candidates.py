@@ -15,7 +15,6 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.object_tracks import camera_in_odometry
-from pixel4d_ros.ros.pose_check import PoseCheck
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.two_view.reference_view import (
     LONGEST_AGO,
@@ -93,38 +92,24 @@ class ImageHistory:
 
     def __init__(self) -> None:
         self._images: deque[PastImage] = deque(maxlen=IMAGES_KEPT)
-        self._check = PoseCheck()
-        self._newest: tuple[ReferenceCandidates, NDArray[np.float32] | None] | None = None  # with its sensor's depth
 
     def candidates(self, source: Source, ego: EgoState, inputs: Inputs) -> ReferenceCandidates | None:
         """Store an image and return its reference candidates; None without odometry at its time.
 
         An image that repeats the one before has none: they would show a camera that stands.
         """
-        now = _past_image(source, ego, inputs)
-        self._newest = None
+        now = past_image(source, ego, inputs)
         if now is None:
             return None
         images = [image for image in reversed(self._images) if image.is_comparable_with(now)]
         if not self._images or self._images[-1].stamp_ns != now.stamp_ns:
             self._images.append(now)
-            self._newest = ReferenceCandidates(now, images), None
-        if images and self._check.repeats(now, images[0]):
+        if images and np.array_equal(now.image, images[0].image):
             images = []
         return ReferenceCandidates(now, images)
 
-    def add_depth(self, depth: NDArray[np.float32] | None) -> None:
-        """Store the sensor's depth (H, W), m, of the newest image."""
-        if self._newest is not None:
-            self._newest = self._newest[0], depth
 
-    def pose_doubt(self) -> str:
-        """What is doubtful about the newest images and their poses, see PoseCheck; else empty."""
-        newest, self._newest = self._newest, None
-        return "" if newest is None else self._check.doubt(newest[0].now, newest[0].images, newest[1])
-
-
-def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
+def past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
     """The stored form of an image; None if odometry has no pose at its time."""
     pose = camera_in_odometry(source, ego)
     if pose is None:
