@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
+from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.inputs import ImageMessage, Inputs, TrajectoryMessage
 from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
@@ -232,7 +233,7 @@ class ForecastNode(LifecycleNode):
             self._faults.clear(place)
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
-        self._inputs.depths.add(message)
+        self._inputs.depths.add(message, is_rectified_topic(self.resolve_topic_name("depth")))
 
     def _on_request(self, pending: PendingRequest) -> None:
         if self._worker is None:

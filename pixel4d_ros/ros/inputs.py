@@ -56,10 +56,12 @@ class DepthBuffer:
     def __init__(self) -> None:
         self._messages: deque[Image | CompressedImage] = deque(maxlen=DEPTHS_KEPT)
         self._changed = Condition()
+        self.is_rectified = False
 
-    def add(self, message: Image | CompressedImage) -> None:
-        """Store a message and notify the waiting worker."""
+    def add(self, message: Image | CompressedImage, is_rectified: bool = False) -> None:
+        """Store a message and notify the waiting worker. is_rectified: the depth is undistorted already."""
         with self._changed:
+            self.is_rectified = is_rectified
             self._messages.append(message)
             self._changed.notify_all()
 
@@ -233,8 +235,11 @@ def describe(source: Source) -> str:
     return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{undistorted}"
 
 
-def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
-    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault if frame or size differ."""
+def read_depth(message: Image | CompressedImage, source: Source, is_rectified: bool = False) -> Depth:
+    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault if frame or size differ.
+
+    is_rectified: it is undistorted already, else it is registered to the image as recorded.
+    """
     frame, image_frame = frame_name(message.header.frame_id), source.header.frame_id
     if frame and image_frame and frame != image_frame:
         raise InputFault(
@@ -249,7 +254,7 @@ def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
         raise InputFault(
             "depth", f"depth is {width}x{height}, the image {source.size[0]}x{source.size[1]}: register it to the image"
         )
-    return metres if source.undistortion is None else source.undistortion.depth(metres)
+    return metres if source.undistortion is None or is_rectified else source.undistortion.depth(metres)
 
 
 def read_plan(inputs: Inputs) -> Plan | PlanError | None:

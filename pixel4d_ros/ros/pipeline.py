@@ -331,7 +331,7 @@ class ForecastPipeline:
         """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""
         message, missed = image.inputs.depth_of(source.stamp_ns, p.depth_tolerance, p.depth_wait)
         try:
-            depth = None if message is None else read_depth(message, source)
+            depth = None if message is None else read_depth(message, source, image.inputs.depths.is_rectified)
             self._note("depth", missed)
         except InputFault as fault:
             depth = None

@@ -117,7 +117,7 @@ def _depth(inputs: Inputs, image: Source, tolerance_s: float) -> Depth | None:
     """The sensor's depth of an image; None if there is none, or it is unusable (reported when it is used)."""
     message = inputs.depths.nearest(image.stamp_ns, tolerance_s, 0.0)
     try:
-        return None if message is None else read_depth(message, image)
+        return None if message is None else read_depth(message, image, inputs.depths.is_rectified)
     except InputFault:
         return None
 

@@ -256,6 +256,15 @@ def test_a_distorted_image_and_its_depth_are_undistorted(world, moment):
     assert np.allclose(got["depth"], expected.depth(sparse())) and not np.array_equal(got["rgb"], picture())
 
 
+def test_depth_of_a_rectified_topic_is_not_undistorted_again():
+    """As of logs: depth_registered/image_rect beside the camera's raw images."""
+    lens = Lens(Camera(np.reshape(calibration(0).k, (3, 3)), WIDTH, HEIGHT), "plumb_bob", tuple(DISTORTION))
+    made = undistortion(lens)
+    source = Source(picture(), made.camera, image(1.0, picture()).header, made)
+    assert np.allclose(read_depth(depth_image(1.0, sparse()), source), made.depth(sparse()))
+    assert np.allclose(read_depth(depth_image(1.0, sparse()), source, is_rectified=True), sparse())
+
+
 def test_rectified_images_follow_p_when_the_parameter_says_so(world, moment):
     P = [100.0, 0.0, 90.0, 0.0, 0.0, 101.0, 30.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     info = {"d": DISTORTION, "distortion_model": "plumb_bob", "p": P}
