@@ -215,8 +215,9 @@ def test_rvl_depth_is_named(form: str) -> None:
 )
 def test_sizes_that_an_encoding_does_not_allow_are_refused(encoding: str, channels: int, size: tuple[int, int]) -> None:
     width, height = size
+    step = width * channels
     raw = SimpleNamespace(
-        height=height, width=width, encoding=encoding, is_bigendian=0, step=width * channels, data=bytes(99)
+        height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=bytes(height * step)
     )
     with pytest.raises(ValueError, match=f"{width}x{height} pixels cannot be {encoding}"):
         decode_image(raw)

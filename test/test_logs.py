@@ -365,3 +365,20 @@ def test_16_bits_of_depth_are_millimetres(stored: int, told: str) -> None:
             decode_depth(message)
     else:
         assert set(np.unique(decode_depth(message)).tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixel", "data"), [("rgb8", 3, 4), ("mono8", 1, 3), ("bgr8", 3, 6), ("mono16", 2, 4)]
+)
+def test_pixels_of_another_type_than_the_encoding_are_refused(encoding: str, pixel: int, data: int) -> None:
+    """RGBA that is labelled rgb8 gave stripes; some bytes at the end of a buffer are nothing odd."""
+    fields = {"encoding": encoding, "is_bigendian": 0, "height": 8, "width": 10, "step": 10 * pixel}
+    with pytest.raises(ValueError, match="do the pixels have another type than"):
+        decode_image(SimpleNamespace(**fields, data=bytes(80 * data)))
+    assert decode_image(SimpleNamespace(**fields, data=bytes(80 * pixel + 16))).shape == (8, 10, 3)
+
+
+def test_floats_that_are_labelled_16_bits_are_no_depth() -> None:
+    fields = {"encoding": "16UC1", "is_bigendian": 0, "height": 8, "width": 10, "step": 20}
+    with pytest.raises(ValueError, match="2 times height 8 x step 20: do the pixels have another type than 16UC1"):
+        decode_depth(SimpleNamespace(**fields, data=np.full((8, 10), 2.0, np.float32).tobytes()))

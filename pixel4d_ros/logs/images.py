@@ -23,6 +23,7 @@ TRIES = 20  # images at the begin of a topic, of which one must be whole
 NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts lie beyond is not in metres
 FAR_PERCENT, NEAREST_FAR_M = 95, 0.1  # nor is one whose farthest parts are nearer
 SATURATED = 65535  # of 16 bits: what is beyond the range, in simulators the sky
+MOST_DATA = 1.25  # of height x step: buffers may end with some padding, a fourth channel is a third more
 BLACK = 16  # of 255: lamps and screens are brighter at night, 12 bits in 16 are not
 PLAIN, SPARSE = 4, 4  # of 255: noise of cameras spreads more; pixels between those that are compared first
 
@@ -151,6 +152,12 @@ def _check_layout(message: Any, dtype: np.dtype[Any], channels: int) -> None:
     if len(message.data) < height * step:
         needed = f"height {height} x step {step} needs {height * step}"
         raise ValueError(f"image data holds {len(message.data)} bytes, but {needed}")
+    times = len(message.data) / (height * step)
+    if times > MOST_DATA:
+        raise ValueError(
+            f"image data holds {len(message.data)} bytes, {times:.3g} times height {height} x step {step}: do the"
+            f" pixels have another type than {message.encoding}?"
+        )
 
 
 def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
