@@ -8,7 +8,7 @@ of one core.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.moving_points import MovingPoints, moving_points
 from pixel4d_ros.datasets.pose_agreement import AGO_S, PAIRS, pairs_doubt
+from pixel4d_ros.datasets.pose_mistakes import OFFSETS_S
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import RECENT_KEPT, Depth, InputFault, Inputs, Source, read_depth, some_bytes
-from pixel4d_ros.ros.messages.headers import nanoseconds
+from pixel4d_ros.ros.messages.headers import nanoseconds, time_message
 from pixel4d_ros.ros.messages.images import rgb_pixels
+from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.reference_candidates import PastImage, past_image
 from pixel4d_ros.ros.transforms import EgoState
 
-FIRST_S, LATER_S = 1.0, 10.0  # between pairs: until there are PAIRS of them, and then
+FIRST_S, LATER_S = 1.0, 8.0  # between pairs: until there are PAIRS of them, and then; odometry is kept for 10 s
 NEEDED = 4  # pairs
 AGES_S = AGO_S / 4, 2 * AGO_S  # of the earlier image of a pair
 FROZEN_M = 0.05  # of the camera's motion while images repeat
@@ -41,6 +43,7 @@ class ComparedPair:
     now: PastImage
     before: PastImage
     depth: Depth | None  # (H, W) metres, of the image
+    around: dict[int, FloatArray] = field(default_factory=dict)  # T_odometry_camera by stamp, ns, within OFFSETS_S
 
 
 class PoseCheck:
@@ -69,6 +72,8 @@ class PoseCheck:
             now, before = (_decoded(message, source) for message in (recent[-1], recent[min(fitting)[1]]))
             if now is not None and before is not None:
                 depth = _depth(inputs, now, depth_tolerance_s)
+                if self._pairs:  # by now odometry has the poses after it
+                    _add_poses_around(self._pairs[-1], source, ego)
                 self._compare(past_image(now, ego, inputs), past_image(before, ego, inputs), depth)
         return self._doubt
 
@@ -99,6 +104,18 @@ def _are_frozen(recent: list[Any], ego: EgoState) -> bool:
     if first is None or last is None or np.linalg.norm((last - first)[:3, 3]) < FROZEN_M:
         return False
     return len({some_bytes(message) for message in recent}) == 1
+
+
+def _add_poses_around(pair: ComparedPair, source: Source, ego: EgoState) -> None:
+    """Store the camera's poses somewhat before and after both images, which show whether images are late or early."""
+    for image in (pair.before, pair.now):
+        for offset in OFFSETS_S:
+            for sign in (-1, 1):
+                stamp_ns = image.stamp_ns + sign * round(offset * 1e9)
+                header = Header(stamp=time_message(stamp_ns), frame_id=source.header.frame_id)
+                pose = camera_in_odometry(replace(source, header=header), ego)
+                if pose is not None:
+                    pair.around[stamp_ns] = pose
 
 
 def _decoded(message: Any, source: Source) -> Source | None:
@@ -133,18 +150,22 @@ def _is_comparable(a: PastImage, b: PastImage) -> bool:
 
 
 def _as_clip(compared: list[ComparedPair]) -> tuple[Clip, dict[tuple[int, int], MovingPoints]]:
-    """A clip with the images, poses and depth of pairs, and the points by pair of its images."""
-    images = [image for pair in compared for image in (pair.before, pair.now)]
-    times: FloatArray = np.array([(image.stamp_ns - images[0].stamp_ns) * 1e-9 for image in images])
-    height, width = images[0].image.shape[:2]
+    """A clip with poses and depth of pairs, without their pixels, and the points by pair of its images."""
+    poses: dict[int, FloatArray] = {}
+    for pair in compared:
+        poses |= pair.around
+    poses |= {image.stamp_ns: image.T_odometry_camera for pair in compared for image in (pair.before, pair.now)}
+    stamps = sorted(poses)
+    height, width = compared[0].now.image.shape[:2]
     nothing: NDArray[np.float32] = np.zeros((height, width), np.float32)
-    depths = [nothing if depth is None else depth for pair in compared for depth in (None, pair.depth)]
+    depths = {pair.now.stamp_ns: pair.depth for pair in compared if pair.depth is not None}
     clip = Clip(
         "images",
-        LazyFrames(lambda i: images[i].image, len(images), (height, width, 3), np.uint8),
-        images[0].camera.K,
-        np.stack([image.T_odometry_camera for image in images]),
-        times,
-        LazyFrames(lambda i: depths[i], len(images), (height, width), np.float32),
+        LazyFrames(lambda i: np.zeros((height, width, 3), np.uint8), len(stamps), (height, width, 3), np.uint8),
+        compared[0].now.camera.K,
+        np.stack([poses[stamp] for stamp in stamps]),
+        np.array([(stamp - stamps[0]) * 1e-9 for stamp in stamps]),
+        LazyFrames(lambda i: depths.get(stamps[i], nothing), len(stamps), (height, width), np.float32),
     )
-    return clip, {(2 * i + 1, 2 * i): pair.points for i, pair in enumerate(compared)}
+    places = {stamp: i for i, stamp in enumerate(stamps)}
+    return clip, {(places[pair.now.stamp_ns], places[pair.before.stamp_ns]): pair.points for pair in compared}

@@ -81,6 +81,14 @@ def test_a_real_drive_is_not_doubted(drive: Clip) -> None:
     assert doubts(drive, depth=1.0) == []
 
 
+@pytest.mark.parametrize(("lag", "words"), [(4, "0.4 s later"), (-3, "0.3 s earlier")])
+def test_odometry_that_is_late_or_early_is_named(drive: Clip, lag: int, words: str) -> None:
+    """Stamped when it was received, say: turns show it."""
+    first, last = max(0, lag), len(drive) + min(0, lag)
+    said = doubts(drive.part(first, last), base=drive.poses[first - lag : last - lag])
+    assert any(f"the images seem to show what was in view {words}" in text for text in said), set(said)
+
+
 @pytest.mark.parametrize("every", [1, 14])
 def test_a_slow_node_sees_it_too(drive: Clip, every: int) -> None:
     """A CPU forecasts from one image in 1.4 s; pairs are of received images."""
