@@ -7,6 +7,7 @@ import resource
 import struct
 import time
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb
+from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb, depth_doubt
 from pixel4d_ros.logs.images import decode_depth, decode_image
 
 RNG = np.random.default_rng(0)
@@ -255,3 +256,11 @@ def test_float_depth_in_millimetres_is_refused() -> None:
     np.testing.assert_allclose(decode_depth(image(metres))[1:], metres[1:])
     with pytest.raises(ValueError, match=r"32FC1 begins at \d+: it must be in metres"):
         decode_depth(image(metres * 1000))
+
+
+def test_depth_in_place_of_a_picture_is_doubted(tmp_path: Path) -> None:
+    """As grey, a room looks foggy."""
+    for name, pixels in (("depth", np.full((8, 8), 30_000, np.uint16)), ("grey", np.full((8, 8), 100, np.uint8))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+    assert "one channel of 16 bits: is it depth" in depth_doubt(tmp_path / "depth.png")
+    assert depth_doubt(tmp_path / "grey.png") == ""

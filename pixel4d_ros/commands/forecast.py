@@ -66,7 +66,7 @@ def add_intrinsics_argument(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forecast and write the files."""
-    from pixel4d_ros.datasets.image_files import read_rgb
+    from pixel4d_ros.datasets.image_files import depth_doubt, read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
     from pixel4d_ros.logs.images import picture_doubt
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_target(path, (suffix,))
     image = read_rgb(args.image, upright=args.intrinsics is None)
-    if doubt := picture_doubt(image):
+    if doubt := picture_doubt(image) or depth_doubt(args.image):
         logger.warning("%s: %s", args.image, doubt)
     times = np.arange(args.steps) * args.step
     camera_path = _camera_path(args, float(times[-1]))

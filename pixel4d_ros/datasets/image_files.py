@@ -55,6 +55,14 @@ def read_unchanged(path: Path) -> NDArray[Any]:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
+def depth_doubt(path: Path) -> str:
+    """Why an image file may be no picture but depth; else empty. Raises DatasetError."""
+    stored = read_unchanged(path)
+    if stored.ndim == 3 or stored.dtype == np.uint8:
+        return ""
+    return f"it has one channel of {8 * stored.dtype.itemsize} bits: is it depth, or a thermal image?"
+
+
 def read_16_bits(path: Path, size: tuple[int, int], unit: float) -> NDArray[np.float32]:
     """Depth or disparity (H, W) of a 16-bit png of size (width, height), which stores `unit` a metre or pixel.
 
