@@ -352,3 +352,10 @@ def test_static_transforms_that_contradict_are_named(tmp_path: Path) -> None:
     left_over = Entry("/tf_static", START, tf_message(T, [("odom", "base_link", *fixed)]))
     with pytest.warns(UserWarning, match="'base_link' moves by tf, but tf_static gives it a fixed pose"):
         read_clip(write_mcap(tmp_path / "moving.mcap", [left_over, *entries(), *moving]))
+
+
+def test_images_without_poses_are_counted(tmp_path: Path) -> None:
+    """Odometry that ends after a second: 48 of 60 images were left out without a word."""
+    short = [e for e in entries(frames=60) if e.topic != "/odometry" or e.time_ns <= START + 1_000_000_000]
+    with pytest.warns(UserWarning, match=r"48 of 60 images are left out, as poses were logged from .* s only"):
+        read_clip(write_mcap(tmp_path / "short.mcap", short))

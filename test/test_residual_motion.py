@@ -219,6 +219,23 @@ def test_images_that_repeat_while_the_camera_moves_are_named(shown: Callable[[in
     assert "show the same as the one before although the poses move" in pose_doubt(replace(clip, images=images))
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "words"),
+    [
+        (0, 1, ""),
+        (1, 0, "are not shifted as its place beside the left camera says"),
+        (0, 0, "show the same as the left one's"),
+    ],
+)
+def test_a_right_camera_that_is_none_is_named(left: int, right: int, words: str) -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    assert clip.stereo is not None
+    shown = clip.images, clip.stereo.images
+    stereo = replace(clip.stereo, images=shown[right])
+    doubt = pose_doubt(replace(clip, images=shown[left], stereo=stereo, depth=None))
+    assert words in doubt and bool(words) == bool(doubt)
+
+
 @pytest.mark.parametrize("scale", [0.5, 1.9])
 def test_k_of_another_image_size_is_named(street: Clip, scale: float) -> None:
     K = street.K.copy()

@@ -219,6 +219,7 @@ def _evaluations(
     notes: list[str],
 ) -> Iterator[Evaluation]:
     """One evaluation per clip or set of worlds; clips that could not be evaluated are appended to notes."""
+    from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_poses
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_images, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
     from pixel4d_ros.evaluation.tables import counted
@@ -231,6 +232,7 @@ def _evaluations(
             continue
         images = _held_out_images(Path(data))
         if images:
+            warn_of_wrong_poses(images[0])
             name = f"{Path(data).resolve().name}, {counted(len(images), 'held-out image')}"
             with audience.watch(options, name) as watched:
                 yield evaluate_images(forecaster, images, protocol, name, watched)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,10 @@ def warn_of_wrong_log_poses(path: Path, camera: str | None = None, rectified: bo
 
 def pose_doubt(clip: Clip) -> str:
     """Why images and poses of a clip may not belong together; empty where they agree, or too little moves."""
-    if len(clip) < 2 or min(clip.images.shape[1:3]) < LEAST_SIDE:
-        return ""
+    height, width = clip.images.shape[1:3]
+    K_doubt = size_doubt(Camera(clip.K, width, height), "K")
+    if len(clip) < 2 or min(height, width) < LEAST_SIDE:
+        return K_doubt
     ahead = max(1, min(round(AGO_S / float(np.median(np.diff(clip.times)))), (len(clip) - 1) // 2 or 1))
     firsts = np.unique(np.linspace(0, len(clip) - 1 - ahead, PAIRS).round().astype(int))
     pairs: dict[tuple[int, int], MovingPoints] = {}
@@ -81,10 +83,9 @@ def pose_doubt(clip: Clip) -> str:
             frozen += is_still(first, later)
     if frozen >= LEAST_PAIRS and frozen > len(pairs):
         return "the images do not change while the poses move: is the camera frozen, or are they of another drive?"
-    height, width = brightest.shape
-    if doubt := bars_doubt(clip.K, brightest) or size_doubt(Camera(clip.K, width, height), "K"):
+    if doubt := bars_doubt(clip.K, brightest) or K_doubt:
         return doubt
-    return repeats_doubt(clip) or pairs_doubt(clip, pairs)
+    return repeats_doubt(clip) or pairs_doubt(clip, pairs) or _stereo_doubt(clip, firsts.tolist())
 
 
 def pairs_doubt(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> str:
@@ -111,6 +112,27 @@ def repeats_doubt(clip: Clip) -> str:
         f" {clip.times[repeated[0]] - clip.times[0]:.1f} s after the start: does the camera freeze, or the driver send"
         " images twice?"
     )
+
+
+def _stereo_doubt(clip: Clip, indices: Sequence[int]) -> str:
+    """Why the right images may not be of a camera beside the left one; else empty. Reads the images of the indices."""
+    right = clip.stereo
+    if right is None or right.images.shape != clip.images.shape or not np.allclose(right.K, clip.K, rtol=0.05):
+        return ""
+    agreements, same = [], 0
+    for i in indices:
+        try:
+            points = moving_points(clip.images[i], right.images[i])
+            same += points is None and is_still(clip.images[i], right.images[i])
+        except ValueError:  # damaged: reported when the image is used
+            continue
+        if points is not None:
+            agreements.append(points.agreement((clip.K, rigid_inverse(right.poses[i]) @ clip.poses[i])))
+    if same >= LEAST_PAIRS:
+        return "the right camera's images show the same as the left one's: are both topics of one camera?"
+    if len(agreements) < LEAST_PAIRS or np.median(agreements) >= LEAST_AGREEMENT:
+        return ""
+    return "the right camera's images are not shifted as its place beside the left camera says: are the two swapped?"
 
 
 def _checksum(clip: Clip, i: int) -> int | None:
