@@ -93,7 +93,7 @@ class TransformListener:
 
     def _add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
         check_not_future(stamp_ns, self._now_ns(), "it")
-        if self.tree.is_static(child):
+        if self.tree.static_conflict(parent, child, pose):
             self._logger.warning(
                 f"both tf and tf_static give {child!r}; tf_static is used: is a static transform left over?",
                 throttle_duration_sec=10.0,
