@@ -32,6 +32,7 @@ LONGEST_STEP_S = 10.0  # between two poses: larger values mean another unit than
 FARTHEST_TURN = np.radians(60)  # of the camera at t = 0
 FARTHEST_AWAY = np.radians(90)  # within the horizon: from there on, a path is suspicious
 NEAR_START_M, BACKWARDS_M = 0.5, 1.0  # of the start, and of the way back: from there on, a path is suspicious
+SLOW_S, SLOW_SHARE, SLOW_MPS = 60.0, 0.01, 0.1  # of a path: duration, share of it within the horizon, and speed
 SIDEWAYS = 0.2  # forward over sideways distance, below which a path is suspicious
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
 
@@ -177,6 +178,12 @@ def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
             float(np.linalg.norm(start)),
         )
     moved = end[:3, 3] - start
+    duration, way = float(path.times[-1] - path.times[0]), np.linalg.norm(np.diff(path.poses[:, :3, 3], axis=0), axis=1)
+    if duration > max(SLOW_S, horizon / SLOW_SHARE) and 1.0 < way.sum() < SLOW_MPS * duration:
+        logger.warning(
+            "the camera path lasts %.0f s, of which %.2g s are forecast, and moves at %.2g m/s: are its times seconds?",
+            *(duration, horizon, way.sum() / duration),
+        )
     if moved[2] < -BACKWARDS_M:
         logger.warning(
             "the camera path leads backwards: unless the camera reverses, z must point forward (optical frame)"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from support.log_samples import HEIGHT, WIDTH, camera_info, entries, image_message, write_mcap
 
+from pixel4d_ros.commands.forecast import read_intrinsics
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.geometry.camera_info import AlreadyRectifiedError, is_rectified_topic, read_camera_info
@@ -310,3 +312,17 @@ def test_k_in_pixels_of_another_size_than_its_own_is_doubted(
 
 def test_a_region_of_interest_is_no_doubt() -> None:
     assert not read_camera_info(info(roi=roi(0, 0, WIDTH // 2, HEIGHT // 2)), WIDTH // 2, HEIGHT // 2).doubt
+
+
+@pytest.mark.parametrize(("scale", "doubted"), [(1.0, False), (0.5, True), (1.9, True)])
+def test_intrinsics_of_another_image_size_are_doubted(
+    caplog: pytest.LogCaptureFixture, scale: float, doubted: bool
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_intrinsics([300 * scale, 300 * scale, 199.5 * scale, 119.5 * scale], 400, 240)
+    assert ("--intrinsics seems to be in pixels of about" in caplog.text) == doubted
+
+
+def test_focal_lengths_that_are_far_apart_are_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    read_intrinsics([480, 48, 200, 60], 400, 120)
+    assert "--intrinsics has the focal lengths 480 and 48" in caplog.text

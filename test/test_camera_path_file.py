@@ -168,3 +168,12 @@ def test_a_path_that_jumps_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureF
     rows = [[t, 0, 0, 8 * t + 5 * (t > 0.65), 0, 0, 0, 1] for t in times.tolist()]
     read_camera_path(written(tmp_path, lines(rows)), 1.3)
     assert "the camera path jumps after 0.6 s: is it one drive, in one frame?" in caplog.text
+
+
+def test_times_in_milliseconds_of_a_dense_path_are_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pose every 5 ms: as 5 s, no step is too long, and the camera stands."""
+    read_camera_path(written(tmp_path, lines([[5.0 * i, 0, 0, 0.05 * i, 0, 0, 0, 1] for i in range(300)])), 1.3)
+    assert "the camera path lasts 1495 s, of which 1.3 s are forecast, and moves at 0.01 m/s" in caplog.text
+    caplog.clear()
+    read_camera_path(written(tmp_path, lines([[0.1 * i, 0, 0, 0.8 * i, 0, 0, 0, 1] for i in range(3000)])), 1.3)
+    assert not caplog.text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from support.log_samples import START, Entry, camera_info, entries, write_mcap, write_rosbag2
+from support.log_samples import START, Entry, camera_info, entries, tf_message, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.evaluation.recording import Truth
@@ -308,3 +308,54 @@ def test_files_count_for_more_than_their_metadata(tmp_path: Path, old: str, new:
     assert old in text
     (bag / "metadata.yaml").write_text(text.replace(old, new))
     assert len(read_clip(bag)) == 6
+
+
+def test_images_amid_a_pause_of_the_poses_are_left_out(tmp_path: Path) -> None:
+    """For 3 s no odometry, as in a tunnel: the poses on a straight line between its ends would be wrong."""
+    pause = START + 1_000_000_000, START + 4_000_000_000
+    driving = [e for e in entries(frames=60) if e.topic != "/odometry" or not pause[0] < e.time_ns < pause[1]]
+    with pytest.warns(UserWarning, match="27 images are left out, the first at .* did odometry pause"):
+        clip = read_clip(write_mcap(tmp_path / "driving.mcap", driving))
+    assert len(clip) == 33 and np.diff(clip.times).max() > 2.7
+    first = next(e.message.pose for e in driving if e.topic == "/odometry")
+    standing = [replace(e, message=replace(e.message, pose=first)) if e.topic == "/odometry" else e for e in driving]
+    assert len(read_clip(write_mcap(tmp_path / "standing.mcap", standing))) == 60
+
+
+def test_odometry_is_of_the_robot_whose_camera_it_is(tmp_path: Path) -> None:
+    """Two robots in one log; the other one stands."""
+    items = []
+    for e in entries():
+        if e.topic.startswith("/tf"):
+            items.append(e)
+            continue
+        items.append(replace(e, topic=f"/r2{e.topic}"))
+        if e.topic == "/odometry":
+            at_rest = replace(e.message.pose.pose.position, x=0.0, y=0.0)
+            pose = replace(e.message.pose, pose=replace(e.message.pose.pose, position=at_rest))
+            items.append(replace(e, topic="/r1/odometry", message=replace(e.message, pose=pose)))
+    clip = read_clip(write_mcap(tmp_path / "two.mcap", items))
+    assert np.linalg.norm(clip.poses[-1, :3, 3] - clip.poses[0, :3, 3]) > 2
+
+
+def test_static_transforms_that_contradict_are_named(tmp_path: Path) -> None:
+    """A robot description and a publisher by hand; a static transform of a vehicle that moves by tf."""
+    mounting, fixed = ((2.0, 0.5, 1.0), (0.5, -0.5, 0.5, -0.5)), ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+    other = Entry("/tf_static", START, tf_message(T, [("base_link", "camera", (2.0, 0.5, 1.5), mounting[1])]))
+    with pytest.warns(UserWarning, match="'camera' has another pose in an earlier static transform"):
+        read_clip(write_mcap(tmp_path / "two.mcap", [other, *entries()]))
+    moving = [
+        Entry("/tf", e.time_ns, tf_message(T, [("odom", "base_link", (i / 9, 0.0, 0.0), fixed[1])], e.time_ns))
+        for i, e in enumerate(entries())
+        if e.topic == "/odometry"
+    ]
+    left_over = Entry("/tf_static", START, tf_message(T, [("odom", "base_link", *fixed)]))
+    with pytest.warns(UserWarning, match="'base_link' moves by tf, but tf_static gives it a fixed pose"):
+        read_clip(write_mcap(tmp_path / "moving.mcap", [left_over, *entries(), *moving]))
+
+
+def test_images_without_poses_are_counted(tmp_path: Path) -> None:
+    """Odometry that ends after a second: 48 of 60 images were left out without a word."""
+    short = [e for e in entries(frames=60) if e.topic != "/odometry" or e.time_ns <= START + 1_000_000_000]
+    with pytest.warns(UserWarning, match=r"48 of 60 images are left out, as poses were logged from .* s only"):
+        read_clip(write_mcap(tmp_path / "short.mcap", short))

@@ -122,6 +122,8 @@ def test_a_circle_is_the_same_from_all_sides(yaw: float, radius: float) -> None:
 def test_footprints_are_read_as_nav2_writes_them() -> None:
     made = parse_footprint("[[0.5, 0.3], [0.5, -0.3], [-0.5, -0.3], [-0.5, 0.3]]", 1.0)
     assert made.corners is not None and made.corners.tolist()[1] == [0.5, -0.3]
+    with pytest.raises(ValueError, match="the footprint reaches 500 m far: corners must be in metres"):
+        parse_footprint("[[500, 300], [500, -300], [-500, -300]]", 0.0)
     assert parse_footprint("[]", 0.4) == parse_footprint("", 0.4) == Footprint(radius=0.4)
     assert footprint_of_corners([], 0.0, made) is made and footprint_of_corners([], 2.0, made) == Footprint(radius=2.0)
     for bad in ("banana", "[[1, 2], [3, 4]]", "[[1, 2], [3, 4], [5]]"):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -131,3 +133,9 @@ def test_pixels_of_points_in_the_box_are_in_its_mask(seed: int) -> None:
     seen = (u >= 1) & (v >= 1) & (u < WIDTH - 1) & (v < HEIGHT - 1)
     wide = grown | np.roll(grown, 1, 0) | np.roll(grown, -1, 0)
     assert wide[v[seen].astype(int), u[seen].astype(int)].all()
+
+
+def test_times_in_another_unit_are_refused() -> None:
+    """RealEstate10K's microseconds, given in milliseconds, are 33 of them apart."""
+    with pytest.raises(ValueError, match=r"3\.3e-05 s lie between its images: times must be seconds"):
+        replace(clip(), times=33e-6 * np.arange(10))

@@ -123,6 +123,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         edit(lambda d: d.update(camera_model="OPENCV_FISHEYE")),
         r"camera_model OPENCV_FISHEYE is not supported",
     ),
+    "fisheye of instant-ngp": (edit(lambda d: d.update(is_fisheye=True)), r"camera_model is_fisheye is not supported"),
+    "one frame is fisheye": (
+        edit(lambda d: d["frames"][1].update(camera_model="OPENCV_FISHEYE")),
+        r"camera_model OPENCV_FISHEYE is not supported",
+    ),
+    "a fourth coefficient": (edit(lambda d: d.update(k4=0.3)), r"k4 is 0\.3, only k1, k2, p1, p2, k3 are supported"),
     "another shape": (edit(lambda d: d.update(h=1000)), r"describes 416x1000 pixels, but the pictures have 104x32"),
     "zero": (edit(lambda d: d.update(fl_y=0)), r"fl_y 0, .*positive numbers were expected"),
     "no pictures": (

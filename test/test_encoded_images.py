@@ -7,6 +7,7 @@ import resource
 import struct
 import time
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb
+from pixel4d_ros.datasets.image_files import DatasetError, decode_rgb, depth_doubt
 from pixel4d_ros.logs.images import decode_depth, decode_image
 
 RNG = np.random.default_rng(0)
@@ -215,8 +216,9 @@ def test_rvl_depth_is_named(form: str) -> None:
 )
 def test_sizes_that_an_encoding_does_not_allow_are_refused(encoding: str, channels: int, size: tuple[int, int]) -> None:
     width, height = size
+    step = width * channels
     raw = SimpleNamespace(
-        height=height, width=width, encoding=encoding, is_bigendian=0, step=width * channels, data=bytes(99)
+        height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=bytes(height * step)
     )
     with pytest.raises(ValueError, match=f"{width}x{height} pixels cannot be {encoding}"):
         decode_image(raw)
@@ -254,3 +256,11 @@ def test_float_depth_in_millimetres_is_refused() -> None:
     np.testing.assert_allclose(decode_depth(image(metres))[1:], metres[1:])
     with pytest.raises(ValueError, match=r"32FC1 begins at \d+: it must be in metres"):
         decode_depth(image(metres * 1000))
+
+
+def test_depth_in_place_of_a_picture_is_doubted(tmp_path: Path) -> None:
+    """As grey, a room looks foggy."""
+    for name, pixels in (("depth", np.full((8, 8), 30_000, np.uint16)), ("grey", np.full((8, 8), 100, np.uint8))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+    assert "one channel of 16 bits: is it depth" in depth_doubt(tmp_path / "depth.png")
+    assert depth_doubt(tmp_path / "grey.png") == ""

@@ -264,11 +264,11 @@ def test_bootstrap_covers_the_mean_and_is_seeded() -> None:
         bootstrap([])
 
 
-@pytest.mark.parametrize("height", ["nan", "-1", "0", "inf"])
+@pytest.mark.parametrize("height", ["nan", "-1", "0", "inf", "165"])
 def test_a_height_of_the_camera_that_cannot_be_is_refused(height: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A column of the table would be wrong."""
     assert main(["evaluate", "drive.mcap", "--camera-height", height]) == 1
-    assert "--camera-height must be positive metres" in capsys.readouterr().err
+    assert "--camera-height must be 0 to 50 metres" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_writes_all_numbers(

@@ -227,6 +227,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         r"tracklet_labels\.xml: a tracklet's <first_frame> is inf",
     ),
+    "labels in centimetres": (
+        damage("tracklet_labels.xml", lambda p: p.write_text(p.read_text().replace("<l>", "<l>10"))),
+        r"tracklet_labels\.xml: a box \(Car\) has the size .* in metres expected",
+    ),
     "wrong size": (
         damage("image_02/data/0000000000.png", lambda p: cv2.imwrite(str(p), np.zeros((16, 52, 3), np.uint8))),
         r"0000000000\.png has 52x16 pixels, but S_rect_02 in .*calib_cam_to_cam\.txt says 104x32",
@@ -254,6 +258,31 @@ def test_damaged_frames_are_told_when_they_are_asked_for(tmp_path: Path) -> None
         clip.images[3]
     with pytest.raises(DatasetError, match=r"0000000003\.bin is truncated"):
         clip.depth[3]
+
+
+def five_columns(scan: np.ndarray) -> np.ndarray:
+    """With the ring of the laser, as nuScenes stores it."""
+    scan = scan[: len(scan) // 4 * 4]
+    return np.hstack([scan, np.full((len(scan), 1), 7, np.float32)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda scan: scan.astype(np.float64), id="float64"),
+        pytest.param(lambda scan: scan.astype(">f4"), id="big-endian"),
+        pytest.param(five_columns, id="five columns"),
+        pytest.param(lambda scan: scan * np.float32(1000), id="millimetres"),
+    ],
+)
+def test_scans_in_another_form_are_refused(tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    folder = write_kitti(tmp_path)
+    path = folder / "velodyne_points/data/0000000001.bin"
+    change(np.fromfile(path, np.float32).reshape(-1, 4)).tofile(path)
+    clip = read_kitti_raw(folder)
+    assert clip.depth is not None and clip.depth[0].any()
+    with pytest.raises(DatasetError, match=r"0000000001\.bin: \d+% of its points are .* little-endian float32"):
+        clip.depth[1]
 
 
 def test_extracted_drives_are_refused(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -342,3 +344,41 @@ def test_an_image_that_is_almost_black_is_doubted_and_one_of_the_night_is_not() 
     night = np.full_like(rgb, 2)
     night[4, 5] = 90
     assert not picture_doubt(night)
+
+
+@pytest.mark.parametrize("colour", [(128, 128, 128), (0, 135, 0), (255, 255, 255)])
+def test_an_image_of_one_colour_is_doubted(colour: tuple[int, int, int]) -> None:
+    """Grey, or green, is what decoders give for packets that were lost."""
+    rgb = np.full((48, 64, 3), colour, np.uint8)
+    assert "the image has one colour" in picture_doubt(rgb)
+    rgb[20:23, 30] ^= 16
+    assert not picture_doubt(rgb)
+
+
+@pytest.mark.parametrize(("stored", "told"), [(12, "ends at 0.012 m: probably 16UC1 holds metres"), (2000, "")])
+def test_16_bits_of_depth_are_millimetres(stored: int, told: str) -> None:
+    depth = np.full((8, 10), stored, "<u2")
+    depth[0] = 65535  # simulators write it for the sky
+    message = SimpleNamespace(encoding="16UC1", is_bigendian=0, height=8, width=10, step=20, data=depth.tobytes())
+    if told:
+        with pytest.raises(ValueError, match=re.escape(told)):
+            decode_depth(message)
+    else:
+        assert set(np.unique(decode_depth(message)).tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixel", "data"), [("rgb8", 3, 4), ("mono8", 1, 3), ("bgr8", 3, 6), ("mono16", 2, 4)]
+)
+def test_pixels_of_another_type_than_the_encoding_are_refused(encoding: str, pixel: int, data: int) -> None:
+    """RGBA that is labelled rgb8 gave stripes; some bytes at the end of a buffer are nothing odd."""
+    fields = {"encoding": encoding, "is_bigendian": 0, "height": 8, "width": 10, "step": 10 * pixel}
+    with pytest.raises(ValueError, match="do the pixels have another type than"):
+        decode_image(SimpleNamespace(**fields, data=bytes(80 * data)))
+    assert decode_image(SimpleNamespace(**fields, data=bytes(80 * pixel + 16))).shape == (8, 10, 3)
+
+
+def test_floats_that_are_labelled_16_bits_are_no_depth() -> None:
+    fields = {"encoding": "16UC1", "is_bigendian": 0, "height": 8, "width": 10, "step": 20}
+    with pytest.raises(ValueError, match="2 times height 8 x step 20: do the pixels have another type than 16UC1"):
+        decode_depth(SimpleNamespace(**fields, data=np.full((8, 10), 2.0, np.float32).tobytes()))

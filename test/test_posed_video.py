@@ -94,6 +94,23 @@ def test_a_video_with_fewer_frames_than_poses_is_named(tmp_path: Path) -> None:
         clip.images[COUNT]
 
 
+def test_a_video_with_more_frames_than_poses_is_named(tmp_path: Path) -> None:
+    """Poses of every second frame, say: which ones is not known."""
+    poses = np.tile(np.eye(4), (COUNT - 1, 1, 1)).tolist()
+    clip = read_posed_video(write_posed_video(tmp_path / "a", T_world_camera=poses, times=list(range(COUNT - 1))))
+    with pytest.raises(DatasetError, match=f"has {COUNT} frames, but clip.json {COUNT - 1} poses"):
+        clip.images[0]
+
+
+@pytest.mark.parametrize("name", ["{:05d}.png", "frame_{}.png", None])
+def test_depth_under_other_names_is_not_passed_over(tmp_path: Path, name: str | None) -> None:
+    folder = write_posed_video(tmp_path / "a")
+    for i, path in enumerate(sorted((folder / "depth").iterdir())):
+        path.unlink() if name is None else path.rename(path.with_name(name.format(i)))
+    with pytest.raises(DatasetError, match=r"depth (holds .* no frame.s|is empty): 0000\.png to 0004\.png"):
+        read_posed_video(folder)
+
+
 def write_depth_images(folder: Path, names: list[str]) -> None:
     folder.mkdir(parents=True)
     for i, name in enumerate(names):

@@ -175,6 +175,74 @@ def test_poses_of_another_scale_or_of_a_standing_camera_are_not_doubted(street: 
     assert "the images do not change while the poses move" in pose_doubt(replace(still, poses=street.poses))
 
 
+def with_depth(clip: Clip, change: Callable[[np.ndarray], np.ndarray]) -> Clip:
+    assert clip.depth is not None
+    depth = clip.depth
+    return replace(
+        clip,
+        depth=LazyFrames(lambda i: change(depth[i]).astype(np.float32), len(clip), depth.shape[1:], np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda d: d * 5, id="5000 a metre, as TUM writes it"),
+        pytest.param(lambda d: d * 1000 / 256, id="256 a metre, as KITTI writes it"),
+        pytest.param(lambda d: d / 10, id="centimetres"),
+        pytest.param(lambda d: np.where(d > 0, 40 / np.maximum(d, 0.1), 0), id="disparity"),
+        pytest.param(lambda d: d[:, ::-1], id="mirrored"),
+    ],
+)
+def test_depth_that_contradicts_the_motion_of_the_images_is_named(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    assert "times as far as the depth says" in pose_doubt(with_depth(clip, change))
+
+
+def test_poses_in_feet_contradict_the_depth() -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    poses = clip.poses.copy()
+    poses[:, :3, 3] /= 0.3048
+    assert "times as far as the depth says" in pose_doubt(replace(clip, poses=poses))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param(lambda i: 30 if 30 <= i < 55 else i, id="frozen for 2.5 s"),
+        pytest.param(lambda i: i // 2 * 2, id="each sent twice"),
+    ],
+)
+def test_images_that_repeat_while_the_camera_moves_are_named(shown: Callable[[int], int]) -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    images = LazyFrames(lambda i: clip.images[shown(i)], len(clip), clip.images.shape[1:], np.uint8)
+    assert "show the same as the one before although the poses move" in pose_doubt(replace(clip, images=images))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "words"),
+    [
+        (0, 1, ""),
+        (1, 0, "are not shifted as its place beside the left camera says"),
+        (0, 0, "show the same as the left one's"),
+    ],
+)
+def test_a_right_camera_that_is_none_is_named(left: int, right: int, words: str) -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    assert clip.stereo is not None
+    shown = clip.images, clip.stereo.images
+    stereo = replace(clip.stereo, images=shown[right])
+    doubt = pose_doubt(replace(clip, images=shown[left], stereo=stereo, depth=None))
+    assert words in doubt and bool(words) == bool(doubt)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.9])
+def test_k_of_another_image_size_is_named(street: Clip, scale: float) -> None:
+    K = street.K.copy()
+    K[:2] *= scale
+    assert "K seems to be in pixels of about" in pose_doubt(replace(street, K=K, stereo=None))
+
+
 def test_a_damaged_image_is_no_doubt(street: Clip) -> None:
     def load(i: int) -> np.ndarray:
         raise DatasetError(f"image {i} is damaged")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.evaluation.scoring import ScoredWindow
     from pixel4d_ros.forecaster import Forecaster
 
+HIGHEST_CAMERA = 50.0  # metres above flat ground
 MOST_IN_FULL = 4  # clips of which all tables are printed
 LEFT_OUT = "was left out: "  # in the notes of clips that could not be evaluated
 
@@ -137,8 +138,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):
         raise ValueError("--start must be at least 0 and --count at least 2")
-    if args.camera_height is not None and not 0 < args.camera_height < float("inf"):
-        raise ValueError(f"--camera-height must be positive metres, got {args.camera_height:g}")
+    if args.camera_height is not None and not 0 < args.camera_height <= HIGHEST_CAMERA:
+        raise ValueError(f"--camera-height must be 0 to {HIGHEST_CAMERA:g} metres, got {args.camera_height:g}")
     forecaster = Forecaster.load(args.weights, args.device)
     if args.ids or args.occupancy or args.clearance:
         return _score_outputs(args, forecaster, protocol)
@@ -218,6 +219,7 @@ def _evaluations(
     notes: list[str],
 ) -> Iterator[Evaluation]:
     """One evaluation per clip or set of worlds; clips that could not be evaluated are appended to notes."""
+    from pixel4d_ros.datasets.pose_agreement import warn_of_wrong_poses
     from pixel4d_ros.evaluation.runner import evaluate_clip, evaluate_images, evaluate_worlds
     from pixel4d_ros.evaluation.synthetic_worlds import WorldSet
     from pixel4d_ros.evaluation.tables import counted
@@ -230,6 +232,7 @@ def _evaluations(
             continue
         images = _held_out_images(Path(data))
         if images:
+            warn_of_wrong_poses(images[0])
             name = f"{Path(data).resolve().name}, {counted(len(images), 'held-out image')}"
             with audience.watch(options, name) as watched:
                 yield evaluate_images(forecaster, images, protocol, name, watched)

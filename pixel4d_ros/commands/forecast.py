@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixel4d_ros.camera import DEFAULT_FOV, CameraPath, check_intrinsics, check_pinhole, intrinsics_from_fov
+from pixel4d_ros.camera import DEFAULT_FOV, Camera, CameraPath, check_intrinsics, check_pinhole, intrinsics_from_fov
 from pixel4d_ros.camera_path_file import read_camera_path, warn_of_turn
 from pixel4d_ros.files import VIDEO_SUFFIXES, check_target, replacing
 from pixel4d_ros.geometry.interpolation import FASTEST
@@ -66,7 +66,7 @@ def add_intrinsics_argument(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forecast and write the files."""
-    from pixel4d_ros.datasets.image_files import read_rgb
+    from pixel4d_ros.datasets.image_files import depth_doubt, read_rgb
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
     from pixel4d_ros.logs.images import picture_doubt
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_target(path, (suffix,))
     image = read_rgb(args.image, upright=args.intrinsics is None)
-    if doubt := picture_doubt(image):
+    if doubt := picture_doubt(image) or depth_doubt(args.image):
         logger.warning("%s: %s", args.image, doubt)
     times = np.arange(args.steps) * args.step
     camera_path = _camera_path(args, float(times[-1]))
@@ -118,11 +118,15 @@ def _save_scene(scene: DynamicGaussians, part: Path, name: Path) -> None:
 
 def read_intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
     """K (3, 3) of --intrinsics; None: of DEFAULT_FOV. Raises ValueError."""
+    from pixel4d_ros.geometry.camera_info import size_doubt
+
     if given is None:
         return intrinsics_from_fov(width, height)
     fx, fy, cx, cy = given
     K = check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     check_pinhole(K, width, height, "--intrinsics")
+    if doubt := size_doubt(Camera(K, width, height), "--intrinsics"):
+        logger.warning(doubt)
     return K
 
 

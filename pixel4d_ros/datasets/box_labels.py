@@ -10,19 +10,23 @@ largely, 3 or -1 unknown). `complete` (true or false): whether everything movabl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixel4d_ros.datasets.box_mistakes import boxes_doubt, in_view_doubt, unmatched_doubt
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.detection_topic import read_detections
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.geometry.rotations import FloatArray, rigid
 
+logger = logging.getLogger(__name__)
 SUFFIX = ".boxes.json"
 LOG_SUFFIXES = (".mcap", ".db3", ".bag")
 MOVES = 0.5  # m/s over ground: labelled objects at this speed or more are moving
@@ -38,15 +42,20 @@ def box_file(log: Path, name: str) -> Path | None:
 def labelled(clip: Clip, path: Path) -> Clip:
     """A clip of the log, folder of logs or other data set at path, with boxes if there are any.
 
-    Boxes of the clip, else of the file beside its log, else of the log's detections. Raises DatasetError.
+    Boxes of the clip, else of the file beside its log, else of the log's detections. A warning says what is odd about
+    them. Raises DatasetError.
     """
     file = box_file(path, clip.name)
-    if clip.boxes is not None or file is not None:
-        return clip if clip.boxes is not None or file is None else with_box_labels(clip, file)
-    logs = (path, *(path / f"{clip.name}{suffix}" for suffix in LOG_SUFFIXES))
-    log = next((p for p in logs if p.suffix in LOG_SUFFIXES and p.is_file()), None)
-    boxes = None if log is None else read_detections(log, clip.times, clip.poses, SAME_STAMP)
-    return clip if boxes is None else replace(clip, boxes=boxes)
+    if clip.boxes is None and file is not None:
+        clip = with_box_labels(clip, file)
+    elif clip.boxes is None:
+        logs = (path, *(path / f"{clip.name}{suffix}" for suffix in LOG_SUFFIXES))
+        log = next((p for p in logs if p.suffix in LOG_SUFFIXES and p.is_file()), None)
+        boxes = None if log is None else read_detections(log, clip.times, clip.poses, SAME_STAMP)
+        clip = clip if boxes is None else replace(clip, boxes=boxes)
+    if doubt := boxes_doubt(clip):
+        logger.warning("%s: %s", clip.name, doubt)
+    return clip
 
 
 def with_box_labels(clip: Clip, path: Path) -> Clip:
@@ -60,7 +69,12 @@ def with_box_labels(clip: Clip, path: Path) -> Clip:
     boxes = tuple(frames[stamp] if same else () for stamp, same in zip(nearest.tolist(), known.tolist()))
     if len(clip) and not known.any():
         raise DatasetError(f"{path}: no label has the stamp of an image of {clip.name}: are they of another log?")
-    return replace(clip, boxes=boxes, boxes_complete=is_complete(path))
+    clip = replace(clip, boxes=boxes, boxes_complete=is_complete(path))
+    with_boxes = np.array([stamp for stamp in stamps.tolist() if frames[stamp]])
+    for doubt in (unmatched_doubt(with_boxes, clip.times, SAME_STAMP), in_view_doubt(clip)):
+        if doubt:
+            logger.warning("%s: %s", path, doubt)
+    return clip
 
 
 def is_complete(path: Path) -> bool:
@@ -75,9 +89,21 @@ def read_box_labels(path: Path) -> dict[float, tuple[Box, ...]]:
         frames = json.loads(path.read_text())["frames"]
         ids = sorted({str(box["id"]) for frame in frames for box in frame["boxes"]})
         numbers = {name: i for i, name in enumerate(ids, 1)}
+        _check_unique("stamp", [float(frame["stamp"]) for frame in frames])
+        for frame in frames:
+            _check_unique("id", [str(box["id"]) for box in frame["boxes"]])
         return {float(f["stamp"]): tuple(_box(box, numbers[str(box["id"])]) for box in f["boxes"]) for f in frames}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is no file of labelled boxes (frames with stamp and boxes): {error!r}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is no file of labelled boxes (frames with stamp and boxes): {error}") from error
+
+
+def _check_unique(what: str, values: Sequence[float | str]) -> None:
+    """Raise ValueError where two frames have one stamp, or two boxes of a frame one id."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"the {what} {value} is there {count} times: each frame needs a stamp, each object an id")
 
 
 def _box(given: Mapping[str, Any], track: int) -> Box:

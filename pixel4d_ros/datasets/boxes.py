@@ -10,9 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.geometry.interpolation import FASTEST
 from pixel4d_ros.geometry.rotations import FloatArray
 
 MOVED = 1.0  # metres on the ground: label noise and pose drift move a parked car by some decimetres
+FARTHEST = 2000.0  # metres from the camera: farther objects cannot be labelled
+ROUNDED = 0.05  # of rotation matrices: files may hold two decimals
+LARGEST = 100.0  # metres: no vehicle is longer; larger ones are in other units
 NEAR = 0.05  # metres: near plane, at which boxes are clipped before projection
 _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1])
@@ -33,6 +37,22 @@ class Box:
     moving: bool
     velocity: FloatArray | None = None  # (3,) m/s over ground, in the camera's axes; None: unknown
     occluded: int = -1  # 0 visible, 1 partly, 2 largely, 3 or -1 unknown
+
+    def __post_init__(self) -> None:
+        check_box(self.label, self.T_camera_box, self.size)
+        if self.velocity is not None and not np.linalg.norm(self.velocity) <= FASTEST:
+            raise ValueError(f"the velocity of a box ({self.label}) is {np.linalg.norm(self.velocity):.3g}, not in m/s")
+
+
+def check_box(label: str, pose: FloatArray, size: FloatArray) -> None:
+    """Raise ValueError for a pose (4, 4) that is not rigid or far away, or a size (3,) that is not in metres."""
+    R, distance = pose[:3, :3], np.linalg.norm(pose[:3, 3])
+    if not ((size > 0) & (size <= LARGEST)).all():
+        raise ValueError(f"a box ({label}) has the size {size.tolist()}: length, width and height in metres expected")
+    if not np.abs(R @ R.T - np.eye(3)).max() < ROUNDED or np.linalg.det(R) < 0:
+        raise ValueError(f"the rotation of a box ({label}) is {R.round(3).tolist()}: a 3x3 rotation matrix expected")
+    if not distance <= FARTHEST:
+        raise ValueError(f"the centre of a box ({label}) is {distance:.0f} m away: finite numbers in metres expected")
 
 
 def box_corners(box: Box) -> FloatArray:

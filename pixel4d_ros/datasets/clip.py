@@ -16,6 +16,8 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.files import printable
 from pixel4d_ros.geometry.rotations import FloatArray
 
+SHORTEST_STEP_S = 2e-4  # between images: no camera of a vehicle takes 5000 a second
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -52,6 +54,9 @@ class Clip:
         check_pinhole(self.K, width, height, f"clip {self.name}: K")
         if not np.isfinite(self.times).all() or (np.diff(self.times) <= 0).any():
             raise ValueError(f"clip {self.name}: its times must be finite numbers of seconds that increase")
+        step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else SHORTEST_STEP_S
+        if step < SHORTEST_STEP_S:
+            raise ValueError(f"clip {self.name}: {step:.2g} s lie between its images: times must be seconds")
 
     def _per_frame(self) -> list[str]:
         """Names of the fields with one entry per frame."""

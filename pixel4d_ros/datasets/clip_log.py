@@ -19,7 +19,7 @@ from pixel4d_ros.logs.writer import LogWriter
 PLAN = 3.0  # seconds of the planned path
 EPOCH = 1_700_000_000  # start of clips whose times are no dates: in ROS, a stamp of 0 means "no stamp"
 DATES = 1e9  # seconds: earlier times are no dates
-MAX_DEPTH = 65.535  # metres: 16 bits of millimetres
+MAX_DEPTH = 65.534  # metres: 16 bits of millimetres, of which the largest means unknown
 JPEG_QUALITY = 95
 
 

@@ -8,6 +8,7 @@ parent frame of the odometry.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.datasets.box_mistakes import unmatched_doubt
 from pixel4d_ros.datasets.boxes import Box, is_moving
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
 from pixel4d_ros.logs.transforms import Frames, pose_matrix, read_frames, stamp_ns
 
+logger = logging.getLogger(__name__)
 DETECTIONS = "vision_msgs/msg/Detection3DArray"
 Labels = dict[int, list[tuple[str, str, FloatArray, FloatArray]]]  # by frame: track, class, T_camera_box, size
 
@@ -32,7 +35,8 @@ def read_detections(
     """Boxes of images at times (T,) s with poses (T, 4, 4) in the odometry's frame; None without such messages.
 
     Messages belong to the image whose stamp is at most slack seconds away. A track moves if it spans more than a
-    metre in the world. Raises LogError for frames without a transform and for messages that cannot be read.
+    metre in the world. Detections that have no id of their own, or are of no image, are ignored with a warning. Raises
+    LogError for frames without a transform and for messages that cannot be read.
     """
     with LogReader(path) as log:
         topics = [topic.name for topic in log.topics.values() if topic.type == DETECTIONS and topic.count]
@@ -41,15 +45,23 @@ def read_detections(
         if len(topics) > 1:
             raise LogError(f"{path} has detections on {' and '.join(topics)}: keep one of the topics")
         labels: Labels = defaultdict(list)
+        stamps: list[float] = []  # of messages with detections
         world = _world(read_frames(log, pick_streams(log)), path)
         for logged in log.messages(topics):
             stamp = stamp_ns(logged.message.header) or logged.time_ns
+            if logged.message.detections:
+                stamps.append(stamp * 1e-9)
             i = int(np.abs(times - stamp * 1e-9).argmin())
             if abs(times[i] - stamp * 1e-9) > slack:
                 continue
             T_camera_frame = rigid_inverse(poses[i]) @ world(logged.message.header.frame_id.strip("/"), stamp)
             labels[i] += [_detection(d, T_camera_frame, path) for d in logged.message.detections]
-    return _boxes(labels, poses)
+    if doubt := unmatched_doubt(np.array(stamps), times, slack):
+        logger.warning("%s: %s: %s", path, topics[0], doubt)
+    if any(len({name for name, *_ in frame}) < len(frame) for frame in labels.values()):
+        logger.warning("%s: detections on %s are ignored, as several of a message have one id", path, topics[0])
+        return None
+    return _boxes(labels, poses) if any(labels.values()) or not stamps else None
 
 
 def _world(frames: Frames, path: Path) -> Callable[[str, int], FloatArray]:

@@ -19,6 +19,8 @@ STEP = 0.1  # seconds: assumed, as the scenes have no times
 FOLDERS = ("images", "images_2", "images_4", "images_8")  # the same pictures at 1, 1/2, 1/4, 1/8 of the size
 OPENGL_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])  # x right, y up, z back -> x right, y down, z forward
 LENS_KEYS = ("k1", "k2", "p1", "p2", "k3")
+OTHER_LENS_KEYS = ("k4", "k5", "k6")  # of fisheye and rational models
+MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL")
 
 
 def dl3dv_scenes(path: Path) -> list[Path]:
@@ -46,6 +48,8 @@ def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
     poses = _poses(path, frames)
     size = image_size(files)
     own = [{**data, **frame} for frame in frames]  # a frame's intrinsics override the scene's
+    for given in own:
+        _check_model(path, given)
     lenses = np.array([[_number(path, given, key, 0.0) for key in LENS_KEYS] for given in own])
     cameras = FrameCameras(np.stack([_intrinsics(path, given, size) for given in own]), lenses, size)
     return Clip(
@@ -72,9 +76,19 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is truncated or no JSON ({error}): download it again") from error
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
         raise DatasetError(f'{path} has no frames: "frames" with file_path and transform_matrix was expected')
-    if str(data.get("camera_model", "OPENCV")).upper() not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL"):
-        raise DatasetError(f"{path}: camera_model {data['camera_model']} is not supported: OPENCV or PINHOLE expected")
     return data
+
+
+def _check_model(path: Path, given: dict[str, Any]) -> None:
+    """Raise DatasetError for a lens of another kind than k1, k2, p1, p2, k3 describe."""
+    model = str(given.get("camera_model", "OPENCV"))
+    if given.get("is_fisheye"):  # of instant-ngp
+        model = "is_fisheye"
+    if model.upper() not in MODELS:
+        raise DatasetError(f"{path}: camera_model {model} is not supported: OPENCV or PINHOLE expected")
+    for key in OTHER_LENS_KEYS:
+        if value := _number(path, given, key, 0.0):
+            raise DatasetError(f"{path}: {key} is {value:g}, only {', '.join(LENS_KEYS)} are supported: undistort")
 
 
 def _number(path: Path, data: dict[str, Any], key: str, default: float | None = None) -> float:

@@ -30,6 +30,7 @@ from pixel4d_ros.logs.streams import Streams, pick_streams
 from pixel4d_ros.logs.transforms import Frames, read_frames
 
 POSE_SLACK_NS = 200_000_000  # poses are extrapolated at most this far
+MANY_BEYOND = 0.2  # share of the images before or after the poses
 CLOCKS_APART_S = 0.5  # more than cameras and pipelines delay
 
 
@@ -76,6 +77,7 @@ def read_clip(
                 f" poses {_span(track.stamps)}; record both with one clock"
             )
         _check_one_clock(log, index, track)
+        _warn_of_left_out(log, index.stamps, keep, track)
         index = index[keep]
         images = lazy_images(log.path, index, _image_decoder(camera_model))
         depth = indices.get(streams.depth.name) if streams.depth else None
@@ -110,6 +112,26 @@ def _check_one_clock(log: LogReader, index: ImageIndex, track: PoseTrack) -> Non
             f"{log.path}: images and poses of the same moment are stamped {apart:.1f} s apart, if they were logged at"
             " once: the poses may belong to other images; record both with one clock",
             stacklevel=2,
+        )
+
+
+def _warn_of_left_out(log: LogReader, stamps: NDArray[np.int64], keep: NDArray[np.bool_], track: PoseTrack) -> None:
+    """Count the images that are left out: amid a pause of the poses, and many before or after them."""
+    first, last = track.stamps[[0, -1]]
+    left_out = stamps[~keep]
+    beyond = int(((left_out < first) | (left_out > last)).sum())
+    if beyond > MANY_BEYOND * len(stamps):
+        warnings.warn(
+            f"{log.path}: {beyond} of {len(stamps)} images are left out, as poses were logged from {first * 1e-9:.1f}"
+            f" to {last * 1e-9:.1f} s only",
+            stacklevel=3,
+        )
+    lost = left_out[(left_out > first) & (left_out < last)]
+    if len(lost):
+        warnings.warn(
+            f"{log.path}: {len(lost)} images are left out, the first at {lost[0] * 1e-9:.1f} s, as there are no poses"
+            " around them: did odometry pause, or is a part of its log missing?",
+            stacklevel=3,
         )
 
 

@@ -18,7 +18,7 @@ from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.geometry.camera_info import ImageCamera, image_camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.logs.encoded import decode
-from pixel4d_ros.logs.images import first_decoded
+from pixel4d_ros.logs.images import SATURATED, first_decoded
 
 
 class DatasetError(ValueError):
@@ -55,15 +55,23 @@ def read_unchanged(path: Path) -> NDArray[Any]:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
+def depth_doubt(path: Path) -> str:
+    """Why an image file may be no picture but depth; else empty. Raises DatasetError."""
+    stored = read_unchanged(path)
+    if stored.ndim == 3 or stored.dtype == np.uint8:
+        return ""
+    return f"it has one channel of {8 * stored.dtype.itemsize} bits: is it depth, or a thermal image?"
+
+
 def read_16_bits(path: Path, size: tuple[int, int], unit: float) -> NDArray[np.float32]:
     """Depth or disparity (H, W) of a 16-bit png of size (width, height), which stores `unit` a metre or pixel.
 
-    Raises DatasetError.
+    0 where unknown or beyond the 16 bits. Raises DatasetError.
     """
     stored = read_unchanged(path)
     if stored.dtype != np.uint16 or stored.shape != size[::-1]:
         raise DatasetError(f"{path} is no 16-bit png of {size[0]}x{size[1]} pixels, the size of its image")
-    measured: NDArray[np.float32] = stored.astype(np.float32) / np.float32(unit)
+    measured: NDArray[np.float32] = np.where(stored < SATURATED, stored, 0).astype(np.float32) / np.float32(unit)
     return measured
 
 

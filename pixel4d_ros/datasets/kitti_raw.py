@@ -25,6 +25,7 @@ DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_(sync|extract)")
 PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the other camera of each stereo pair
 PICTURES = (".png", ".jpg", ".jpeg")
 POINT_BYTES = 16  # x, y, z, reflectance as float32
+FARTHEST_M, ODD_POINTS = 1000.0, 0.01  # of a return, and share of the points that may be farther
 
 
 def kitti_drives(path: Path, split: str | None = None, part: str = "test") -> list[Path]:
@@ -141,10 +142,22 @@ def _lidar_depth(drive: Path, numbers: list[int], rig: KittiCamera) -> LazyFrame
         path = scans.get(numbers[i])
         if path is None:
             return np.zeros(rig.size[::-1], np.float32)  # some drives lack a few scans
-        data = path.read_bytes()
-        if len(data) % POINT_BYTES:
-            raise DatasetError(f"{path} is truncated: {len(data)} bytes are no whole points of {POINT_BYTES} bytes")
-        points = np.frombuffer(data, np.float32).reshape(-1, 4)[:, :3]
-        return project_depth(points, rig.T_camera_velodyne, rig.K, rig.size)
+        return project_depth(_read_scan(path), rig.T_camera_velodyne, rig.K, rig.size)
 
     return LazyFrames(load, len(numbers), rig.size[::-1], np.float32)
+
+
+def _read_scan(path: Path) -> NDArray[np.float32]:
+    """Points (N, 3) of a scan, metres. Raises DatasetError, also for scans of other columns, types or units."""
+    data = path.read_bytes()
+    if len(data) % POINT_BYTES:
+        raise DatasetError(f"{path} is truncated: {len(data)} bytes are no whole points of {POINT_BYTES} bytes")
+    scan = np.frombuffer(data, np.float32).reshape(-1, 4)
+    farthest, reflectance = np.abs(scan[:, :3]).max(1), scan[:, 3]
+    odd = ~(farthest <= FARTHEST_M) | ~(reflectance >= 0)
+    if len(scan) and odd.mean() > ODD_POINTS:
+        raise DatasetError(
+            f"{path}: {odd.mean():.0%} of its points are over {FARTHEST_M:g} m away or have a reflectance below 0:"
+            " x, y, z in metres and reflectance as little-endian float32 were expected"
+        )
+    return scan[:, :3]

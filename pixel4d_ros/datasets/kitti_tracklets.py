@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from pixel4d_ros.datasets.boxes import Box, box_corners, is_moving
+from pixel4d_ros.datasets.boxes import Box, box_corners, check_box, is_moving
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rotation_matrix
 
@@ -68,8 +68,9 @@ def _tracklet(item: ET.Element) -> Tracklet:
         poses.append(rigid(rotation_matrix([0, 0, yaw]), [x, y, z + height / 2]))
     if not poses:
         raise ValueError("a tracklet has no poses")
-    label = item.findtext("objectType", "unknown")
-    return Tracklet(label, np.array([length, width, height]), int(_number(item, "first_frame")), np.stack(poses))
+    label, size = item.findtext("objectType", "unknown"), np.array([length, width, height])
+    check_box(label, poses[0], size)
+    return Tracklet(label, size, int(_number(item, "first_frame")), np.stack(poses))
 
 
 def _number(item: ET.Element, name: str) -> float:

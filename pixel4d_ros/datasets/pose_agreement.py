@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.datasets.pose_mistakes import View, bars_doubt, has_fixed_orientation, usual_mistakes, view
-from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.flow import LEAST_SIDE, flow_size, measured_flow
+from pixel4d_ros.datasets.moving_points import MovingPoints, is_still, moving_points
+from pixel4d_ros.datasets.pose_mistakes import bars_doubt, has_fixed_orientation, usual_mistakes, view
+from pixel4d_ros.geometry.camera_info import size_doubt
+from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.two_view.flow import LEAST_SIDE
 
 logger = logging.getLogger(__name__)
 PAIRS, LEAST_PAIRS = 6, 3  # of images that are compared, and of those that must tell something
 AGO_S = 0.4  # between the images of a pair
-GRID = 4  # pixels between the points that are compared
-LEAST_POINTS = 0.1  # share of the image whose flow must be known
-LEAST_FLOW = 1.5  # pixels: shorter flow tells nothing
-SLACK, SLACK_SHARE = 0.75, 0.2  # pixels that a point may be off, and share of its flow on top
-STILL_SHARE = 0.02  # of the points that move: fewer are noise
 # Share of points that agree, median over pairs. Clips of 20 data sets have 0.46 or more, the worst where traffic moves
 # around a slow vehicle; the mistakes named above have 0 to 0.3.
 LEAST_AGREEMENT = 0.35
@@ -38,10 +35,15 @@ LEAST_AGREEMENT = 0.35
 # Clips of 20 data sets gain at most 0.08 above 0.75; a slow vehicle amid traffic gains 0.24, up to 0.66.
 GOOD_AGREEMENT, BETTER = 0.75, 0.12
 MOVED_M = 1.0  # of the camera between the images of a pair: more shows in pictures
+# Things are between these times as far as depth says, median over pairs. Logs and sequences with depth have 0.97 to
+# 1.42, as flow falls short where it is long; depth of another unit, mirrored, or inverse has 0.4 or less, 3 or more.
+NEAREST_RATIO, FARTHEST_RATIO = 0.5, 2.5
+LOOKED_AT, REPEATED = 100, 0.1  # pairs of neighbouring images, and share of those with motion that may repeat
+REPEATED_STEP, REPEATED_M = 0.2, 0.01  # of the usual step between images, and metres: less is no motion
 
 
 def warn_of_wrong_poses(clip: Clip) -> None:
-    """Warn where a clip's images do not move as its poses say; reads up to 12 of its images."""
+    """Warn where a clip's images do not move as its poses and depth say; reads up to 212 of its images."""
     doubt = pose_doubt(clip)
     if doubt:
         logger.warning("%s: %s", clip.name, doubt)
@@ -60,8 +62,10 @@ def warn_of_wrong_log_poses(path: Path, camera: str | None = None, rectified: bo
 
 def pose_doubt(clip: Clip) -> str:
     """Why images and poses of a clip may not belong together; empty where they agree, or too little moves."""
-    if len(clip) < 2 or min(clip.images.shape[1:3]) < LEAST_SIDE:
-        return ""
+    height, width = clip.images.shape[1:3]
+    K_doubt = size_doubt(Camera(clip.K, width, height), "K")
+    if len(clip) < 2 or min(height, width) < LEAST_SIDE:
+        return K_doubt
     ahead = max(1, min(round(AGO_S / float(np.median(np.diff(clip.times)))), (len(clip) - 1) // 2 or 1))
     firsts = np.unique(np.linspace(0, len(clip) - 1 - ahead, PAIRS).round().astype(int))
     pairs: dict[tuple[int, int], MovingPoints] = {}
@@ -73,18 +77,93 @@ def pose_doubt(clip: Clip) -> str:
             continue
         brightest = np.maximum(brightest, np.maximum(first, later).max(2))
         points = moving_points(first, later)
-        if points is not None:
+        if points is not None and (not clip.metric or points.shows_camera_motion(view(clip, i, i + ahead))):
             pairs[i, i + ahead] = points
-        elif clip.metric and np.linalg.norm(view(clip, i, i + ahead)[1][:3, 3]) > MOVED_M:
-            frozen += _is_still(first, later)
+        elif points is None and clip.metric and np.linalg.norm(view(clip, i, i + ahead)[1][:3, 3]) > MOVED_M:
+            frozen += is_still(first, later)
     if frozen >= LEAST_PAIRS and frozen > len(pairs):
         return "the images do not change while the poses move: is the camera frozen, or are they of another drive?"
-    if doubt := bars_doubt(clip.K, brightest):
+    if doubt := bars_doubt(clip.K, brightest) or K_doubt:
         return doubt
-    return _disagreement(clip, pairs) if len(pairs) >= LEAST_PAIRS else ""
+    return repeats_doubt(clip) or pairs_doubt(clip, pairs) or _stereo_doubt(clip, firsts.tolist())
 
 
-def _disagreement(clip: Clip, pairs: dict[tuple[int, int], MovingPoints]) -> str:
+def pairs_doubt(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> str:
+    """Why poses, or depth, do not agree with the points that move between pairs of a clip's images; else empty."""
+    if len(pairs) < LEAST_PAIRS:
+        return ""
+    return _disagreement(clip, pairs) or _depth_doubt(clip, pairs)
+
+
+def repeats_doubt(clip: Clip) -> str:
+    """Says how many images are those before them although the camera moves: frozen, or sent twice; else empty.
+
+    Reads up to 2 LOOKED_AT of the images.
+    """
+    steps = np.linalg.norm((rigid_inverse(clip.poses[:-1]) @ clip.poses[1:])[:, :3, 3], axis=1)
+    least = max(REPEATED_STEP * float(np.median(steps)), REPEATED_M if clip.metric else 0.0)
+    moving = np.flatnonzero(steps > least)
+    looked_at = moving[np.unique(np.linspace(0, len(moving) - 1, LOOKED_AT).round().astype(int))] if len(moving) else []
+    repeated = [i for i in looked_at if _checksum(clip, i) == _checksum(clip, i + 1) is not None]
+    if len(repeated) < LEAST_PAIRS or len(repeated) < REPEATED * len(looked_at):
+        return ""
+    return (
+        f"{len(repeated)} of {len(looked_at)} images show the same as the one before although the poses move, the first"
+        f" {clip.times[repeated[0]] - clip.times[0]:.1f} s after the start: does the camera freeze, or the driver send"
+        " images twice?"
+    )
+
+
+def _stereo_doubt(clip: Clip, indices: Sequence[int]) -> str:
+    """Why the right images may not be of a camera beside the left one; else empty. Reads the images of the indices."""
+    right = clip.stereo
+    if right is None or right.images.shape != clip.images.shape or not np.allclose(right.K, clip.K, rtol=0.05):
+        return ""
+    agreements, same = [], 0
+    for i in indices:
+        try:
+            points = moving_points(clip.images[i], right.images[i])
+            same += points is None and is_still(clip.images[i], right.images[i])
+        except ValueError:  # damaged: reported when the image is used
+            continue
+        if points is not None:
+            agreements.append(points.agreement((clip.K, rigid_inverse(right.poses[i]) @ clip.poses[i])))
+    if same >= LEAST_PAIRS:
+        return "the right camera's images show the same as the left one's: are both topics of one camera?"
+    if len(agreements) < LEAST_PAIRS or np.median(agreements) >= LEAST_AGREEMENT:
+        return ""
+    return "the right camera's images are not shifted as its place beside the left camera says: are the two swapped?"
+
+
+def _checksum(clip: Clip, i: int) -> int | None:
+    """Of the pixels of an image; None of a damaged one."""
+    try:
+        return zlib.crc32(np.asarray(clip.images[int(i)]).tobytes())
+    except ValueError:
+        return None
+
+
+def _depth_doubt(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> str:
+    """Why the clip's depth cannot be of its images and poses; empty where it can, or one is unknown."""
+    if clip.depth is None or not clip.metric:
+        return ""
+    ratios = []
+    for pair, points in pairs.items():
+        try:
+            ratio = points.distance_ratio(view(clip, *pair), clip.depth[pair[0]])
+        except ValueError:  # damaged: reported when the depth is used
+            continue
+        ratios += [] if ratio is None else [ratio]
+    usual = float(np.median(ratios)) if len(ratios) >= LEAST_PAIRS else 1.0
+    if NEAREST_RATIO <= usual <= FARTHEST_RATIO:
+        return ""
+    return (
+        f"by the motion of the images, things are {usual:.2g} times as far as the depth says: are depth and poses both"
+        " in metres (16 bits: millimetres), and is the depth of this camera and these images?"
+    )
+
+
+def _disagreement(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> str:
     """Which mistake makes images and poses disagree, or that they do; else empty."""
     given = {pair: points.agreement(view(clip, *pair)) for pair, points in pairs.items()}
     mean, median = float(np.mean(list(given.values()))), float(np.median(list(given.values())))
@@ -113,58 +192,3 @@ def _disagreement(clip: Clip, pairs: dict[tuple[int, int], MovingPoints]) -> str
         " are of, the order of quaternions, clocks, the camera's mounting and K, and whether images are mirrored or"
         " turned"
     )
-
-
-@dataclass(frozen=True)
-class MovingPoints:
-    """Points that move from an image to a later one: pixels and flow (n, 2) at flow_size; size of the images."""
-
-    pixels: FloatArray
-    flow: FloatArray
-    image_size: tuple[int, int]  # width, height
-
-    def agreement(self, view: View) -> float:
-        """Share of the points that move as K and T_later_first say."""
-        K, T_later_first = view
-        K = Camera(K, *self.image_size).resized(*flow_size(*self.image_size)).K
-        rays = np.column_stack((self.pixels, np.ones(len(self.pixels)))) @ np.linalg.inv(K).T @ T_later_first[:3, :3].T
-        far = _projected(rays, K)
-        off = self.pixels + self.flow - far
-        distance = np.linalg.norm(off, axis=1)
-        translation = T_later_first[:3, 3]
-        baseline = float(np.linalg.norm(translation))
-        if baseline > 0:  # a point at a finite depth lies on the half line from far in this direction
-            direction = _projected(rays + 1e-3 * translation / baseline, K) - far
-            direction /= np.maximum(np.linalg.norm(direction, axis=1), 1e-12)[:, None]
-            along, across = (off * direction).sum(1), off[:, 0] * direction[:, 1] - off[:, 1] * direction[:, 0]
-            distance = np.where(along > 0, np.abs(across), distance)
-        return float((distance < SLACK + SLACK_SHARE * np.linalg.norm(self.flow, axis=1)).mean())
-
-
-def moving_points(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> MovingPoints | None:
-    """The points of an image (H, W, 3) that move until a later one; None if too few are known."""
-    image_size = first.shape[1], first.shape[0]
-    size = flow_size(*image_size)
-    flow = (measured_flow(first, later) * np.array(size, np.float32))[::GRID, ::GRID].astype(np.float64)
-    pixels = np.stack(np.meshgrid(np.arange(0, size[0], GRID), np.arange(0, size[1], GRID)), -1).astype(np.float64)
-    known: NDArray[np.bool_] = np.isfinite(flow[..., 0])
-    length: FloatArray = np.hypot(flow[..., 0], flow[..., 1])  # NaN where unknown
-    moving: NDArray[np.bool_] = known & (np.nan_to_num(length) > LEAST_FLOW)
-    if known.mean() < LEAST_POINTS or moving.sum() < STILL_SHARE * known.sum():
-        return None
-    return MovingPoints(pixels[moving], flow[moving], image_size)
-
-
-def _projected(points: FloatArray, K: FloatArray) -> FloatArray:
-    """Pixels (n, 2) of points (n, 3); points behind the camera are far outside the image."""
-    pixels = points @ K.T
-    return np.asarray(pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6))
-
-
-def _is_still(first: NDArray[np.uint8], later: NDArray[np.uint8]) -> bool:
-    """Whether two images (H, W, 3) show the same, with some structure."""
-    flow = measured_flow(first, later)
-    flow *= np.array(flow_size(first.shape[1], first.shape[0]), np.float32)
-    moved: NDArray[np.float32] = np.hypot(flow[..., 0], flow[..., 1])
-    known: NDArray[np.bool_] = np.isfinite(moved)
-    return bool(known.mean() > 0.5 and first.std() > 5 and (moved[known] > LEAST_FLOW).mean() < STILL_SHARE)

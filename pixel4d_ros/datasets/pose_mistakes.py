@@ -91,7 +91,10 @@ def _mirrored(mirror: FloatArray, clip: Clip, i: int, j: int) -> View:
 
 def _shifted(offset: float, clip: Clip, i: int, j: int) -> View | None:
     times = clip.times[[i, j]] + offset
-    if times[0] < clip.times[0] or times[1] > clip.times[-1]:
+    if times.min() < clip.times[0] or times.max() > clip.times[-1]:
         return None
+    after = np.searchsorted(clip.times, times)
+    if (clip.times[after] - clip.times[np.maximum(after - 1, 0)]).max() > abs(clip.times[j] - clip.times[i]) + 1e-6:
+        return None  # amid a gap
     first, later = poses_along([(clip.times - clip.times[0], clip.poses)], (times - clip.times[0])[None])[0]
     return clip.K, rigid_inverse(later) @ first

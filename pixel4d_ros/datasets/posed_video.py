@@ -100,7 +100,12 @@ def _array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...]
 
 
 def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.float32]:
-    """depth/0000.png ...: 16 bits, millimetres; zero for a frame without a file."""
+    """depth/0000.png ...: 16 bits, millimetres; zero for a frame without a file. Raises DatasetError without any."""
+    names = {path.name for path in (folder / "depth").glob("*.png")}
+    stray = sorted(names - {f"{i:04d}.png" for i in range(count)})
+    if stray or not names:
+        found = f"holds {stray[0]}, which is no frame's" if stray else "is empty"
+        raise DatasetError(f"{folder / 'depth'} {found}: 0000.png to {count - 1:04d}.png were expected")
 
     def load(i: int) -> NDArray[np.float32]:
         path = folder / "depth" / f"{i:04d}.png"
@@ -135,6 +140,7 @@ class _Video:
         with self._lock:
             if self._capture is None or number < self._next:
                 self._capture, self._next = cv2.VideoCapture(str(self.path)), 0
+                self._check_length(self._capture)
             while self._next < number and self._capture.grab():
                 self._next += 1
             found, image = self._capture.read()
@@ -145,6 +151,14 @@ class _Video:
             width, height = image.shape[1::-1]
             raise DatasetError(f"{self.path} is {width}x{height}, but clip.json says {self.size[0]}x{self.size[1]}")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+    def _check_length(self, capture: cv2.VideoCapture) -> None:
+        """Raise DatasetError for a video with more frames than poses: which frame a pose is of is not known."""
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # as the file's header says
+        if frames > self.count:
+            raise DatasetError(
+                f"{self.path} has {frames} frames, but clip.json {self.count} poses: one for each frame was expected"
+            )
 
 
 def read_posed_videos(path: Path) -> Iterator[Clip]:

@@ -37,6 +37,7 @@ ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a re
 
 # Logarithms: of the factors by which K is off in x and y, as far as they are one, and at least.
 SAME_FACTOR, OTHER_FACTOR = 0.15, 0.35
+STRETCHED = 2.5  # of fx to fy: images that were resized to another format have up to 2
 OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
 
 
@@ -89,7 +90,7 @@ def read_camera_info(
     """
     _check_numbers(info)
     full = _full_camera(info, width, height, rectified)
-    camera, doubt = _window(full, info, width, height), _size_doubt(full)
+    camera, doubt = _window(full, info, width, height), size_doubt(full, "CameraInfo's K")
     if rectified:
         return ImageCamera(camera, rectified=True, doubt=doubt)
     model = str(info.distortion_model).strip().lower()
@@ -115,16 +116,22 @@ def frame_mismatch(image_frame: str, info_frame: str) -> str:
     return f"the images are in frame {image_frame!r}, its CameraInfo in {info_frame!r}"
 
 
-def _size_doubt(camera: Camera) -> str:
-    """Says where the principal point is off the middle by one factor in x and y (K in other pixels); else empty."""
+def size_doubt(camera: Camera, name: str) -> str:
+    """Says why K may be in other pixels; else empty.
+
+    Its focal lengths are far from equal, or its principal point is off the middle by one factor in x and y.
+    """
+    fx, fy = camera.K[0, 0], camera.K[1, 1]
+    if not 1 / STRETCHED <= fx / fy <= STRETCHED:
+        return f"{name} has the focal lengths {fx:.0f} and {fy:.0f}: are pixels so far from square?"
     x, y = 2 * camera.K[0, 2] / (camera.width - 1), 2 * camera.K[1, 2] / (camera.height - 1)
     if abs(np.log(x / y)) > SAME_FACTOR or abs(np.log(x * y)) / 2 < OTHER_FACTOR:
         return ""
     width, height = round(camera.width * x), round(camera.height * y)
     cx, cy = camera.K[:2, 2]
     return (
-        f"CameraInfo's K seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}:"
-        f" its principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration"
+        f"{name} seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}: its"
+        f" principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration, or scale K"
     )
 
 

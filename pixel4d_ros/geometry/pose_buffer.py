@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.interpolation import poses_along
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 
 HISTORY_S = 10.0  # how long a live buffer keeps poses
 RESTART_S = 0.5  # a live source whose stamps go back by this much has restarted
+# Between two poses, s, and times the usual step: over more, a moving frame's pose is not known.
+GAP_S, GAP_STEPS = 1.0, 5.0
+STANDING_M, STANDING_RAD = 0.05, 0.02  # over a gap: less is no motion
+SAME_STATIC = 0.01  # of the elements of two static transforms that are one: 0.6 degrees, 1 cm
 BASELINE_S = 0.05  # smallest interval of extrapolation and differences: shorter ones are mostly noise
 
 
@@ -73,11 +77,14 @@ class PoseBuffer:
     def at(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """The pose (4, 4) at a time: interpolated, or extrapolated by at most tolerance_s; None beyond that.
 
-        A single pose has no velocity, so it is valid within BASELINE_S only.
+        None, too, between poses that are more than GAP_S and twice tolerance_s apart. A single pose has no velocity, so
+        it is valid within BASELINE_S only.
         """
         times, poses = self._around(stamp_ns)
         tolerance_s = tolerance_s if len(times) > 1 else min(tolerance_s, BASELINE_S)
         if not times or not -tolerance_s <= times[-1] or not times[0] <= tolerance_s:
+            return None
+        if times[0] < 0 < times[-1] and times[-1] - times[0] > max(GAP_S, 2 * tolerance_s):
             return None
         return np.asarray(poses_along([(np.array(times), np.stack(poses))], np.zeros((1, 1)))[0, 0])
 
@@ -102,12 +109,22 @@ class PoseBuffer:
         return seconds, np.array(poses, np.float64).reshape(-1, 4, 4)
 
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which stamps (n,) are between the first and the last pose, or at most slack_ns beyond."""
-        first, last = self.oldest, self.newest
-        if first is None or last is None:
+        """Which stamps (n,) are at most slack_ns off a pose, or between two without a gap in which the frame moves."""
+        with self._lock:
+            own, poses = np.asarray(self._stamps, np.int64), np.array(self._poses, np.float64).reshape(-1, 4, 4)
+        if not len(own):
             return np.zeros(len(stamps), bool)
-        covered: NDArray[np.bool_] = (stamps >= first[0] - slack_ns) & (stamps <= last[0] + slack_ns)
-        return covered
+        later = np.searchsorted(own, stamps)
+        before, after = own[np.maximum(later - 1, 0)], own[np.minimum(later, len(own) - 1)]
+        near: NDArray[np.bool_] = np.minimum(np.abs(stamps - before), np.abs(after - stamps)) <= slack_ns
+        between = (later > 0) & (later < len(own))
+        seconds, steps = np.diff(own) * 1e-9, rigid_inverse(poses[:-1]) @ poses[1:]
+        gaps = seconds > max(GAP_S, GAP_STEPS * float(np.median(seconds))) if len(seconds) else np.zeros(0, bool)
+        gaps &= (np.linalg.norm(steps[:, :3, 3], axis=1) > STANDING_M) | (
+            np.linalg.norm(rotation_vector(steps[:, :3, :3]), axis=1) > STANDING_RAD
+        )
+        in_gap = np.append(gaps, False)[np.clip(later - 1, 0, len(gaps))]
+        return np.asarray(near | (between & ~in_gap))
 
     def _around(self, stamp_ns: int) -> tuple[list[float], list[FloatArray]]:
         """The two poses for inter- or extrapolation; times are seconds relative to stamp_ns."""
@@ -180,6 +197,18 @@ class TransformTree:
         """The parent of a frame; None where it has none."""
         known = self._static.get(child) or self._moving.get(child)
         return None if known is None else known[0]
+
+    def static_conflict(self, parent: str, child: str, pose: FloatArray) -> str:
+        """Says where a static transform differs from the one known for its child; else empty."""
+        known = self._static.get(child)
+        if known is None or (known[0] == parent and np.allclose(known[1], pose, atol=SAME_STATIC)):
+            return ""
+        off = "another parent" if known[0] != parent else "another pose"
+        return f"{child!r} has {off} in an earlier static transform (from {known[0]!r}): only one can be right"
+
+    def is_static(self, child: str) -> bool:
+        """Whether a static transform gives the frame's pose."""
+        return child in self._static
 
     def check_new(self, parent: str, child: str) -> None:
         """Raise ValueError if the child is the parent or one of its ancestors."""

@@ -21,7 +21,11 @@ RgbImage = NDArray[np.uint8]
 S = TypeVar("S", bound=np.generic)
 TRIES = 20  # images at the begin of a topic, of which one must be whole
 NEAR_PERCENT, FARTHEST_NEAR_M = 5, 200.0  # a depth image whose nearest parts lie beyond is not in metres
+FAR_PERCENT, NEAREST_FAR_M = 95, 0.1  # nor is one whose farthest parts are nearer
+SATURATED = 65535  # of 16 bits: what is beyond the range, in simulators the sky
+MOST_DATA = 1.25  # of height x step: buffers may end with some padding, a fourth channel is a third more
 BLACK = 16  # of 255: lamps and screens are brighter at night, 12 bits in 16 are not
+PLAIN, SPARSE = 4, 4  # of 255: noise of cameras spreads more; pixels between those that are compared first
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
 # types 8UC3 and 8UC4 are BGR as everywhere in OpenCV; float images run from 0 to 1.
@@ -87,7 +91,9 @@ def _read_raw(message: Any) -> RgbImage:
 def picture_doubt(rgb: RgbImage) -> str:
     """Why pixels (H, W, 3) may be no picture; else empty."""
     if rgb.max(initial=0) > BLACK:
-        return ""
+        if any(np.ptp(part.reshape(-1, 3), axis=0).max() > PLAIN for part in (rgb[::SPARSE, ::SPARSE], rgb)):
+            return ""
+        return "the image has one colour: is the lens covered, or does the driver or a decoder send blank images?"
     return (
         f"the image is almost black (no value above {BLACK} of 255): is the lens covered, or are 10 or 12 bits"
         " stored in 16 without being scaled?"
@@ -146,6 +152,12 @@ def _check_layout(message: Any, dtype: np.dtype[Any], channels: int) -> None:
     if len(message.data) < height * step:
         needed = f"height {height} x step {step} needs {height * step}"
         raise ValueError(f"image data holds {len(message.data)} bytes, but {needed}")
+    times = len(message.data) / (height * step)
+    if times > MOST_DATA:
+        raise ValueError(
+            f"image data holds {len(message.data)} bytes, {times:.3g} times height {height} x step {step}: do the"
+            f" pixels have another type than {message.encoding}?"
+        )
 
 
 def _float_to_uint8(pixels: NDArray[np.float32], encoding: str) -> RgbImage:
@@ -225,14 +237,23 @@ def decode_depth(message: Any) -> NDArray[np.float32]:
 
 
 def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
-    """Depth in metres, 0 where unknown. Raises ValueError for floats that must be millimetres."""
+    """Depth in metres, 0 where unknown. Raises ValueError for values that must be in other units."""
     if depth.dtype == np.uint16:
-        metres: NDArray[np.float32] = depth.astype(np.float32) * np.float32(0.001)
-        return metres
-    depth = depth.astype(np.float32)
-    metres = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+        metres: NDArray[np.float32] = np.where(depth < SATURATED, depth, 0).astype(np.float32) * np.float32(0.001)
+        unit = "16UC1 holds metres: it must be in millimetres"
+    else:
+        depth = depth.astype(np.float32)
+        metres = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+        unit = "32FC1 is not in metres"
     known = metres[metres > 0]
-    if known.size and np.percentile(known, NEAR_PERCENT) > FARTHEST_NEAR_M:
+    if not known.size:
+        return metres
+    if np.percentile(known, FAR_PERCENT) < NEAREST_FAR_M:
+        raise ValueError(
+            f"depth ends at {np.percentile(known, FAR_PERCENT):.3g} m: probably {unit} (REP 118); scale it, or publish"
+            " 32FC1 in metres"
+        )
+    if np.percentile(known, NEAR_PERCENT) > FARTHEST_NEAR_M:
         raise ValueError(
             f"depth of 32FC1 begins at {np.percentile(known, NEAR_PERCENT):.0f}: it must be in metres (REP 118); divide"
             " millimetres by 1000, or publish 16UC1"

@@ -58,7 +58,7 @@ class PoseTrack:
         return self.poses.at_stamps(stamps)
 
     def covers(self, stamps: NDArray[np.int64], slack_ns: int) -> NDArray[np.bool_]:
-        """Which stamps (n,) are within the track, or at most slack_ns beyond its ends."""
+        """Which stamps (n,) are within the track and in none of its gaps, or at most slack_ns beyond."""
         return self.poses.covers(stamps, slack_ns)
 
 

@@ -56,10 +56,10 @@ def pick_streams(log: LogReader, camera: str | None = None) -> Streams:
         depth=_depth(image, topics),
         right_image=right,
         right_camera_info=_camera_info(right, infos) if right else None,
-        odometry=_preferred(_of_type(topics, ODOMETRY), ("odometry", "odom")),
-        path=_preferred(_of_type(topics, PATH), ("planned", "plan", "trajectory")),
-        tf=_preferred([t for t in _of_type(topics, TF) if not t.name.endswith("static")], ("tf",)),
-        tf_static=_preferred([t for t in _of_type(topics, TF) if t.name.endswith("static")], ("tf_static",)),
+        odometry=_preferred(_of_type(topics, ODOMETRY), ("odometry", "odom"), image),
+        path=_preferred(_of_type(topics, PATH), ("planned", "plan", "trajectory"), image),
+        tf=_preferred([t for t in _of_type(topics, TF) if not t.name.endswith("static")], ("tf",), image),
+        tf_static=_preferred([t for t in _of_type(topics, TF) if t.name.endswith("static")], ("tf_static",), image),
     )
 
 
@@ -161,11 +161,12 @@ def _to_the_right(name: str) -> str:
     return name.replace("left", "right").replace("Left", "Right")
 
 
-def _preferred(topics: list[Topic], words: tuple[str, ...]) -> Topic | None:
-    """The topic whose name contains the earliest of the words, then the one with the most messages."""
+def _preferred(topics: list[Topic], words: tuple[str, ...], image: Topic) -> Topic | None:
+    """The topic whose name contains the earliest of the words, then the image's robot's, then that of most messages."""
 
     def rank(topic: Topic) -> tuple[object, ...]:
         held = [i for i, word in enumerate(words) if word in topic.name.lower()]
-        return (held[0] if held else len(words), -topic.count, topic.name)
+        same_robot = topic.name.split("/")[1] == image.name.split("/")[1]
+        return (held[0] if held else len(words), not same_robot, -topic.count, topic.name)
 
     return min(topics, key=rank, default=None)

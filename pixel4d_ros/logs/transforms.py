@@ -115,6 +115,16 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
         warnings.warn(f"{log.path}: {len(found_errors)} messages left out, {topic}: {found_errors[0]}", stacklevel=2)
     frames = Frames()
     _warn_of_two_parents(log, found)
+    _add_transforms(frames, log, streams, found)
+    frames.odometry = _main_track(log, streams.odometry, found, speeds)
+    frames.path = _main_track(log, streams.path, found)
+    return frames
+
+
+def _add_transforms(
+    frames: Frames, log: LogReader, streams: Streams, found: Mapping[tuple[str, str, str], list[TimedPose]]
+) -> None:
+    """Add the edges of /tf and /tf_static; a warning says which contradict each other."""
     for (topic, parent, child), poses in found.items():
         if topic not in {tf.name for tf in (streams.tf, streams.tf_static) if tf is not None}:
             continue
@@ -124,12 +134,18 @@ def read_frames(log: LogReader, streams: Streams, first_s: float | None = None) 
             warnings.warn(f"{log.path}: {topic}: {parent} -> {child} is ignored: {error}", stacklevel=2)
             continue
         if streams.tf_static and topic == streams.tf_static.name:
-            frames.tree.add_static(parent, child, poses[-1][2])
+            for _, _, pose in poses:
+                if conflict := frames.tree.static_conflict(parent, child, pose):
+                    warnings.warn(f"{log.path}: {topic}: {conflict}; the last is used", stacklevel=2)
+                frames.tree.add_static(parent, child, pose)
         else:
             _add_edge(frames, f"{log.path}: {topic}", parent, child, poses)
-    frames.odometry = _main_track(log, streams.odometry, found, speeds)
-    frames.path = _main_track(log, streams.path, found)
-    return frames
+    for child in filter(frames.tree.is_static, frames.moving):
+        warnings.warn(
+            f"{log.path}: {child!r} moves by tf, but tf_static gives it a fixed pose, which is used: is a static"
+            " transform left over?",
+            stacklevel=2,
+        )
 
 
 def _main_track(

@@ -20,6 +20,7 @@ from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
 SUBSTEPS = 3  # poses between two times at which contact is looked for
+LARGEST_M = 100.0  # from the base to a corner of the footprint: no vehicle is larger
 GROUP = 1.0  # metres: the obstacles in a square of this size are looked at together
 
 
@@ -39,6 +40,8 @@ class Footprint:
                 raise ValueError(f"a footprint needs at least three corners of x and y, got shape {corners.shape}")
             if not np.isfinite(corners).all():
                 raise ValueError("the footprint contains NaN or Inf")
+            if np.abs(corners).max() > LARGEST_M:
+                raise ValueError(f"the footprint reaches {np.abs(corners).max():g} m far: corners must be in metres")
             object.__setattr__(self, "corners", corners)
 
     def distances(self, points: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ DEGRADING = (
     "picture",
     "calibration",
     "mounting",
+    "poses",
     "motion",
     "odometry",
     "depth",

@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
+from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
 from pixel4d_ros.ros.inputs import ImageMessage, Inputs, TrajectoryMessage
 from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
@@ -42,7 +43,6 @@ from pixel4d_ros.ros.topics import INPUT, INPUT_IMAGE, TRAJECTORY, Publishers
 from pixel4d_ros.ros.transforms import transform_source
 from pixel4d_ros.ros.worker import MAX_REQUESTS, LatestWorker
 
-NO_STAMP = "images have stamp 0: odometry, tf, plans and depth cannot be matched with them; have the driver stamp them"
 STAMPS_BACK_NS = 500_000_000  # a larger backward jump of image stamps means that a log starts again
 
 
@@ -198,23 +198,17 @@ class ForecastNode(LifecycleNode):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         stamp, before = nanoseconds(message.header.stamp), self._inputs.stamp_ns
-        self._check_stamp(stamp, before)
         if before is not None and stamp < before - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
+        self._note("image stamps", self._inputs.stamps_fault(message, self.get_clock().ros_time_is_active))
         self._note("image frames", self._inputs.frames_fault(message.header.frame_id))
         if self._worker is not None:
+            self._inputs.keep_recent(message)
             self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
             dropped = self._worker.offer(self._inputs.image)
             self._statistics.frame_received(dropped)
             self.get_logger().debug(f"image {stamp} received" + (", the waiting one is dropped" if dropped else ""))
-
-    def _check_stamp(self, stamp: int, before: int | None) -> None:
-        """Report images without stamps. The first stamp of a simulation may be 0."""
-        if stamp == 0 and (before == 0 or not self.get_clock().ros_time_is_active):
-            self._faults.report("image stamps", NO_STAMP)
-        elif stamp:
-            self._faults.clear("image stamps")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._inputs.infos.append(message)
@@ -239,7 +233,7 @@ class ForecastNode(LifecycleNode):
             self._faults.clear(place)
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
-        self._inputs.depths.add(message)
+        self._inputs.depths.add(message, is_rectified_topic(self.resolve_topic_name("depth")))
 
     def _on_request(self, pending: PendingRequest) -> None:
         if self._worker is None:

@@ -31,7 +31,15 @@ Depth = NDArray[np.float32]
 DEPTHS_KEPT, INFOS_KEPT = 10, 10
 MISSED_INFOS = 3  # images without a CameraInfo of their own, after which none is waited for
 INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
-FRAMES_KEPT = 10  # images whose frames are compared
+FRAMES_KEPT, BYTES_APART = 10, 997  # images whose frames and stamps are compared; between bytes of a sample
+RECENT_KEPT, RECENT_APART_NS = 5, 90_000_000  # images to compare with each other, ns between them at least
+MISSED_DEPTHS = 10  # images without a depth of their time, after which they are reported: depth may be slower
+NO_DEPTH = (
+    "depth is received, but none within depth.tolerance of the last images: synchronise the two, or raise"
+    " depth.tolerance"
+)
+NO_STAMP = "images have stamp 0: odometry, tf, plans and depth cannot be matched with them; have the driver stamp them"
+SAME_STAMPS = "images repeat their stamps: have the driver stamp each with its time, with fractions of a second"
 
 
 class InputFault(ValueError):
@@ -48,12 +56,19 @@ class DepthBuffer:
     def __init__(self) -> None:
         self._messages: deque[Image | CompressedImage] = deque(maxlen=DEPTHS_KEPT)
         self._changed = Condition()
+        self.is_rectified = False
 
-    def add(self, message: Image | CompressedImage) -> None:
-        """Store a message and notify the waiting worker."""
+    def add(self, message: Image | CompressedImage, is_rectified: bool = False) -> None:
+        """Store a message and notify the waiting worker. is_rectified: the depth is undistorted already."""
         with self._changed:
+            self.is_rectified = is_rectified
             self._messages.append(message)
             self._changed.notify_all()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no depth was received."""
+        return not self._messages
 
     def nearest(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> Image | CompressedImage | None:
         """The message nearest to a stamp within tolerance_s; waits up to wait_s for it if depth is being received."""
@@ -91,6 +106,9 @@ class Inputs:
     outdated: bool = False  # time has jumped back since
     awaited: int = 0  # so many more images may wait for a CameraInfo of their stamp
     frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
+    repeats: deque[bool] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # newest images with old stamps
+    recent: deque[Image | CompressedImage] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
+    depths_missed: int = 0  # images in a row without a depth of their time
 
     def info_of(self, image: Image | CompressedImage, wait_s: float = 0.0) -> CameraInfo | None:
         """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution).
@@ -118,6 +136,27 @@ class Inputs:
         if len(seen) < 2:
             return ""
         return f"images of the frames {', '.join(map(repr, seen))} share the topic: run one node for each camera"
+
+    def keep_recent(self, message: Image | CompressedImage) -> None:
+        """Store an image to compare with later ones; those that follow soon are left out."""
+        stamp = nanoseconds(message.header.stamp)
+        if not self.recent or stamp - nanoseconds(self.recent[-1].header.stamp) >= RECENT_APART_NS:
+            self.recent.append(message)
+
+    def stamps_fault(self, message: Image | CompressedImage, is_simulated: bool) -> str:
+        """Why the stamps of this image, and of the last ones, cannot be right; else empty. A simulation begins at 0."""
+        before, stamp = None if self.image is None else self.image.message, message.header.stamp
+        repeats = before is not None and before.header.stamp == stamp
+        self.repeats.append(repeats and some_bytes(before) != some_bytes(message))
+        if not nanoseconds(stamp) and (repeats or not is_simulated):
+            return NO_STAMP
+        return SAME_STAMPS if 2 * sum(self.repeats) >= FRAMES_KEPT else ""
+
+    def depth_of(self, stamp_ns: int, tolerance_s: float, wait_s: float) -> tuple[Any | None, str]:
+        """The depth message of an image, see DepthBuffer.nearest, and a fault where the last images had none."""
+        found = self.depths.nearest(stamp_ns, tolerance_s, wait_s)
+        self.depths_missed = 0 if found is not None or self.depths.is_empty else self.depths_missed + 1
+        return found, NO_DEPTH if self.depths_missed >= MISSED_DEPTHS else ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +197,11 @@ class CalibrationSource:
     name: str  # of the topic, for messages
 
 
+def some_bytes(message: Image | CompressedImage) -> bytes:
+    """A sample of an image's data: the same image may be sent twice."""
+    return bytes(memoryview(message.data)[::BYTES_APART])
+
+
 def read_source(
     message: Image | CompressedImage, calibration: CalibrationSource, rectifier: Rectifier, rectify: bool
 ) -> Source:
@@ -191,8 +235,11 @@ def describe(source: Source) -> str:
     return f"{source.size[0]}x{source.size[1]}, f {fx:.1f} {fy:.1f}, c {cx:.1f} {cy:.1f}{undistorted}"
 
 
-def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
-    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault if frame or size differ."""
+def read_depth(message: Image | CompressedImage, source: Source, is_rectified: bool = False) -> Depth:
+    """The depth (H, W) of an image in metres, 0 where unknown. Raises InputFault if frame or size differ.
+
+    is_rectified: it is undistorted already, else it is registered to the image as recorded.
+    """
     frame, image_frame = frame_name(message.header.frame_id), source.header.frame_id
     if frame and image_frame and frame != image_frame:
         raise InputFault(
@@ -207,7 +254,7 @@ def read_depth(message: Image | CompressedImage, source: Source) -> Depth:
         raise InputFault(
             "depth", f"depth is {width}x{height}, the image {source.size[0]}x{source.size[1]}: register it to the image"
         )
-    return metres if source.undistortion is None else source.undistortion.depth(metres)
+    return metres if source.undistortion is None or is_rectified else source.undistortion.depth(metres)
 
 
 def read_plan(inputs: Inputs) -> Plan | PlanError | None:

@@ -9,6 +9,7 @@ import numpy as np
 from nav_msgs.msg import Odometry
 
 from pixel4d_ros.camera import CameraPath
+from pixel4d_ros.geometry.interpolation import FASTEST
 from pixel4d_ros.geometry.jumps import JUMP_M, jump_limit, step_noise
 from pixel4d_ros.geometry.optical import OVERTURNED, is_overturned
 from pixel4d_ros.geometry.pose_buffer import BASELINE_S, RESTART_S, PoseBuffer
@@ -25,7 +26,7 @@ LINEAR_TOLERANCE, RELATIVE_TOLERANCE = 0.5, 0.2  # m/s
 YAW_TOLERANCE, TILT_TOLERANCE = 0.1, 0.3  # rad/s, about the vertical and the other axes (bumps)
 # An exactly zero part is often unfilled: it then must match the poses within a tighter tolerance.
 LINEAR_ZERO, ANGULAR_ZERO = 0.1, 0.03  # m/s, rad/s
-FASTEST, FASTEST_TURN = 1e3, 1e2  # m/s and rad/s: no robot moves faster, and numbers stay far from overflow
+FASTEST_TURN = 1e2  # rad/s: no robot turns faster, and numbers stay far from overflow
 DISAGREEMENT = (
     "odometry's twist contradicts its poses, whose difference is used: twist must be in child_frame_id, with both its "
     "linear and angular part filled"
@@ -93,6 +94,8 @@ class OdometryTrack:
         if stamp_ns == 0 and now_ns is not None and now_ns > FUTURE_S * 1e9:  # a simulation may begin at 0
             raise StampError("odometry has stamp 0 and is dropped: have its publisher stamp it as the images are")
         frame, child = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
+        if (frame, child) == (self.frame, self.child) and self._is_too_fast(stamp_ns, pose):
+            raise ValueError(f"odometry's poses move faster than {FASTEST:g} m/s: positions must be in metres")
         before = (self.frame, self.child) if len(self._poses) else (frame, child)
         jumped = self._jumped(stamp_ns, pose)
         if jumped or (frame, child) != (self.frame, self.child):
@@ -138,6 +141,16 @@ class OdometryTrack:
             return False
         times, poses = self._poses.since(newest[0] - round(NOISE_S * 1e9))
         return off > float(jump_limit(seconds, step_noise(times, poses[:, :3, 3]), JUMP_M))
+
+    def _is_too_fast(self, stamp_ns: int, pose: FloatArray) -> bool:
+        """Whether the poses before have moved, and go on, faster than any vehicle; a jump alone is no motion."""
+        newest = self._poses.newest
+        before = None if newest is None else self._poses.at(newest[0] - round(DIFFERENCE_S * 1e9), 0.0)
+        if newest is None or before is None or stamp_ns <= newest[0]:
+            return False
+        step, seconds = pose[:3, 3] - newest[1][:3, 3], (stamp_ns - newest[0]) * 1e-9
+        speeds = np.linalg.norm(newest[1][:3, 3] - before[:3, 3]) / DIFFERENCE_S, np.linalg.norm(step) / seconds
+        return bool(min(speeds) > FASTEST)
 
     def pose(self, stamp_ns: int, tolerance_s: float) -> FloatArray | None:
         """T_frame_child at a time, or None when odometry is more than tolerance_s away from it.

@@ -36,6 +36,7 @@ from pixel4d_ros.ros.inputs import (
 from pixel4d_ros.ros.messages.closest import requested_footprint
 from pixel4d_ros.ros.object_tracks import ObjectTracks, TrackedScene
 from pixel4d_ros.ros.parameters import Parameters
+from pixel4d_ros.ros.pose_check import PoseCheck
 from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, publish
 from pixel4d_ros.ros.reference_budget import ReferenceBudget
 from pixel4d_ros.ros.reference_candidates import ImageHistory, ReferenceCandidates
@@ -93,7 +94,7 @@ class ForecastPipeline:
         self._context = context
         self._logger = context.node.get_logger()
         self._rectifier = Rectifier()
-        self._history = ImageHistory()
+        self._history, self._check = ImageHistory(), PoseCheck()
         self._budget = ReferenceBudget()
         self._tracks = ObjectTracks()
         self._cancelled = Event()
@@ -162,6 +163,7 @@ class ForecastPipeline:
             context.faults.report("occupancy", str(error))
         context.statistics.frame_published(image.received_at, source.stamp_ns)
         context.faults.clear("forecast")
+        self._note("poses", self._check.doubt(image.inputs, source, ego, p.depth_tolerance))
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
         if context.statistics.published == 1:
@@ -327,10 +329,10 @@ class ForecastPipeline:
 
     def _sensor_depth(self, image: ImageMessage, source: Source, p: Parameters) -> Depth | None:
         """The image's depth message as an array; None if there is none, or it is unusable (reported as a fault)."""
-        message = image.inputs.depths.nearest(source.stamp_ns, p.depth_tolerance, p.depth_wait)
+        message, missed = image.inputs.depth_of(source.stamp_ns, p.depth_tolerance, p.depth_wait)
         try:
-            depth = None if message is None else read_depth(message, source)
-            self._context.faults.clear("depth")
+            depth = None if message is None else read_depth(message, source, image.inputs.depths.is_rectified)
+            self._note("depth", missed)
         except InputFault as fault:
             depth = None
             self._context.faults.report(fault.place, str(fault))

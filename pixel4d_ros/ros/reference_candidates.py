@@ -94,17 +94,22 @@ class ImageHistory:
         self._images: deque[PastImage] = deque(maxlen=IMAGES_KEPT)
 
     def candidates(self, source: Source, ego: EgoState, inputs: Inputs) -> ReferenceCandidates | None:
-        """Store an image and return its reference candidates; None without odometry at its time."""
-        now = _past_image(source, ego, inputs)
+        """Store an image and return its reference candidates; None without odometry at its time.
+
+        An image that repeats the one before has none: they would show a camera that stands.
+        """
+        now = past_image(source, ego, inputs)
         if now is None:
             return None
         images = [image for image in reversed(self._images) if image.is_comparable_with(now)]
         if not self._images or self._images[-1].stamp_ns != now.stamp_ns:
             self._images.append(now)
+        if images and np.array_equal(now.image, images[0].image):
+            images = []
         return ReferenceCandidates(now, images)
 
 
-def _past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
+def past_image(source: Source, ego: EgoState, inputs: Inputs) -> PastImage | None:
     """The stored form of an image; None if odometry has no pose at its time."""
     pose = camera_in_odometry(source, ego)
     if pose is None:

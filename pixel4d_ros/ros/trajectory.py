@@ -39,6 +39,8 @@ FAR_OFF = (
     " with orientations?"
 )
 
+BACK = "trajectory leads away behind the vehicle: is it in reverse order, or of another vehicle?"
+BACK_COSINE = -0.5  # between the x axes of vehicle and plan
 JUMPS = "trajectory jumps from one pose to the next: are all its poses of one drive, in one frame?"
 
 
@@ -191,7 +193,8 @@ def _untimed_path(plan: Plan, ego: EgoState, start: FloatArray | None, stamp_ns:
     warning = _joined(motion.warning, ENDS_EARLY if places[-1] > lengths[-1] + 1e-6 else "")
     if start is not None:
         ((now,),) = poses_along([(lengths, poses)], np.array([[begin]]))
-        warning = _joined(warning, _far_off(start, now, with_heading=False))
+        back = BACK if start[:3, 0] @ now[:3, 0] < BACK_COSINE else ""
+        warning = _joined(warning, _far_off(start, now, with_heading=False), back)
     return BasePath(lengths, poses, begin, np.minimum(places, lengths[-1]), warning=warning)
 
 

@@ -83,10 +83,21 @@ class TransformListener:
     def take_static(self, message: Any) -> None:
         """A message of /tf_static."""
         for t in message.transforms:
-            self._take(t, lambda parent, child, stamp_ns, pose: self.tree.add_static(parent, child, pose))
+            self._take(t, self._add_static)
+
+    def _add_static(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
+        conflict = self.tree.static_conflict(parent, child, pose)
+        if conflict:
+            self._logger.warning(f"tf_static: {conflict}; the newest is used", throttle_duration_sec=10.0)
+        self.tree.add_static(parent, child, pose)
 
     def _add(self, parent: str, child: str, stamp_ns: int, pose: FloatArray) -> None:
         check_not_future(stamp_ns, self._now_ns(), "it")
+        if self.tree.static_conflict(parent, child, pose):
+            self._logger.warning(
+                f"both tf and tf_static give {child!r}; tf_static is used: is a static transform left over?",
+                throttle_duration_sec=10.0,
+            )
         other = self.tree.parent(child)
         if other not in (None, parent):
             self._logger.warning(
@@ -132,24 +143,33 @@ class EgoState:
 
     def camera_in_base(self, camera: str, stamp_ns: int) -> FloatArray:
         """T_base_camera: from tf, else the mounting; identity if odometry is of the camera itself."""
-        base, camera = self.base, frame_name(camera)
-        if camera == base:
-            return np.eye(4)
-        known = self._lookup(base, camera, stamp_ns)
-        return self.mounting if known is None else optical_mounting(known, base, camera)[0]
+        return self._mounting(camera, stamp_ns)[0]
 
     def mounting_fault(self, camera: str, stamp_ns: int) -> str:
         """What is doubtful about camera_in_base: a body frame, or a tf that does not say; else empty."""
         base, camera = self.base, frame_name(camera)
-        known = self._lookup(base, camera, stamp_ns)
-        if known is not None:
-            return optical_mounting(known, base, camera)[1]
+        doubt = self._mounting(camera, stamp_ns)[1]
+        if doubt or self._lookup(base, camera, stamp_ns) is not None:
+            return doubt
         if camera == base or not (self.transforms.has_frame(base) or self.transforms.has_frame(camera)):
             return ""
         return (
             f"tf does not connect the images' frame {camera!r} with {base!r}: the parameters mounting.translation and"
             " mounting.rotation are used"
         )
+
+    def _mounting(self, camera: str, stamp_ns: int) -> tuple[FloatArray, str]:
+        """T_base_camera, and what is doubtful about it."""
+        base, camera = self.base, frame_name(camera)
+        if camera == base:
+            return np.eye(4), ""
+        known = self._lookup(base, camera, stamp_ns)
+        if known is not None:
+            return optical_mounting(known, base, camera)
+        mounting, doubt = optical_mounting(self.mounting, base, camera)
+        if not doubt and optical_mounting(self.mounting, base, "")[1]:
+            doubt = f"the camera {camera!r} looks at the sky"
+        return mounting, doubt and f"{doubt}; mounting.translation and mounting.rotation must be its pose in metres"
 
     def base_in_child(self, stamp_ns: int) -> FloatArray | None:
         """T_child_base, from odometry's child frame to the base: from tf; None when unknown."""

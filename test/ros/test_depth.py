@@ -36,8 +36,9 @@ from support.node_in_process import node_in_process
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.rectification import Lens, undistortion
-from pixel4d_ros.ros.inputs import Source, read_depth
+from pixel4d_ros.ros.inputs import SAME_STAMPS, ImageMessage, Inputs, Source, read_depth
 from pixel4d_ros.ros.messages.conversions import fill
+from pixel4d_ros.ros.messages.headers import nanoseconds
 from pixel4d_ros.synthetic import street_clip
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
@@ -201,7 +202,7 @@ def test_an_earlier_image_is_given_with_the_way_since_unless_it_is_switched_off(
 
 def test_a_request_reports_its_reference_image_and_how_long_the_comparison_took(world):
     """Without subscribers, requests alone predict."""
-    recording, clip = world[1], street_clip(900_003, 3, size=(WIDTH, HEIGHT))
+    recording, clip = world[1], street_clip(900_003, 7, size=(WIDTH, HEIGHT))
     client = Client(listen=False, namespace="asked")
 
     def ask(seconds: float, rgb: np.ndarray) -> str:
@@ -223,9 +224,9 @@ def test_a_request_reports_its_reference_image_and_how_long_the_comparison_took(
         client.connect()
         assert ask(0.0, clip.images[0]) == "by the image alone: no earlier image of the right age"
         recording.reference_seconds = 0.5
-        for seconds in (0.2, 0.4):  # the first comparison is cold and does not count
-            assert "found with a reference image of 0.20 s and 1.00 m, in 500 ms" in ask(seconds, clip.images[2])
-        assert "a reference image takes 500 ms" in ask(0.6, clip.images[2])
+        for i in (2, 4):  # the first comparison is cold and does not count
+            assert "found with a reference image of 0.20 s and 1.00 m, in 500 ms" in ask(i / 10, clip.images[i])
+        assert "a reference image takes 500 ms" in ask(0.6, clip.images[6])
     client.destroy_node()
     recording.reference_seconds = 0.0
 
@@ -253,6 +254,15 @@ def test_a_distorted_image_and_its_depth_are_undistorted(world, moment):
     expected = undistortion(lens)
     assert np.array_equal(got["rgb"], expected.image(picture())) and np.allclose(got["K"], expected.camera.K)
     assert np.allclose(got["depth"], expected.depth(sparse())) and not np.array_equal(got["rgb"], picture())
+
+
+def test_depth_of_a_rectified_topic_is_not_undistorted_again():
+    """As of logs: depth_registered/image_rect beside the camera's raw images."""
+    lens = Lens(Camera(np.reshape(calibration(0).k, (3, 3)), WIDTH, HEIGHT), "plumb_bob", tuple(DISTORTION))
+    made = undistortion(lens)
+    source = Source(picture(), made.camera, image(1.0, picture()).header, made)
+    assert np.allclose(read_depth(depth_image(1.0, sparse()), source), made.depth(sparse()))
+    assert np.allclose(read_depth(depth_image(1.0, sparse()), source, is_rectified=True), sparse())
 
 
 def test_rectified_images_follow_p_when_the_parameter_says_so(world, moment):
@@ -288,3 +298,28 @@ def test_depth_as_png_and_as_compressed_depth():
         message.header = source.header
         message.data.frombytes(data)
         assert np.allclose(read_depth(message, source), sparse())
+
+
+def test_depth_that_is_of_no_images_time_is_named():
+    """50 ms off, with a tolerance of 20 ms, it would never be used; at a third of the images' rate it is."""
+    for offset, every, told in ((0.05, 1, True), (0.0, 3, False), (0.0, 1, False)):
+        inputs, faults = Inputs(), []
+        for i in range(30):
+            if i % every == 0:
+                inputs.depths.add(depth_image(i / 10 + offset, sparse()))
+            faults.append(inputs.depth_of(nanoseconds(stamp(i / 10)), 0.02, 0.0)[1])
+        assert bool(faults[-1]) == told and not faults[5]
+    assert not any(Inputs().depth_of(0, 0.02, 0.0)[1] for _ in range(30))
+
+
+def test_images_that_differ_and_have_one_stamp_are_named():
+    """Stamps in whole seconds: odometry, tf and depth of other times would be taken for theirs."""
+    faults = {}
+    for what in ("whole seconds", "fractions", "sent twice"):
+        inputs = Inputs()
+        for i in range(40):
+            j = i // 2 if what == "sent twice" else i
+            message = image(j // 10 + 1.0 if what == "whole seconds" else j / 10 + 1.0, picture(j))
+            faults[what] = inputs.stamps_fault(message, is_simulated=False)
+            inputs.image = ImageMessage(message, 0.0, inputs)
+    assert faults == {"whole seconds": SAME_STAMPS, "fractions": "", "sent twice": ""}

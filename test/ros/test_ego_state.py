@@ -69,6 +69,41 @@ def move(ego: EgoState, message=None) -> EgoMotion:
     return ego_motion(None if message is None else plan_from_path(message, T0), ego, "camera", T0, TIMES)
 
 
+@pytest.mark.parametrize(
+    ("mounting", "words", "turned"),
+    [
+        (np.eye(4), "has its z axis up, so it is taken for the camera's body frame", True),
+        (rigid(AHEAD[:3, :3], [1500.0, 0, 800]), "is 1700 m away from 'base_link': tf must be in metres", False),
+        (AHEAD, "", False),
+    ],
+)
+def test_a_mounting_of_the_body_frame_or_in_millimetres_is_named(mounting, words, turned):
+    """By parameters, as by tf: 0 0 0 1 looks at the sky, and driving ahead would move the camera sideways."""
+    ego = ego_state(odometry_track(SEEN), mounting=mounting)
+    assert words in ego.mounting_fault("camera", T0) and bool(words) == bool(ego.mounting_fault("camera", T0))
+    assert ("mounting.rotation must be its pose" in ego.mounting_fault("camera", T0)) == bool(words)
+    looks = ego.camera_in_base("camera", T0)[:3, 2]
+    np.testing.assert_allclose(looks, [1, 0, 0], atol=1e-9)
+    sky = ego_state(odometry_track(SEEN), mounting=np.eye(4))
+    assert "looks at the sky" in sky.mounting_fault("camera_optical_frame", T0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_poses_in_millimetres_are_refused(scale):
+    """A slow robot, whose twist is in m/s; a single jump is none of it."""
+    track, refused = OdometryTrack(), 0
+    for i in range(20):
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id, message.header.stamp = "odom", stamp(i / 20)
+        message.pose.pose.position.x = scale * 0.5 * i / 20
+        message.twist.twist.linear.x = 0.5
+        try:
+            track.add(message)
+        except ValueError as error:
+            refused += "positions must be in metres" in str(error)
+    assert refused == (0 if scale == 1 else 15)
+
+
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("twist", [True, False])
 def test_odometry_of_another_frame_than_the_base_is_carried_to_it(child, twist):
@@ -356,6 +391,29 @@ def test_two_parents_of_a_frame_are_named():
         transform.header.frame_id, transform.header.stamp = parent, stamp(0.0)
         listener.take(SimpleNamespace(transforms=[transform]))
     assert warnings == ["tf gives 'base_link' the parents 'odom' and 'map', which take turns: only one can be right"]
+
+
+def test_static_transforms_that_contradict_are_named():
+    warnings: list[str] = []
+    listener = TransformListener(lambda: None, SimpleNamespace(warning=lambda text, **_: warnings.append(text)))
+
+    def transform(parent: str, z: float) -> SimpleNamespace:
+        made = TransformStamped(child_frame_id="camera")
+        made.header.frame_id, made.header.stamp, made.transform.translation.z = parent, stamp(0.0), z
+        return SimpleNamespace(transforms=[made])
+
+    for z in (1.0, 1.0):
+        listener.take_static(transform("base_link", z))
+    assert warnings == []
+    listener.take_static(transform("base_link", 1.5))
+    listener.take_static(transform("mast", 1.5))
+    listener.take(transform("mast", 1.5))  # the same, repeated
+    listener.take(transform("mast", 0.0))
+    assert [text.partition(":")[0] for text in warnings[:2]] == ["tf_static", "tf_static"]
+    assert "'camera' has another pose in an earlier static transform" in warnings[0]
+    assert "'camera' has another parent in an earlier static transform" in warnings[1]
+    (both,) = warnings[2:]
+    assert "both tf and tf_static give 'camera'; tf_static is used" in both
 
 
 def test_a_plan_whose_poses_are_in_another_frame_than_its_header_is_refused():

@@ -136,3 +136,13 @@ def test_a_vehicle_that_stands_sees_motion_but_no_depth(street: Clip) -> None:
     views.candidates(source(street, 0), near, inputs)
     past = views.candidates(source(street, 2), near, inputs)
     assert past is not None and past.for_depth() is None and past.for_motion() is not None
+
+
+def test_an_image_that_repeats_has_no_reference(street: Clip) -> None:
+    """Two equal images and a baseline would put everything at infinity."""
+    views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
+    views.candidates(source(street, 0), near, inputs)
+    again = views.candidates(source(street, 0, 0.1), near, inputs)
+    assert again is not None and again.for_depth() is None and again.for_motion() is None
+    later = views.candidates(source(street, 2), near, inputs)
+    assert later is not None and later.for_depth() is not None

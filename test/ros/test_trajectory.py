@@ -22,7 +22,7 @@ from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.trajectory import EgoMotion, camera_poses_along, ego_motion, planned_base_path
+from pixel4d_ros.ros.trajectory import BACK, EgoMotion, camera_poses_along, ego_motion, planned_base_path
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -131,6 +131,14 @@ def test_path_without_times_or_headings_looks_along_the_way():
     poses[:, :3, :3] = np.eye(3)
     motion = move(path_message(seconds, poses, stamped=False), ego_state(odometry_track()))
     assert close(motion.path, camera_truth(), 5e-2)
+
+
+def test_path_without_times_in_reverse_order_is_named():
+    seconds = np.arange(3, -0.5, -0.05)
+    poses = drive(seconds)
+    poses[:, :3, :3] = np.eye(3)
+    motion = move(path_message(seconds, poses, stamped=False), ego_state(odometry_track()))
+    assert motion.source == "trajectory, timed by odometry speed" and BACK in motion.warning
 
 
 def test_path_without_times_for_a_standing_vehicle_stands():

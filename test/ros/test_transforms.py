@@ -45,6 +45,16 @@ def test_pose_buffer_interpolates_extrapolates_a_little_and_forgets():
     assert buffer.at(29 * 10**9, 0.5)[0, 3] == pytest.approx(29)
 
 
+def test_what_happened_in_a_pause_of_the_poses_is_not_known():
+    """Odometry pauses for 5 s: a line between its ends is not the way that was driven."""
+    buffer = PoseBuffer()
+    for s in (0.0, 0.1, 5.1, 5.2):
+        buffer.add(round(s * 1e9), rigid(np.eye(3), [s, 0, 0]))
+    assert buffer.at(4_900_000_000, 0.5) is None and buffer.at(2_000_000_000, 0.5) is None
+    assert buffer.at(2_000_000_000, 3.0)[0, 3] == pytest.approx(2.0)  # an odometry_timeout as long as that
+    assert buffer.at(5_150_000_000, 0.5)[0, 3] == pytest.approx(5.15)
+
+
 def test_a_single_pose_does_not_stand_for_later_times():
     """As when a log begins anew: an image 0.3 s after the only pose so far is not at that pose."""
     buffer = PoseBuffer()
