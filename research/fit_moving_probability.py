@@ -28,6 +28,7 @@ from pixel4d_ros.evaluation.motion_metrics import moving_ids
 from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.training.motion_labels import label_motion
 from pixel4d_ros.training.stereo_depth import stereo_depth
 from pixel4d_ros.two_view.flow import Mask, flow_size
@@ -37,7 +38,7 @@ from pixel4d_ros.two_view.moving_probability import LIKELY
 from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages, fitted
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages, fitted
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -91,6 +92,29 @@ def disturbed(depth: Map, rng: np.random.Generator, amount: float = 1.0) -> Map:
     )
 
 
+@dataclass(frozen=True)
+class SourceImage:
+    """A window's source image beside its reference image, and what is true there."""
+
+    pair: TwoImages
+    scene: DynamicGaussians
+    ids: Ids  # (h, w) of predicted objects
+    instances: Ids  # (h, w)
+    truth: Truth  # h x w
+    complete: bool  # whether everything that moves is known
+    group: str
+
+    def example(self, mask: Mask, features: FloatArray, kind: str) -> Iterator[Example]:
+        """The example of a mask (h, w), if it is known whether it moves."""
+        known = mask & self.truth.known
+        if known.sum() < LEAST_KNOWN * mask.sum():
+            return
+        share = float(self.truth.moving[known].mean())
+        if share > MOVES or (share < STANDS and self.complete):
+            weight = 1.0 if kind == PREDICTED else 1 / (1 + DISTURBANCES)
+            yield Example(np.append(1.0, features), kind, share > MOVES, self.group, weight)
+
+
 def examples(
     forecaster: Forecaster, window: Clip, reference: ReferenceView, truth: Truth, group: str
 ) -> Iterator[Example]:
@@ -102,40 +126,51 @@ def examples(
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    depth, ids = scene.seen_depth(camera, places, FARTHEST), object_pixels(scene, places, camera)
-    instances = instance_pixels(scene, places, camera)
-    truth = truth.resized(camera.width, camera.height)
+    depth = scene.seen_depth(camera, places, FARTHEST)
+    source = SourceImage(
+        TwoImages.of(image, reference, camera, depth),
+        scene,
+        object_pixels(scene, places, camera),
+        instance_pixels(scene, places, camera),
+        truth.resized(camera.width, camera.height),
+        window.boxes_complete,
+        group,
+    )
     rng = np.random.default_rng(int(1000 * window.times[0]) % 2**32)
-    pair = TwoImages.of(image, reference, camera, depth)
-
-    def labelled_example(mask: Mask, features: FloatArray, kind: str) -> Iterator[Example]:
-        known = mask & truth.known
-        if known.sum() < LEAST_KNOWN * mask.sum():
-            return
-        share = float(truth.moving[known].mean())
-        if share > MOVES or (share < STANDS and window.boxes_complete):
-            weight = 1.0 if kind == PREDICTED else 1 / (1 + DISTURBANCES)
-            yield Example(np.append(1.0, features), kind, share > MOVES, group, weight)
-
-    def features(pair: TwoImages, mask: Mask, velocity: FloatArray, network: bool) -> FloatArray:
-        return np.append(motion_evidence(pair.images, mask, velocity * pair.seconds).features, network)
-
     disturbances = (TwoImages.of(image, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
-    for own in (pair, *disturbances):
-        for patch, fit in candidates(own, np.zeros_like(ids)):  # where the network finds an object, too
-            yield from labelled_example(patch, features(own, patch, fit.velocity, False), CANDIDATE)
-    for own in (pair, *(replace(pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))):
-        for instance in judged_instances(own, instances):
-            if instance.features is not None:
-                for example in labelled_example(instance.pixels, instance.features, INSTANCE):
-                    if instance.features[0] > UNSEEN or not example.moves:
-                        yield example
+    for pair in (source.pair, *disturbances):
+        yield from of_candidates(source, pair)
+    for pair in (source.pair, *(replace(source.pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))):
+        yield from of_instances(source, pair)
+    yield from of_predicted(source)
+
+
+def of_candidates(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
+    """Moving patches, also where the network finds an object."""
+    for patch, fit in candidates(pair, np.zeros_like(source.ids)):
+        evidence = motion_evidence(pair.images, patch, fit.velocity * pair.seconds)
+        yield from source.example(patch, np.append(evidence.features, False), CANDIDATE)
+
+
+def of_instances(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
+    """Vehicles and people, but those that move without showing it."""
+    for instance in judged_instances(pair, source.instances):
+        if instance.features is not None:
+            for example in source.example(instance.pixels, instance.features, INSTANCE):
+                if instance.features[0] > UNSEEN or not example.moves:
+                    yield example
+
+
+def of_predicted(source: SourceImage) -> Iterator[Example]:
+    """Objects that the network predicts to move."""
+    scene, pair = source.scene, source.pair
     velocities = scene.per_object(scene.velocities).double().cpu().numpy()
-    for k in sorted(moving_ids(scene) & set(np.unique(ids).tolist())):
-        trust = np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(velocities[k])))
-        found = fitted(pair, ids == k, velocities[k], trust)
+    for k in sorted(moving_ids(scene) & set(np.unique(source.ids).tolist())):
+        mask, trust = source.ids == k, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(velocities[k])))
+        found = fitted(pair, mask, velocities[k], trust)
         if found is not None:
-            yield from labelled_example(ids == k, features(pair, ids == k, found.velocity, True), PREDICTED)
+            evidence = motion_evidence(pair.images, mask, found.velocity * pair.seconds)
+            yield from source.example(mask, np.append(evidence.features, True), PREDICTED)
 
 
 def of_log(forecaster: Forecaster, path: Path, images: int) -> Iterator[Example]:

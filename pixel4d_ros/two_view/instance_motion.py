@@ -38,6 +38,8 @@ RELIEF = 0.12  # of the parallax: standard deviation of the flow from errors of 
 ROTATION = 0.0005  # rad, standard deviation of the refined pose about each axis,
 SHIFT, SHIFT_SHARE = 0.005, 0.02  # metres, and share of the baseline: the same along each axis
 SPEED = np.array([10.0, 1.0, 10.0])  # m/s, standard deviation of the velocity of what moves
+LEAST_PIXEL = 0.2  # pixels, standard deviation of the flow, at least,
+LEFT_BEHIND = 3.0  # and what it is more than the residual's median: much of its error one velocity explains, too
 CLEAR = 10.0  # log ratios beyond this are no stronger evidence
 MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
 MOST_PIXELS = 600  # of an instance that are compared
@@ -115,12 +117,15 @@ def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: f
     form (C. Bishop, Pattern Recognition and Machine Learning, 2006, equation 3.86): with A = X' W X + P and b = X' W y,
     its logarithm is (log |P| - log |A| + b' A^-1 b) / 2 plus what both models share. The unknowns of a static object
     are a factor of its inverse depth, near 1 by DISTANCE_SPREAD, and the error of the pose. A moving object has a
-    velocity, too. An object's flow has at most INDEPENDENT independent errors.
+    velocity, too. An object's flow has at most INDEPENDENT independent errors, as large as what a velocity leaves
+    unexplained tells.
     """
     y, V = equations.static, equations.velocity
     count = len(y) // 2
     parallax = np.linalg.norm(equations.inverse_depth.reshape(-1, 2), axis=1).repeat(2)
-    variance = (PIXEL**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
+    left = float(np.median(np.abs(y - V @ velocity)))
+    pixel = min(PIXEL, max(LEAST_PIXEL, LEFT_BEHIND * left))
+    variance = (pixel**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
     weight = cauchy_weights(np.abs(y - V @ velocity)) / variance
     shift = SHIFT + SHIFT_SHARE * baseline
     static = np.column_stack((equations.inverse_depth, equations.pose))

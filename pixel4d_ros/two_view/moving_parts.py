@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of one object that were found apart: neighbours at one distance that move alike. Long vehicles come in pieces."""
+"""Parts of one object that were found apart: neighbours that move alike. Long vehicles come in pieces."""
 
 from __future__ import annotations
 
