@@ -160,7 +160,7 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
 
 
 def test_synthetic_movers_are_forecast_better(forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    worlds = WorldSet("street", 2, 900_003)  # ordinary traffic
+    worlds = WorldSet("street", 6, 900_003)  # ordinary traffic
     monkeypatch.setattr(runner, "make_clip", cache(runner.make_clip))  # both evaluations are of the same worlds
     alone, told = (
         evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(reference_view=given))
@@ -168,6 +168,7 @@ def test_synthetic_movers_are_forecast_better(forecaster: Forecaster, monkeypatc
     )
     assert alone.inside_gain is not None and told.inside_gain is not None
     assert told.inside_gain.mean > alone.inside_gain.mean + 0.2
+    assert told.motion is not None and alone.motion is not None and told.motion.found > alone.motion.found
 
 
 def test_real_traffic_is_forecast_better(forecaster: Forecaster) -> None:

@@ -16,6 +16,9 @@ from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_pl
 CONTACT = 5  # pixels: parts farther apart are no neighbours
 LEAST_CONTACT = 0.15  # of the smaller part's width or height: how long their border is at least
 SAME_DISTANCE = 1.1  # ratio of the distances on both sides of the border, at most
+# Of the image's width: two vehicles that were both found are joined only if one is larger, since votes for the centre
+# of a large vehicle fall short of it (predictor.objects.MAX_VOTE_DISTANCE).
+LARGE = 0.125
 ALIKE, ALIKE_SHARE = 0.7, 0.3  # m/s, and share of the speed: difference of velocities, at most
 
 
@@ -27,11 +30,12 @@ class MovingPart:
     velocity: FloatArray  # (3,) m/s
     covariance: FloatArray  # (3, 3) (m/s)^2
     probability: float  # that it moves
+    whole: bool = False  # it was found as one vehicle or person
 
     @staticmethod
-    def of(pixels: Mask, fit: Fit, probability: float) -> MovingPart:
+    def of(pixels: Mask, fit: Fit, probability: float, whole: bool = False) -> MovingPart:
         """Pixels (h, w) whose velocity was fitted."""
-        return MovingPart(pixels, fit.velocity, fit.covariance, probability)
+        return MovingPart(pixels, fit.velocity, fit.covariance, probability, whole)
 
 
 def joined_parts(pair: TwoImages, parts: Iterable[MovingPart]) -> list[MovingPart]:
@@ -48,6 +52,9 @@ def joined_parts(pair: TwoImages, parts: Iterable[MovingPart]) -> list[MovingPar
 def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
     limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
     if np.linalg.norm(part.velocity - other.velocity) > limit:
+        return False
+    largest = max(_extent(part.pixels), _extent(other.pixels))
+    if part.whole and other.whole and largest < LARGE * part.pixels.shape[1]:
         return False
     v, u = np.nonzero(part.pixels)
     rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
@@ -71,9 +78,9 @@ def _extent(pixels: Mask) -> int:
 def _joined(pair: TwoImages, large: MovingPart, small: MovingPart) -> MovingPart:
     """Both as one, with the velocity that fits all of the flow, or else the larger one's."""
     pixels, probability = large.pixels | small.pixels, max(large.probability, small.probability)
-    fit = fitted(pair, pixels, np.zeros(3), ANY)
+    fit, whole = fitted(pair, pixels, np.zeros(3), ANY), large.whole or small.whole
     if fit is not None and fit.explains and is_plausible(fit.velocity):
-        return MovingPart.of(pixels, fit, probability)
+        return MovingPart.of(pixels, fit, probability, whole)
     if small.pixels.sum() > large.pixels.sum():
         large = small
-    return MovingPart(pixels, large.velocity, large.covariance, probability)
+    return MovingPart(pixels, large.velocity, large.covariance, probability, whole)

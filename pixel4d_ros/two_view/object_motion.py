@@ -163,7 +163,8 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> list[MovingPart]:
         pixels = (instance.pixels | rim) & ~taken
         if instance.features is not None and pixels.any():
             taken |= pixels
-            parts.append(MovingPart.of(pixels, instance.fit, instance.probability))
+            numbered = bool(instances[instance.pixels][0] < UNNUMBERED)
+            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, numbered))
     parts = [part for part in joined_parts(pair, parts) if part.probability >= LIKELY]
     still = _flow_difference(pair, np.zeros(3))
     for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
