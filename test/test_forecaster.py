@@ -109,7 +109,7 @@ def test_a_scene_shares_no_memory_with_what_the_next_prediction_writes_over(
     scene = forecaster.predict(photo.image, photo.K, num_samples=2)
     parts = [*made[0].layers, made[0].objects, made[0]]
     used = [value for part in parts for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    assert len(used) == 3 * 5 + 3 + 2
+    assert len(used) == 3 * 5 + 3 + 3
     assert not {t.untyped_storage().data_ptr() for t in used} & {
         t.untyped_storage().data_ptr() for t in tensors(scene).values()
     }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 DEFAULT_SOURCES = 20
+RATE_TOLERANCE = 0.15  # of a step: how far the usual spacing of frames may be off
 SPACING_TOLERANCE = 0.4  # of a step: real 10 Hz cameras run at 9.7 Hz, a lost frame doubles the step
 PROTOCOLS = ("robot", "paper")
 ALIGNMENTS = {
@@ -95,7 +96,12 @@ def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[n
     interval = float(np.median(np.diff(times)))
     every = max(1, round(step / interval))
     spacing = times[every:] - times[:-every] if every < len(times) else np.empty(0)
-    good = np.abs(spacing - step) <= SPACING_TOLERANCE * step
+    if (
+        abs(every * interval - step) > RATE_TOLERANCE * step
+    ):  # frames would count as taken at other times than they were
+        good = np.zeros(len(spacing), bool)
+    else:
+        good = np.abs(spacing - step) <= SPACING_TOLERANCE * step
     follows = np.zeros(len(times), np.intp)  # how many frames can follow each frame
     for i in range(len(good) - 1, -1, -1):
         follows[i] = follows[i + every] + 1 if good[i] else 0

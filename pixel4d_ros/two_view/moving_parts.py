@@ -14,7 +14,7 @@ from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_plausible
 
 CONTACT = 5  # pixels: parts farther apart are no neighbours
-LEAST_CONTACT = 0.15  # of the smaller part's width or height: how long their border is at least
+LEAST_CONTACT = 0.25  # of the smaller part's width or height: how long their border is at least
 SAME_DISTANCE = 1.1  # ratio of the distances on both sides of the border, at most
 # Of the image's width: two vehicles that were both found are joined only if one is larger, since votes for the centre
 # of a large vehicle fall short of it (predictor.objects.MAX_VOTE_DISTANCE).
@@ -53,8 +53,7 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
     limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
     if np.linalg.norm(part.velocity - other.velocity) > limit:
         return False
-    largest = max(_extent(part.pixels), _extent(other.pixels))
-    if part.whole and other.whole and largest < LARGE * part.pixels.shape[1]:
+    if part.whole and other.whole and not is_large(part.pixels) and not is_large(other.pixels):
         return False
     v, u = np.nonzero(part.pixels)
     rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
@@ -67,6 +66,11 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
         return False
     ratio = float(np.median(depth[here]) / np.median(depth[there]))
     return 1 / SAME_DISTANCE < ratio < SAME_DISTANCE
+
+
+def is_large(pixels: Mask) -> bool:
+    """Whether pixels (h, w) are those of a vehicle so large that it may have been found in pieces, or in part."""
+    return bool(_extent(pixels) >= LARGE * pixels.shape[1])
 
 
 def _extent(pixels: Mask) -> int:

@@ -23,7 +23,7 @@ from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view.flow import Mask, flow_size, length
 from pixel4d_ros.two_view.instance_motion import judged_instances, window
-from pixel4d_ros.two_view.moving_parts import MovingPart, joined_parts
+from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
@@ -45,6 +45,7 @@ SMALL = 0.5  # pixels: a smaller residual of a static world need not be explaine
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
 AROUND = 2  # outlines of an instance are searched for so many times the error of its mask around it
+OUTLINE = 0.2  # of a standing vehicle's pixels: a smaller patch beside it is its outline
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
 
@@ -151,31 +152,55 @@ def whole_objects(ids: Ids, instances: Ids) -> Ids:
 
 
 def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> list[MovingPart]:
-    """What is LIKELY to move, the largest first: instances, and patches elsewhere."""
-    taken, judged = whole > 0, np.zeros(whole.shape, bool)
-    parts = []
-    for instance in judged_instances(pair, np.where(whole > 0, 0, instances)):
-        own = window(instance.pixels)
-        reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
-        # Around it, too, patches are its outline, not another object.
-        judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
-        rim = reached & pair.moving & (instances == 0)
-        pixels = (instance.pixels | rim) & ~taken
-        if instance.features is not None and pixels.any():
+    """What is LIKELY to move: instances, and patches elsewhere."""
+    movers, standing, judged = _moving_instances(pair, whole, instances)
+    taken, still = whole > 0, _flow_difference(pair, np.zeros(3))
+    for mover in movers:
+        taken |= mover.pixels
+    for k, mover in enumerate(movers):
+        if is_large(mover.pixels):  # its mask has holes
+            pixels = mover.pixels | _grown(pair, mover.pixels, mover.velocity, still) & ~taken & (instances == 0)
             taken |= pixels
-            numbered = bool(instances[instance.pixels][0] < UNNUMBERED)
-            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, numbered))
-    parts = [part for part in joined_parts(pair, parts) if part.probability >= LIKELY]
-    still = _flow_difference(pair, np.zeros(3))
+            movers[k] = replace(mover, pixels=pixels)
     for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
         probability = pair.probability(patch, fit.velocity, network=False)
-        if probability < LIKELY:
+        if probability < LIKELY or _is_outline(patch, standing):
             continue
         pixels = _grown(pair, patch, fit.velocity, still) & ~taken & ~judged
         if pixels.any():
             taken |= pixels
-            parts.append(MovingPart.of(pixels, fit, probability))
-    return joined_parts(pair, parts)
+            movers.append(MovingPart.of(pixels, fit, probability))
+    return joined_parts(pair, movers)
+
+
+def _moving_instances(pair: TwoImages, whole: Ids, instances: Ids) -> tuple[list[MovingPart], list[Mask], Mask]:
+    """Instances that are LIKELY to move, pixels (h, w) of each that stands, and where (h, w) instances were judged."""
+    judged = np.zeros(whole.shape, bool)
+    parts: list[MovingPart] = []
+    standing: list[Mask] = []
+    for instance in judged_instances(pair, np.where(whole > 0, 0, instances)):
+        own = window(instance.pixels)
+        reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
+        if instance.probability < LIKELY:
+            standing.append(instance.pixels)
+        pixels = (instance.pixels | reached & pair.moving & (instances == 0) & ~judged) & (whole == 0)
+        if instance.features is not None:
+            numbered = bool(instances[instance.pixels][0] < UNNUMBERED)
+            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, numbered))
+        # Around it, too, patches are its outline, not another object.
+        judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
+
+    def moves(part: MovingPart) -> bool:
+        return part.probability >= LIKELY and (part.whole or not _is_outline(part.pixels, standing))
+
+    return [part for part in joined_parts(pair, parts) if moves(part)], standing, judged
+
+
+def _is_outline(patch: Mask, standing: list[Mask]) -> bool:
+    """Whether a patch (h, w) is a small strip beside a standing vehicle, where what is behind comes and goes."""
+    reach = 2 * round(GAP * patch.shape[1] / 4) + 1
+    around = cv2.dilate(patch.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    return any(patch.sum() < OUTLINE * vehicle.sum() and bool((around & vehicle).any()) for vehicle in standing)
 
 
 def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:
