@@ -35,7 +35,7 @@ def test_short_logs_use_what_there_is_and_hopeless_ones_say_so() -> None:
         find_sequences(np.zeros(1), 14, 0.1)
     with pytest.raises(ValueError, match="--step"):
         find_sequences(np.arange(9.0), 14, 0.1)
-    with pytest.raises(ValueError, match="no two images are 0.15 s apart, the log has one every 0.1 s"):
+    with pytest.raises(ValueError, match=r"no two images are 0\.15 s apart, the log has one every 0\.1 s"):
         find_sequences(0.1 * np.arange(20), 14, 0.15)  # images 0.2 s apart would count as 0.15
 
 

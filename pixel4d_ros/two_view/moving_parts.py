@@ -16,7 +16,7 @@ from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_pl
 CONTACT = 5  # pixels: parts farther apart are no neighbours
 LEAST_CONTACT = 0.25  # of the smaller part's width or height: how long their border is at least
 SAME_DISTANCE = 1.1  # ratio of the distances on both sides of the border, at most
-# Of the image's width: two vehicles that were both found are joined only if one is larger, since votes for the centre
+# Of the image's width: two vehicles that were both found are joined only if both are larger, since votes for the centre
 # of a large vehicle fall short of it (predictor.objects.MAX_VOTE_DISTANCE).
 LARGE = 0.125
 ALIKE, ALIKE_SHARE = 0.7, 0.3  # m/s, and share of the speed: difference of velocities, at most
@@ -53,7 +53,7 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
     limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
     if np.linalg.norm(part.velocity - other.velocity) > limit:
         return False
-    if part.whole and other.whole and not is_large(part.pixels) and not is_large(other.pixels):
+    if part.whole and other.whole and not (is_large(part.pixels) and is_large(other.pixels)):
         return False
     v, u = np.nonzero(part.pixels)
     rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
