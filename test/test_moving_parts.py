@@ -57,10 +57,9 @@ def test_what_is_apart_stays_apart(distance: float, velocity: FloatArray, column
     assert len(joined_parts(scene((first, 9), (columns, distance)), parts)) == 2
 
 
-def test_two_cars_that_were_found_as_such_stay_two_unless_they_are_large() -> None:
-    def found(width: int) -> int:
-        left, right = slice(100, 100 + width), slice(100 + width, 100 + 2 * width)
-        return len(joined_parts(scene((left, 9), (right, 9)), [part(left, whole=True), part(right, whole=True)]))
-
-    assert found(30) == 2
-    assert found(90) == 1
+@pytest.mark.parametrize(("velocity", "objects"), [(FORWARD, 2), (np.array([6.0, 0, 0]), 1)])
+def test_two_that_were_found_as_such_are_one_if_one_follows_the_other(velocity: FloatArray, objects: int) -> None:
+    """Two cars abreast stay two; a lorry that crosses was found in two pieces."""
+    left, right = slice(100, 140), slice(140, 180)
+    parts = [part(left, velocity, whole=True), part(right, velocity, whole=True)]
+    assert len(joined_parts(scene((left, 9), (right, 9)), parts)) == objects

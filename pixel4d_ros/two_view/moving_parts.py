@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_plausible
@@ -16,9 +17,9 @@ from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_pl
 CONTACT = 5  # pixels: parts farther apart are no neighbours
 LEAST_CONTACT = 0.25  # of the smaller part's width or height: how long their border is at least
 SAME_DISTANCE = 1.1  # ratio of the distances on both sides of the border, at most
-# Of the image's width: two vehicles that were both found are joined only if both are larger, since votes for the centre
-# of a large vehicle fall short of it (predictor.objects.MAX_VOTE_DISTANCE).
-LARGE = 0.125
+ABREAST = 0.9  # metres: two vehicles that were found as such are one only if one is behind the other by this
+LARGE = 0.125  # of the image's width: vehicles that are larger may have been found in part
+MOST_PIXELS = 500  # of a part whose middle is asked for
 ALIKE, ALIKE_SHARE = 0.7, 0.3  # m/s, and share of the speed: difference of velocities, at most
 
 
@@ -53,7 +54,7 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
     limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
     if np.linalg.norm(part.velocity - other.velocity) > limit:
         return False
-    if part.whole and other.whole and not (is_large(part.pixels) and is_large(other.pixels)):
+    if part.whole and other.whole and _abreast(pair, part, other) > ABREAST:
         return False
     v, u = np.nonzero(part.pixels)
     rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
@@ -66,6 +67,20 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
         return False
     ratio = float(np.median(depth[here]) / np.median(depth[there]))
     return 1 / SAME_DISTANCE < ratio < SAME_DISTANCE
+
+
+def _abreast(pair: TwoImages, part: MovingPart, other: MovingPart) -> float:
+    """Metres between the middles of two parts across the direction in which they move, over ground.
+
+    The camera is taken to be level.
+    """
+    middles = []
+    for pixels in (part.pixels, other.pixels):
+        v, u = (values[:: -(-len(values) // MOST_PIXELS)] for values in np.nonzero(pixels))
+        middles.append(np.median(unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K), 0))
+    x, _, z = part.velocity + other.velocity
+    right, _, ahead = middles[1] - middles[0]
+    return float(abs(right * z - ahead * x) / max(np.hypot(x, z), 1e-6))
 
 
 def is_large(pixels: Mask) -> bool:
