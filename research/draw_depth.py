@@ -11,21 +11,18 @@ Log depth in turbo's colours, each row in the range of its measured depth; one s
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from picture_command import picture_parser, write_picture
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.depth_images import read_depth_folder
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.stereo_pairs import read_stereo_folder
-from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.depth_metrics import depth_ratio, is_dense
 from pixel4d_ros.evaluation.depth_picture import Picture, depth_picture, depth_range, filled
 from pixel4d_ros.evaluation.synthetic_worlds import HELD_OUT, make_clip
@@ -106,23 +103,15 @@ def all_rows(forecaster: Forecaster, clips: Iterable[tuple[Clip, ReferenceView |
 
 def main(given: Sequence[str] | None = None) -> int:
     """Draw and write; returns the exit status."""
-    p = argparse.ArgumentParser(description="Image, predicted depth and measured depth of held-out images.")
-    p.add_argument("out", type=Path, help="picture to write: .png, .jpg or .webp")
+    p = picture_parser("Image, predicted depth and measured depth of held-out images.")
     p.add_argument("--reference", action="store_true", help="drives, without and with a reference image")
-    p.add_argument("--weights", type=Path, help="weights file (default: the shipped one)")
-    p.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of logs/, pairs/ and stereo2015/")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     args = p.parse_args(given)
-    try:
+
+    def draw(forecaster: Forecaster) -> Picture:
         clips = drives(args.shared) if args.reference else ((clip, None) for clip in images(args.shared))
-        picture = all_rows(Forecaster.load(args.weights, args.device), clips)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(args.out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise ValueError(f"{args.out} could not be written")
-    except (ValueError, OSError, DeviceError, cv2.error) as error:
-        print(f"research/draw_depth.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return all_rows(forecaster, clips)
+
+    return write_picture("research/draw_depth.py", args, draw)
 
 
 if __name__ == "__main__":

@@ -9,32 +9,29 @@ and the probability that they move. Boxes are labels: white stands, green moves 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from picture_command import picture_parser, write_picture
 
 from pixel4d_ros.datasets.box_labels import labelled
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
-from pixel4d_ros.errors import DeviceError
 from pixel4d_ros.evaluation.depth_picture import Picture
 from pixel4d_ros.evaluation.labelled_objects import labelled_objects
 from pixel4d_ros.evaluation.motion_metrics import moving_ids, moving_probabilities, visible_objects
 from pixel4d_ros.evaluation.video import GREY, sheet
 from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.object_motion import instance_pixels
+from pixel4d_ros.two_view.velocity_fit import Ids
 
 WIDTH = 640  # pixels of a panel
 IMAGES = {"kitti_0052": (9, 30), "kitti_0056": (6, 12), "kitti_0002": (5,), "kitti_0095": (72, 126)}  # log -> images
 WHITE, GREEN, RED = (255, 255, 255), (0, 220, 0), (255, 60, 60)
-Ids = NDArray[np.int64]
 
 
 def windows(shared: Path) -> Iterator[tuple[Clip, Clip]]:
@@ -53,35 +50,27 @@ def colored(image: NDArray[np.uint8], ids: Ids) -> Picture:
     return np.asarray(np.where(shown, image // 2 + colors[ids % 64] // 2, image), np.uint8)
 
 
-def instances(scene: DynamicGaussians) -> Ids:
-    """Numbers (H, W) of the vehicles and people in a scene's image."""
-    assert scene.camera is not None and scene.instance_ids is not None
-    places = scene.pixels(scene.camera)
-    seen = (places >= 0) & (scene.instance_ids > 0)
-    numbers = torch.zeros(scene.camera.height * scene.camera.width, dtype=torch.int64)
-    numbers[places[seen]] = scene.instance_ids[seen]
-    return numbers.view(scene.camera.height, scene.camera.width).numpy()
-
-
 def row(forecaster: Forecaster, clip: Clip, window: Clip) -> Picture:
     """Both panels of a window's first image."""
     image, reference = np.asarray(window.images[0]), reference_view(clip, window)
     scene = forecaster.predict(image, window.K, reference=reference).to("cpu")
+    assert scene.camera is not None
+    instances = instance_pixels(scene, scene.pixels(scene.camera), scene.camera)
     ids, fast, probabilities = visible_objects(scene, window), moving_ids(scene), moving_probabilities(scene)
     height, width = image.shape[:2]
     scale = WIDTH / width
     size = WIDTH, round(height * scale)
     left, right = (
         cv2.resize(colored(image, numbers), size, interpolation=cv2.INTER_LINEAR)
-        for numbers in (instances(scene), np.where(np.isin(ids, list(fast)), ids, 0))
+        for numbers in (instances, np.where(np.isin(ids, list(fast)), ids, 0))
     )
     for thing in labelled_objects(window) or ():
         v, u = np.nonzero(thing.mask)
         inside = ids[thing.mask & (ids >= 0)]
         found = inside.size > 0 and int(np.bincount(inside).argmax()) in fast
         color = WHITE if not thing.moving else GREEN if found else RED
-        corners = [(int(x.min() * scale), int(y.min() * scale)) for x, y in ((u, v),)]
-        cv2.rectangle(right, corners[0], (int(u.max() * scale), int(v.max() * scale)), color, 1)
+        first, last = ((int(at(u) * scale), int(at(v) * scale)) for at in (np.min, np.max))
+        cv2.rectangle(right, first, last, color, 1)
     velocities = scene.per_object(scene.velocities).norm(dim=1)
     for k in fast:
         v, u = np.nonzero(ids == k)
@@ -95,22 +84,12 @@ def row(forecaster: Forecaster, clip: Clip, window: Clip) -> Picture:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Draw and write; returns the exit status."""
-    p = argparse.ArgumentParser(description="Vehicles and people in held-out images, and which of them move.")
-    p.add_argument("out", type=Path, help="picture to write: .png, .jpg or .webp")
-    p.add_argument("--weights", type=Path, help="weights file (default: the shipped one)")
-    p.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of logs/")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    args = p.parse_args(given)
-    try:
-        forecaster = Forecaster.load(args.weights, args.device)
-        picture = np.concatenate([row(forecaster, clip, window) for clip, window in windows(args.shared)])
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(args.out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise ValueError(f"{args.out} could not be written")
-    except (ValueError, OSError, DeviceError, cv2.error) as error:
-        print(f"research/draw_motion.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = picture_parser("Vehicles and people in held-out images, and which of them move.").parse_args(given)
+
+    def draw(forecaster: Forecaster) -> Picture:
+        return np.concatenate([row(forecaster, clip, window) for clip, window in windows(args.shared)])
+
+    return write_picture("research/draw_motion.py", args, draw)
 
 
 if __name__ == "__main__":

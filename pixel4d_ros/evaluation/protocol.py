@@ -96,12 +96,8 @@ def find_sequences(times: ArrayLike, frames: int, step: float) -> list[NDArray[n
     interval = float(np.median(np.diff(times)))
     every = max(1, round(step / interval))
     spacing = times[every:] - times[:-every] if every < len(times) else np.empty(0)
-    if (
-        abs(every * interval - step) > RATE_TOLERANCE * step
-    ):  # frames would count as taken at other times than they were
-        good = np.zeros(len(spacing), bool)
-    else:
-        good = np.abs(spacing - step) <= SPACING_TOLERANCE * step
+    fits = abs(every * interval - step) <= RATE_TOLERANCE * step  # else frames count as of other times than theirs
+    good = fits & (np.abs(spacing - step) <= SPACING_TOLERANCE * step)
     follows = np.zeros(len(times), np.intp)  # how many frames can follow each frame
     for i in range(len(good) - 1, -1, -1):
         follows[i] = follows[i + every] + 1 if good[i] else 0

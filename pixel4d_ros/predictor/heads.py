@@ -69,7 +69,7 @@ class DepthModes:
         """From SURFACE_MAPS."""
         choice = maps["depth_choice"]
         log_weight = F.logsigmoid(torch.cat((choice, -choice), 1))
-        return DepthModes(decode_log_depth(maps["depth"]), LEAST_SPREAD + F.softplus(maps["depth_spread"]), log_weight)
+        return DepthModes(decode_log_depth(maps["depth"]), decode_spread(maps["depth_spread"]), log_weight)
 
     def shifted(self, shift: Tensor) -> DepthModes:
         """With shift (B, 1, H, W) added to the log depth, within the limits of depth."""
@@ -196,6 +196,11 @@ def decode_log_depth(logit: Tensor) -> Tensor:
     """Log of canonical depth between the limits, linear in the logit's sigmoid: relative errors count alike."""
     low, high = math.log(MIN_DEPTH), math.log(MAX_DEPTH)
     return low + (high - low) * torch.sigmoid(logit)
+
+
+def decode_spread(raw: Tensor) -> Tensor:
+    """Mean absolute error of log depth, LEAST_SPREAD at least."""
+    return LEAST_SPREAD + F.softplus(raw)
 
 
 def decode_depth(logit: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pixel4d_ros.predictor.decoders import conv_block, upsampled
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
-from pixel4d_ros.predictor.heads import LEAST_SPREAD, MOVABLE_MAPS, decode_log_depth
+from pixel4d_ros.predictor.heads import MOVABLE_MAPS, decode_log_depth, decode_spread
 from pixel4d_ros.predictor.objects import MAX_OBJECTS, ObjectCells, nearest_peaks
 
 WIDTHS = (128, 128, 96, 64)  # at strides 32, 16, 8, 4
@@ -58,7 +58,7 @@ def distance_shift(maps: dict[str, Tensor], log_depth: Tensor) -> Tensor:
     Both estimates are weighted by their errors' variances. What is added changes little within an object.
     """
     probability = torch.sigmoid(maps["movable"])
-    spread = LEAST_SPREAD + F.softplus(maps["distance_spread"])
+    spread = decode_spread(maps["distance_spread"])
     base = F.interpolate(log_depth.float(), probability.shape[-2:], mode="bilinear", align_corners=False)
     difference = (decode_log_depth(maps["distance"]) - base) * (STATIC_ERROR**2 / (STATIC_ERROR**2 + spread**2))
     total, share = F.avg_pool2d(

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from pixel4d_ros.predictor.decoders import conv_block, upsampled
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
 from pixel4d_ros.predictor.heads import (
-    LEAST_SPREAD,
     LOG_DEPTH_MEAN,
     LOG_DEPTH_SPREAD,
     DepthCorrection,
     ReferenceInput,
     channels_last,
+    decode_spread,
 )
 from pixel4d_ros.predictor.pose_refinement import with_refined_attitude
 from pixel4d_ros.predictor.reference_projection import reference_places, sample_places
@@ -86,7 +86,7 @@ class PlaneSweep(nn.Module):
         logits, spread = self.head(x).float().split((PLANES, 1), 1)
         shift = (torch.softmax(logits, 1) * plane_shifts(x.device)[:, None, None]).sum(1, keepdim=True)
         known = reference.known[:, None, None, None] & (self.training | (parallax > LEAST_PARALLAX))
-        scale = LEAST_SPREAD + F.softplus(spread)
+        scale = decode_spread(spread)
         return DepthCorrection(base, torch.where(known, shift, 0.0), torch.where(known, scale, torch.inf))
 
 

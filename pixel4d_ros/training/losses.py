@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.heads import LEAST_SPREAD as HEAD_SPREAD
-from pixel4d_ros.predictor.heads import MAX_DEPTH, MIN_DEPTH, decode_depth, decode_log_depth
+from pixel4d_ros.predictor.heads import MAX_DEPTH, MIN_DEPTH, decode_depth, decode_log_depth, decode_spread
 from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
@@ -231,16 +230,16 @@ def movable_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[
     truth = nearest_of_cells(batch.depth, 4)[:, : quarter[0], : quarter[1]] / prediction.depth_scale[:, None, None]
     log_truth = torch.log(truth.clamp(min=MIN_DEPTH, max=MAX_DEPTH))
     error = (decode_log_depth(maps["distance"][:, 0]) - log_truth).abs()
-    scale = HEAD_SPREAD + F.softplus(maps["distance_spread"][:, 0])
+    scale = decode_spread(maps["distance_spread"][:, 0])
     measured = share * (truth > 0) * torch.isfinite(truth)
-    parts = {
-        "movable": area,
-        "centers": centers,
-        "votes": (votes * share).sum() / share.sum().clamp(min=1e-6),
-        "distance": ((torch.log(2 * scale) + error / scale) * measured).sum() / measured.sum().clamp(min=1e-6),
-    }
+
+    def mean(values: Tensor, weight: Tensor) -> Tensor:
+        return (values * weight).sum() / weight.sum().clamp(min=1e-6)
+
+    distance = mean(torch.log(2 * scale) + error / scale, measured)
+    parts = {"movable": area, "centers": centers, "votes": mean(votes, share), "distance": distance}
     loss, parts = _weighted(parts, {"movable": 1.0, "centers": 0.3, "votes": 0.1, "distance": 0.1})
-    return loss, {**parts, "error": ((error * measured).sum() / measured.sum().clamp(min=1e-6)).detach()}
+    return loss, {**parts, "error": mean(error, measured).detach()}
 
 
 def spread_loss(prediction: PredictedMaps, batch: Batch) -> Tensor:

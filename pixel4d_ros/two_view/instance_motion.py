@@ -50,6 +50,7 @@ SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel be
 class JudgedInstance:
     """An instance, the velocity that explains the flow on it, and how likely it moves."""
 
+    number: int  # its id
     pixels: Mask  # (h, w)
     fit: Fit
     # (6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features; None for a velocity that no
@@ -81,7 +82,7 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
             ratio = motion_log_ratio(equations, fit.velocity, float(np.linalg.norm(pair.T_reference_source[:3, 3])))
             evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
             features = np.append(np.clip(ratio, -CLEAR, CLEAR), evidence.features)
-        yield JudgedInstance(pixels, fit, features)
+        yield JudgedInstance(int(number), pixels, fit, features)
 
 
 def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
@@ -104,8 +105,8 @@ def thinned(pixels: Mask) -> Mask:
 
 def window(pixels: Mask) -> Mask:
     """A window as large as errors of an instance's outline, each way, for erosion and dilation."""
-    v, u = np.nonzero(pixels)
-    reach = round(MARGIN * min(int(np.ptp(u)), int(np.ptp(v))) / 2) if len(u) else 0
+    _, _, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    reach = round(MARGIN * max(0, min(width, height) - 1) / 2)
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 

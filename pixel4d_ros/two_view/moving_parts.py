@@ -12,7 +12,7 @@ import numpy as np
 from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Mask
-from pixel4d_ros.two_view.velocity_fit import ANY, Fit, TwoImages, fitted, is_plausible
+from pixel4d_ros.two_view.velocity_fit import Fit, TwoImages, fitted_mover
 
 CONTACT = 5  # pixels: parts farther apart are no neighbours
 LEAST_CONTACT = 0.25  # of the smaller part's width or height: how long their border is at least
@@ -56,9 +56,9 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
         return False
     if part.whole and other.whole and _abreast(pair, part, other) > ABREAST:
         return False
-    v, u = np.nonzero(part.pixels)
-    rows = slice(max(0, v.min() - CONTACT), v.max() + CONTACT + 1)
-    columns = slice(max(0, u.min() - CONTACT), u.max() + CONTACT + 1)
+    left, top, width, height = cv2.boundingRect(part.pixels.astype(np.uint8))
+    rows = slice(max(0, top - CONTACT), top + height + CONTACT)
+    columns = slice(max(0, left - CONTACT), left + width + CONTACT)
     own, its, depth = part.pixels[rows, columns], other.pixels[rows, columns], pair.depth[rows, columns]
     reach = np.ones((2 * CONTACT + 1,) * 2, np.uint8)
     here = own & (cv2.dilate(its.astype(np.uint8), reach) > 0)
@@ -90,15 +90,15 @@ def is_large(pixels: Mask) -> bool:
 
 def _extent(pixels: Mask) -> int:
     """The larger of width and height in pixels."""
-    v, u = np.nonzero(pixels)
-    return 1 + max(int(np.ptp(u)), int(np.ptp(v)))
+    _, _, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    return int(max(width, height))
 
 
 def _joined(pair: TwoImages, large: MovingPart, small: MovingPart) -> MovingPart:
     """Both as one, with the velocity that fits all of the flow, or else the larger one's."""
     pixels, probability = large.pixels | small.pixels, max(large.probability, small.probability)
-    fit, whole = fitted(pair, pixels, np.zeros(3), ANY), large.whole or small.whole
-    if fit is not None and fit.explains and is_plausible(fit.velocity):
+    fit, whole = fitted_mover(pair, pixels), large.whole or small.whole
+    if fit is not None:
         return MovingPart.of(pixels, fit, probability, whole)
     if small.pixels.sum() > large.pixels.sum():
         large = small

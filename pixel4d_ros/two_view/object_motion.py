@@ -27,17 +27,7 @@ from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
-from pixel4d_ros.two_view.velocity_fit import (
-    ANY,
-    EXPLAINED,
-    FARTHEST,
-    LEFT,
-    Fit,
-    Ids,
-    TwoImages,
-    fitted,
-    is_plausible,
-)
+from pixel4d_ros.two_view.velocity_fit import EXPLAINED, FARTHEST, LEFT, Fit, Ids, TwoImages, fitted, fitted_mover
 
 MOST = 16  # objects that the flow may add
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
@@ -110,6 +100,11 @@ def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
     return np.asarray(ids[:-1].view(camera.height, camera.width).cpu().numpy(), np.int64)
 
 
+def _at_places(ids: Ids, places: Tensor) -> Tensor:
+    """The ids (N,) that Gaussians at places (N,) in the image find in ids (h, w); 0 at place -1, which is nowhere."""
+    return torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]
+
+
 def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray, float]]:
     """Predicted objects on which the flow is known: id, change (3,) of velocity in m/s, probability of moving."""
     numbers = np.unique(ids)[1:]
@@ -133,10 +128,8 @@ def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
         patch = labels == i
         if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
             continue
-        fit = fitted(pair, patch, np.zeros(3), ANY)
-        if fit is None or not fit.explains:
-            continue
-        if is_plausible(fit.velocity):
+        fit = fitted_mover(pair, patch)
+        if fit is not None:
             yield patch, fit
 
 
@@ -185,8 +178,8 @@ def _moving_instances(pair: TwoImages, whole: Ids, instances: Ids) -> tuple[list
             standing.append(instance.pixels)
         pixels = (instance.pixels | reached & pair.moving & (instances == 0) & ~judged) & (whole == 0)
         if instance.features is not None:
-            numbered = bool(instances[instance.pixels][0] < UNNUMBERED)
-            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, numbered))
+            whole_one = instance.number < UNNUMBERED
+            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, whole_one))
         # Around it, too, patches are its outline, not another object.
         judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
 
@@ -205,10 +198,8 @@ def _is_outline(patch: Mask, standing: list[Mask]) -> bool:
 
 def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:
     """The mover with its velocity since an older image, if the flow to that shows one."""
-    fit = fitted(pair, mover.pixels, np.zeros(3), ANY)
-    if fit is None or not fit.explains or not is_plausible(fit.velocity):
-        return mover
-    return MovingPart.of(mover.pixels, fit, mover.probability)
+    fit = fitted_mover(pair, mover.pixels)
+    return mover if fit is None else MovingPart.of(mover.pixels, fit, mover.probability)
 
 
 def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
@@ -246,7 +237,7 @@ def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicG
     """The scene whose Gaussians on the background belong to the objects whose ids (h, w) their pixels have, 0: none."""
     if not ids.any():
         return scene
-    given = torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]  # place -1: nowhere, the appended 0
+    given = _at_places(ids, places)
     joining = torch.nonzero(given * (scene.object_ids == 0))[:, 0]
     members = torch.nonzero(scene.object_ids)[:, 0]
     member = torch.zeros(len(scene.centroids), dtype=torch.int64, device=places.device)
@@ -265,7 +256,7 @@ def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicG
 def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
     """The scene with objects added where `added` (h, w) has their ids; changes (S, M + 1, 3) m/s of the velocities."""
     device = scene.means.device
-    given = torch.from_numpy(np.append(added.ravel(), 0)).to(device)[places]  # place -1 means nowhere: the appended 0
+    given = _at_places(added, places)
     ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
     change = torch.from_numpy(changes).to(scene.velocities)
     members = torch.nonzero(ids)[:, 0]  # of an object: few

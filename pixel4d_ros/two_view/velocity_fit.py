@@ -180,6 +180,12 @@ def cauchy_weights(left: FloatArray) -> FloatArray:
     return np.asarray(1 / (1 + (left / LEFT) ** 2))
 
 
+def fitted_mover(pair: TwoImages, pixels: Mask) -> Fit | None:
+    """The velocity on some pixels (h, w) without a prior, if it explains the flow there and an object may have it."""
+    fit = fitted(pair, pixels, np.zeros(3), ANY)
+    return fit if fit is not None and fit.explains and is_plausible(fit.velocity) else None
+
+
 def is_plausible(velocity: FloatArray) -> bool:
     """Whether an object may have a velocity (3,) in m/s, of a camera that is about level."""
     speed = float(np.linalg.norm(velocity))
