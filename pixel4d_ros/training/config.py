@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-PARTS = ("motion", "movable", "surface", "sweep")  # of the network, which can be trained alone
+# Of the network, which can be trained alone: name -> modules. The static branch's features are the dynamic decoder's.
+PARTS = {
+    "motion": ("dynamic",),
+    "movable": ("movable",),
+    "static": ("encoder", "static", "dynamic", "posterior"),
+    "surface": ("surface",),
+    "sweep": ("sweep",),
+}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -40,7 +47,9 @@ class TrainingConfig:
     )
     out: Path = _option(Path("out/train/weights.safetensors"), "where the EMA weights go")
     weights: Path | None = _option(None, "weights to start from")
-    backbone: Path | None = _option(None, "ImageNet weights of EfficientNet-Lite2 (.pth) to start from")
+    backbone: Path | None = _option(
+        None, "ImageNet weights of EfficientNet-Lite2 (.pth) that the encoders trained start from"
+    )
     stereo: Path | None = _option(None, "one more source: a folder of stereo pairs (left/, right/, disparity/)")
     flow_teacher: Path | None = _option(
         None, "GMFlow's published weights, which then label real clips with depth and flow (docs/training.md)"
@@ -66,9 +75,7 @@ class TrainingConfig:
     matched_weight: float = _option(0.2, "in it, of depth matched in stereo where none was measured (0: none is)")
     save_minutes: float = _option(2.0, "time between checkpoints for --resume")
     panel_every: int = _option(500, "steps between TensorBoard images (0: none)")
-    only: str = _option(
-        "", "what to train, all else stays as in --weights: motion, movable, surface, sweep (nothing: everything)"
-    )
+    only: str = _option("", f"what to train, all else stays as in --weights: {', '.join(PARTS)} (nothing: everything)")
     seed: int = _option(0, "random seed")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
 

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import load_backbone
 from pixel4d_ros.predictor.network import Network
+from pixel4d_ros.predictor.surface import SurfaceNetwork
 from pixel4d_ros.training.batch import Batch, halved, rescaled
-from pixel4d_ros.training.config import TrainingConfig, TrainingSource
+from pixel4d_ros.training.config import PARTS, TrainingConfig, TrainingSource
 from pixel4d_ros.training.losses import motion_loss, movable_loss, reference_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
@@ -202,28 +203,27 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
 def _initialized(network: Network, config: TrainingConfig) -> Network:
     if config.weights is not None:
         load_weights(network, config.weights)
-    elif config.backbone is not None:
-        for branch in (network, network.surface):
-            branch.encoder.load_imagenet(load_backbone(str(config.backbone)))
-    for part in (network.surface,) if config.only == "surface" else (network, network.surface):
+    parts: dict[str, tuple[Network | SurfaceNetwork, ...]] = {"surface": (network.surface,), "static": (network,)}
+    for part in parts.get(config.only, (network, network.surface)):
+        if config.backbone is not None:
+            part.encoder.load_imagenet(load_backbone(str(config.backbone)))
         part.encoder.drop_residuals(config.drop_path)
     return network
 
 
 def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with a rate of its own for the encoder; config.only freezes the other parameters.
+    """AdamW with a rate of its own for the encoders; config.only freezes the other parameters.
 
     Without it the movable decoder stays as it is: most sources do not tell what stands, but could move.
     """
     network.movable.requires_grad_(False)
     if config.only:
         network.requires_grad_(False)
-        name = {"motion": "dynamic"}.get(config.only, config.only)
-        network.get_submodule(name).requires_grad_(True)
-    trained = {id(p): p for p in network.parameters() if p.requires_grad}
-    encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if id(p) in trained]
+        for name in PARTS[config.only]:
+            network.get_submodule(name).requires_grad_(True)
+    encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if p.requires_grad]
     known = {id(p) for p in encoder}
-    rest = [p for p in trained.values() if id(p) not in known]
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
     groups = [{"params": encoder, "lr": config.rate * config.encoder_rate}, {"params": rest, "lr": config.rate}]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True)
 
@@ -256,7 +256,8 @@ def train_step(
         widen = 1 + (config.widen - 1) * max(0.0, 1 - progress / WIDE_UNTIL)
         surface = config.only == "surface"
         use_prior = None if surface else torch.rand(len(batch.images), device=batch.images.device) < 0.5
-        prediction = predict_views(network, batch, coarse, widen, use_prior, REFERENCE_SHARE)
+        share = 0.0 if config.only == "static" else REFERENCE_SHARE
+        prediction = predict_views(network, batch, coarse, widen, use_prior, share)
         weights = config.depth_weight, config.matched_weight
         loss, parts = total_loss(prediction, batch, coarse, *weights, progress, surface)
     optimizer.zero_grad(set_to_none=True)
