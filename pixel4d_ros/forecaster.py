@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.moving_probability import with_network_probability
 from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
 
@@ -125,14 +127,17 @@ class Forecaster:
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
             source = pin_memory(pixels, self.device)
-            scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
             self.reference_seconds = 0.0
             if reference is None or not measure_motion:
+                scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
                 return with_network_probability(scene.without_depth_correction(scene.object_ids > 0), seed)
+            with ThreadPoolExecutor(1) as beside:
+                flow = beside.submit(MeasuredFlow.of, pixels, reference)
+                scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the network's time is not the comparison's
             began = time.monotonic()
-            scene = with_motion_from_flow(scene, pixels, reference, seed)
+            scene = with_motion_from_flow(scene, pixels, reference, seed, flow.result())
             self.reference_seconds = time.monotonic() - began
             return scene
 

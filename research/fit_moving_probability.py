@@ -38,7 +38,7 @@ from pixel4d_ros.two_view.moving_probability import LIKELY
 from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages, fitted
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, MeasuredFlow, TwoImages, fitted
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -127,8 +127,9 @@ def examples(
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     depth = scene.seen_depth(camera, places, FARTHEST)
+    flow = MeasuredFlow.of(image, reference)
     source = SourceImage(
-        TwoImages.of(image, reference, camera, depth),
+        TwoImages.of(flow, reference, camera, depth),
         scene,
         object_pixels(scene, places, camera),
         instance_pixels(scene, places, camera),
@@ -137,7 +138,7 @@ def examples(
         group,
     )
     rng = np.random.default_rng(int(1000 * window.times[0]) % 2**32)
-    disturbances = (TwoImages.of(image, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
+    disturbances = (TwoImages.of(flow, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
     for pair in (source.pair, *disturbances):
         yield from of_candidates(source, pair)
     for pair in (source.pair, *(replace(source.pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))):

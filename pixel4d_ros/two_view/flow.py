@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Flow = NDArray[np.float32]  # (H, W, 2) pixels
 Mask = NDArray[np.bool_]  # (H, W)
+Rows = NDArray[np.intp]  # (n,) or columns
 
 LEAST_SIDE = 12  # pixels, which DIS flow asks for
 LARGEST_WIDTH = 420  # pixels at which flow is measured
@@ -81,9 +82,22 @@ def sample(values: NDArray[np.float32], flow: Flow, outside: float = 0.0) -> NDA
     )
 
 
+def around(mask: Mask, reach: int) -> tuple[slice, slice]:
+    """Rows and columns of a mask (h, w) within so many pixels of what it marks."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
+
+
+def pixels_of(mask: Mask) -> tuple[Rows, Rows]:
+    """Rows and columns (n,) of the pixels that a mask (h, w) marks."""
+    area = around(mask, 0)
+    v, u = np.nonzero(mask[area])
+    return v + area[0].start, u + area[1].start
+
+
 def length(flow: Flow) -> NDArray[np.float32]:
     """Length (H, W) of a flow in pixels."""
-    return np.asarray(np.hypot(flow[..., 0], flow[..., 1]), np.float32)
+    return np.asarray(np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2), np.float32)
 
 
 def is_consistent(there: Flow, back: Flow, slack: float) -> Mask:

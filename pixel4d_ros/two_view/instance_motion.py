@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
@@ -132,10 +133,13 @@ def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: f
     static = np.column_stack((equations.inverse_depth, equations.pose))
     deviation = np.array([DISTANCE_SPREAD, *3 * [ROTATION], *3 * [shift]])
 
-    def log_likelihood(X: FloatArray, deviation: FloatArray) -> float:
-        precision, seen = (X * weight[:, None]).T @ X + np.diag(deviation**-2.0), X.T @ (weight * y)
-        explained = seen @ np.linalg.solve(precision, seen)
+    normal, seen = compiled.normal_equations(np.hstack((static, V)), y, weight)
+
+    def log_likelihood(deviation: FloatArray) -> float:
+        """Of a model that has the first unknowns only."""
+        k = len(deviation)
+        precision, right = normal[:k, :k] + np.diag(deviation**-2.0), seen[:k]
+        explained = right @ np.linalg.solve(precision, right)
         return float(explained / 2 - np.linalg.slogdet(precision)[1] / 2 - np.log(deviation).sum())
 
-    moving = log_likelihood(np.hstack((static, V)), np.append(deviation, SPEED))
-    return moving - log_likelihood(static, deviation)
+    return log_likelihood(np.append(deviation, SPEED)) - log_likelihood(deviation)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.flow import Mask
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.flow import Mask, around, pixels_of
 from pixel4d_ros.two_view.velocity_fit import Fit, TwoImages, fitted_mover
 
 CONTACT = 5  # pixels: parts farther apart are no neighbours
@@ -56,13 +56,13 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
         return False
     if part.whole and other.whole and _abreast(pair, part, other) > ABREAST:
         return False
-    left, top, width, height = cv2.boundingRect(part.pixels.astype(np.uint8))
-    rows = slice(max(0, top - CONTACT), top + height + CONTACT)
-    columns = slice(max(0, left - CONTACT), left + width + CONTACT)
-    own, its, depth = part.pixels[rows, columns], other.pixels[rows, columns], pair.depth[rows, columns]
+    area = around(part.pixels, CONTACT)
+    own, its, depth = part.pixels[area], other.pixels[area], pair.depth[area]
+    if not its.any():
+        return False
     reach = np.ones((2 * CONTACT + 1,) * 2, np.uint8)
-    here = own & (cv2.dilate(its.astype(np.uint8), reach) > 0)
-    there = its & (cv2.dilate(own.astype(np.uint8), reach) > 0)
+    here = own & (cv2.dilate(its.view(np.uint8), reach) > 0)
+    there = its & (cv2.dilate(own.view(np.uint8), reach) > 0)
     if not here.any() or _extent(here) < LEAST_CONTACT * min(_extent(part.pixels), _extent(other.pixels)):
         return False
     ratio = float(np.median(depth[here]) / np.median(depth[there]))
@@ -76,8 +76,8 @@ def _abreast(pair: TwoImages, part: MovingPart, other: MovingPart) -> float:
     """
     middles = []
     for pixels in (part.pixels, other.pixels):
-        v, u = (values[:: -(-len(values) // MOST_PIXELS)] for values in np.nonzero(pixels))
-        middles.append(np.median(unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K), 0))
+        v, u = (values[:: -(-len(values) // MOST_PIXELS)] for values in pixels_of(pixels))
+        middles.append(np.median(compiled.unprojected(v, u, pair.depth, pair.camera.K), 0))
     x, _, z = part.velocity + other.velocity
     right, _, ahead = middles[1] - middles[0]
     return float(abs(right * z - ahead * x) / max(np.hypot(x, z), 1e-6))
@@ -90,7 +90,7 @@ def is_large(pixels: Mask) -> bool:
 
 def _extent(pixels: Mask) -> int:
     """The larger of width and height in pixels."""
-    _, _, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    _, _, width, height = cv2.boundingRect(pixels.view(np.uint8))
     return int(max(width, height))
 
 

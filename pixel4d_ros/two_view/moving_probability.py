@@ -74,7 +74,7 @@ def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, se
     moves = draws <= probability
     moves[:, 0] = True  # the background has no motion to take away
     futures = tuple(_kept(motion, row, scene.object_ids) for motion, row in zip(scene.futures, moves))
-    own = _kept(scene.motion, moves[0], scene.object_ids)
+    own = futures[0] if futures else _kept(scene.motion, moves[0], scene.object_ids)
     return replace(
         scene,
         **{name: getattr(own, name) for name in MOTION_FIELDS},
@@ -85,10 +85,10 @@ def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, se
 
 def _kept(motion: Motion, moves: NDArray[np.bool_], object_ids: Tensor) -> Motion:
     """The motion of the objects for which moves (M + 1,) is true; the others stand."""
-    if moves.all():
+    stopped = torch.nonzero(~torch.as_tensor(moves, device=object_ids.device)[object_ids])[:, 0]
+    if len(stopped) == 0:
         return motion
-    keep = torch.as_tensor(moves, device=object_ids.device)[object_ids][:, None]
-    return Motion(*(getattr(motion, f.name) * keep for f in fields(Motion)))
+    return Motion(*(getattr(motion, f.name).index_fill(0, stopped, 0) for f in fields(Motion)))
 
 
 def moving_count(scene: DynamicGaussians) -> int:

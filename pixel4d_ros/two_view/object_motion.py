@@ -17,17 +17,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixel4d_ros.camera import Camera, unproject
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
-from pixel4d_ros.two_view.flow import Mask, flow_size, length
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
 from pixel4d_ros.two_view.instance_motion import judged_instances, window
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
-from pixel4d_ros.two_view.velocity_fit import EXPLAINED, FARTHEST, LEFT, Fit, Ids, TwoImages, fitted, fitted_mover
+from pixel4d_ros.two_view.velocity_fit import (
+    EXPLAINED,
+    FARTHEST,
+    LEFT,
+    Fit,
+    Ids,
+    MeasuredFlow,
+    TwoImages,
+    fitted,
+    fitted_mover,
+)
 
 MOST = 16  # objects that the flow may add
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
@@ -42,20 +53,24 @@ TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviatio
 
 @torch.inference_mode()
 def with_motion_from_flow(
-    scene: DynamicGaussians, image: NDArray[np.uint8], reference: ReferenceView, seed: int = 0
+    scene: DynamicGaussians,
+    image: NDArray[np.uint8],
+    reference: ReferenceView,
+    seed: int = 0,
+    flow: MeasuredFlow | None = None,
 ) -> DynamicGaussians:
     """Return a scene predicted from an image (H, W, 3) with object motion from the flow to a reference image.
 
     Static fields are shared with the given scene. Each sampled future draws whether an object moves; of predicted
-    objects they keep their differences from sample 0, of others they draw the velocity. Raises ValueError as
-    TwoImages.of.
+    objects they keep their differences from sample 0, of others they draw the velocity. flow: that of both images, if
+    it is known already. Raises ValueError as MeasuredFlow.of.
     """
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     # The reference image has explained by depth what it could, movers too: what is left without it tells more.
     depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
-    pair = TwoImages.of(image, reference, camera, depth)
+    pair = TwoImages.of(flow or MeasuredFlow.of(image, reference), reference, camera, depth)
     ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
@@ -68,7 +83,7 @@ def with_motion_from_flow(
     added = np.zeros_like(ids)
     movers = _movers(pair, whole, instances)[:MOST]
     if movers and reference.older is not None:
-        longer = TwoImages.of(image, reference.older, camera, depth)
+        longer = TwoImages.of(MeasuredFlow.of(image, reference.older), reference.older, camera, depth)
         movers = [_over_longer_time(longer, mover) for mover in movers]
     for k, mover in enumerate(movers, count):
         added[mover.pixels], probability[k] = k, mover.probability
@@ -212,25 +227,27 @@ def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
 
 def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
     """The patch with connected pixels that move alike, and with gaps of unknown flow filled."""
-    alike = _flow_difference(pair, velocity)
-    joins = pair.flow.agrees & (alike < EXPLAINED * still)
     reach = 2 * round(GAP * patch.shape[1] / 2) + 1
+    area = around(patch, reach)  # nothing grows farther
+    inner, depth, agrees = patch[area], pair.depth[area], pair.flow.agrees[area]
+    alike = _flow_difference(pair, velocity)[area]
+    joins = agrees & (alike < EXPLAINED * still[area])
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    near = cv2.erode(np.where(patch, pair.depth, np.float32(1e6)), disc)
-    far = cv2.dilate(np.where(patch, pair.depth, np.float32(0)), disc)
-    beside = (pair.depth > near / THICK) & (pair.depth < far * THICK)
-    closed = cv2.morphologyEx(patch.astype(np.uint8), cv2.MORPH_CLOSE, disc) > 0
-    whole = patch | beside & (joins | closed & ~pair.flow.agrees)
+    near = cv2.erode(np.where(inner, depth, np.float32(1e6)), disc)
+    far = cv2.dilate(np.where(inner, depth, np.float32(0)), disc)
+    beside = (depth > near / THICK) & (depth < far * THICK)
+    closed = cv2.morphologyEx(inner.astype(np.uint8), cv2.MORPH_CLOSE, disc) > 0
+    whole = inner | beside & (joins | closed & ~agrees)
     _, labels = cv2.connectedComponents(whole.astype(np.uint8), connectivity=4)
-    grown: Mask = np.isin(labels, np.unique(labels[patch])) & whole
+    grown = np.zeros_like(patch)
+    grown[area] = np.isin(labels, np.unique(labels[inner])) & whole
     return grown
 
 
 def _height(pair: TwoImages, patch: Mask) -> float:
     """Height of a patch in metres, from its 5 % to its 95 % quantile."""
-    v, u = np.nonzero(patch)
-    down = unproject(np.stack((u, v), -1), pair.depth[v, u], pair.camera.K)[:, 1]
-    return float(np.quantile(down, 0.95) - np.quantile(down, 0.05))
+    down = np.sort(compiled.unprojected(*pixels_of(patch), pair.depth, pair.camera.K)[:, 1])
+    return float(compiled.quantile(down, 0.95) - compiled.quantile(down, 0.05))
 
 
 def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicGaussians:

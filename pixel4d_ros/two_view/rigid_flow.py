@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
-from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, sample
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, pixels_of, sample
 
 Map = NDArray[np.float32]  # (H, W)
 Grey = NDArray[np.uint8]  # (H, W)
@@ -123,27 +123,18 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
 
     Logged poses are some hundredths of a degree off from frame to frame, which looks like motion far away.
     """
-    v, u = np.nonzero((depth > 0) & checked.agrees)
+    v, u = pixels_of((depth > 0) & checked.agrees)
     if len(u) < 100:
         return T
     step = max(1, len(u) // 2000)
     u, v = u[::step], v[::step]
     pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
-    points = unproject(np.stack((u, v), -1), depth[v, u], K)
+    points = compiled.unprojected(v, u, depth, K)
     target = np.stack((u, v), -1) + checked.flow[v, u]
     moved = np.zeros(6)  # by the refinement so far
     for _ in range(10):
-        p = points @ T[:3, :3].T + T[:3, 3]
-        ahead = p[:, 2] > 0.1
-        x, y, w = p[ahead].T
-        error = target[ahead] - np.stack((K[0, 0] * x / w + K[0, 2], K[1, 1] * y / w + K[1, 2]), -1)
-        zero, one = np.zeros_like(x), np.ones_like(x)
-        # Derivative of the projection by (rotation, translation) of a small motion put before T.
-        du = np.stack((-x * y / w, w + x * x / w, -y, one, zero, -x / w), -1) * (K[0, 0] / w)[:, None]
-        dv = np.stack((-w - y * y / w, x * y / w, x, zero, one, -y / w), -1) * (K[1, 1] / w)[:, None]
-        weight = EVIDENCE / len(x) / (1 + (error / pixel) ** 2) / pixel**2
-        J, r, s = np.concatenate((du, dv)), error.T.ravel(), weight.T.ravel()
-        change = np.linalg.solve((J * s[:, None]).T @ J + np.diag(PRIOR), (J * s[:, None]).T @ r - PRIOR * moved)
+        normal, seen = compiled.pose_equations(points, target, K, T, pixel)
+        change = np.linalg.solve(EVIDENCE * normal + np.diag(PRIOR), EVIDENCE * seen - PRIOR * moved)
         moved += change
         small = np.eye(4)
         small[:3, :3], small[:3, 3] = rotation_matrix(change[:3]), change[3:]

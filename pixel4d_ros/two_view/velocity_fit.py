@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.camera import Camera, unproject
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, pixels_of
 from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -43,8 +44,26 @@ DEPTH_SPREAD = 0.15  # standard deviation of the logarithm of predicted depth
 
 
 @dataclass(frozen=True)
+class MeasuredFlow:
+    """An image and a reference image, and the flow between them, at two_view.flow.flow_size of the image."""
+
+    here: Grey  # (h, w)
+    there: Grey  # (h, w), the reference image
+    flow: CheckedFlow  # from the image to the reference image
+
+    @staticmethod
+    def of(image: NDArray[np.uint8], reference: ReferenceView) -> MeasuredFlow:
+        """Compare an image (H, W, 3) RGB with a reference image: all that needs no predicted scene.
+
+        Raises ValueError for images of different sizes, or too small for flow.
+        """
+        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
+        return MeasuredFlow(here, there, flow_both_ways(here, there, AGREEMENT * fineness(here.shape[1]))[0])
+
+
+@dataclass(frozen=True)
 class TwoImages:
-    """An image and a reference image, at the size at which flow is measured."""
+    """An image and a reference image, at the size at which flow is measured, with depth and pose."""
 
     camera: Camera  # the image's
     depth: Map  # (h, w) metres, predicted
@@ -56,14 +75,9 @@ class TwoImages:
     there: Grey  # (h, w), the reference image
 
     @staticmethod
-    def of(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
-        """Compare an image (H, W, 3) RGB with a reference image.
-
-        camera and depth (h, w), metres, are at two_view.flow.flow_size of the image. Raises ValueError for images of
-        different sizes, or too small for flow.
-        """
-        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
-        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(camera.width))
+    def of(measured: MeasuredFlow, reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
+        """The comparison of an image with a reference image, given depth (h, w) in metres; camera is its camera."""
+        here, there, flow = measured.here, measured.there, measured.flow
         depth = np.minimum(depth, np.float32(FARTHEST))
         T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
         moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
@@ -105,29 +119,15 @@ class FlowEquations:
     @staticmethod
     def of(pair: TwoImages, mask: Mask) -> FlowEquations | None:
         """The equations of the pixels of a mask (h, w) with known flow, at most MOST_PIXELS; None for too few."""
-        v, u = np.nonzero(mask & pair.flow.agrees)
+        v, u = pixels_of(mask & pair.flow.agrees)
         if len(u) < LEAST_PIXELS:
             return None
         step = -(-len(u) // MOST_PIXELS)
         u, v = u[::step], v[::step]
-        K, T = pair.camera.K, pair.T_reference_source
-        points = unproject(np.stack((u, v), -1), pair.depth[v, u], K) @ T[:3, :3].T + T[:3, 3]
-        ends = unproject(np.stack((u, v), -1) + pair.flow.flow[v, u], np.ones(len(u)), K)[:, :2, None]
-        pixels = K[[0, 1], [0, 1]][:, None] / np.maximum(points[:, 2:, None], NEAREST)  # per metre across
-
-        def seen(displacements: FloatArray) -> FloatArray:
-            """Pixels (2n, k) by displacements (n, 3, k) or (3, k) in metres."""
-            across = (displacements[..., :2, :] - ends * displacements[..., 2:, :]) * pixels
-            return np.asarray(across.reshape(-1, displacements.shape[-1]))
-
-        turned = np.cross(np.eye(3)[:, None], points).transpose(1, 2, 0)
-        return FlowEquations(
-            static=seen(points[..., None])[:, 0],
-            velocity=seen(T[:3, :3] * pair.seconds),
-            inverse_depth=seen(T[:3, 3:])[:, 0],
-            camera_velocity=T[:3, :3].T @ T[:3, 3] / pair.seconds,
-            pose=np.concatenate((seen(turned), seen(np.eye(3))), 1),
-        )
+        T = pair.T_reference_source
+        equations = compiled.flow_equations(v, u, pair.depth, pair.flow.flow, pair.camera.K, T, pair.seconds, NEAREST)
+        static, velocity, inverse_depth, pose = equations
+        return FlowEquations(static, velocity, inverse_depth, T[:3, :3].T @ T[:3, 3] / pair.seconds, pose)
 
 
 @dataclass(frozen=True)
@@ -159,20 +159,15 @@ def solved(equations: FlowEquations, prior: FloatArray, deviation: FloatArray) -
 
     A point p that moves at v was at p - v t, where the flow ends. Least squares with Cauchy weights.
     """
-    still, J = equations.static, equations.velocity
-    count = len(still) // 2
+    count = len(equations.static) // 2
     noise = PIXEL**2 * count / min(count, INDEPENDENT)
-    belief = np.diag(noise / deviation**2)
-    weight = np.ones_like(still)  # the first round must not take the prior's residuals for outliers
-    for _ in range(ROUNDS):
-        normal = (J * weight[:, None]).T @ J + belief
-        velocity = np.linalg.solve(normal, J.T @ (weight * still) + belief @ prior)
-        left = np.abs(still - J @ velocity)
-        weight = cauchy_weights(left)
+    velocity, normal, before, after = compiled.reweighted_velocity(
+        equations.static, equations.velocity, noise / deviation**2, prior, ROUNDS, LEFT
+    )
     # Velocities relative to the camera are proportional to depth, which is known to DEPTH_SPREAD.
     relative = velocity - equations.camera_velocity
     covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(relative, relative)
-    return Fit(velocity, covariance, float(np.median(np.abs(still))), float(np.median(left)))
+    return Fit(velocity, covariance, before, after)
 
 
 def cauchy_weights(left: FloatArray) -> FloatArray:
