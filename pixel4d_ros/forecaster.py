@@ -29,6 +29,7 @@ from pixel4d_ros.rendering.host_rendering import HostRendering, render_to_host
 from pixel4d_ros.rendering.moved_scene import advance
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
+from pixel4d_ros.two_view.compiled import compile_all
 from pixel4d_ros.two_view.moving_probability import with_network_probability
 from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -206,6 +207,7 @@ class Forecaster:
 
         The network on the CPU has nothing to compile: there a scene of one Gaussian is rendered, which is much faster.
         """
+        compile_all()
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
         if self.device.type == "cpu":
             scene = _one_gaussian(Camera(K, 128, 64))

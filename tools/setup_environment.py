@@ -88,8 +88,8 @@ def make_environment(progress: Progress, system_packages: bool) -> None:
         progress.run([sys.executable, "-m", "venv", *options, VENV])
 
 
-def compile_rasterizer(progress: Progress) -> None:
-    """Forecast once, so that numba's cache holds the CPU rasterizer: the first launch would wait for it."""
+def compile_loops(progress: Progress) -> None:
+    """Forecast once, so that numba's cache holds what it compiles: the first launch would wait for it."""
     code = "from pixel4d_ros import Forecaster; Forecaster.load(device='cpu').warm_up()"
     progress.run([PYTHON, "-c", code])
 
@@ -155,8 +155,8 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
             partial(link_package, REPOSITORY, ros_prefix),
         )
     )
-    rasterizer = REPOSITORY / "pixel4d_ros" / "rendering" / "numba_rasterizer.py"
-    steps.append(Step("compilation for the CPU", texts(rasterizer), VENV, compile_rasterizer))
+    compiled = [REPOSITORY / "pixel4d_ros" / name for name in ("rendering/numba_rasterizer.py", "two_view/compiled.py")]
+    steps.append(Step("compilation for the CPU", texts(*compiled), VENV, compile_loops))
     return steps
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loops over an object's pixels, compiled: objects are many and small, so calls of numpy would take most time.
 
-All arrays are float64, unless said otherwise. Pixels are rows v and columns u (n,) of images (h, w). The first call of
-each function compiles for some seconds; the result is kept beside this file.
+All arrays are contiguous and float64, unless said otherwise. Pixels are rows v and columns u (n,) of images (h, w). The
+first call of each function compiles for some seconds; the result is kept beside this file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,23 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Rows
 
 IN_FRONT = 0.1  # metres: what is nearer is not seen
+
+
+def compile_all() -> None:
+    """Call each function once, so that no forecast waits for it."""
+    v = u = np.zeros(2, np.intp)
+    depth, flow, grey = np.ones((2, 2), np.float32), np.zeros((2, 2, 2), np.float32), np.zeros((2, 2), np.uint8)
+    K, T, three = np.eye(3), np.eye(4), np.ones(3)
+    points = unprojected(v, u, depth, K)
+    static, velocity, _, _ = flow_equations(v, u, depth, flow, K, T, 1.0, 1.0)
+    reweighted_velocity(static, velocity, three, three, 1, 1.0)
+    normal_equations(velocity, static, static)
+    pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
+    quantile(static, 0.5)
+    ground_height(depth, K, 1.0, 1.0, 0.5, 1)
+    parallax(points, K, T)
+    mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
+    structure(grey, v, u)
 
 
 @njit(cache=True, nogil=True)

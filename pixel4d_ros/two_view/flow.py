@@ -95,6 +95,12 @@ def pixels_of(mask: Mask) -> tuple[Rows, Rows]:
     return v + area[0].start, u + area[1].start
 
 
+def thinned_rows(v: Rows, u: Rows, most: int) -> tuple[Rows, Rows]:
+    """Rows and columns (n,) of pixels, every second, third, ... of them, so that at most so many are left."""
+    step = max(1, -(-len(v) // most))
+    return np.ascontiguousarray(v[::step]), np.ascontiguousarray(u[::step])
+
+
 def length(flow: Flow) -> NDArray[np.float32]:
     """Length (H, W) of a flow in pixels."""
     return np.asarray(np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2), np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of
+from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey, Map
 
 DEPTH_FACTOR = 5.0  # a static world is tried at depths up to so many times as far and as near as predicted,
@@ -60,7 +60,7 @@ def motion_evidence(pair: ImagePair, patch: Mask, displacement: FloatArray) -> E
     """
     v, u = pixels_of(patch)
     static, moving = _photometric_errors(pair, v, u, displacement)
-    across, down, distance = np.sort(compiled.unprojected(v, u, pair.depth, pair.camera.K), 0).T
+    across, down, distance = np.sort(np.ascontiguousarray(compiled.unprojected(v, u, pair.depth, pair.camera.K).T))
     middle, quantile = compiled.quantile(distance, 0.5), compiled.quantile
     ground = compiled.ground_height(pair.depth, pair.camera.K, middle, SAME_DISTANCE, GROUND_QUANTILE, GROUND_STEP)
     gap = ground - quantile(down, FOOT_QUANTILE) - GROUND_SLOPE * middle
@@ -80,8 +80,7 @@ def _photometric_errors(pair: ImagePair, v: Rows, u: Rows, displacement: FloatAr
     The patch has its pixels at rows v and columns u (n,). A static world may have any multiple of the predicted depth:
     wrong depth, a common error, is no evidence of motion.
     """
-    step = -(-len(u) // MOST_PIXELS)
-    v, u = v[::step], u[::step]
+    v, u = thinned_rows(v, u, MOST_PIXELS)
     K, T, here = pair.camera.K, pair.T_there_here, pair.here[v, u].astype(np.float64)
     points = compiled.unprojected(v, u, pair.depth, K)
     span = compiled.parallax(points, K, T) * (DEPTH_FACTOR - 1 / DEPTH_FACTOR)  # pixels over which depths are tried

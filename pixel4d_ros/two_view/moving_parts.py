@@ -11,7 +11,7 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import Mask, around, pixels_of
+from pixel4d_ros.two_view.flow import Mask, around, pixels_of, thinned_rows
 from pixel4d_ros.two_view.velocity_fit import Fit, TwoImages, fitted_mover
 
 CONTACT = 5  # pixels: parts farther apart are no neighbours
@@ -76,7 +76,7 @@ def _abreast(pair: TwoImages, part: MovingPart, other: MovingPart) -> float:
     """
     middles = []
     for pixels in (part.pixels, other.pixels):
-        v, u = (values[:: -(-len(values) // MOST_PIXELS)] for values in pixels_of(pixels))
+        v, u = thinned_rows(*pixels_of(pixels), MOST_PIXELS)
         middles.append(np.median(compiled.unprojected(v, u, pair.depth, pair.camera.K), 0))
     x, _, z = part.velocity + other.velocity
     right, _, ahead = middles[1] - middles[0]

@@ -127,7 +127,7 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
     if len(u) < 100:
         return T
     step = max(1, len(u) // 2000)
-    u, v = u[::step], v[::step]
+    u, v = np.ascontiguousarray(u[::step]), np.ascontiguousarray(v[::step])
     pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
     points = compiled.unprojected(v, u, depth, K)
     target = np.stack((u, v), -1) + checked.flow[v, u]

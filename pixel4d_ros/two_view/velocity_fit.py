@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, pixels_of
+from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, pixels_of, thinned_rows
 from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -122,8 +122,7 @@ class FlowEquations:
         v, u = pixels_of(mask & pair.flow.agrees)
         if len(u) < LEAST_PIXELS:
             return None
-        step = -(-len(u) // MOST_PIXELS)
-        u, v = u[::step], v[::step]
+        v, u = thinned_rows(v, u, MOST_PIXELS)
         T = pair.T_reference_source
         equations = compiled.flow_equations(v, u, pair.depth, pair.flow.flow, pair.camera.K, T, pair.seconds, NEAREST)
         static, velocity, inverse_depth, pose = equations
