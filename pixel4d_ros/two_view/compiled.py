@@ -22,10 +22,10 @@ IN_FRONT = 0.1  # metres: what is nearer is not seen
 def compile_all() -> None:
     """Call each function once, so that no forecast waits for it."""
     v = u = np.zeros(2, np.intp)
-    depth, flow, grey = np.ones((2, 2), np.float32), np.zeros((2, 2, 2), np.float32), np.zeros((2, 2), np.uint8)
+    depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
     K, T, three = np.eye(3), np.eye(4), np.ones(3)
     points = unprojected(v, u, depth, K)
-    static, velocity, _, _ = flow_equations(v, u, depth, flow, K, T, 1.0, 1.0)
+    static, velocity, _, _ = flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
     reweighted_velocity(static, velocity, three, three, 1, 1.0)
     normal_equations(velocity, static, static)
     pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
@@ -34,6 +34,7 @@ def compile_all() -> None:
     parallax(points, K, T)
     mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
     structure(grey, v, u)
+    aligned_velocity(points, sampled_at(grey, three, three), grey, K, T, 1.0, three, three, 1, 1.0)
 
 
 @njit(cache=True, nogil=True)
@@ -51,29 +52,22 @@ def unprojected(v: Rows, u: Rows, depth: NDArray[np.float32], K: FloatArray) -> 
 
 @njit(cache=True, nogil=True)
 def flow_equations(
-    v: Rows,
-    u: Rows,
-    depth: NDArray[np.float32],
-    flow: NDArray[np.float32],
-    K: FloatArray,
-    T: FloatArray,
-    seconds: float,
-    nearest: float,
+    points: FloatArray, ends: FloatArray, K: FloatArray, T: FloatArray, seconds: float, nearest: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """What FlowEquations holds: static (2n,), velocity (2n, 3), inverse_depth (2n,), pose (2n, 6).
 
-    flow (h, w, 2) pixels; T (4, 4) maps points to the reference camera's frame; depth below `nearest` counts as that.
+    points (n, 3) are seen at ends (n, 2) pixels, x and y, by the reference camera, to whose frame T (4, 4) maps them.
+    Depth there below `nearest` counts as that.
     """
-    count = len(v)
+    count = len(points)
     static, inverse_depth = np.empty(2 * count), np.empty(2 * count)
     velocity, pose = np.empty((2 * count, 3)), np.empty((2 * count, 6))
-    points = unprojected(v, u, depth, K)
     p = np.empty(3)
     for i in range(count):
         for k in range(3):
             p[k] = T[k, 0] * points[i, 0] + T[k, 1] * points[i, 1] + T[k, 2] * points[i, 2] + T[k, 3]
-        end_v = (v[i] + np.float64(flow[v[i], u[i], 1]) - K[1, 2]) / K[1, 1]
-        end_u = (u[i] + np.float64(flow[v[i], u[i], 0]) - K[0, 2] - K[0, 1] * end_v) / K[0, 0]
+        end_v = (ends[i, 1] - K[1, 2]) / K[1, 1]
+        end_u = (ends[i, 0] - K[0, 2] - K[0, 1] * end_v) / K[0, 0]
         for axis in range(2):
             end = end_u if axis == 0 else end_v
             per_metre = K[axis, axis] / max(p[2], nearest)
@@ -286,3 +280,87 @@ def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
     upper = (1 - a) * image[top, left] + a * image[top, left + 1]
     lower = (1 - a) * image[top + 1, left] + a * image[top + 1, left + 1]
     return float((1 - b) * upper + b * lower)
+
+
+@njit(cache=True, nogil=True)
+def aligned_velocity(
+    points: FloatArray,
+    grey: FloatArray,
+    there: NDArray[np.uint8],
+    K: FloatArray,
+    T: FloatArray,
+    seconds: float,
+    start: FloatArray,
+    belief: FloatArray,
+    rounds: int,
+    outlier: float,
+) -> tuple[FloatArray, float, float]:
+    """The velocity (3,) by which points (n, 3) of grey levels (n,) are where the reference image shows the same.
+
+    Gauss and Newton from a start (3,), with Cauchy weights, a difference of brightness, and a prior about 0 of
+    precision belief (3,) per point. Also the mean difference in grey levels that is left, of at most 60 each, and the
+    share of the points that the reference image there (h, w) shows. Rounds may be 0.
+    """
+    velocity, bright, d = start.copy(), 0.0, np.zeros(4)
+    normal, right, J = np.empty((4, 4)), np.empty(4), np.empty(4)
+    left, seen = 0.0, 0
+    for round_ in range(rounds + 1):
+        normal[:], right[:], left, seen = 0.0, 0.0, 0.0, 0
+        for i in range(len(points)):
+            x, y, z = points[i]
+            x, y, z = x - velocity[0] * seconds, y - velocity[1] * seconds, z - velocity[2] * seconds
+            px = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
+            py = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
+            pz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
+            if pz <= IN_FRONT:
+                continue
+            u, v = K[0, 0] * px / pz + K[0, 2], K[1, 1] * py / pz + K[1, 2]
+            value = _sampled(there, u, v)
+            if value > 255:
+                continue
+            error = grey[i] - value - bright
+            seen += 1
+            left += min(abs(error), 60.0)
+            if round_ == rounds:
+                continue
+            slope_u, slope_v = _slopes(there, u, v)
+            weight = 1 / (1 + (error / outlier) ** 2)
+            for k in range(3):
+                ahead = T[2, k] * seconds
+                J[k] = slope_u * K[0, 0] * (px / pz * ahead - T[0, k] * seconds) / pz
+                J[k] += slope_v * K[1, 1] * (py / pz * ahead - T[1, k] * seconds) / pz
+            J[3] = 1.0
+            for a in range(4):
+                right[a] += weight * J[a] * error
+                for b in range(4):
+                    normal[a, b] += weight * J[a] * J[b]
+        if round_ == rounds or seen < 4:
+            break
+        for k in range(3):
+            normal[k, k] += belief[k] * seen
+            right[k] -= belief[k] * seen * velocity[k]
+        normal[3, 3] += 1e-6 * seen
+        d[:] = np.linalg.solve(normal, right)
+        velocity += d[:3]
+        bright += d[3]
+    return velocity, left / max(seen, 1), seen / max(len(points), 1)
+
+
+@njit(cache=True, nogil=True)
+def sampled_at(image: NDArray[np.uint8], v: FloatArray, u: FloatArray) -> FloatArray:
+    """The image (h, w) at rows v and columns u (n,) between pixels."""
+    values = np.empty(len(v))
+    for i in range(len(v)):
+        values[i] = _sampled(image, u[i], v[i])
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, float]:
+    """Grey levels per pixel along columns and rows, over two pixels; where that leaves the image, over one."""
+    height, width = image.shape
+    left, right = max(u - 1, 0.0), min(u + 1, width - 1.0)
+    above, below = max(v - 1, 0.0), min(v + 1, height - 1.0)
+    along = (_sampled(image, right, v) - _sampled(image, left, v)) / (right - left)
+    down = (_sampled(image, u, below) - _sampled(image, u, above)) / (below - above)
+    return along, down

@@ -15,6 +15,7 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.alignment import aligned
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
@@ -76,6 +77,12 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
         inner = thinned(inner_pixels(pair, pixels))
         equations = FlowEquations.of(pair, inner)
         fit = None if equations is None else solved(equations, np.zeros(3), ANY)
+        if not inner.any():
+            continue
+        velocity = aligned(pair, inner, [] if fit is None else [fit.velocity])
+        if velocity.any() and (fit is None or velocity is not fit.velocity):
+            equations = FlowEquations.of_motion(pair, inner, velocity)
+            fit = solved(equations, np.zeros(3), ANY)
         if equations is None or fit is None or fit.after > LEFT:
             continue
         features = None

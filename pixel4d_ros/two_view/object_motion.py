@@ -22,22 +22,27 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.alignment import aligned
 from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
-from pixel4d_ros.two_view.instance_motion import judged_instances, window
+from pixel4d_ros.two_view.instance_motion import inner_pixels, judged_instances, thinned, window
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
 from pixel4d_ros.two_view.velocity_fit import (
+    ANY,
     EXPLAINED,
     FARTHEST,
     LEFT,
     Fit,
+    FlowEquations,
     Ids,
     MeasuredFlow,
     TwoImages,
     fitted,
     fitted_mover,
+    is_plausible,
+    solved,
 )
 
 MOST = 16  # objects that the flow may add
@@ -81,9 +86,12 @@ def with_motion_from_flow(
     whole = whole_objects(ids, instances)
     scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     added = np.zeros_like(ids)
-    movers = _movers(pair, whole, instances)[:MOST]
-    if movers and reference.older is not None:
-        longer = TwoImages.of(MeasuredFlow.of(image, reference.older), reference.older, camera, depth)
+    older, longer = reference.older, None
+    if older is not None and older.is_near:
+        longer = TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth)
+    movers = _movers(pair, whole, instances, longer)[:MOST]
+    if movers and older is not None:
+        longer = longer or TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth)
         movers = [_over_longer_time(longer, mover) for mover in movers]
     for k, mover in enumerate(movers, count):
         added[mover.pixels], probability[k] = k, mover.probability
@@ -159,9 +167,9 @@ def whole_objects(ids: Ids, instances: Ids) -> Ids:
     return whole
 
 
-def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> list[MovingPart]:
-    """What is LIKELY to move: instances, and patches elsewhere."""
-    movers, standing, judged = _moving_instances(pair, whole, instances)
+def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None) -> list[MovingPart]:
+    """What is LIKELY to move: instances, and patches elsewhere. longer: beside an older image, but near."""
+    movers, standing, judged = _moving_instances(pair, whole, instances, longer)
     taken, still = whole > 0, _flow_difference(pair, np.zeros(3))
     for mover in movers:
         taken |= mover.pixels
@@ -181,12 +189,17 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids) -> list[MovingPart]:
     return joined_parts(pair, movers)
 
 
-def _moving_instances(pair: TwoImages, whole: Ids, instances: Ids) -> tuple[list[MovingPart], list[Mask], Mask]:
+def _moving_instances(
+    pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None
+) -> tuple[list[MovingPart], list[Mask], Mask]:
     """Instances that are LIKELY to move, pixels (h, w) of each that stands, and where (h, w) instances were judged."""
+    free = np.where(whole > 0, 0, instances)
+    over_longer = {} if longer is None else {instance.number: instance for instance in judged_instances(longer, free)}
     judged = np.zeros(whole.shape, bool)
     parts: list[MovingPart] = []
     standing: list[Mask] = []
-    for instance in judged_instances(pair, np.where(whole > 0, 0, instances)):
+    for instance in judged_instances(pair, free):
+        instance = over_longer.get(instance.number, instance)
         own = window(instance.pixels)
         reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
         if instance.probability < LIKELY:
@@ -212,9 +225,16 @@ def _is_outline(patch: Mask, standing: list[Mask]) -> bool:
 
 
 def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:
-    """The mover with its velocity since an older image, if the flow to that shows one."""
-    fit = fitted_mover(pair, mover.pixels)
-    return mover if fit is None else MovingPart.of(mover.pixels, fit, mover.probability)
+    """The mover with its velocity since an older image, if that shows one."""
+    flow = fitted_mover(pair, mover.pixels)
+    inner = thinned(inner_pixels(pair, mover.pixels))
+    if not mover.whole or not inner.any():
+        return mover if flow is None else MovingPart.of(mover.pixels, flow, mover.probability)
+    velocity = aligned(pair, inner, [mover.velocity] if flow is None else [mover.velocity, flow.velocity])
+    if velocity is mover.velocity or not is_plausible(velocity):
+        return mover
+    fit = solved(FlowEquations.of_motion(pair, inner, velocity), np.zeros(3), ANY)
+    return MovingPart.of(mover.pixels, fit, mover.probability)
 
 
 def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:

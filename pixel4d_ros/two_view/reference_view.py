@@ -13,6 +13,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.two_view.flow import check_pair, shrunk
 
 AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
+SLOW_AGO = 0.6  # seconds, of a camera that moves less than WIDEST in that time
 WIDEST = 1.2  # metres that the camera moves between them, at most, if there is a choice
 
 
@@ -52,6 +53,11 @@ class ReferenceView:
         """From the earlier image to the source image."""
         return -self.time
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the camera has moved so little that both images show much the same."""
+        return float(np.linalg.norm(self.T_source_reference[:3, 3])) <= WIDEST
+
     def beside(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """An image (H, W, 3) RGB and the earlier one, (h, w, 3) each, at the size at which flow is measured.
 
@@ -80,12 +86,17 @@ def view_for_motion(ages: FloatArray, distances: FloatArray) -> int | None:
 def view_for_velocity(ages: FloatArray, distances: FloatArray) -> int | None:
     """Index of the reference view over which velocities are measured, where it is not view_for_motion's; None: it is.
 
-    ages (N,) and distances (N,) as there. The age nearest to AGO at any distance: what moves is found more safely over
-    a short baseline, but its velocity is more accurate over a longer time.
+    ages (N,) and distances (N,) as there. What moves is found more safely over a short baseline, but its velocity is
+    more accurate over a longer time: the age nearest to AGO at any distance, or nearest to SLOW_AGO up to WIDEST away,
+    since near a slow camera traffic is slow, too.
     """
     chosen = view_for_motion(ages, distances)
-    nearest = view_for_motion(ages, np.zeros_like(distances))
-    return None if nearest == chosen else nearest
+    if chosen is None:
+        return None
+    usual = view_for_motion(ages, np.zeros_like(distances))
+    slow = int(np.where((distances <= WIDEST) & (ages <= LONGEST_AGO), np.abs(ages - SLOW_AGO), np.inf).argmin())
+    older = slow if distances[slow] <= WIDEST and ages[slow] > AGO else usual
+    return None if older == chosen else older
 
 
 def distances_of(T_reference_source: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import CheckedFlow, Mask, flow_both_ways, pixels_of, thinned_rows
+from pixel4d_ros.two_view.flow import CheckedFlow, Mask, Rows, flow_both_ways, pixels_of, thinned_rows
 from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -50,6 +50,8 @@ class MeasuredFlow:
     here: Grey  # (h, w)
     there: Grey  # (h, w), the reference image
     flow: CheckedFlow  # from the image to the reference image
+    fine_here: Grey  # (H, W) both at full resolution
+    fine_there: Grey
 
     @staticmethod
     def of(image: NDArray[np.uint8], reference: ReferenceView) -> MeasuredFlow:
@@ -57,8 +59,11 @@ class MeasuredFlow:
 
         Raises ValueError for images of different sizes, or too small for flow.
         """
-        here, there = (np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), np.uint8) for x in reference.beside(image))
-        return MeasuredFlow(here, there, flow_both_ways(here, there, AGREEMENT * fineness(here.shape[1]))[0])
+        here, there = map(_grey, reference.beside(image))
+        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(here.shape[1]))
+        same = image.shape == reference.image.shape
+        fine = map(_grey, (image, reference.image)) if same else (here, there)
+        return MeasuredFlow(here, there, flow, *fine)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class TwoImages:
     moving: Mask  # (h, w): no static world explains the flow
     here: Grey  # (h, w)
     there: Grey  # (h, w), the reference image
+    fine_here: Grey  # (H, W) both at full resolution
+    fine_there: Grey
 
     @staticmethod
     def of(measured: MeasuredFlow, reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
@@ -81,7 +88,8 @@ class TwoImages:
         depth = np.minimum(depth, np.float32(FARTHEST))
         T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
         moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
-        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there)
+        fine = measured.fine_here, measured.fine_there
+        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there, *fine)
 
     @property
     def images(self) -> ImagePair:
@@ -92,6 +100,10 @@ class TwoImages:
         """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
         evidence = motion_evidence(self.images, patch, velocity * self.seconds)
         return CALIBRATION.with_reference(evidence, network)
+
+
+def _grey(image: NDArray[np.uint8]) -> Grey:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _possible(depth: Map) -> Known:
@@ -123,9 +135,23 @@ class FlowEquations:
         if len(u) < LEAST_PIXELS:
             return None
         v, u = thinned_rows(v, u, MOST_PIXELS)
-        T = pair.T_reference_source
-        equations = compiled.flow_equations(v, u, pair.depth, pair.flow.flow, pair.camera.K, T, pair.seconds, NEAREST)
-        static, velocity, inverse_depth, pose = equations
+        return FlowEquations._of(pair, v, u, np.stack((u, v), -1) + pair.flow.flow[v, u].astype(np.float64))
+
+    @staticmethod
+    def of_motion(pair: TwoImages, mask: Mask, velocity: FloatArray) -> FlowEquations:
+        """The equations of the pixels of a mask (h, w) if the flow there is that of a velocity (3,) in m/s."""
+        v, u = thinned_rows(*pixels_of(mask), MOST_PIXELS)
+        T, K = pair.T_reference_source, pair.camera.K
+        points = compiled.unprojected(v, u, pair.depth, K) - velocity * pair.seconds
+        seen = (points @ T[:3, :3].T + T[:3, 3]) @ K.T
+        return FlowEquations._of(pair, v, u, seen[:, :2] / np.maximum(seen[:, 2:], NEAREST))
+
+    @staticmethod
+    def _of(pair: TwoImages, v: Rows, u: Rows, ends: FloatArray) -> FlowEquations:
+        """The equations of pixels at rows v and columns u (n,) whose flow ends at ends (n, 2), x and y."""
+        T, K = pair.T_reference_source, pair.camera.K
+        points = compiled.unprojected(v, u, pair.depth, K)
+        static, velocity, inverse_depth, pose = compiled.flow_equations(points, ends, K, T, pair.seconds, NEAREST)
         return FlowEquations(static, velocity, inverse_depth, T[:3, :3].T @ T[:3, 3] / pair.seconds, pose)
 
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The velocity of an object by direct alignment of two images, where optical flow is wrong or coarse.
+
+All pixels of a rigid object share one velocity, given their depth. So its three numbers are fitted to the images
+themselves (Lucas and Kanade 1981), first at the size at which flow is measured, then at full resolution. Flow that is
+estimated pixel by pixel fails on oncoming vehicles, and is coarse on far ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
+from pixel4d_ros.two_view.rigid_flow import Grey
+from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
+
+ROUNDS = 10
+OUTLIER = 8.0  # grey levels: such a difference counts half
+SPEED = np.array([8.0, 1.0, 15.0])  # m/s, standard deviation of a velocity about 0,
+BELIEF = OUTLIER**2 / INDEPENDENT / SPEED**2  # and its precision per pixel, as few errors of the images are independent
+LEAST_SEEN = 0.6  # share of an object's pixels that the reference image must show
+MOST_PIXELS, FEW = 600, 150  # of an object that are compared; of fewer, four places each
+CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [-0.25, 0.25], [0.25, -0.25], [0.25, 0.25]])  # in a pixel
+STARTS = np.arange(-24.0, 25.0, 3.0)  # m/s along the optical axis, tried where the guesses explain too little,
+BEST = 3  # and how many of them are followed
+EXPLAINED = 0.5  # a guess explains enough if it leaves less than this share of a static world's difference
+BETTER = 0.97  # an alignment must leave less than this share of what a guess leaves
+STILL = np.zeros(3)
+
+
+def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> FloatArray:
+    """The velocity (3,) in m/s that aligns the images on a mask (h, w): one of the guesses (3,) if none is BETTER.
+
+    STILL, if nothing is better than that.
+    """
+    rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
+    coarse = _Level(pair, rows, columns, pair.here, pair.there)
+    starts = list(guesses)
+    if not any(coarse.error(guess) < EXPLAINED * coarse.error(STILL) for guess in guesses):
+        starts += sorted((np.array([0.0, 0.0, ahead]) for ahead in STARTS), key=coarse.error)[:BEST]
+    found = min((coarse.aligned(start) for start in starts), key=coarse.error)
+    fine = _Level(pair, rows, columns, pair.fine_here, pair.fine_there)
+    velocity, known = fine.aligned(found), min((*guesses, STILL), key=fine.error)
+    return velocity if fine.error(velocity) < BETTER * fine.error(known) else known
+
+
+class _Level:
+    """Pixels of an object in both images, at one resolution."""
+
+    def __init__(self, pair: TwoImages, rows: Rows, columns: Rows, here: Grey, there: Grey) -> None:
+        self.pair, self.there = pair, there
+        self.K = pair.camera.resized(here.shape[1], here.shape[0]).K
+        places = FOUR if len(rows) <= FEW else CENTER
+        v, u = ((values[:, None] + places[:, i]).ravel() for i, values in enumerate((rows, columns)))
+        depth = np.repeat(pair.depth[rows, columns], len(places)).astype(np.float64)
+        K = pair.camera.K
+        self.points = np.stack(((u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth), -1)
+        sx, sy = here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height
+        self.grey = compiled.sampled_at(here, (v + 0.5) * sy - 0.5, (u + 0.5) * sx - 0.5)
+
+    def error(self, velocity: FloatArray) -> float:
+        """Mean difference in grey levels with a velocity (3,); inf where too little of the object is seen."""
+        _, left, seen = self._run(velocity, 0)
+        return left if seen > LEAST_SEEN else np.inf
+
+    def aligned(self, start: FloatArray) -> FloatArray:
+        """The velocity (3,) that is reached from a start."""
+        return self._run(start, ROUNDS)[0]
+
+    def _run(self, start: FloatArray, rounds: int) -> tuple[FloatArray, float, float]:
+        T, seconds = self.pair.T_reference_source, self.pair.seconds
+        return compiled.aligned_velocity(
+            self.points, self.grey, self.there, self.K, T, seconds, start, BELIEF, rounds, OUTLIER
+        )
