@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
@@ -22,10 +23,17 @@ from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
 
 
-def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> WorldLayout:
+def make_street(
+    seed: int,
+    horizon: float = 3.0,
+    speed: float | None = None,
+    style: int | None = None,
+    assets: Assets | None = None,
+) -> WorldLayout:
     """Make the street of a seed with its traffic, long enough for a drive of `horizon` seconds.
 
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
+    With assets some vehicles are textured models; all else is the same.
     """
     rng = np.random.default_rng([seed, 1])
     given = speed
@@ -39,7 +47,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     more = np.random.default_rng([seed, 5])
     scenario = draw_scenario(more) if given is None else Scenario.NONE
     plan, speed = prepare(more, plan, scenario, speed)
-    out = Builder()
+    out = Builder(assets.chooser(seed) if assets else None)
     _houses(out, rng, plan, np.random.default_rng([seed, 9]))
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)

@@ -24,6 +24,7 @@ class Template:
     make: Make
     variants: int
     outline: tuple[float, float]  # half length and half width, metres
+    kind: str = ""  # of models (assets.py) that may take its place
 
     def add(self, out: Builder, rng: Generator, xy: FloatArray, yaw: float, object_id: int = 0) -> float:
         """Add a random variant at xy (2,), turned by yaw (rad); returns the height of its middle in metres.
@@ -31,6 +32,8 @@ class Template:
         Without the id of a moving object it becomes an object that stands.
         """
         origin, height = _variant(self.make, int(rng.integers(self.variants)))
+        if self.kind and out.choose_model is not None:
+            origin, height = out.choose_model(self.kind) or (origin, height)
         rows = origin.copy()
         x, y = origin[:, SLICES["center"]][:, 0], origin[:, SLICES["center"]][:, 1]
         rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y

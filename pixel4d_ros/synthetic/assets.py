@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Textured models of a folder (meshes/, textures/) that take the place of procedural vehicles, for training.
+
+The folder is optional and no part of the package; training's option `assets` names it. A seed's street, traffic and
+motion are the same with and without: only what a vehicle looks like differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.mesh_files import Part, read_mesh
+from pixel4d_ros.synthetic.mesh_library import SIDE, MeshLibrary, Texture, Triangles, linear_to_srgb, srgb_to_linear
+from pixel4d_ros.synthetic.primitives import Shape
+from pixel4d_ros.synthetic.vehicles import CAR_PAINTS
+from pixel4d_ros.synthetic.world import Builder, ChooseModel
+
+SHARE = 0.6  # of the vehicles that are models, where the folder has one of their kind
+_SLICES = 6  # boxes along a vehicle that cast its shadow
+_HIDDEN = ("interior", "steering")  # parts behind opaque windows
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a model is used. Its file's units are ignored: the length, width and height are real vehicles'."""
+
+    kind: str  # of the templates that it replaces
+    size: tuple[float, float, float]  # metres, mirrors included
+    front: str  # the file's axis that looks forward
+    paint: str  # what a colour covers: the texture's "alpha", what is "white" in it, or "red"
+    repainted: float = 1.0  # share of the vehicles with another colour
+
+
+MODELS = {
+    "hatchback": ModelSpec("car", (4.05, 1.98, 1.52), "-y", "alpha"),
+    "prius_hybrid": ModelSpec("car", (4.5, 1.95, 1.49), "-y", "alpha"),
+    "suv": ModelSpec("car", (4.75, 2.2, 1.95), "+y", "alpha"),
+    "pickup": ModelSpec("car", (5.3, 2.2, 1.85), "+y", "white"),
+    "ambulance": ModelSpec("truck", (6.2, 2.4, 2.65), "-y", "white", 0.5),
+    "fire_truck": ModelSpec("truck", (8.3, 2.45, 3.05), "+y", "red", 0.5),
+    "bus": ModelSpec("bus", (11.8, 2.75, 3.4), "-y", "alpha"),
+}
+# Colours of lorries and buses: white, yellow, reds, blues, green, orange, beige, grey; linear RGB.
+FLEET_PAINTS = np.array(
+    [
+        [0.65, 0.65, 0.63],
+        [0.6, 0.4, 0.02],
+        [0.5, 0.02, 0.02],
+        [0.35, 0.03, 0.04],
+        [0.02, 0.1, 0.35],
+        [0.05, 0.2, 0.4],
+        [0.02, 0.2, 0.06],
+        [0.6, 0.18, 0.01],
+        [0.5, 0.45, 0.32],
+        [0.2, 0.2, 0.21],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in the library, and the boxes that cast its shadow."""
+
+    index: int
+    spec: ModelSpec
+    shadow: FloatArray  # (S, 6): lowest x, y, z, then greatest, in its unit space
+
+
+@dataclass(frozen=True)
+class Assets:
+    """The models of a folder."""
+
+    meshes: MeshLibrary
+    models: tuple[Model, ...]
+
+    def chooser(self, seed: int) -> ChooseModel:
+        """For the world of a seed: a function that gives rows and height of a random model, or None for none."""
+        rng = np.random.default_rng([seed, 11])
+
+        def choose(kind: str) -> tuple[FloatArray, float] | None:
+            fitting = [model for model in self.models if model.spec.kind == kind]
+            if not fitting or rng.uniform() >= SHARE:
+                return None
+            return _rows(fitting[int(rng.integers(len(fitting)))], rng)
+
+        return choose
+
+
+def _rows(model: Model, rng: Generator) -> tuple[FloatArray, float]:
+    """Rows of one vehicle at the origin, in a random colour and size, and the height of its middle (metres)."""
+    half = 0.5 * np.array(model.spec.size) * rng.uniform(0.96, 1.04) * rng.uniform(0.98, 1.02, 3)
+    paints = CAR_PAINTS if model.spec.kind == "car" else FLEET_PAINTS
+    paint = paints[rng.integers(len(paints))] * rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3)
+    repainted = float(rng.uniform() < model.spec.repainted)
+    out, group = Builder(), 1.0
+    out.add(
+        Shape.MESH,
+        Material.MESH,
+        center=(0, 0, half[2]),
+        half=half,
+        color=paint.clip(0, 0.75),
+        color2=rng.uniform(0.75, 1.15),
+        params=(model.index, repainted, 0, 0),
+        group=group,
+    )
+    low, high = model.shadow[:, :3], model.shadow[:, 3:]
+    middle, reach = 0.5 * (low + high) * half + [0, 0, half[2]], 0.5 * (high - low) * half
+    contact = np.arange(len(low)) == 0
+    out.add(Shape.SHADOW, Material.MESH, len(low), center=middle, half=reach, contact=contact, group=group)
+    return out.rows(), float(half[2])
+
+
+@lru_cache(maxsize=4)
+def read_assets(folder: Path) -> Assets:
+    """The models of a folder with meshes/ and textures/. Raises ValueError where it has none that is known."""
+    found = [(name, path) for name in MODELS for path in sorted((folder / "meshes").glob(f"{name}__*.[od][ba][je]"))]
+    if not found:
+        raise ValueError(f"assets {folder} has no known model in meshes/: name a folder with {', '.join(MODELS)}")
+    textures: dict[tuple[str, str], Texture] = {}
+    triangles, models = [], []
+    for name, path in found:
+        parts = [part for part in read_mesh(path) if not any(word in part.name.lower() for word in _HIDDEN)]
+        files = [_texture_file(folder / "textures", name, part.texture) for part in parts]
+        keys = [(str(file or ""), MODELS[name].paint) for file in files]
+        for key in keys:
+            if key not in textures:
+                textures[key] = _read_texture(*key)
+        numbers = [list(textures).index(key) for key in keys]
+        triangles.append(join_parts(parts, numbers, MODELS[name]))
+        models.append(Model(len(models), MODELS[name], _shadow_boxes(triangles[-1].corners)))
+    return Assets(MeshLibrary.of(triangles, list(textures.values())), tuple(models))
+
+
+def join_parts(parts: Sequence[Part], textures: Sequence[int], spec: ModelSpec) -> Triangles:
+    """The parts, whose textures have these numbers, in the model's unit space."""
+    forward = np.array({"x": [1.0, 0, 0], "y": [0, 1.0, 0]}[spec.front[-1]]) * (-1 if spec.front[0] == "-" else 1)
+    axes = np.stack((forward, np.cross([0, 0, 1.0], forward), [0, 0, 1.0]))
+    corners = np.concatenate([part.corners for part in parts]) @ axes.T
+    low, high = corners.min((0, 1)), corners.max((0, 1))
+    corners = (corners - 0.5 * (low + high)) / (0.5 * (high - low))
+    # Unit normals of the real shape, as to_unit^T expects them: that divides by the half extents.
+    half = 0.5 * np.array(spec.size)
+    bent = np.concatenate([part.normals for part in parts]) @ axes.T * (high - low) / np.array(spec.size)
+    normals = bent / np.maximum(np.linalg.norm(bent, axis=-1, keepdims=True), 1e-12) * half
+    uv = np.concatenate([part.uv for part in parts])
+    number = np.repeat(np.asarray(textures, np.int64), [len(part.corners) for part in parts])
+    flat = np.cross(uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0])
+    metres = corners * half
+    area = np.linalg.norm(np.cross(metres[:, 1] - metres[:, 0], metres[:, 2] - metres[:, 0]), axis=-1)
+    texels = SIDE * np.sqrt(np.abs(flat) / np.maximum(area, 1e-9))
+    return Triangles(corners, normals, uv, number, texels.clip(1, 1e4))
+
+
+def _shadow_boxes(corners: FloatArray) -> FloatArray:
+    """Boxes (1 + _SLICES, 6) in unit space: one low one, which darkens the ground, then one per slice of the length."""
+    points = _surface_points(corners)
+    side, floor = float(np.quantile(np.abs(points[:, 1]), 0.9)), -0.8
+    boxes = [[-0.97, -side, floor, 0.97, side, -0.1]]
+    edges = np.linspace(-1, 1, _SLICES + 1)
+    for start, end in zip(edges, edges[1:]):
+        inside = points[(points[:, 0] >= start) & (points[:, 0] <= end)]
+        if len(inside):
+            upper = inside[inside[:, 2] > np.quantile(inside[:, 2], 0.7)]
+            width = min(side, float(np.quantile(np.abs(upper[:, 1]), 0.95)))
+            boxes.append([start, -width, floor, end, width, float(np.quantile(inside[:, 2], 0.9))])
+    return np.array(boxes)
+
+
+def _surface_points(corners: FloatArray, steps: int = 8) -> FloatArray:
+    """Points spread over each triangle, in shares of its area about the same."""
+    a, b = np.meshgrid(*(np.arange(steps + 1) / steps,) * 2)
+    a, b = a[a + b <= 1], b[a + b <= 1]
+    weights = np.stack((a, b, 1 - a - b), -1)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
+    points = np.einsum("wc,fcd->fwd", weights, corners)
+    # Small triangles count once, large ones with all their points.
+    few = np.maximum(1, (len(weights) * np.minimum(1, area / max(float(area.mean()), 1e-12))).astype(int))
+    return np.concatenate([p[:: max(1, len(p) // n)] for p, n in zip(points, few)])
+
+
+def _texture_file(folder: Path, model: str, name: str | None) -> Path | None:
+    """The file of a model's texture, whose name there is MODEL__NAME; of another model if it shares its texture."""
+    if name == "":
+        return None
+    stem = None if name is None else name.replace("\\", "/").split("/")[-1].rsplit(".", 1)[0].lower()
+    paths = sorted(folder.glob("*__*.*"))
+    own = [p for p in paths if p.stem.startswith(f"{model}__")]
+    fitting = [p for p in (*own, *paths) if p.stem.split("__", 1)[1].lower() == stem]
+    return fitting[0] if fitting else own[0] if stem is None and own else None
+
+
+def _read_texture(file: str, paint: str) -> Texture:
+    """A texture and what paint covers in it; without a file dark glass."""
+    if not file:
+        dark = np.full((SIDE, SIDE, 3), 28, np.uint8)
+        return Texture(dark, np.zeros((SIDE, SIDE), np.uint8), 0.9)
+    image = cv2.imread(file, cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3:
+        raise ValueError(f"texture {file} cannot be read as a colour image")
+    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    rgb = np.ascontiguousarray(image[..., 2::-1])
+    if "wheel" in Path(file).name.lower():
+        return Texture(rgb, np.zeros((SIDE, SIDE), np.uint8), 0.1)
+    if paint == "alpha" and image.shape[2] == 4:
+        mask = image[..., 3]
+        return Texture(_with_dark_glass(rgb, mask), mask, 0.5)
+    least, most = rgb.min(-1).astype(float), rgb.max(-1).astype(float)
+    covered = most - 2 * least - 60 if paint == "red" else least - 0.5 * (most - least) - 100
+    return Texture(rgb, (covered * 6).clip(0, 255).astype(np.uint8), 0.5)
+
+
+def _with_dark_glass(rgb: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Darken what is grey and not painted: windows, which textures of unlit models show bright."""
+    linear = srgb_to_linear(rgb / 255.0)
+    grey = (1 - 3 * (linear.max(-1) - linear.min(-1))).clip(0, 1) * (1 - mask / 255.0)
+    return np.asarray((linear_to_srgb(linear * (1 - 0.8 * grey[..., None])) * 255).round(), np.uint8)
