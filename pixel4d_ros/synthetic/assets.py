@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -32,8 +33,10 @@ _HIDDEN = ("interior", "steering")  # parts behind opaque windows
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How a model is used. Its file's units are ignored: the length, width and height are real vehicles'."""
+    """How a mesh NAME__*.obj or .dae is used. Its units are ignored: length, width and height are real vehicles'."""
 
+    name: str
+    weight: float  # how often it is drawn among those of its kind
     kind: str  # of the templates that it replaces
     size: tuple[float, float, float]  # metres, mirrors included
     front: str  # the file's axis that looks forward
@@ -41,15 +44,16 @@ class ModelSpec:
     repainted: float = 1.0  # share of the vehicles with another colour
 
 
-MODELS = {
-    "hatchback": ModelSpec("car", (4.05, 1.98, 1.52), "-y", "alpha"),
-    "prius_hybrid": ModelSpec("car", (4.5, 1.95, 1.49), "-y", "alpha"),
-    "suv": ModelSpec("car", (4.75, 2.2, 1.95), "+y", "alpha"),
-    "pickup": ModelSpec("car", (5.3, 2.2, 1.85), "+y", "white"),
-    "ambulance": ModelSpec("truck", (6.2, 2.4, 2.65), "-y", "white", 0.5),
-    "fire_truck": ModelSpec("truck", (8.3, 2.45, 3.05), "+y", "red", 0.5),
-    "bus": ModelSpec("bus", (11.8, 2.75, 3.4), "-y", "alpha"),
-}
+MODELS = (
+    ModelSpec("hatchback", 0.36, "car", (4.05, 1.98, 1.52), "-y", "alpha"),
+    ModelSpec("prius_hybrid", 0.26, "car", (4.5, 1.95, 1.49), "-y", "alpha"),
+    ModelSpec("suv", 0.14, "car", (4.75, 2.2, 1.95), "+y", "alpha"),
+    ModelSpec("pickup", 0.14, "car", (5.3, 2.2, 1.85), "+y", "white"),
+    ModelSpec("ambulance", 0.1, "car", (5.3, 2.1, 2.35), "-y", "white", 0.9),  # a delivery van
+    ModelSpec("ambulance", 0.4, "truck", (6.2, 2.4, 2.65), "-y", "white", 0.5),
+    ModelSpec("fire_truck", 0.6, "truck", (8.3, 2.45, 3.05), "+y", "red", 0.5),
+    ModelSpec("bus", 1.0, "bus", (11.8, 2.75, 3.4), "-y", "alpha"),
+)
 # Colours of lorries and buses: white, yellow, reds, blues, green, orange, beige, grey; linear RGB.
 FLEET_PAINTS = np.array(
     [
@@ -91,7 +95,8 @@ class Assets:
             fitting = [model for model in self.models if model.spec.kind == kind]
             if not fitting or rng.uniform() >= SHARE:
                 return None
-            return _rows(fitting[int(rng.integers(len(fitting)))], rng)
+            weights = np.array([model.spec.weight for model in fitting])
+            return _rows(fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))], rng)
 
         return choose
 
@@ -123,21 +128,27 @@ def _rows(model: Model, rng: Generator) -> tuple[FloatArray, float]:
 @lru_cache(maxsize=4)
 def read_assets(folder: Path) -> Assets:
     """The models of a folder with meshes/ and textures/. Raises ValueError where it has none that is known."""
-    found = [(name, path) for name in MODELS for path in sorted((folder / "meshes").glob(f"{name}__*.[od][ba][je]"))]
+    found = [
+        (spec, path)
+        for spec in MODELS
+        for path in sorted((folder / "meshes").glob(f"{spec.name}__*"))
+        if path.suffix in (".obj", ".dae")
+    ]
     if not found:
-        raise ValueError(f"assets {folder} has no known model in meshes/: name a folder with {', '.join(MODELS)}")
+        known = ", ".join(sorted({spec.name for spec in MODELS}))
+        raise ValueError(f"assets {folder} has no known model: its folder meshes/ must hold some of {known}")
     textures: dict[tuple[str, str], Texture] = {}
-    triangles, models = [], []
-    for name, path in found:
+    triangles, models = list[Triangles](), list[Model]()
+    for spec, path in found:
         parts = [part for part in read_mesh(path) if not any(word in part.name.lower() for word in _HIDDEN)]
-        files = [_texture_file(folder / "textures", name, part.texture) for part in parts]
-        keys = [(str(file or ""), MODELS[name].paint) for file in files]
+        files = [_texture_file(folder / "textures", spec.name, part.texture) for part in parts]
+        keys = [(str(file or ""), spec.paint) for file in files]
         for key in keys:
             if key not in textures:
                 textures[key] = _read_texture(*key)
         numbers = [list(textures).index(key) for key in keys]
-        triangles.append(join_parts(parts, numbers, MODELS[name]))
-        models.append(Model(len(models), MODELS[name], _shadow_boxes(triangles[-1].corners)))
+        triangles.append(join_parts(parts, numbers, spec))
+        models.append(Model(len(models), spec, _shadow_boxes(triangles[-1].corners)))
     return Assets(MeshLibrary.of(triangles, list(textures.values())), tuple(models))
 
 
@@ -167,7 +178,7 @@ def _shadow_boxes(corners: FloatArray) -> FloatArray:
     side, floor = float(np.quantile(np.abs(points[:, 1]), 0.9)), -0.8
     boxes = [[-0.97, -side, floor, 0.97, side, -0.1]]
     edges = np.linspace(-1, 1, _SLICES + 1)
-    for start, end in zip(edges, edges[1:]):
+    for start, end in pairwise(edges):
         inside = points[(points[:, 0] >= start) & (points[:, 0] <= end)]
         if len(inside):
             upper = inside[inside[:, 2] > np.quantile(inside[:, 2], 0.7)]

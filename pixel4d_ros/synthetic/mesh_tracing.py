@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rays of pixels against the triangles of textured models: exact like those against solids, in pairs of pixel and triangle.
+"""Rays of pixels against the triangles of textured models, as exact as those against solids.
 
-A model is one row of Shape.MESH whose box bounds it. Only pixels in a triangle's rectangle are tested.
+A model is one row of Shape.MESH, whose box bounds it. Only pixels in a triangle's rectangle are tested.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def mesh_colors(
 ) -> tuple[Tensor, Tensor]:
     """Linear colour (N, 3) and gloss (N,) of points; footprint (N,) in metres per pixel.
 
-    Where repainted (N,) is 1, paint (N, 3) takes the place of what the texture's mask covers; gain (N, 3) brightens all.
+    Where repainted (N,) is 1, paint (N, 3) replaces what the texture's mask covers; gain (N, 3) brightens all.
     """
     texture = library.texture[face]
     level = (footprint * library.texels[face]).clamp(min=1).log2() - 0.3

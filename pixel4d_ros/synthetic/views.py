@@ -68,7 +68,8 @@ def sample_views(
 
     Objects move exactly by their second-order motion at view 0, so labels have no error at any time.
     Times are taken relative to the first. With `hidden`, hidden_depth is traced, too; with `camera` images are as
-    a camera records them (camera_effects); with assets some vehicles of streets are textured models. The same seed gives the same world, camera and motion whatever the batch.
+    a camera records them (camera_effects). With assets some vehicles of streets are textured models. The same seed
+    gives the same world, camera and motion whatever the batch.
     Raises ValueError on an unknown kind or times of the wrong shape.
     """
     moments = np.asarray(torch.as_tensor(times).detach().cpu().numpy(), np.float64)
@@ -86,7 +87,7 @@ def sample_views(
     def upload(values: FloatArray) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=device)
 
-    K, worlds = upload(intrinsics), Worlds.of(layouts, device, assets and assets.meshes)
+    K, worlds = upload(intrinsics), Worlds.of(layouts, device, assets.meshes if assets else None)
     index = torch.arange(B, device=device).repeat_interleave(V)
     moved, seen, K_n = upload(poses).flatten(0, 1), upload(cameras).flatten(0, 1), K.repeat_interleave(V, 0)
 

@@ -128,9 +128,7 @@ class Worlds:
     meshes: MeshLibrary | None = None  # the models of rows with Shape.MESH
 
     @staticmethod
-    def of(
-        layouts: Sequence[WorldLayout], device: str | torch.device, meshes: MeshLibrary | None = None
-    ) -> Worlds:
+    def of(layouts: Sequence[WorldLayout], device: str | torch.device, meshes: MeshLibrary | None = None) -> Worlds:
         """Pad and upload."""
         rows = np.zeros((len(layouts), max(len(x.rows) for x in layouts), ROW), np.float32)
         rows[:, :, SLICES["half"]] = 1

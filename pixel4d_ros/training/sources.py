@@ -20,8 +20,8 @@ from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
-from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.synthetic.assets import read_assets
+from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import is_wide

@@ -34,7 +34,7 @@ def make_batches(
     kind: str = "mixed",
     assets: Assets | None = None,
 ) -> list[Batch]:
-    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind, assets as for sample_views.
+    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind, assets: see sample_views.
 
     The reference image is one step before the source, sometimes up to LONGEST_REFERENCE steps.
     """
