@@ -165,10 +165,10 @@ def join_parts(parts: Sequence[Part], textures: Sequence[int], spec: ModelSpec) 
     normals = bent / np.maximum(np.linalg.norm(bent, axis=-1, keepdims=True), 1e-12) * half
     uv = np.concatenate([part.uv for part in parts])
     number = np.repeat(np.asarray(textures, np.int64), [len(part.corners) for part in parts])
-    flat = np.cross(uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0])
+    (du, dv), (eu, ev) = (uv[:, 1] - uv[:, 0]).T, (uv[:, 2] - uv[:, 0]).T
     metres = corners * half
     area = np.linalg.norm(np.cross(metres[:, 1] - metres[:, 0], metres[:, 2] - metres[:, 0]), axis=-1)
-    texels = SIDE * np.sqrt(np.abs(flat) / np.maximum(area, 1e-9))
+    texels = SIDE * np.sqrt(np.abs(du * ev - dv * eu) / np.maximum(area, 1e-9))
     return Triangles(corners, normals, uv, number, texels.clip(1, 1e4))
 
 

@@ -76,7 +76,7 @@ def _read_obj(path: Path) -> Iterator[Part]:
             corners = [_corner(word, values) for word in words]
             fan = [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
             faces.setdefault((group, material), []).extend(fan)
-    v, vt, vn = (np.array(values[key]).reshape(len(values[key]), -1) for key in ("v", "vt", "vn"))
+    v, vt, vn = (np.array(values[key], np.float64) for key in ("v", "vt", "vn"))
     for (group, material), found in faces.items():
         index = np.array(found, np.int64)
         points, uv = _gather(v, index[..., 0], 3), _gather(vt, index[..., 1], 2)

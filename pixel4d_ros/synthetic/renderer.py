@@ -125,10 +125,11 @@ def _trace(
     N, T, Q = rays.shape[:3]
     boxes, tiles, T_camera_world = _screen(placed, T_world_camera, K, size)
     depth, primitive = first_hits(placed, origins, rays, boxes, tiles)
-    mesh = None
+    mesh, on_mesh = None, torch.zeros_like(depth, dtype=torch.bool)
     if worlds.meshes is not None:
         mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size))
-        primitive = torch.where(mesh.depth < depth, mesh.row, primitive)
+        on_mesh = mesh.depth < depth
+        primitive = torch.where(on_mesh, mesh.row, primitive)
         depth = torch.minimum(depth, mesh.depth)
     road = Road(worlds.road.values[world])
     ground, kerb = intersect_ground(road, origins, rays.view(N, T * Q, 3))
@@ -141,9 +142,9 @@ def _trace(
     kerb = kerb & on_ground
     normals, group = _normals(placed, primitive, points), None
     if mesh is not None and worlds.meshes is not None:
-        n = torch.arange(N, device=K.device)[:, None, None]
-        group = torch.where(mesh.depth <= depth, placed.primitives.group[n, mesh.row], -1.0)
-        index = (group >= 0).nonzero(as_tuple=True)
+        index = (on_mesh & ~on_ground).nonzero(as_tuple=True)
+        group = torch.full_like(depth, -1.0)
+        group[index] = placed.primitives.group[index[0], mesh.row[index]]
         unit = mesh_normals(worlds.meshes, mesh.face[index], mesh.weights[index])
         normals[index] = _outward(placed, index[0], mesh.row[index], unit, rays[index])
     if kerb.any():
