@@ -23,7 +23,7 @@ from pixel4d_ros.synthetic.street import make_street
 from pixel4d_ros.synthetic.world import Builder, Worlds
 from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.config_file import parse_fields
-from pixel4d_ros.training.synthetic_data import make_batches
+from pixel4d_ros.training.synthetic_data import exact_flow, make_batches
 
 # A box from (0, 0, 0) to (2, 4, 1), as quads whose texture is the whole image.
 QUADS = ("1 2 4 3", "5 7 8 6", "1 5 6 2", "3 4 8 7", "1 3 7 5", "2 6 8 4")
@@ -113,13 +113,20 @@ def test_shadows_of_a_model_fall_on_the_ground_and_not_on_itself(box: Assets) ->
     assert model.sum() > 50 and (without.rgb - shadow.rgb)[~model].max() > 0.02
 
 
-def test_streets_with_models_have_the_same_traffic_and_exact_labels(box: Assets) -> None:
-    times = torch.tensor([[0.0, 0.5]] * 4)
+def test_streets_with_models_have_the_same_drive_and_exact_labels(box: Assets) -> None:
+    times = torch.tensor([[0.0, 0.3]] * 4)
     seeds = (1, 3, 7, 8)
     plain, textured = (sample_views(seeds, times, (160, 64), assets=assets) for assets in (None, box))
-    for name in ("K", "T_source_camera", "motions"):
+    for name in ("K", "T_source_camera"):
         assert torch.equal(getattr(plain, name), getattr(textured, name))
     assert (plain.rgb - textured.rgb).abs().mean() > 1e-3
+    b, y, x = textured.moving[torch.arange(4)[:, None, None], textured.object_ids[:, 0]].nonzero(as_tuple=True)
+    there = exact_flow(textured)[b, :, y, x] + torch.stack((x, y), -1)
+    column, row = there.round().long().unbind(-1)
+    seen = (column >= 0) & (column < 160) & (row >= 0) & (row < 64)
+    b, y, x, column, row = (v[seen] for v in (b, y, x, column, row))
+    same = textured.object_ids[b, 1, row, column] == textured.object_ids[b, 0, y, x]
+    assert len(same) > 150 and same.float().mean() > 0.85
     for seed in seeds:
         rows = make_street(seed, assets=box).rows
         meshes = rows[rows[:, 0] == Shape.MESH]
@@ -157,7 +164,8 @@ def test_a_batch_for_training_takes_models(box: Assets, monkeypatch: pytest.Monk
         make_batches(2, 1, (64, 32), np.random.default_rng(2), torch.device("cpu"), "street", assets)[0]
         for assets in (None, box)
     )
-    assert torch.equal(plain.motions, textured.motions) and not torch.equal(plain.images, textured.images)
+    assert torch.equal(plain.T_source_camera, textured.T_source_camera)
+    assert not torch.equal(plain.images, textured.images)
 
 
 def test_a_config_file_names_the_folder_relative_to_itself(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Textured models of a folder (meshes/, textures/) that take the place of procedural vehicles, for training.
 
-The folder is optional and no part of the package; training's option `assets` names it. A seed's street, traffic and
-motion are the same with and without: only what a vehicle looks like differs.
+The folder is optional and no part of the package; training's option `assets` names it. Without it every world is the
+same, bit for bit, as if this file did not exist.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def make_street(
     """Make the street of a seed with its traffic, long enough for a drive of `horizon` seconds.
 
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
-    With assets some vehicles are textured models; all else is the same.
+    With assets many vehicles are textured models, and more of them are lorries and buses; all else is the same.
     """
     rng = np.random.default_rng([seed, 1])
     given = speed
@@ -57,7 +57,8 @@ def make_street(
     ego = camera.car
     assert isinstance(ego, RoadActor)
     camera = ego_camera(more, scenario, camera)
-    traffic = Traffic(out, rng, plan, ego, camera.car, horizon)
+    large = np.random.default_rng([seed, 12]) if assets else None
+    traffic = Traffic(out, rng, plan, ego, camera.car, horizon, large)
     add_traffic(traffic, horizon, queue=scenario == Scenario.NONE)
     play(traffic, more, scenario)
     actors = traffic.actors
