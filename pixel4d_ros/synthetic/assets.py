@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Textured models of a folder (meshes/, textures/) that take the place of procedural vehicles, for training.
+"""Textured models of a folder (meshes/, textures/) in place of procedural vehicles and beside trees, for training.
 
 The folder is optional and no part of the package; training's option `assets` names it. Without it every world is the
 same, bit for bit, as if this file did not exist.
@@ -27,6 +27,7 @@ from pixel4d_ros.synthetic.vehicles import CAR_PAINTS
 from pixel4d_ros.synthetic.world import Builder, ChooseModel
 
 SHARE = 0.6  # of the vehicles that are models, where the folder has one of their kind
+VEHICLES = ("car", "truck", "bus")
 _SLICES = 6  # boxes along a vehicle that cast its shadow
 _HIDDEN = ("interior", "steering")  # parts behind opaque windows
 
@@ -40,8 +41,9 @@ class ModelSpec:
     kind: str  # of the templates that it replaces
     size: tuple[float, float, float]  # metres, mirrors included
     front: str  # the file's axis that looks forward
-    paint: str  # what a colour covers: the texture's "alpha", what is "white" in it, or "red"
-    repainted: float = 1.0  # share of the vehicles with another colour
+    paint: str = ""  # what a colour covers: the texture's "alpha", what is "white", "red" or "bright"; "holes": leaves
+    repainted: float = 1.0  # share with another colour
+    spread: float = 0.04  # of the size
 
 
 MODELS = (
@@ -49,10 +51,18 @@ MODELS = (
     ModelSpec("prius_hybrid", 0.26, "car", (4.5, 1.95, 1.49), "-y", "alpha"),
     ModelSpec("suv", 0.14, "car", (4.75, 2.2, 1.95), "+y", "alpha"),
     ModelSpec("pickup", 0.14, "car", (5.3, 2.2, 1.85), "+y", "white"),
-    ModelSpec("ambulance", 0.1, "car", (5.3, 2.1, 2.35), "-y", "white", 0.9),  # a delivery van
-    ModelSpec("ambulance", 0.4, "truck", (6.2, 2.4, 2.65), "-y", "white", 0.5),
+    ModelSpec("ambulance", 0.1, "car", (5.3, 2.1, 2.35), "-y", "bright"),  # a delivery van
+    ModelSpec("ambulance", 0.4, "truck", (6.2, 2.4, 2.65), "-y", "white", 0.7),
     ModelSpec("fire_truck", 0.6, "truck", (8.3, 2.45, 3.05), "+y", "red", 0.5),
     ModelSpec("bus", 1.0, "bus", (11.8, 2.75, 3.4), "-y", "alpha"),
+    ModelSpec("oak_tree", 0.6, "tree", (8.6, 7.0, 6.6), "+x", "holes", spread=0.3),
+    ModelSpec("pine_tree", 0.4, "tree", (3.5, 3.5, 6.5), "+x", "holes", spread=0.3),
+    ModelSpec("dumpster", 0.15, "furniture", (1.05, 1.7, 1.2), "-y"),
+    ModelSpec("fire_hydrant", 0.15, "furniture", (0.38, 0.38, 0.85), "-y"),
+    ModelSpec("lamp_post", 0.2, "furniture", (1.1, 0.16, 3.6), "-y"),
+    ModelSpec("mailbox", 0.15, "furniture", (0.4, 0.15, 1.15), "-y"),
+    ModelSpec("postbox", 0.15, "furniture", (0.65, 0.65, 1.5), "-y"),
+    ModelSpec("stop_sign", 0.2, "furniture", (0.03, 0.65, 2.3), "-y"),
 )
 # Colours of lorries and buses: white, yellow, reds, blues, green, orange, beige, grey; linear RGB.
 FLEET_PAINTS = np.array(
@@ -93,7 +103,7 @@ class Assets:
 
         def choose(kind: str) -> tuple[FloatArray, float] | None:
             fitting = [model for model in self.models if model.spec.kind == kind]
-            if not fitting or rng.uniform() >= SHARE:
+            if not fitting or (kind in VEHICLES and rng.uniform() >= SHARE):
                 return None
             weights = np.array([model.spec.weight for model in fitting])
             return _rows(fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))], rng)
@@ -102,11 +112,12 @@ class Assets:
 
 
 def _rows(model: Model, rng: Generator) -> tuple[FloatArray, float]:
-    """Rows of one vehicle at the origin, in a random colour and size, and the height of its middle (metres)."""
-    half = 0.5 * np.array(model.spec.size) * rng.uniform(0.96, 1.04) * rng.uniform(0.98, 1.02, 3)
+    """Rows of one model at the origin, in a random colour and size, and the height of its middle (metres)."""
+    spread = model.spec.spread
+    half = 0.5 * np.array(model.spec.size) * rng.uniform(1 - spread, 1 + spread) * rng.uniform(0.98, 1.02, 3)
     paints = CAR_PAINTS if model.spec.kind == "car" else FLEET_PAINTS
     paint = paints[rng.integers(len(paints))] * rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3)
-    repainted = float(rng.uniform() < model.spec.repainted)
+    repainted = float(rng.uniform() < model.spec.repainted and model.spec.kind in VEHICLES)
     out, group = Builder(), 1.0
     out.add(
         Shape.MESH,
@@ -118,6 +129,12 @@ def _rows(model: Model, rng: Generator) -> tuple[FloatArray, float]:
         params=(model.index, repainted, 0, 0),
         group=group,
     )
+    if model.spec.kind == "tree":
+        trunk, leaves = ((0, 0, 0.6 * half[2]), (0.06, 0.06, 0.6)), ((0, 0, 1.3 * half[2]), (0.8, 0.8, 0.7))
+        for (center, share), material in ((trunk, Material.MESH), (leaves, Material.FOLIAGE)):
+            size, params, seed = np.array(share) * half, (4.0, 0.5, 0, 0), rng.integers(1 << 20)
+            out.add(Shape.SHADOW, material, center=center, half=size, params=params, seed=seed, group=group)
+        return out.rows(), float(half[2])
     low, high = model.shadow[:, :3], model.shadow[:, 3:]
     middle, reach = 0.5 * (low + high) * half + [0, 0, half[2]], 0.5 * (high - low) * half
     contact = np.arange(len(low)) == 0
@@ -141,7 +158,7 @@ def read_assets(folder: Path) -> Assets:
     triangles, models = list[Triangles](), list[Model]()
     for spec, path in found:
         parts = [part for part in read_mesh(path) if not any(word in part.name.lower() for word in _HIDDEN)]
-        files = [_texture_file(folder / "textures", spec.name, part.texture) for part in parts]
+        files = [_texture_file(folder / "textures", spec.name, part) for part in parts]
         keys = [(str(file or ""), spec.paint) for file in files]
         for key in keys:
             if key not in textures:
@@ -176,14 +193,16 @@ def _shadow_boxes(corners: FloatArray) -> FloatArray:
     """Boxes (1 + _SLICES, 6) in unit space: one low one, which darkens the ground, then one per slice of the length."""
     points = _surface_points(corners)
     side, floor = float(np.quantile(np.abs(points[:, 1]), 0.9)), -0.8
-    boxes = [[-0.97, -side, floor, 0.97, side, -0.1]]
+    rear, front = np.quantile(points[points[:, 2] < 0, 0], (0.03, 0.97))
+    boxes = [[rear, -side, floor, front, side, -0.1]]
     edges = np.linspace(-1, 1, _SLICES + 1)
     for start, end in pairwise(edges):
         inside = points[(points[:, 0] >= start) & (points[:, 0] <= end)]
         if len(inside):
             upper = inside[inside[:, 2] > np.quantile(inside[:, 2], 0.7)]
             width = min(side, float(np.quantile(np.abs(upper[:, 1]), 0.95)))
-            boxes.append([start, -width, floor, end, width, float(np.quantile(inside[:, 2], 0.9))])
+            bottom, top = np.quantile(inside[:, 2], (0.02, 0.9))
+            boxes.append([start, -width, max(floor, bottom), end, width, top])
     return np.array(boxes)
 
 
@@ -199,15 +218,19 @@ def _surface_points(corners: FloatArray, steps: int = 8) -> FloatArray:
     return np.concatenate([p[:: max(1, len(p) // n)] for p, n in zip(points, few)])
 
 
-def _texture_file(folder: Path, model: str, name: str | None) -> Path | None:
-    """The file of a model's texture, whose name there is MODEL__NAME; of another model if it shares its texture."""
-    if name == "":
-        return None
-    stem = None if name is None else name.replace("\\", "/").split("/")[-1].rsplit(".", 1)[0].lower()
+def _texture_file(folder: Path, model: str, part: Part) -> Path | None:
+    """The file of a part's texture, whose name there is MODEL__NAME; of another model if it shares its texture.
+
+    A part that names no file has that which is called like its material, else the model's first.
+    """
     paths = sorted(folder.glob("*__*.*"))
     own = [p for p in paths if p.stem.startswith(f"{model}__")]
-    fitting = [p for p in (*own, *paths) if p.stem.split("__", 1)[1].lower() == stem]
-    return fitting[0] if fitting else own[0] if stem is None and own else None
+    if part.texture is None:
+        word = part.name.lower().split("-")[0].split("_")[0]
+        like = [p for p in own if word and p.stem.split("__", 1)[1].lower().startswith(word)]
+        return (*like, *own, None)[0]
+    stem = part.texture.replace("\\", "/").split("/")[-1].rsplit(".", 1)[0].lower()
+    return next((p for p in (*own, *paths) if stem and p.stem.split("__", 1)[1].lower() == stem), None)
 
 
 def _read_texture(file: str, paint: str) -> Texture:
@@ -220,13 +243,15 @@ def _read_texture(file: str, paint: str) -> Texture:
         raise ValueError(f"texture {file} cannot be read as a colour image")
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     rgb = np.ascontiguousarray(image[..., 2::-1])
-    if "wheel" in Path(file).name.lower():
+    if paint == "holes" and image.shape[2] == 4:
+        return Texture(rgb, image[..., 3], cutout=True)
+    if "wheel" in Path(file).name.lower() or paint not in ("alpha", "white", "red", "bright"):
         return Texture(rgb, np.zeros((SIDE, SIDE), np.uint8), 0.1)
     if paint == "alpha" and image.shape[2] == 4:
         mask = image[..., 3]
         return Texture(_with_dark_glass(rgb, mask), mask, 0.5)
     least, most = rgb.min(-1).astype(float), rgb.max(-1).astype(float)
-    covered = most - 2 * least - 60 if paint == "red" else least - 0.5 * (most - least) - 100
+    covered = {"red": most - 2 * least - 60, "bright": most - 90}.get(paint, least - 0.5 * (most - least) - 100)
     return Texture(rgb, (covered * 6).clip(0, 255).astype(np.uint8), 0.5)
 
 

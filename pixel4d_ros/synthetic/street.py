@@ -12,6 +12,7 @@ from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.model_props import add_models
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan, raised
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
@@ -53,6 +54,7 @@ def make_street(
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
     add_details(out, np.random.default_rng([seed, 6]), plan)
+    add_models(out, np.random.default_rng([seed, 13]), plan)
     camera = _camera(rng, plan, speed, horizon)
     ego = camera.car
     assert isinstance(ego, RoadActor)

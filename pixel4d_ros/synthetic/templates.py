@@ -34,16 +34,22 @@ class Template:
         origin, height = _variant(self.make, int(rng.integers(self.variants)))
         if self.kind and out.choose_model is not None:
             origin, height = out.choose_model(self.kind) or (origin, height)
-        rows = origin.copy()
-        x, y = origin[:, SLICES["center"]][:, 0], origin[:, SLICES["center"]][:, 1]
-        rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
-        rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
-        rows[:, SLICES["yaw"]] += yaw
+        rows = moved_rows(origin, xy, yaw)
         rows[:, SLICES["object"]] = object_id
         rows[:, SLICES["instance"]] = object_id or out.stand((*xy, height))
         rows[:, SLICES["group"]] = out.groups(1)
         out.parts.append(rows)
         return height
+
+
+def moved_rows(origin: FloatArray, xy: FloatArray, yaw: float) -> FloatArray:
+    """Rows (P, ROW) of something made at the origin, turned by yaw (rad) and moved to xy (2,)."""
+    rows: FloatArray = origin.copy()
+    x, y = origin[:, SLICES["center"]][:, 0], origin[:, SLICES["center"]][:, 1]
+    rows[:, SLICES["center"].start] = xy[0] + np.cos(yaw) * x - np.sin(yaw) * y
+    rows[:, SLICES["center"].start + 1] = xy[1] + np.sin(yaw) * x + np.cos(yaw) * y
+    rows[:, SLICES["yaw"]] += yaw
+    return rows
 
 
 @lru_cache(maxsize=1024)
