@@ -17,6 +17,7 @@ from pixel4d_ros.synthetic.assets import VEHICLES, Assets, read_assets
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.mesh_files import read_mesh
 from pixel4d_ros.synthetic.motion import BODY_OPTICAL
+from pixel4d_ros.synthetic.plan import SUBURB
 from pixel4d_ros.synthetic.primitives import SLICES, Shape
 from pixel4d_ros.synthetic.renderer import Rendered, render
 from pixel4d_ros.synthetic.street import make_street
@@ -147,6 +148,18 @@ def test_leaves_have_holes_and_the_street_has_trees(tmp_path: Path) -> None:
     assert 0.3 < share < 0.95  # through the front one sees the back, or nothing
     rows = np.concatenate([make_street(seed, assets=trees).rows for seed in range(4)])
     assert ((rows[:, 0] == Shape.MESH) & (rows[:, SLICES["instance"].start] == 0)).any()
+
+
+def test_houses_outside_towns_are_replaced_and_nothing_of_them_stays(tmp_path: Path) -> None:
+    houses = read_assets(write_box(tmp_path / "assets", "house_1"))
+    for seed in range(3):
+        plain, textured = (make_street(seed, style=SUBURB, assets=assets).rows for assets in (None, houses))
+        count = [int((rows[:, SLICES["material"].start] == Material.ROOF).sum()) for rows in (plain, textured)]
+        models = textured[textured[:, 0] == Shape.MESH]
+        assert count[0] - count[1] == len(models) > 0
+        groups = models[:, SLICES["group"].start]
+        left = np.isin(textured[:, SLICES["group"].start], groups) & (textured[:, 0] <= Shape.CYLINDER)
+        assert not left.any()
 
 
 def test_obj_and_collada_of_one_box_agree(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ MODELS = (
     ModelSpec("bus", 1.0, "bus", (11.8, 2.75, 3.4), "-y", "alpha"),
     ModelSpec("oak_tree", 0.6, "tree", (8.6, 7.0, 6.6), "+x", "holes", spread=0.3),
     ModelSpec("pine_tree", 0.4, "tree", (3.5, 3.5, 6.5), "+x", "holes", spread=0.3),
+    ModelSpec("house_1", 0.33, "house", (9.4, 12.0, 5.6), "-y", spread=0.12),
+    ModelSpec("house_2", 0.33, "house", (8.4, 11.0, 6.2), "-y", spread=0.12),
+    ModelSpec("house_3", 0.34, "house", (7.0, 10.6, 7.4), "-y", spread=0.12),
     ModelSpec("dumpster", 0.15, "furniture", (1.05, 1.7, 1.2), "-y"),
     ModelSpec("fire_hydrant", 0.15, "furniture", (0.38, 0.38, 0.85), "-y"),
     ModelSpec("lamp_post", 0.2, "furniture", (1.1, 0.16, 3.6), "-y"),
@@ -125,7 +128,7 @@ def _rows(model: Model, rng: Generator) -> tuple[FloatArray, float]:
         center=(0, 0, half[2]),
         half=half,
         color=paint.clip(0, 0.75),
-        color2=rng.uniform(0.75, 1.15),
+        color2=rng.uniform(0.75, 1.15) * (1 if model.spec.kind in VEHICLES else rng.uniform(0.8, 1.15, 3)),
         params=(model.index, repainted, 0, 0),
         group=group,
     )

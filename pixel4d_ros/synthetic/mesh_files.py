@@ -125,7 +125,7 @@ def _read_node(node: ET.Element, T: FloatArray, named: dict[str | None, ET.Eleme
     for instance in node.findall("instance_geometry"):
         bound = {m.get("symbol"): m.get("target", "")[1:] for m in instance.iter("instance_material")}
         mesh = named[instance.get("url", "")[1:]].find("mesh")
-        for triangles in mesh.findall("triangles") if mesh is not None else []:
+        for triangles in [*mesh.iter("triangles"), *mesh.iter("polylist")] if mesh is not None else []:
             material = triangles.get("material")
             texture = _dae_texture(bound.get(material, str(material)), named)
             yield _dae_part(triangles, T, str(material), texture, named)
@@ -167,11 +167,17 @@ def _dae_part(
         inputs.setdefault(
             semantic, (_numbers(source.find("float_array")).reshape(-1, stride), int(each.get("offset", 0)))
         )
-    index = _numbers(triangles.find("p")).astype(np.int64).reshape(-1, 3, width)
+    index = _numbers(triangles.find("p")).astype(np.int64).reshape(-1, width)
+    counts = _numbers(triangles.find("vcount")).astype(int)
+    if len(counts):  # a polygon list: fans of triangles
+        starts = np.cumsum(counts) - counts
+        fans = [(start, start + j, start + j + 1) for start, n in zip(starts, counts) for j in range(1, n - 1)]
+        index = index[np.array(fans).reshape(-1)]
+    corner = index.reshape(-1, 3, width)
 
     def take(semantic: str, size: int) -> FloatArray:
         values, offset = inputs.get(semantic, (np.zeros((0, size)), 0))
-        return _gather(values, index[..., offset], size)
+        return _gather(values, corner[..., offset], size)
 
     corners = take("VERTEX", 3) @ T[:3, :3].T + T[:3, 3]
     normals = take("NORMAL", 3) @ np.linalg.inv(T[:3, :3])

@@ -78,9 +78,9 @@ def first_mesh_hits(
         hit = (weights >= -_TOLERANCE).all(-1) & (weights.sum(-1) <= 1 + _TOLERANCE) & (depth > NEAR)
         if ignored is not None:
             hit &= primitives.group[view, p[part.instance[k]]] != ignored.reshape(-1)[index]
-        k, depth, weights, index = k[hit], depth[hit], weights[hit], index[hit]
-        solid = _is_solid(library, part.face[k], weights)
-        k, depth, index = k[solid], depth[solid], index[solid]
+        found = hit.nonzero()[:, 0]
+        found = found[_is_solid(library, part.face[k[found]], weights[found])]
+        k, depth, index = k[found], depth[found], index[found]
         # As in first_hits: one integer holds depth and triangle, and the least is the nearest.
         key = (depth.contiguous().view(torch.int32).long() << 32) | (k + start)
         best.scatter_reduce_(0, index, key, "amin")

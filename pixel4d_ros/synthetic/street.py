@@ -12,7 +12,7 @@ from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.model_props import add_models
+from pixel4d_ros.synthetic.model_props import add_models, replace_houses
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan, raised
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
@@ -49,7 +49,8 @@ def make_street(
     scenario = draw_scenario(more) if given is None else Scenario.NONE
     plan, speed = prepare(more, plan, scenario, speed)
     out = Builder(assets.chooser(seed) if assets else None)
-    _houses(out, rng, plan, np.random.default_rng([seed, 9]))
+    models = np.random.default_rng([seed, 14]) if assets else None
+    _houses(out, rng, plan, np.random.default_rng([seed, 9]), models)
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
@@ -69,7 +70,7 @@ def make_street(
     return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)
 
 
-def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator) -> None:
+def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator, models: Generator | None) -> None:
     if plan.style == COUNTRY and rng.uniform() < 0.6:
         return
     for side in (-1, 1):
@@ -91,7 +92,10 @@ def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator) -> 
         point, heading = plan.table.place(s, across)
         gabled = rng.uniform(size=n) < (0.75 if town else 0.95)
         half = np.column_stack((half_x, half_y, half_z))
+        first = len(out.parts)
         add_houses(out, rng, point[keep], heading[keep], half[keep], gabled[keep])
+        if not town and models is not None:
+            keep[keep] = ~replace_houses(out, first, models, point[keep], heading[keep] - side * np.pi / 2)
         seen = keep & (s > -8) & (s < NEARBY)
         shops = float(more.choice([0.0, 0.3, 0.8])) if town else 0.05
         add_fronts(out, more, point[seen], heading[seen], half[seen], side, shops)

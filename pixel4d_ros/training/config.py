@@ -52,7 +52,8 @@ class TrainingConfig:
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced during training")
     assets: Path | None = _option(
-        None, "folder of textured models (meshes/, textures/) for vehicles of the synthetic streets (docs/training.md)"
+        None,
+        "folder of textured meshes for the synthetic streets, vehicles above all (docs/training.md)",
     )
     room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
     half_share: float = _option(0.15, "share of the steps at half resolution, as cameras of few pixels see")
