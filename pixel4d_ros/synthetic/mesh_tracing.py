@@ -52,11 +52,13 @@ def first_mesh_hits(
     K: Tensor,
     boxes: tuple[Tensor, Tensor],
     grid: tuple[int, int],
+    nearest: Tensor,
     ignored: Tensor | None = None,
 ) -> MeshHits:
     """The nearest triangles of N views whose tiles form a grid (rows, columns); boxes (N, P, 2) as screen_boxes gives.
 
-    With ignored (N, T, R) rays pass through everything that moves and through that group of primitives.
+    Only those nearer than nearest (N, T, R) count, the depth of what else the rays meet. With ignored (N, T, R) rays
+    pass through everything that moves and through that group of primitives.
     """
     rows, columns = grid
     N, T, R = len(K), rows * columns, TILE * TILE
@@ -76,6 +78,7 @@ def first_mesh_hits(
         depth, weights = _meet(part.vectors[k], part.top[k], ray)
         index = (view * T + y // TILE * columns + x // TILE) * R + y % TILE * TILE + x % TILE
         hit = (weights >= -_TOLERANCE).all(-1) & (weights.sum(-1) <= 1 + _TOLERANCE) & (depth > NEAR)
+        hit &= depth < nearest.view(-1)[index]
         if ignored is not None:
             hit &= primitives.group[view, p[part.instance[k]]] != ignored.reshape(-1)[index]
         found = hit.nonzero()[:, 0]

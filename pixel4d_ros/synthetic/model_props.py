@@ -23,10 +23,10 @@ def add_models(out: Builder, rng: Generator, plan: StreetPlan) -> None:
         return
     edge = plan.half_width + plan.pavement
     for side in (-1, 1):
-        for _ in range(int(rng.integers(0, 6))):
+        for _ in range(int(rng.integers(0, 5))):
             across = plan.half_width + rng.uniform(0.5, max(1.0, plan.pavement - 0.3))
             _stand(out, "furniture", plan, rng.uniform(2, NEARBY), side * across, side, rng)
-        for _ in range(int(rng.integers(0, 4 if plan.style == TOWN else 6))):
+        for _ in range(int(rng.integers(0, 3 if plan.style == TOWN else 4))):
             across = edge + (rng.uniform(-0.3, 0.8) if plan.style == TOWN else rng.uniform(2.5, 14))
             _stand(out, "tree", plan, rng.uniform(6, NEARBY), side * across, side, rng)
 

@@ -127,7 +127,7 @@ def _trace(
     depth, primitive = first_hits(placed, origins, rays, boxes, tiles)
     mesh, on_mesh = None, torch.zeros_like(depth, dtype=torch.bool)
     if worlds.meshes is not None:
-        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size))
+        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size), depth)
         on_mesh = mesh.depth < depth
         primitive = torch.where(on_mesh, mesh.row, primitive)
         depth = torch.minimum(depth, mesh.depth)
@@ -197,7 +197,7 @@ def _hidden_depth(
     tiles = torch.where(asked_for, low, torch.inf), torch.where(asked_for, high, -torch.inf)
     depth, _ = first_hits(placed, origins, rays, boxes, tiles, groups)
     if worlds.meshes is not None:
-        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size), groups)
+        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size), depth, groups)
         depth = torch.minimum(depth, mesh.depth)
     ground, _ = intersect_ground(Road(worlds.road.values[world[asked]]), origins, rays.flatten(1, 2))
     depth = torch.minimum(depth, ground.view(depth.shape))
