@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixel4d_ros.synthetic import sample_views
+from pixel4d_ros.synthetic.assets import Assets, read_assets
 from pixel4d_ros.synthetic.views import KINDS
 
 NEAREST, FARTHEST = 1.0, 100.0  # metres: the ends of the depth colours
@@ -38,9 +39,11 @@ def id_colors(ids: NDArray[np.int64], moving: NDArray[np.bool_]) -> NDArray[np.u
     return np.asarray(table[ids], np.uint8)
 
 
-def draw(seed: int, kind: str, size: tuple[int, int], samples: int, camera: bool) -> NDArray[np.uint8]:
+def draw(
+    seed: int, kind: str, size: tuple[int, int], samples: int, camera: bool, assets: Assets | None
+) -> NDArray[np.uint8]:
     """One row of the grid (H, 3 W, 3), BGR."""
-    views = sample_views([seed], torch.zeros(1, 1), size, kind=kind, samples=samples, camera=camera)
+    views = sample_views([seed], torch.zeros(1, 1), size, kind=kind, samples=samples, camera=camera, assets=assets)
     image = (views.rgb[0, 0].numpy()[..., ::-1] * 255).round().astype(np.uint8)
     moving = views.motions[0].abs().amax((-1, -2)).numpy() > 0
     return np.hstack(
@@ -58,9 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", default="416x128", help="WIDTHxHEIGHT of each picture")
     parser.add_argument("--samples", type=int, choices=(1, 4), default=1, help="rays per pixel")
     parser.add_argument("--camera", action="store_true", help="images as a camera records them")
+    parser.add_argument("--assets", type=Path, help="folder of textured models, as for `pixel4d train --assets`")
     args = parser.parse_args(arguments)
     width, height = (int(v) for v in args.size.split("x"))
-    rows = [draw(args.seed + k, args.kind, (width, height), args.samples, args.camera) for k in range(args.count)]
+    assets = read_assets(args.assets) if args.assets else None
+    look = args.kind, (width, height), args.samples, args.camera, assets
+    rows = [draw(args.seed + k, *look) for k in range(args.count)]
     if not cv2.imwrite(str(args.out), np.vstack(rows)):
         print(f"cannot write {args.out}: choose a .png in a folder that can be written", file=sys.stderr)
         return 1

@@ -58,8 +58,11 @@ def check_files(config: TrainingConfig) -> None:
     from pixel4d_ros.datasets.driving_log import read_clip
     from pixel4d_ros.files import check_folder, check_target
     from pixel4d_ros.predictor.encoder import load_backbone
+    from pixel4d_ros.synthetic.assets import read_assets
     from pixel4d_ros.training.validation import FRAMES
 
+    if config.assets is not None:
+        read_assets(config.assets)
     check_folder(config.out.parent)
     check_target(config.out, (".safetensors",))
     if config.validate is not None:

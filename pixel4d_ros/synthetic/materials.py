@@ -34,6 +34,7 @@ class Material(IntEnum):
     CABLES = 15  # radius m, number
     SHOP = 16  # width of a window m, height of the sill m
     PRINT = 17  # pitch m, 0 poster / 1 graffiti
+    MESH = 18  # number of the model, 1: color takes the place of its paint; color2 brightens its texture
 
 
 @dataclass(frozen=True)

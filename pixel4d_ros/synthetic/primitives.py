@@ -21,6 +21,8 @@ class Shape(IntEnum):
     BOX = 1
     BALL = 2
     CYLINDER = 3
+    MESH = 4  # a textured model (mesh_tracing), bounded by its box
+    SHADOW = 5  # a box that is not seen, but casts the shadow of a model of its group
 
 
 COLUMNS = {

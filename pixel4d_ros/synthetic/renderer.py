@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pixel4d_ros.synthetic.ground import Road, ground_colors, intersect_ground, sky_colors
 from pixel4d_ros.synthetic.materials import SHADERS, Surface
+from pixel4d_ros.synthetic.mesh_library import MeshLibrary
+from pixel4d_ros.synthetic.mesh_tracing import MeshHits, first_mesh_hits, mesh_colors, mesh_normals
 from pixel4d_ros.synthetic.primitives import Primitives, unit_normals
 from pixel4d_ros.synthetic.tracing import (
     TILE,
@@ -48,6 +50,13 @@ class _Hits:
     kerb: Tensor  # (N, T, R)
     points: Tensor  # (N, T, R, 3) world; the camera itself where the ray meets nothing
     normals: Tensor  # (N, T, R, 3) world, unit
+    mesh: MeshHits | None  # where primitive is a model
+    group: Tensor | None  # (N, T, R) of the model, -1 where there is none: it does not shade itself
+
+    @property
+    def on_mesh(self) -> tuple[Tensor, ...]:
+        """Indices of the rays that meet a model."""
+        return () if self.group is None else (self.group >= 0).nonzero(as_tuple=True)
 
 
 def render(
@@ -114,8 +123,14 @@ def _trace(
     R, origins = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
     rays = _camera_rays(K, size) @ R.transpose(1, 2)[:, None]
     N, T, Q = rays.shape[:3]
-    boxes, tiles = _screen(placed, T_world_camera, K, size)
+    boxes, tiles, T_camera_world = _screen(placed, T_world_camera, K, size)
     depth, primitive = first_hits(placed, origins, rays, boxes, tiles)
+    mesh, on_mesh = None, torch.zeros_like(depth, dtype=torch.bool)
+    if worlds.meshes is not None:
+        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size), depth)
+        on_mesh = mesh.depth < depth
+        primitive = torch.where(on_mesh, mesh.row, primitive)
+        depth = torch.minimum(depth, mesh.depth)
     road = Road(worlds.road.values[world])
     ground, kerb = intersect_ground(road, origins, rays.view(N, T * Q, 3))
     ground, kerb = ground.view(N, T, Q), kerb.view(N, T, Q)
@@ -125,22 +140,39 @@ def _trace(
     primitive = torch.where(on_ground, -1, torch.where(hit, primitive, -2))
     points = origins[:, None, None] + rays * torch.where(hit, depth, 0.0)[..., None]
     kerb = kerb & on_ground
-    normals = _normals(placed, primitive, points)
+    normals, group = _normals(placed, primitive, points), None
+    if mesh is not None and worlds.meshes is not None:
+        index = (on_mesh & ~on_ground).nonzero(as_tuple=True)
+        group = torch.full_like(depth, -1.0)
+        group[index] = placed.primitives.group[index[0], mesh.row[index]]
+        unit = mesh_normals(worlds.meshes, mesh.face[index], mesh.weights[index])
+        normals[index] = _outward(placed, index[0], mesh.row[index], unit, rays[index])
     if kerb.any():
         normals[kerb] = _kerb_normals(Road(road.values[kerb.nonzero()[:, 0]]), points[kerb])
-    return _Hits(rays, depth, primitive, kerb, points, normals)
+    return _Hits(rays, depth, primitive, kerb, points, normals, mesh, group)
+
+
+def _outward(placed: Placed, n: Tensor, p: Tensor, unit: Tensor, rays: Tensor) -> Tensor:
+    """Normals (K, 3) in the world, towards the camera, of those in the unit spaces of primitives p in views n."""
+    world = torch.nn.functional.normalize((placed.to_unit[n, p].transpose(-1, -2) @ unit[..., None])[..., 0], dim=-1)
+    return torch.where(((world * rays).sum(-1) > 0)[:, None], -world, world)
+
+
+def _grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-size[1] // TILE), -(-size[0] // TILE)
 
 
 def _screen(
     placed: Placed, T_world_camera: Tensor, K: Tensor, size: tuple[int, int]
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Pixel rectangles of the primitives and of the tiles."""
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """Pixel rectangles of the primitives and of the tiles, and T_camera_world (N, 4, 4)."""
     R, origins = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
     T_camera_world = torch.eye(4, device=K.device).repeat(len(K), 1, 1)
     T_camera_world[:, :3, :3] = R.transpose(1, 2)
     T_camera_world[:, :3, 3] = -(R.transpose(1, 2) @ origins[..., None])[..., 0]
-    tiles = tile_rectangles(-(-size[1] // TILE), -(-size[0] // TILE), K.device)
-    return screen_boxes(placed, T_camera_world, K), tiles
+    tiles = tile_rectangles(*_grid(size), K.device)
+    return screen_boxes(placed, T_camera_world, K), tiles, T_camera_world
 
 
 def _hidden_depth(
@@ -159,11 +191,14 @@ def _hidden_depth(
     n = torch.arange(len(asked), device=K.device)[:, None, None]
     groups = torch.where(primitive >= 0, placed.primitives.group[n, primitive.clamp(min=0)], -1.0)
     origins = T_world_camera[:, :3, 3]
-    boxes, (low, high) = _screen(placed, T_world_camera, K, size)
+    boxes, (low, high), T_camera_world = _screen(placed, T_world_camera, K, size)
     # Tiles that show ground and sky alone need not be traced.
     asked_for = (primitive >= 0).any(-1)[..., None]
     tiles = torch.where(asked_for, low, torch.inf), torch.where(asked_for, high, -torch.inf)
     depth, _ = first_hits(placed, origins, rays, boxes, tiles, groups)
+    if worlds.meshes is not None:
+        mesh = first_mesh_hits(placed, worlds.meshes, T_camera_world, K, boxes, _grid(size), depth, groups)
+        depth = torch.minimum(depth, mesh.depth)
     ground, _ = intersect_ground(Road(worlds.road.values[world[asked]]), origins, rays.flatten(1, 2))
     depth = torch.minimum(depth, ground.view(depth.shape))
     return torch.where((primitive >= 0) & torch.isfinite(depth) & (depth > front), depth, 0.0)
@@ -194,7 +229,9 @@ def _unit_points(placed: Placed, n: Tensor, p: Tensor, points: Tensor) -> Tensor
     return (placed.to_unit[n, p] @ (points - placed.centers[n, p])[..., None])[..., 0]
 
 
-def _albedo(placed: Placed, road: Road, hits: _Hits, footprint: Tensor) -> tuple[Tensor, Tensor]:
+def _albedo(
+    placed: Placed, road: Road, hits: _Hits, footprint: Tensor, meshes: MeshLibrary | None
+) -> tuple[Tensor, Tensor]:
     """Linear colour (N, T, R, 3) and gloss (N, T, R) of every hit."""
     color, gloss = torch.zeros_like(hits.points), torch.zeros_like(footprint)
     index = (hits.primitive == -1).nonzero(as_tuple=True)
@@ -220,6 +257,12 @@ def _albedo(placed: Placed, road: Road, hits: _Hits, footprint: Tensor) -> tuple
             footprint[index],
         )
         color[index], gloss[index] = shader(surface)
+    index = hits.on_mesh
+    if meshes is not None and hits.mesh is not None:
+        own = Primitives(placed.primitives.rows[index[0], hits.mesh.row[index]])
+        face, weights = hits.mesh.face[index], hits.mesh.weights[index]
+        looks = own.color, own.color2, own.params[:, 1]
+        color[index], gloss[index] = mesh_colors(meshes, face, weights, footprint[index], *looks)
     return color.clamp(min=0), gloss
 
 
@@ -231,14 +274,14 @@ def _shade(placed: Placed, worlds: Worlds, world: Tensor, K: Tensor, hits: _Hits
     facing = (direction * hits.normals).sum(-1).abs()
     hit = hits.primitive > -2
     footprint = torch.where(hit, hits.depth, 0.0) / K[:, 0, 0, None, None] / facing.clamp(min=0.08)
-    albedo, gloss = _albedo(placed, road, hits, footprint)
+    albedo, gloss = _albedo(placed, road, hits, footprint, worlds.meshes)
     sun, lamp_falloff = _light_direction(worlds.sun[world], outdoors, hits.points)
     cosine = (hits.normals * sun).sum(-1).clamp(min=0)
     lifted = hits.points + hits.normals * (0.004 + 5e-5 * torch.where(hit, hits.depth, 0.0))[..., None]
     asked = hit & outdoors & (cosine > 0)
-    shadow = in_shadow(placed, lifted, asked, torch.nn.functional.normalize(worlds.sun[world], dim=-1))
+    shadow = in_shadow(placed, lifted, asked, torch.nn.functional.normalize(worlds.sun[world], dim=-1), hits.group)
     direct = cosine * torch.where(shadow, 0.0, 1.0) * lamp_falloff
-    open_sky = openness(placed, hits.points, hit, hits.primitive) * (0.65 + 0.35 * hits.normals[..., 2])
+    open_sky = openness(placed, hits.points, hit, hits.primitive, hits.group) * (0.65 + 0.35 * hits.normals[..., 2])
     sun_color, ambient = worlds.sun_color[world][:, None, None], worlds.ambient[world][:, None, None]
     color = albedo * (direct[..., None] * sun_color + open_sky[..., None] * ambient)
     mirrored = direction - 2 * (direction * hits.normals).sum(-1, keepdim=True) * hits.normals

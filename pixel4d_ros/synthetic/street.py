@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.facades import add_fronts
 from pixel4d_ros.synthetic.furniture import NEARBY, add_details
 from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.model_props import add_models, replace_houses
 from pixel4d_ros.synthetic.motion import RoadActor, RoadCamera
 from pixel4d_ros.synthetic.plan import COUNTRY, SUBURB, TOWN, StreetPlan, clear, make_plan, raised
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario, ego_camera, play, prepare
@@ -22,10 +24,17 @@ from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
 TOP_SPEED = 22.0  # m/s: how far ahead a street is made where the speed is not given
 
 
-def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, style: int | None = None) -> WorldLayout:
+def make_street(
+    seed: int,
+    horizon: float = 3.0,
+    speed: float | None = None,
+    style: int | None = None,
+    assets: Assets | None = None,
+) -> WorldLayout:
     """Make the street of a seed with its traffic, long enough for a drive of `horizon` seconds.
 
     speed (m/s, of the ego at the start) and style (TOWN, SUBURB or COUNTRY) are drawn when not given.
+    With assets many vehicles are textured models, and more of them are lorries and buses; all else is the same.
     """
     rng = np.random.default_rng([seed, 1])
     given = speed
@@ -39,17 +48,20 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     more = np.random.default_rng([seed, 5])
     scenario = draw_scenario(more) if given is None else Scenario.NONE
     plan, speed = prepare(more, plan, scenario, speed)
-    out = Builder()
-    _houses(out, rng, plan, np.random.default_rng([seed, 9]))
+    out = Builder(assets.chooser(seed) if assets else None)
+    models = np.random.default_rng([seed, 14]) if assets else None
+    _houses(out, rng, plan, np.random.default_rng([seed, 9]), models)
     _greenery(out, rng, plan)
     _furniture(out, rng, plan)
     _parked(out, rng, plan)
     add_details(out, np.random.default_rng([seed, 6]), plan)
+    add_models(out, np.random.default_rng([seed, 13]), plan)
     camera = _camera(rng, plan, speed, horizon)
     ego = camera.car
     assert isinstance(ego, RoadActor)
     camera = ego_camera(more, scenario, camera)
-    traffic = Traffic(out, rng, plan, ego, camera.car, horizon)
+    large = np.random.default_rng([seed, 12]) if assets else None
+    traffic = Traffic(out, rng, plan, ego, camera.car, horizon, large)
     add_traffic(traffic, horizon, queue=scenario == Scenario.NONE)
     play(traffic, more, scenario)
     actors = traffic.actors
@@ -58,7 +70,7 @@ def make_street(seed: int, horizon: float = 3.0, speed: float | None = None, sty
     return WorldLayout(out.rows(), plan.road, _light(rng), camera, actors, standing)
 
 
-def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator) -> None:
+def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator, models: Generator | None) -> None:
     if plan.style == COUNTRY and rng.uniform() < 0.6:
         return
     for side in (-1, 1):
@@ -80,7 +92,10 @@ def _houses(out: Builder, rng: Generator, plan: StreetPlan, more: Generator) -> 
         point, heading = plan.table.place(s, across)
         gabled = rng.uniform(size=n) < (0.75 if town else 0.95)
         half = np.column_stack((half_x, half_y, half_z))
+        first = len(out.parts)
         add_houses(out, rng, point[keep], heading[keep], half[keep], gabled[keep])
+        if not town and models is not None:
+            keep[keep] = ~replace_houses(out, first, models, point[keep], heading[keep] - side * np.pi / 2)
         seen = keep & (s > -8) & (s < NEARBY)
         shops = float(more.choice([0.0, 0.3, 0.8])) if town else 0.05
         add_fronts(out, more, point[seen], heading[seen], half[seen], side, shops)

@@ -179,10 +179,10 @@ def _through_holes(
     return enter, hit
 
 
-def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tensor:
+def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor, group: Tensor | None = None) -> Tensor:
     """Whether something stands between points (N, T, R, 3) and the sun, sun (N, 3) being the direction to it.
 
-    Only points where lit (N, T, R) is true are asked about.
+    Only points where lit (N, T, R) is true are asked about. group (N, T, R): primitives of it cast no shadow there.
     """
     N, T, R = points.shape[:3]
     shade = torch.zeros(N * T * R, dtype=torch.bool, device=points.device)
@@ -196,6 +196,7 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
     unit_sun = (placed.to_unit @ sun[:, None, :, None])[..., 0]
     lane = torch.arange(R, device=points.device)
     shape, perforated = placed.primitives.shape, has_holes(placed.primitives.material)
+    shape = torch.where(shape == Shape.SHADOW, float(Shape.BOX), shape)
     for kind, holes, n, t, p in find_pairs(*tiles, *boxes, shape, perforated, chunk_size(points.device)):
         o = (points[n, t] - placed.centers[n, p][:, None]) @ placed.to_unit[n, p].transpose(-1, -2)
         d = unit_sun[n, p][:, None]
@@ -204,15 +205,17 @@ def in_shadow(placed: Placed, points: Tensor, lit: Tensor, sun: Tensor) -> Tenso
         if holes:
             enter, hit = _through_holes(placed, n, p, o, d, enter, leave, hit)
         hit = hit & lit[n, t]
+        if group is not None:
+            hit = hit & (placed.primitives.group[n, p][:, None] != group[n, t])
         shade[((n * T + t)[:, None] * R + lane)[hit]] = True
     return shade.view(N, T, R)
 
 
-def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tensor:
+def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor, group: Tensor | None = None) -> Tensor:
     """Share 0..1 of ambient light at points (N, T, R, 3), which is lower beside and under primitives with contact.
 
     solid (N, T, R) says which points are asked about, own their primitive (which does not darken itself),
-    negative for the ground.
+    negative for the ground. group (N, T, R): primitives of it do not darken points there, either.
     """
     N, T, R = points.shape[:3]
     light = torch.ones(N * T * R, device=points.device)
@@ -228,5 +231,7 @@ def openness(placed: Placed, points: Tensor, solid: Tensor, own: Tensor) -> Tens
         distance = (local.abs() - half).clamp(min=0).norm(dim=-1)
         dark = 1 - 0.8 * primitives.contact[n, p][:, None] * torch.exp(-3.5 * distance)
         asked = solid[n, t] & (own[n, t] != p[:, None]) & (distance < _CONTACT_REACH * 1.5)
+        if group is not None:
+            asked = asked & (primitives.group[n, p][:, None] != group[n, t])
         light.scatter_reduce_(0, ((n * T + t)[:, None] * R + lane)[asked], dark[asked], "prod")
     return light.view(N, T, R).clamp(min=0.12)

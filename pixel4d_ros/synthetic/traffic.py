@@ -13,9 +13,10 @@ from pixel4d_ros.synthetic.motion import Actor, ArcActor, RoadActor
 from pixel4d_ros.synthetic.plan import COUNTRY, FAR, StreetPlan
 from pixel4d_ros.synthetic.props import CYCLIST, PERSON
 from pixel4d_ros.synthetic.templates import Template
-from pixel4d_ros.synthetic.vehicles import CAR
+from pixel4d_ros.synthetic.vehicles import BUS, CAR, TRUCK
 from pixel4d_ros.synthetic.world import MAX_OBJECTS, Builder
 
+LARGE = 0.25  # of the vehicles that drive along streets with models: lorries and buses
 JAM = 0.5  # m/s: at lower speed of the ego its whole lane waits
 
 
@@ -23,9 +24,16 @@ class Traffic:
     """Moving objects; each gets the next object id, and its primitives are placed for time 0."""
 
     def __init__(
-        self, out: Builder, rng: Generator, plan: StreetPlan, ego: RoadActor, camera_car: Actor, horizon: float
+        self,
+        out: Builder,
+        rng: Generator,
+        plan: StreetPlan,
+        ego: RoadActor,
+        camera_car: Actor,
+        horizon: float,
+        large: Generator | None = None,
     ) -> None:
-        self.out, self.rng, self.plan, self.ego = out, rng, plan, ego
+        self.out, self.rng, self.plan, self.ego, self.large = out, rng, plan, ego, large
         self.actors: list[Actor] = []
         self.free_space = FreeSpace(horizon, out.standing)
         self.free_space.add(camera_car, 2.6, 1.0)
@@ -41,6 +49,15 @@ class Traffic:
         else:
             self.actors.append(replace(actor, start=np.array([*point[0, :2], height])))
         self.free_space.add(actor, *kind.outline)
+
+    def drive(self, actor: RoadActor) -> None:
+        """Add a car without a check for collisions; given a generator `large`, now and then a lorry or a bus."""
+        if self.large is None:
+            self.start(CAR, actor)
+        elif self.large.uniform() >= LARGE:
+            self.add(CAR, actor)
+        else:
+            self.add((TRUCK, BUS)[int(self.large.integers(2))], actor)
 
     def add(self, kind: Template, actor: RoadActor | ArcActor) -> None:
         """Add an actor unless it collides with another."""
@@ -71,15 +88,15 @@ def add_traffic(traffic: Traffic, horizon: float, queue: bool = True) -> None:
         braking = rng.choice([0.0, rng.uniform(-0.2, 0.15)]) * speed * min(1.0, 3.0 / horizon)
         ahead = RoadActor(plan.table, gap, ego.across + rng.normal(0, 0.2), speed, braking, 1, 1.0)
         ahead = _kept_ahead(ahead, ego, horizon)
-        start(CAR, ahead)
+        traffic.drive(ahead)
         if rng.uniform() < 0.4:
-            start(CAR, replace(ahead, start=ahead.start + gap * rng.uniform(0.8, 1.3)))
+            traffic.drive(replace(ahead, start=ahead.start + gap * rng.uniform(0.8, 1.3)))
     place = rng.uniform(8, 25)
     # Oncoming cars share a speed, so that none drives through another.
     speed = plan.flow * float(np.exp(rng.normal(0, 0.1)))
     change = rng.uniform(-0.1, 0.1) * speed * min(1.0, 3.0 / horizon)
     for _ in range(int(rng.integers(0, 4)) + int(horizon / 4)):
-        start(CAR, RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
+        traffic.drive(RoadActor(plan.table, place, lane, speed, change, -1, 1.0))
         place += 8 + rng.uniform(0.2, 3.0) * speed
     if plan.cross[0] < FAR and rng.uniform() < 0.6:
         side = rng.choice([-1, 1])

@@ -266,6 +266,6 @@ def _make_bus(out: Builder, rng: Generator) -> float:
     return 0.5 * height
 
 
-CAR = Template(_make_car, 300, (2.5, 0.95))
-TRUCK = Template(_make_truck, 60, (4.2, 1.25))
-BUS = Template(_make_bus, 60, (6.2, 1.3))
+CAR = Template(_make_car, 300, (2.5, 0.95), "car")
+TRUCK = Template(_make_truck, 60, (4.2, 1.25), "truck")
+BUS = Template(_make_bus, 60, (6.2, 1.3), "bus")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.camera_effects import apply_camera
 from pixel4d_ros.synthetic.motion import expand, kinematics, true_pose_changes
 from pixel4d_ros.synthetic.plan import TOWN
@@ -61,12 +62,14 @@ def sample_views(
     samples: int = 1,
     hidden: bool = False,
     camera: bool = False,
+    assets: Assets | None = None,
 ) -> WorldViews:
     """Render one world per seed at times (B, V), seconds; size is (width, height), kind one of KINDS.
 
     Objects move exactly by their second-order motion at view 0, so labels have no error at any time.
     Times are taken relative to the first. With `hidden`, hidden_depth is traced, too; with `camera` images are as
-    a camera records them (camera_effects). The same seed gives the same world, camera and motion whatever the batch.
+    a camera records them (camera_effects). With assets some vehicles of streets are textured models. The same seed
+    gives the same world, camera and motion whatever the batch.
     Raises ValueError on an unknown kind or times of the wrong shape.
     """
     moments = np.asarray(torch.as_tensor(times).detach().cpu().numpy(), np.float64)
@@ -74,7 +77,7 @@ def sample_views(
         raise ValueError(f"times must be (B, V) with one row per seed: got {moments.shape} for {len(seeds)} seeds")
     moments = moments - moments[:, :1]
     horizon = float(np.abs(moments).max(initial=0.0))
-    layouts = [_layout(int(seed), kind, horizon) for seed in seeds]
+    layouts = [_layout(int(seed), kind, horizon, assets) for seed in seeds]
     intrinsics = np.stack([_intrinsics(int(seed), size) for seed in seeds])
     cameras = np.stack([layout.camera(t) for layout, t in zip(layouts, moments)])
     expansions = [expand(layout.actors, 0.0) for layout in layouts]
@@ -84,7 +87,7 @@ def sample_views(
     def upload(values: FloatArray) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=device)
 
-    K, worlds = upload(intrinsics), Worlds.of(layouts, device)
+    K, worlds = upload(intrinsics), Worlds.of(layouts, device, assets.meshes if assets else None)
     index = torch.arange(B, device=device).repeat_interleave(V)
     moved, seen, K_n = upload(poses).flatten(0, 1), upload(cameras).flatten(0, 1), K.repeat_interleave(V, 0)
 
@@ -116,11 +119,11 @@ def sample_views(
     )
 
 
-def _layout(seed: int, kind: str, horizon: float) -> WorldLayout:
+def _layout(seed: int, kind: str, horizon: float, assets: Assets | None) -> WorldLayout:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of world {kind!r}: use one of {', '.join(KINDS)}")
     room = kind == "room" or (kind == "mixed" and np.random.default_rng([seed, 7]).uniform() < ROOM_SHARE)
-    return make_room(seed) if room else make_street(seed, max(horizon, 3.0))
+    return make_room(seed) if room else make_street(seed, max(horizon, 3.0), assets=assets)
 
 
 def _intrinsics(seed: int, size: tuple[int, int]) -> FloatArray:

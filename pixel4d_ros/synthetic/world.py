@@ -15,17 +15,21 @@ from torch import Tensor
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import Road
 from pixel4d_ros.synthetic.materials import Material
+from pixel4d_ros.synthetic.mesh_library import MeshLibrary
 from pixel4d_ros.synthetic.motion import Actor
 from pixel4d_ros.synthetic.primitives import COLUMNS, ROW, SLICES, Primitives, Shape
 
 MAX_OBJECTS = 16  # moving objects of a world: actors have the object ids 1..MAX_OBJECTS
 MAX_INSTANCES = 32  # objects of a world, standing ones included, which follow the actors
+# Gives a model of a kind ("car", ...) at the origin, rows (P, ROW) and height of its middle, or None: a procedural one.
+ChooseModel = Callable[[str], tuple[FloatArray, float] | None]
 
 
 class Builder:
     """Collects primitives; every column takes one value or one per primitive."""
 
-    def __init__(self) -> None:
+    def __init__(self, choose_model: ChooseModel | None = None) -> None:
+        self.choose_model = choose_model
         self.parts: list[FloatArray] = []
         self.standing: list[FloatArray] = []  # centroids (3,) of the objects that stand
         self._groups = 0
@@ -121,9 +125,10 @@ class Worlds:
     clouds: Tensor  # (B,)
     exposure: Tensor
     haze: Tensor
+    meshes: MeshLibrary | None = None  # the models of rows with Shape.MESH
 
     @staticmethod
-    def of(layouts: Sequence[WorldLayout], device: str | torch.device) -> Worlds:
+    def of(layouts: Sequence[WorldLayout], device: str | torch.device, meshes: MeshLibrary | None = None) -> Worlds:
         """Pad and upload."""
         rows = np.zeros((len(layouts), max(len(x.rows) for x in layouts), ROW), np.float32)
         rows[:, :, SLICES["half"]] = 1
@@ -139,4 +144,5 @@ class Worlds:
             Primitives(upload(rows)),
             Road(upload([x.road for x in layouts])),
             **{name: upload([getattr(light, name) for light in lights]) for name in names},
+            meshes=None if meshes is None else meshes.to(torch.device(device)),
         )

@@ -60,6 +60,10 @@ class TrainingConfig:
     batch: int = _option(8, "real samples per step")
     synthetic_batch: int = _option(4, "synthetic samples per step")
     synthetic_pool: int = _option(96, "synthetic batches kept; old ones are replaced during training")
+    assets: Path | None = _option(
+        None,
+        "folder of textured meshes for the synthetic streets, vehicles above all (docs/training.md)",
+    )
     room_share: float = _option(0.25, "share of the steps with tall crops: rooms, places outdoors, squarer cameras")
     half_share: float = _option(0.15, "share of the steps at half resolution, as cameras of few pixels see")
     targets: int = _option(3, "views per sample besides the source")

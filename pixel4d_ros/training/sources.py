@@ -20,6 +20,7 @@ from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
 from pixel4d_ros.datasets.open import open_clips
 from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable
 from pixel4d_ros.datasets.stereo_pairs import is_stereo_folder, read_stereo_folder
+from pixel4d_ros.synthetic.assets import read_assets
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.flow_teacher import FlowTeacher
@@ -57,9 +58,11 @@ class TrainingData:
         self.roads = self._real([c for c in clips if is_wide(c.clip)], device, teacher)
         self.rooms = self._real([c for c in clips if not is_wide(c.clip)], device, teacher)
 
+        assets = read_assets(config.assets) if config.assets else None
+
         def pool(size: Size, kind: str, number: int) -> SyntheticPool:
             def make(rng: Generator) -> list[Batch]:
-                return make_batches(config.synthetic_batch, self.views, size, rng, device, kind)
+                return make_batches(config.synthetic_batch, self.views, size, rng, device, kind, assets)
 
             return SyntheticPool(make, config.synthetic_pool, (*self.seed, number))
 

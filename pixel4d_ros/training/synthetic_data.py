@@ -14,6 +14,7 @@ from pixel4d_ros.datasets.splits import FIRST_TRAINING_SEED
 from pixel4d_ros.predictor.objects import pixel_grid
 from pixel4d_ros.scene import Motion, moved_gaussians
 from pixel4d_ros.synthetic import WorldViews, sample_views
+from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.training.augmentation import change_colors
 from pixel4d_ros.training.batch import Batch
 
@@ -25,9 +26,15 @@ MADE_AT_ONCE = 4  # batches: many worlds cost little more than a few, since each
 
 
 def make_batches(
-    count: int, views: int, size: tuple[int, int], rng: Generator, device: torch.device, kind: str = "mixed"
+    count: int,
+    views: int,
+    size: tuple[int, int],
+    rng: Generator,
+    device: torch.device,
+    kind: str = "mixed",
+    assets: Assets | None = None,
 ) -> list[Batch]:
-    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind as sample_views has it.
+    """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind, assets: see sample_views.
 
     The reference image is one step before the source, sometimes up to LONGEST_REFERENCE steps.
     """
@@ -38,7 +45,7 @@ def make_batches(
     ago = rng.integers(2, LONGEST_REFERENCE + 1, total)
     steps[:, views] = -torch.from_numpy(np.where(rng.random(total) < 0.6, 1, ago))
     seeds = [int(s) for s in rng.integers(FIRST_TRAINING_SEED, 1 << 31, total)]
-    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True, camera=True)
+    scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True, camera=True, assets=assets)
     assert scenes.hidden_depth is not None
     T, times = scenes.T_source_camera.float(), scenes.times.float().to(device)
     images = scenes.rgb.permute(0, 1, 4, 2, 3)
