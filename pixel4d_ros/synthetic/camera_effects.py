@@ -72,7 +72,7 @@ def _blurred(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
     kernel = torch.exp(-0.5 * (x / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
     r = taps // 2
-    flat = F.pad(images, (r, r, r, r), mode="replicate").view(1, b * c, height + 2 * r, width + 2 * r)
+    flat = F.pad(images, (r, r, r, r), mode="replicate").reshape(1, b * c, height + 2 * r, width + 2 * r)
     flat = F.conv2d(flat, kernel.view(-1, 1, 1, taps), groups=b * c)
     return F.conv2d(flat, kernel.view(-1, 1, taps, 1), groups=b * c).view(b, c, height, width)
 
