@@ -149,7 +149,7 @@ def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
     moved[2, 3] -= speed * SECONDS
     everywhere, grey = np.ones((HEIGHT, WIDTH), bool), texture(0).astype(np.uint8)
     flow = CheckedFlow(static_flow(np.float32(1) / depth, moved, K), everywhere)
-    return TwoImages(Camera(K, WIDTH, HEIGHT), depth * factor, flow, T, SECONDS, everywhere, grey, grey)
+    return TwoImages(Camera(K, WIDTH, HEIGHT), depth * factor, flow, T, SECONDS, everywhere, grey, grey, grey, grey)
 
 
 def log_ratio(speed: float, baseline: float, factor: float = 1.0) -> float:

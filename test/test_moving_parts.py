@@ -26,7 +26,7 @@ def scene(*distances: tuple[slice, float]) -> TwoImages:
         depth[:, columns] = distance
     nowhere, grey = np.zeros(SIZE[::-1], bool), np.zeros(SIZE[::-1], np.uint8)
     flow = CheckedFlow(np.zeros((*SIZE[::-1], 2), np.float32), nowhere)
-    return TwoImages(CAMERA, depth, flow, np.eye(4), 0.2, nowhere, grey, grey)
+    return TwoImages(CAMERA, depth, flow, np.eye(4), 0.2, nowhere, grey, grey, grey, grey)
 
 
 def part(columns: slice, velocity: FloatArray = FORWARD, rows: slice = slice(40, 80), **more: Any) -> MovingPart:

@@ -55,7 +55,7 @@ def two_images(velocity: FloatArray, T: FloatArray, depth: FloatArray, seconds: 
     camera = Camera(K, WIDTH, HEIGHT)
     grey = np.zeros((HEIGHT, WIDTH), np.uint8)
     checked = CheckedFlow(flow, EVERYWHERE)
-    return TwoImages(camera, depth.astype(np.float32), checked, T, seconds, EVERYWHERE, grey, grey)
+    return TwoImages(camera, depth.astype(np.float32), checked, T, seconds, EVERYWHERE, grey, grey, grey, grey)
 
 
 @settings(max_examples=25, deadline=None)

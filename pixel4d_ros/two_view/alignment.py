@@ -39,13 +39,14 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     """
     rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
     coarse = _Level(pair, rows, columns, pair.here, pair.there)
-    starts = list(guesses)
-    if not any(coarse.error(guess) < EXPLAINED * coarse.error(STILL) for guess in guesses):
+    starts, enough = list(guesses), EXPLAINED * coarse.error(STILL)
+    if all(coarse.error(guess) > enough for guess in guesses):
         starts += sorted((np.array([0.0, 0.0, ahead]) for ahead in STARTS), key=coarse.error)[:BEST]
-    found = min((coarse.aligned(start) for start in starts), key=coarse.error)
+    found = min((coarse.aligned(start) for start in starts), key=lambda result: result[1])[0]
     fine = _Level(pair, rows, columns, pair.fine_here, pair.fine_there)
-    velocity, known = fine.aligned(found), min((*guesses, STILL), key=fine.error)
-    return velocity if fine.error(velocity) < BETTER * fine.error(known) else known
+    velocity, error = fine.aligned(found)
+    known = min((*guesses, STILL), key=fine.error)
+    return velocity if error < BETTER * fine.error(known) else known
 
 
 class _Level:
@@ -64,15 +65,15 @@ class _Level:
 
     def error(self, velocity: FloatArray) -> float:
         """Mean difference in grey levels with a velocity (3,); inf where too little of the object is seen."""
-        _, left, seen = self._run(velocity, 0)
-        return left if seen > LEAST_SEEN else np.inf
+        return self._run(velocity, 0)[1]
 
-    def aligned(self, start: FloatArray) -> FloatArray:
-        """The velocity (3,) that is reached from a start."""
-        return self._run(start, ROUNDS)[0]
+    def aligned(self, start: FloatArray) -> tuple[FloatArray, float]:
+        """The velocity (3,) that is reached from a start, and its error."""
+        return self._run(start, ROUNDS)
 
-    def _run(self, start: FloatArray, rounds: int) -> tuple[FloatArray, float, float]:
+    def _run(self, start: FloatArray, rounds: int) -> tuple[FloatArray, float]:
         T, seconds = self.pair.T_reference_source, self.pair.seconds
-        return compiled.aligned_velocity(
+        velocity, left, seen = compiled.aligned_velocity(
             self.points, self.grey, self.there, self.K, T, seconds, start, BELIEF, rounds, OUTLIER
         )
+        return velocity, left if seen > LEAST_SEEN else np.inf

@@ -17,6 +17,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import Rows
 
 IN_FRONT = 0.1  # metres: what is nearer is not seen
+SETTLED = 0.01  # m/s
 
 
 def compile_all() -> None:
@@ -297,14 +298,15 @@ def aligned_velocity(
 ) -> tuple[FloatArray, float, float]:
     """The velocity (3,) by which points (n, 3) of grey levels (n,) are where the reference image shows the same.
 
-    Gauss and Newton from a start (3,), with Cauchy weights, a difference of brightness, and a prior about 0 of
-    precision belief (3,) per point. Also the mean difference in grey levels that is left, of at most 60 each, and the
-    share of the points that the reference image there (h, w) shows. Rounds may be 0.
+    Gauss and Newton from a start (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness,
+    and a prior about 0 of precision belief (3,) per point. rounds may be 0. Also the mean difference in grey levels
+    that is left, of at most 60 each, and the share of the points that the reference image there (h, w) shows.
     """
     velocity, bright, d = start.copy(), 0.0, np.zeros(4)
     normal, right, J = np.empty((4, 4)), np.empty(4), np.empty(4)
     left, seen = 0.0, 0
-    for round_ in range(rounds + 1):
+    for k in range(rounds + 1):
+        last = k == rounds or (k > 0 and np.abs(d[:3]).max() < SETTLED)
         normal[:], right[:], left, seen = 0.0, 0.0, 0.0, 0
         for i in range(len(points)):
             x, y, z = points[i]
@@ -321,24 +323,24 @@ def aligned_velocity(
             error = grey[i] - value - bright
             seen += 1
             left += min(abs(error), 60.0)
-            if round_ == rounds:
+            if last:
                 continue
             slope_u, slope_v = _slopes(there, u, v)
             weight = 1 / (1 + (error / outlier) ** 2)
-            for k in range(3):
-                ahead = T[2, k] * seconds
-                J[k] = slope_u * K[0, 0] * (px / pz * ahead - T[0, k] * seconds) / pz
-                J[k] += slope_v * K[1, 1] * (py / pz * ahead - T[1, k] * seconds) / pz
+            for a in range(3):
+                ahead = T[2, a] * seconds
+                J[a] = slope_u * K[0, 0] * (px / pz * ahead - T[0, a] * seconds) / pz
+                J[a] += slope_v * K[1, 1] * (py / pz * ahead - T[1, a] * seconds) / pz
             J[3] = 1.0
             for a in range(4):
                 right[a] += weight * J[a] * error
                 for b in range(4):
                     normal[a, b] += weight * J[a] * J[b]
-        if round_ == rounds or seen < 4:
+        if last or seen < 4:
             break
-        for k in range(3):
-            normal[k, k] += belief[k] * seen
-            right[k] -= belief[k] * seen * velocity[k]
+        for a in range(3):
+            normal[a, a] += belief[a] * seen
+            right[a] -= belief[a] * seen * velocity[a]
         normal[3, 3] += 1e-6 * seen
         d[:] = np.linalg.solve(normal, right)
         velocity += d[:3]

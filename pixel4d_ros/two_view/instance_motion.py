@@ -44,6 +44,7 @@ LEAST_PIXEL = 0.2  # pixels, standard deviation of the flow, at least,
 LEFT_BEHIND = 3.0  # and what it is more than the residual's median: much of its error one velocity explains, too
 CLEAR = 10.0  # log ratios beyond this are no stronger evidence
 MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
+STANDS = 0.2  # pixels, median: flow that is this near to that of a static world is not looked at again
 MOST_PIXELS = 600  # of an instance that are compared
 SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
 
@@ -77,12 +78,11 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
         inner = thinned(inner_pixels(pair, pixels))
         equations = FlowEquations.of(pair, inner)
         fit = None if equations is None else solved(equations, np.zeros(3), ANY)
-        if not inner.any():
-            continue
-        velocity = aligned(pair, inner, [] if fit is None else [fit.velocity])
-        if velocity.any() and (fit is None or velocity is not fit.velocity):
-            equations = FlowEquations.of_motion(pair, inner, velocity)
-            fit = solved(equations, np.zeros(3), ANY)
+        if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
+            velocity = aligned(pair, inner, [] if fit is None else [fit.velocity])
+            if velocity.any() and (fit is None or velocity is not fit.velocity):
+                equations = FlowEquations.of_motion(pair, inner, velocity)
+                fit = solved(equations, np.zeros(3), ANY)
         if equations is None or fit is None or fit.after > LEFT:
             continue
         features = None
