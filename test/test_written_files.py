@@ -186,6 +186,25 @@ def test_forecast_refuses_before_the_work(
     assert words in said and said.count("\n") == 1
 
 
+def test_no_output_replaces_an_input(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report took the place of the log, a video that of the picture, a recording that of the log it is of."""
+    log = write_mcap(tmp_path / "forecast.mcap", entries())
+    link = tmp_path / "numbers.json"
+    link.symlink_to(log)
+    picture = picture.rename(tmp_path / "picture.mp4")
+    before = log.read_bytes(), picture.read_bytes()
+    for command in (
+        ["evaluate", log, "--json", log],
+        ["evaluate", log, "--json", link],
+        ["demo", "--log", log, "--out", tmp_path],
+        ["replay", log, "--score", tmp_path, "--wait-timeout", "1"],
+        ["forecast", picture, "-o", picture],
+    ):
+        assert main([str(word) for word in command]) == 1
+        assert "it is read as input; choose another name" in capsys.readouterr().err
+    assert (log.read_bytes(), picture.read_bytes()) == before
+
+
 def test_forecast_refuses_a_truncated_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

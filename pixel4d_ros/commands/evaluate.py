@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
     protocol = _protocol(args)
     if args.json not in (None, "-"):
-        check_target(Path(args.json))
+        check_target(Path(args.json), inputs=[*map(Path, args.data), args.weights])
     if args.out is not None:
         check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):

@@ -61,7 +61,7 @@ def check_files(config: TrainingConfig) -> None:
     from pixel4d_ros.training.validation import FRAMES
 
     check_folder(config.out.parent)
-    check_target(config.out, (".safetensors",))
+    check_target(config.out, (".safetensors",), inputs=[config.backbone, config.validate])
     if config.validate is not None:
         clip = read_clip(config.validate)
         if len(clip) < FRAMES:
