@@ -98,7 +98,7 @@ def undistortion(lens: Lens, target: Camera | None = None) -> Undistortion:
     else:
         maps = cv2.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
     zooms = np.diag(K_new)[:2] / np.diag(K)[:2]
-    is_likely = np.isfinite(K_new).all() and ((1 / LARGEST_ZOOM < zooms) & (zooms < LARGEST_ZOOM)).all()
+    is_likely = np.isfinite(K_new).all() and ((zooms > 1 / LARGEST_ZOOM) & (zooms < LARGEST_ZOOM)).all()
     if not is_likely or _folds(maps):
         raise ValueError(
             f"the {lens.model} coefficients {[round(d, 6) for d in lens.coefficients]} cannot be undone, as they fold"
