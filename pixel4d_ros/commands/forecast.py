@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FASTEST_TURN = 20.0  # rad/s
-MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 10.0, 64  # frames are kept in memory; as the node's parameters
+MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 2.0, 64  # frames are kept in memory; as the node's parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -124,10 +124,10 @@ def _index(log: LogReader, topic: str, found: list[tuple[int, int, int]], first:
     keep = order[unique]
     if (np.diff(logged[keep]) < -RUN_BACK_NS).sum() > max(MIXED * len(keep), 2):
         back = int(np.argmax(stamps < np.maximum.accumulate(stamps) - RUN_BACK_NS // 2))
-        begin = (logged[back] - logged[0]) * 1e-9
+        begin, by = ((ns[i] - ns[j]) * 1e-9 for ns, i, j in ((logged, back, 0), (stamps, back - 1, back)))
         raise LogError(
-            f"{log.path}: the stamps of {topic} go back by {(stamps[back - 1] - stamps[back]) * 1e-9:.1f} s, {begin:.1f}"
-            " s after its first image: several runs (a simulation that was reset, a replay that was repeated) mix;"
+            f"{log.path}: the stamps of {topic} go back by {by:.1f} s, {begin:.1f} s after"
+            " its first image: several runs (a simulation that was reset, a replay that was repeated) mix;"
             f" record each to a log of its own, e.g. `pixel4d replay LOG --duration {begin:.1f}` with `pixel4d record`"
         )
     return ImageIndex(topic, stamps[keep], logged[keep], log.decode(first), unstamped)
