@@ -17,6 +17,7 @@ from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.pose_agreement import pose_doubt, warn_of_wrong_poses
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
+from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.two_view.rigid_flow import static_flow
@@ -117,6 +118,17 @@ def test_images_that_do_not_move_as_the_poses_say_are_named(
     assert "moves as the poses say: check which frame" in pose_doubt(wrong(street))
     warn_of_wrong_poses(wrong(street))
     assert f"{street.name}: only " in caplog.text
+
+
+@pytest.mark.parametrize("unit", [1.0, 3.28, 0.3])
+def test_poses_in_another_unit_are_named_without_depth(unit: float) -> None:
+    """Predicted depth is metric to some tenths."""
+    clip = read_clip(shared_path("logs/val/kitti_0056.mcap"))
+    poses = clip.poses.copy()
+    poses[:, :3, 3] *= unit
+    clip = replace(clip, poses=poses, depth=None, stereo=None)
+    said = pose_doubt(clip, Forecaster.load(None, "cpu").predict)
+    assert ("as one image alone lets expect: are positions in metres" in said) == (unit != 1.0)
 
 
 @pytest.mark.parametrize(
