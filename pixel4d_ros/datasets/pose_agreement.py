@@ -23,7 +23,14 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.moving_points import MovingPoints, is_still, moving_points
-from pixel4d_ros.datasets.pose_mistakes import bars_doubt, has_fixed_orientation, usual_mistakes, view
+from pixel4d_ros.datasets.pose_mistakes import (
+    ROLLS,
+    bars_doubt,
+    has_fixed_orientation,
+    rolled,
+    usual_mistakes,
+    view,
+)
 from pixel4d_ros.geometry.camera_info import size_doubt
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.two_view.flow import LEAST_SIDE
@@ -37,6 +44,7 @@ LEAST_AGREEMENT = 0.35
 # A mistake is likely where agreement, mean over pairs, is above one of these without it, and more by the other one.
 # Clips of 20 data sets gain at most 0.08 above 0.75; a slow vehicle amid traffic gains 0.24, up to 0.66.
 GOOD_AGREEMENT, BETTER = 0.75, 0.12
+MARGIN = 0.05  # of a roll that is chosen for each image, over mistakes that are the same for all
 MOVED_M = 1.0  # of the camera between the images of a pair: more shows in pictures
 # Things are between these times as far as depth says, median over pairs. Logs and sequences with depth have 0.97 to
 # 1.42, as flow falls short where it is long; depth of another unit, mirrored, or inverse has 0.4 or less, 3 or more.
@@ -212,7 +220,8 @@ def _distance_ratio(
 
 def _disagreement(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> str:
     """Which mistake makes images and poses disagree, or that they do; else empty."""
-    given = {pair: points.agreement(view(clip, *pair)) for pair, points in pairs.items()}
+    views = {pair: view(clip, *pair) for pair in pairs}
+    given = {pair: pairs[pair].agreement(v) for pair, v in views.items()}
     mean, median = float(np.mean(list(given.values()))), float(np.median(list(given.values())))
     if mean < GOOD_AGREEMENT and has_fixed_orientation(clip):
         return (
@@ -232,6 +241,13 @@ def _disagreement(clip: Clip, pairs: Mapping[tuple[int, int], MovingPoints]) -> 
                 f"{mistake.text}: {as_given:.0%} of what moves in the images moves as the poses say, {without:.0%}"
                 " would without this mistake"
             )
+    steady = float(np.mean([max(pairs[pair].agreement(rolled(v, a)) for a in ROLLS) for pair, v in views.items()]))
+    if steady > best + MARGIN and steady - mean > BETTER:
+        return (
+            f"the camera seems to roll otherwise than the poses: {mean:.0%} of what moves in the images moves as they"
+            f" say, {steady:.0%} would with another roll of each image: is the camera fixed to the base, and do the"
+            " poses have its roll?"
+        )
     if text or median >= LEAST_AGREEMENT:
         return text
     return (
