@@ -118,8 +118,10 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
     )
     if start is not None:
         ((now, soon),) = poses_along([(seconds, poses)], np.array([[0.0, SOON_S]]))
-        planned = float(np.linalg.norm(soon[:3, 3] - now[:3, 3])) / SOON_S
-        doubts = _joined(doubts, _far_off(start, now), _other_speed(planned, ego.speed(stamp_ns)))
+        doubts = _joined(doubts, _far_off(start, now))
+        if seconds[-1] >= SOON_S:  # a shorter rest of a plan tells no speed
+            planned = float(np.linalg.norm(soon[:3, 3] - now[:3, 3])) / SOON_S
+            doubts = _joined(doubts, _other_speed(planned, ego.speed(stamp_ns)))
     return BasePath(seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, doubts)
 
 

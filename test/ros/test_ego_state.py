@@ -451,6 +451,12 @@ def test_a_plan_at_another_speed_than_the_vehicles_gets_a_warning(pace: float, s
     assert (OTHER_SPEED in move(ego_state(odometry_track()), message).warning) == doubted
 
 
+def test_the_last_moment_of_a_plan_tells_no_speed() -> None:
+    seconds = np.arange(-1, 0.11, 0.1)
+    motion = move(ego_state(odometry_track()), path_message(seconds, drive(seconds)))
+    assert motion.warning == ENDS_EARLY
+
+
 def test_a_plan_in_other_units_or_on_another_clock_is_refused():
     millimetres = drive(PLANNED)
     millimetres[:, :3, 3] *= 1000
