@@ -13,6 +13,7 @@ from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
 
 SMALLEST_FOCAL_LENGTH = 0.1  # of the longer side, i.e. 157 degrees: less is no pinhole camera but a placeholder
+LARGEST_SKEW = 0.02  # of the focal length
 LARGEST_FOCAL_LENGTH = 100.0  # of the longer side, i.e. 0.6 degrees
 DEFAULT_FOV = 80.0  # degrees, horizontal: of images without intrinsics
 
@@ -51,6 +52,8 @@ def check_pinhole(K: FloatArray, width: int, height: int, what: str) -> None:
                 f"{what} has a focal length of {focal:g} pixels for {width}x{height} images, which is no real camera:"
                 f" {cure}"
             )
+    if abs(K[0, 1]) > LARGEST_SKEW * K[0, 0]:
+        raise ValueError(f"{what} has a skew of {K[0, 1]:g} pixels (its second value): cameras have none; {cure}")
     cx, cy = K[0, 2], K[1, 2]
     if not (0 < cx < width - 1 and 0 < cy < height - 1):
         raise ValueError(

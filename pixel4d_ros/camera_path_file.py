@@ -33,6 +33,9 @@ FARTHEST_TURN = np.radians(60)  # of the camera at t = 0
 FARTHEST_AWAY = np.radians(90)  # within the horizon: from there on, a path is suspicious
 NEAR_START_M, BACKWARDS_M = 0.5, 1.0  # of the start, and of the way back: from there on, a path is suspicious
 SLOW_S, SLOW_SHARE, SLOW_MPS = 60.0, 0.01, 0.1  # of a path: duration, share of it within the horizon, and speed
+FEW, FRAME_MPS = 5, 2.0  # poses a second apart, and their speed, as where times are numbers of frames
+PARTS, LEAST_MOVE_M = 4, 0.3  # of the horizon, and of the motion in each
+STRAIGHT, ACROSS = np.radians(30), np.radians(45)  # between camera and motion, at the begin and the end of a bend
 SIDEWAYS = 0.2  # forward over sideways distance, below which a path is suspicious
 FARTHEST_START_M = 10.0  # of the camera at t = 0 from the source camera, which is the origin of its own frame
 
@@ -164,6 +167,13 @@ def warn_of_turn(turned: float, horizon: float) -> None:
         logger.warning("the camera turns by %.0f degrees within %g s: are angles in radians?", degrees, horizon)
 
 
+def _motion_angles(path: CameraPath, horizon: float) -> list[float]:
+    """Angles (rad) between the camera's axis and its motion, in a few parts of the horizon in which it moves."""
+    poses = path.at(np.linspace(0, horizon, PARTS + 1))
+    moves = np.einsum("tji,tj->ti", poses[1:, :3, :3], np.diff(poses[:, :3, 3], axis=0))
+    return [float(np.arctan2(abs(x), z)) for x, y, z in moves if np.hypot(x, z) > LEAST_MOVE_M]
+
+
 def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
     """Warn of a path that is followed although it is odd."""
     start, end = path.at(0.0)[0], path.at(horizon)[0]
@@ -177,12 +187,24 @@ def _warn_of_doubts(path: CameraPath, horizon: float) -> None:
             "the camera path begins %.1f m away from the source camera: poses must be relative to that of the image",
             float(np.linalg.norm(start)),
         )
+    first, *_, last = _motion_angles(path, horizon) or [0.0, 0.0]
+    if first < STRAIGHT and last > ACROSS:
+        logger.warning(
+            "the camera path bends, and at its end the camera looks %.0f degrees off its motion: do the quaternions"
+            " turn with the path (the wrong way, or not at all)?",
+            np.degrees(last),
+        )
     moved = end[:3, 3] - start
     duration, way = float(path.times[-1] - path.times[0]), np.linalg.norm(np.diff(path.poses[:, :3, 3], axis=0), axis=1)
     if duration > max(SLOW_S, horizon / SLOW_SHARE) and 1.0 < way.sum() < SLOW_MPS * duration:
         logger.warning(
             "the camera path lasts %.0f s, of which %.2g s are forecast, and moves at %.2g m/s: are its times seconds?",
             *(duration, horizon, way.sum() / duration),
+        )
+    if len(path.times) > FEW and (np.diff(path.times) == 1).all() and 1.0 < way.sum() < FRAME_MPS * duration:
+        logger.warning(
+            "the camera path has a pose a second and moves at %.2g m/s: are its times numbers of frames, not seconds?",
+            way.sum() / duration,
         )
     if moved[2] < -BACKWARDS_M:
         logger.warning(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +15,17 @@ STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 
 
-def check_target(path: Path, suffixes: Sequence[str] = (), force: bool = True) -> None:
+def check_target(
+    path: Path, suffixes: Sequence[str] = (), force: bool = True, inputs: Iterable[Path | None] = ()
+) -> None:
     """Raise ValueError if a file cannot be written to path. Call it before the work begins.
 
-    suffixes: the allowed ones (none: all); force: whether an existing file may be replaced.
+    suffixes: the allowed ones (none: all); force: whether an existing file may be replaced; inputs: files that the
+    command reads, which path must not replace.
     """
     check_name(path)
+    if path.is_file() and any(given is not None and given.is_file() and given.samefile(path) for given in inputs):
+        raise ValueError(f"cannot write {path}: it is read as input; choose another name")
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"cannot write {path}: name it with one of the suffixes {', '.join(suffixes)}")
     if path.is_dir():

@@ -96,6 +96,19 @@ def test_each_lens_is_undistorted(model: str, coefficients: list[float]) -> None
     assert made.image(np.full((48, 64, 3), 200, np.uint8)).min() == 200
 
 
+@pytest.mark.parametrize(
+    ("model", "coefficients"),
+    [
+        ("plumb_bob", [-5.0, 0, 0, 0, 0]),  # folds the image
+        ("plumb_bob", [100.0, 0, 0, 0, 0]),  # one pixel filled the image
+        ("equidistant", [-2.0, 0, 0, 0]),
+    ],
+)
+def test_coefficients_that_no_lens_has_are_refused(model: str, coefficients: list[float]) -> None:
+    with pytest.raises(ValueError, match="cannot be undone, as they fold the image or leave next to nothing"):
+        read_camera_info(info(distortion_model=model, d=coefficients), 64, 48)
+
+
 @pytest.mark.parametrize("model", ["double_sphere", "ftheta"])
 def test_unknown_lenses_are_refused_even_with_zero_coefficients(model: str) -> None:
     with pytest.raises(ValueError, match=f"distortion model '{model}' is not supported: publish plumb_bob"):
@@ -116,6 +129,7 @@ def test_unknown_lenses_are_refused_even_with_zero_coefficients(model: str) -> N
         (K.T, "no camera matrix fx 0 cx"),
         (K * np.nan, "NaN or Inf in K"),
         (K * [[1e5], [1e5], [1]], "focal length of 5e"),
+        (np.array([[50, 12, 31.5], [0, 52, 23.5], [0, 0, 1]]), "a skew of 12 pixels"),
     ],
 )
 def test_a_matrix_that_is_no_camera_is_refused(bad: np.ndarray, words: str) -> None:
@@ -321,6 +335,13 @@ def test_intrinsics_of_another_image_size_are_doubted(
     with caplog.at_level(logging.WARNING):
         read_intrinsics([300 * scale, 300 * scale, 199.5 * scale, 119.5 * scale], 400, 240)
     assert ("--intrinsics seems to be in pixels of about" in caplog.text) == doubted
+
+
+def test_a_principal_point_whose_x_and_y_are_swapped_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    read_intrinsics([500, 500, 320, 240], 640, 480)
+    assert not caplog.text
+    read_intrinsics([500, 500, 245, 318], 640, 480)
+    assert "--intrinsics has its principal point at (245, 318): are its x and y swapped?" in caplog.text
 
 
 def test_focal_lengths_that_are_far_apart_are_doubted(caplog: pytest.LogCaptureFixture) -> None:

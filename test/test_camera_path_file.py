@@ -163,6 +163,32 @@ def test_a_path_that_turns_away_is_doubted(tmp_path: Path, caplog: pytest.LogCap
     assert "turns by 149 degrees within 1.3 s: are angles in radians?" in caplog.text
 
 
+@pytest.mark.parametrize(("step", "doubted"), [(0.8, True), (8.0, False)])
+def test_numbers_of_frames_in_place_of_seconds_are_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, step: float, doubted: bool
+) -> None:
+    path = tmp_path / "frames.csv"
+    path.write_text("\n".join(f"{i} 0 0 {step * i} 0 0 0 1" for i in range(14)))
+    read_camera_path(path, 1.3)
+    assert ("are its times numbers of frames" in caplog.text) == doubted
+
+
+@pytest.mark.parametrize(("turn", "doubted"), [(1.0, False), (0.0, True), (-1.0, True), (0.9, False)])
+def test_a_bend_that_the_camera_does_not_follow_is_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, turn: float, doubted: bool
+) -> None:
+    """A bend to the right of 6 m radius; turn: of the camera, times that of its motion."""
+    angles = np.linspace(0, 1.5, 16)
+    rows = [
+        (0.1 * i, 6 * (1 - np.cos(a)), 0, 6 * np.sin(a), 0, np.sin(turn * a / 2), 0, np.cos(turn * a / 2))
+        for i, a in enumerate(angles)
+    ]
+    path = tmp_path / "bend.csv"
+    path.write_text("\n".join(" ".join(f"{value:.6f}" for value in row) for row in rows))
+    read_camera_path(path, 1.3)
+    assert ("at its end the camera looks" in caplog.text) == doubted
+
+
 def test_a_path_that_jumps_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     times = np.arange(16) * 0.1
     rows = [[t, 0, 0, 8 * t + 5 * (t > 0.65), 0, 0, 0, 1] for t in times.tolist()]

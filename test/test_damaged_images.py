@@ -57,6 +57,12 @@ def test_damaged_images_of_a_log_are_left_out_counted_and_named(
     assert f"{IMAGES}, image 0: compressed image" in said and f"{IMAGES}, image 3: " in said
 
 
+def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    """`pixel4d evaluate --start` beyond the images of a log with boxes ended with a traceback."""
+    with pytest.raises(DatasetError, match="log has no image 10: it holds 6"):
+        next(open_clips(write_mcap(tmp_path / "log.mcap", entries()), start=10))
+
+
 def test_an_image_of_another_size_or_damaged_depth_is_left_out_as_well(tmp_path: Path) -> None:
     items = list(entries(8, compressed=True))
     images = [e for e in items if e.topic == IMAGES]

@@ -34,6 +34,30 @@ def test_cameras_follow_the_size_of_the_pictures(tmp_path: Path, folder: str, sh
     np.testing.assert_allclose(np.diff(clip.times), 0.1)
 
 
+@pytest.mark.parametrize(
+    ("key", "time", "words"),
+    [
+        ("time", lambda i: 5 + 0.25 * i, ""),
+        ("timestamp", lambda i: 1.7e9 + 0.25 * i, ""),
+        ("time", lambda i: i / (FRAMES - 1), "go from 0 to 1"),
+        ("time", lambda i: 0.25 * (FRAMES - i), "do not increase in the order of the names"),
+        ("timestamp", lambda i: 2.5e8 * i, "are 2.5e+08 apart: seconds were expected"),
+    ],
+)
+def test_times_of_frames_count(
+    tmp_path: Path, key: str, time: Callable[[int], float], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were passed over: forecasts were compared with images of another time."""
+    path = write_scene(tmp_path)
+    data = json.loads((path / "transforms.json").read_text())
+    frames = sorted(data["frames"], key=lambda frame: str(frame["file_path"]))
+    for i, frame in enumerate(frames):
+        frame[key] = time(i)
+    (path / "transforms.json").write_text(json.dumps(data))
+    np.testing.assert_allclose(np.diff(read_dl3dv(path).times), 0.1 if words else 0.25, atol=1e-6)
+    assert words in caplog.text and bool(words) == bool(caplog.text)
+
+
 def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
     clip, truth = read_dl3dv(write_scene(tmp_path, lens=K1)), street()
     # A point's colour is where the clip's pinhole camera says, in the middle of the picture, where nothing is blurred.

@@ -35,13 +35,22 @@ def test_a_ply_file_per_time_step(tmp_path: Path, scene_file: Path) -> None:
     assert names == ["scene_000_0.00s.ply", "scene_001_0.25s.ply", "scene_002_0.50s.ply"]
 
 
+def test_files_of_an_older_export_are_not_left_among_the_new_ones(
+    tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", str(scene_file), str(tmp_path / "out"), "--steps"]
+    assert main([*export, "3"]) == main([*export, "3"]) == main([*export, "4"]) == 0
+    assert main([*export, "2"]) == 1
+    assert "holds scene_002_0.20s.ply of another export, 2 such files in all" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--min-opacity", "2"], "no Gaussian of"),  # empty files were written
         (["--min-opacity", "nan"], "no Gaussian of"),
         (["--steps", "1000000"], "--steps must be 1 to 1000"),
-        (["--step", "1e6"], "--step 0 to 10 s"),
+        (["--step", "1e6"], "--step 0 to 2 s"),
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(

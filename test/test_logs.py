@@ -27,6 +27,7 @@ from support.log_samples import (
 )
 from support.paths import shared_path
 
+from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.logs.images import decode_depth, decode_image, picture_doubt
 from pixel4d_ros.logs.reader import LogError, LogReader
 from pixel4d_ros.logs.streams import pick_streams
@@ -344,6 +345,35 @@ def test_an_image_that_is_almost_black_is_doubted_and_one_of_the_night_is_not() 
     night = np.full_like(rgb, 2)
     night[4, 5] = 90
     assert not picture_doubt(night)
+
+
+def test_pixels_in_another_order_of_bytes_are_doubted() -> None:
+    """A street at a glance, read as what it is not."""
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    rgb = np.asarray(clip.images[0])
+    assert picture_doubt(rgb) == "" and picture_doubt(np.asarray(clip.images[40])[:, ::-1]) == ""
+    height, width = rgb.shape[:2]
+    fields = {"is_bigendian": 0, "height": height, "width": width, "step": 2 * width}
+    yuv = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV)
+    chroma = np.where(np.arange(width) % 2, np.roll(yuv[..., 2], 1, 1), yuv[..., 1])
+    yuyv = SimpleNamespace(encoding="yuv422_yuy2", data=np.stack([yuv[..., 0], chroma], -1).tobytes(), **fields)
+    grey = yuv[..., 0].astype(np.uint16) * 16  # 12 bits
+    swapped = SimpleNamespace(encoding="mono16", data=grey.byteswap().tobytes(), **fields)
+    assert picture_doubt(decode_image(yuyv)) == ""
+    yuyv.encoding = "yuv422"
+    assert "is it YUYV declared as UYVY" in picture_doubt(decode_image(yuyv))
+    assert "differ as noise does" in picture_doubt(decode_image(swapped))
+
+
+def test_depth_in_another_order_of_bytes_is_refused() -> None:
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    depth = (np.asarray(clip.depth[0]) * 1000).astype(np.uint16)
+    fields = {"is_bigendian": 0, "height": depth.shape[0], "width": depth.shape[1], "step": 2 * depth.shape[1]}
+    sensed = SimpleNamespace(encoding="16UC1", data=depth.tobytes(), **fields)
+    np.testing.assert_allclose(decode_depth(sensed), depth / 1000, atol=1e-3)
+    sensed.data = depth.byteswap().tobytes()
+    with pytest.raises(ValueError, match="depth changes from pixel to pixel as noise does"):
+        decode_depth(sensed)
 
 
 @pytest.mark.parametrize("colour", [(128, 128, 128), (0, 135, 0), (255, 255, 255)])

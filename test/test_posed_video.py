@@ -77,6 +77,8 @@ def test_a_folder_of_posed_videos_opens_in_order_of_names(tmp_path: Path) -> Non
     ("changes", "message"),
     [
         ({"times": [0.0]}, "times should have the shape"),
+        ({"times": [100.0 * i for i in range(COUNT)]}, r"1e\+02 s lie between its images"),
+        ({"metric": "false"}, "metric is 'false', true or false was expected"),
         ({"K": None}, "K should have the shape"),
         ({"T_world_camera": np.zeros((COUNT, 4, 4)).tolist()}, "clip.json"),
         ({"stereo": {"video": "other.mp4", "T_left_right": np.eye(4).tolist()}}, "other.mp4 is missing"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from support.dataset_samples import laser_street
@@ -17,8 +18,10 @@ from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.pose_agreement import pose_doubt, warn_of_wrong_poses
 from pixel4d_ros.datasets.residual_motion import residual_moving_masks, with_residual_masks
+from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.rigid_flow import static_flow
 
 
@@ -119,6 +122,25 @@ def test_images_that_do_not_move_as_the_poses_say_are_named(
     assert f"{street.name}: only " in caplog.text
 
 
+def test_poses_in_another_unit_are_named_without_depth() -> None:
+    """Predicted depth is metric to some tenths."""
+    clip = replace(read_clip(shared_path("logs/val/kitti_0002.mcap")), depth=None, stereo=None)
+    forecaster = Forecaster.load(None, "cpu")
+    scenes: dict[bytes, DynamicGaussians] = {}
+
+    def predict(image: np.ndarray, K: np.ndarray) -> DynamicGaussians:
+        key = image.tobytes()
+        if key not in scenes:
+            scenes[key] = forecaster.predict(image, K)
+        return scenes[key]
+
+    for unit in (1.0, 3.28, 0.3):
+        poses = clip.poses.copy()
+        poses[:, :3, 3] *= unit
+        said = pose_doubt(replace(clip, poses=poses), predict)
+        assert ("as one image alone lets expect: are positions in metres" in said) == (unit != 1.0)
+
+
 @pytest.mark.parametrize(
     ("flip", "words"), [((1,), "mirrored left to right"), ((0,), "mirrored top to bottom"), ((0, 1), "upside down, or")]
 )
@@ -127,6 +149,20 @@ def test_images_that_are_mirrored_or_turned_are_named(flip: tuple[int, ...], wor
     clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
     flipped = LazyFrames(lambda i: np.flip(clip.images[i], flip), len(clip), clip.images.shape[1:], np.uint8)
     assert f"the images seem to be {words}" in pose_doubt(replace(clip, images=flipped))
+
+
+def test_a_camera_that_rolls_against_its_poses_is_named() -> None:
+    """On a gimbal, or with odometry of the plane: 3 degrees left more than 35 % that agreed, and nothing was said."""
+    clip = read_clip(shared_path("logs/val/kitti_0002.mcap"))
+    height, width = clip.images.shape[1:3]
+    middle = float(clip.K[0, 2]), float(clip.K[1, 2])
+
+    def load(i: int) -> np.ndarray:
+        turn = cv2.getRotationMatrix2D(middle, 3 * np.sin(np.pi * (clip.times[i] - clip.times[0])), 1)
+        return cv2.warpAffine(np.asarray(clip.images[i]), turn, (width, height), borderMode=cv2.BORDER_REFLECT)
+
+    images = LazyFrames(load, len(clip), clip.images.shape[1:], np.uint8)
+    assert "the camera seems to roll otherwise than the poses" in pose_doubt(replace(clip, images=images))
 
 
 def test_poses_in_axes_of_aircraft_are_named() -> None:

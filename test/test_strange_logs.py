@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from support.log_samples import START, Entry, entries, tf_message, write_mcap, write_rosbag2
+from support.log_samples import START, Entry, entries, header, tf_message, write_mcap, write_rosbag2
 
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -158,6 +158,19 @@ def test_images_out_of_order_are_sorted_counted_and_reported(tmp_path: Path, cap
     np.testing.assert_array_equal(clip.times, plain.times)
     np.testing.assert_array_equal(clip.images, plain.images)
     assert "2 of 8 images on /camera/left/image_raw were logged out of the order of their stamps" in caplog.text
+
+
+def test_runs_whose_stamps_mix_are_refused(tmp_path: Path) -> None:
+    """A simulation was reset amid the log: images and poses of both runs were sorted into one."""
+    again = 2_030_000_000
+
+    def second(e: Entry) -> Entry:
+        head = replace(e.message.header, stamp=header(T, e.time_ns - again, "").stamp)
+        return replace(e, message=replace(e.message, header=head))
+
+    items = [second(e) if e.time_ns >= START + again and "tf" not in e.topic else e for e in entries(frames=40)]
+    with pytest.raises(LogError, match=r"the stamps of .* go back by 1.9 s, 2.1 s after its first image: several runs"):
+        read_clip(write_mcap(tmp_path / "reset.mcap", items))
 
 
 def test_images_of_one_stamp_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

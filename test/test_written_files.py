@@ -186,6 +186,25 @@ def test_forecast_refuses_before_the_work(
     assert words in said and said.count("\n") == 1
 
 
+def test_no_output_replaces_an_input(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report took the place of the log, a video that of the picture, a recording that of the log it is of."""
+    log = write_mcap(tmp_path / "forecast.mcap", entries())
+    link = tmp_path / "numbers.json"
+    link.symlink_to(log)
+    picture = picture.rename(tmp_path / "picture.mp4")
+    before = log.read_bytes(), picture.read_bytes()
+    for command in (
+        ["evaluate", log, "--json", log],
+        ["evaluate", log, "--json", link],
+        ["demo", "--log", log, "--out", tmp_path],
+        ["replay", log, "--score", tmp_path, "--wait-timeout", "1"],
+        ["forecast", picture, "-o", picture],
+    ):
+        assert main([str(word) for word in command]) == 1
+        assert "it is read as input; choose another name" in capsys.readouterr().err
+    assert (log.read_bytes(), picture.read_bytes()) == before
+
+
 def test_forecast_refuses_a_truncated_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,7 +330,7 @@ def test_ctrl_c_during_imports_is_a_clean_end(monkeypatch: pytest.MonkeyPatch) -
     ("options", "words"),
     [
         (["--steps", "100000000"], "--steps must be 1 to 1000"),  # the frames filled the memory for minutes
-        (["--step", "1e9"], "--step above 0 and at most 10 s"),
+        (["--step", "1e9"], "--step above 0 and at most 2 s"),
         (["--samples", "1000000"], "--samples must be 1 to 64"),
         (["--seed", "-1"], "--seed from 0"),
     ],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixel4d_ros.logs.options import FASTEST_RATE, RECTIFIED
+from pixel4d_ros.logs.options import FASTEST_RATE, RECORDING, RECTIFIED
 
 if TYPE_CHECKING:
     from pixel4d_ros.geometry.rotations import FloatArray
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Raises ValueError or ProcessError with cause and cure."""
     from pixel4d_ros.evaluation.report import write_report
-    from pixel4d_ros.files import check_folder, staging
+    from pixel4d_ros.files import check_folder, check_target, staging
     from pixel4d_ros.logs.cloud import save_middle_cloud
 
     check_numbers(args)
@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     out: Path = args.out
     check_folder(out)
+    check_target(out / RECORDING, inputs=[args.log])
     job = read_job(args.log or street(out), args.camera, args.rectified)
     log_progress(f"log       {job.log}: {job.seconds:.1f} s of {job.streams.image.name}, {job.plan_note}")
     with staging(out) as made:
-        recorded = made / "forecast.mcap"
+        recorded = made / RECORDING
         forecast(job, args, recorded)
         log_progress("report    comparing the forecasts with the later images")
         numbers = write_report(job.log, recorded, made, args.camera, rectified=args.rectified)
@@ -253,7 +254,7 @@ def summarise(numbers: dict[str, Any], gaussians: int, out: Path, seconds: float
     """Print a summary and the files."""
     from pixel4d_ros.evaluation.report import summary
 
-    files = ("forecast.mp4", "gaussians.ply", "forecast.mcap", "report.json", "report.html", "scores.jsonl")
+    files = ("forecast.mp4", "gaussians.ply", RECORDING, "report.json", "report.html", "scores.jsonl")
     log_progress(f"\n{summary(numbers)}\n{gaussians} Gaussians in the middle frame; the demo took {seconds:.0f} s\n")
     for name in files:
         path = out / name

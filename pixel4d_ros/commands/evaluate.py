@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
     protocol = _protocol(args)
     if args.json not in (None, "-"):
-        check_target(Path(args.json))
+        check_target(Path(args.json), inputs=[*map(Path, args.data), args.weights])
     if args.out is not None:
         check_folder(args.out)
     if args.start < 0 or (args.count is not None and args.count < 2):
@@ -175,7 +175,7 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
 
     numbers: dict[str, dict[str, object]] = {}
     for data in args.data:
-        for clip in _clips(data, args, None):
+        for clip in _clips(data, args, forecaster, None):
             predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow, args.depth_from_motion)
             tables = []
             found = numbers.setdefault(clip.name, {})
@@ -238,7 +238,7 @@ def _evaluations(
                 yield evaluate_images(forecaster, images, protocol, name, watched)
             continue
         several = len(args.data) > 1 or Path(data).is_dir()
-        for clip in _clips(data, args, notes if several else None):
+        for clip in _clips(data, args, forecaster, notes if several else None):
             try:
                 with audience.watch(options, clip.name) as watched:
                     evaluation = evaluate_clip(forecaster, clip, protocol, clip.name, watched)
@@ -282,7 +282,7 @@ def _held_out_images(path: Path) -> list[Clip]:
     return read_depth_folder(path, "held_out") if path.is_dir() and is_depth_folder(path) else []
 
 
-def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iterator[Clip]:
+def _clips(data: str, args: argparse.Namespace, forecaster: Forecaster, notes: list[str] | None) -> Iterator[Clip]:
     """The clips at a path. notes: receives those that cannot be opened (None: the first one raises ValueError)."""
     from pixel4d_ros.datasets.box_labels import labelled
     from pixel4d_ros.datasets.open import good_clips, open_clips
@@ -301,7 +301,7 @@ def _clips(data: str, args: argparse.Namespace, notes: list[str] | None) -> Iter
         clips, failures = iter(()), [str(error)]
     for clip in clips if notes is None else good_clips(clips, failures):
         clip = labelled(clip, Path(data))
-        warn_of_wrong_poses(clip)
+        warn_of_wrong_poses(clip, forecaster.predict)
         yield with_residual_masks(clip) if args.moving == "residual" else clip
     if notes is not None:
         notes.extend(f"a clip {LEFT_OUT}{failure}" for failure in failures)

@@ -65,8 +65,13 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "spz":
         check_spz()
     check_folder(args.out)
-    for i in tqdm(range(args.steps), unit="file"):
-        path = args.out / f"scene_{i:03d}_{i * args.step:.2f}s.{args.format}"
+    paths = [args.out / f"scene_{i:03d}_{i * args.step:.2f}s.{args.format}" for i in range(args.steps)]
+    if older := sorted(set(args.out.glob(f"scene_*s.{args.format}")) - set(paths)):
+        raise ValueError(
+            f"{args.out} holds {older[0].name} of another export, {len(older)} such files in all, which would stay"
+            " among the new ones: choose another folder, or remove them"
+        )
+    for i, path in enumerate(tqdm(paths, unit="file")):
         moved = scene.at(i * args.step)
         with replacing(path) as part:
             save_spz(moved, part) if args.format == "spz" else moved.save_ply(part)

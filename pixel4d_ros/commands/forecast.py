@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FASTEST_TURN = 20.0  # rad/s
-MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 10.0, 64  # frames are kept in memory; as the node's parameters
+MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 2.0, 64  # frames are kept in memory; as the node's parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +78,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if not 1 <= args.samples <= MOST_SAMPLES or not 0 <= args.seed < 2**63:
         raise ValueError(f"--samples must be 1 to {MOST_SAMPLES} and --seed from 0, got {args.samples} and {args.seed}")
-    check_target(args.output, VIDEO_SUFFIXES)
+    inputs = (args.image, args.path, args.weights)
+    check_target(args.output, VIDEO_SUFFIXES, inputs=inputs)
     for path, suffix in ((args.ply, ".ply"), (args.scene, ".safetensors")):
         if path is not None:
-            check_target(path, (suffix,))
+            check_target(path, (suffix,), inputs=inputs)
     image = read_rgb(args.image, upright=args.intrinsics is None)
     if doubt := picture_doubt(image) or depth_doubt(args.image):
         logger.warning("%s: %s", args.image, doubt)

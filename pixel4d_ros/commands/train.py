@@ -64,7 +64,7 @@ def check_files(config: TrainingConfig) -> None:
     if config.assets is not None:
         read_assets(config.assets)
     check_folder(config.out.parent)
-    check_target(config.out, (".safetensors",))
+    check_target(config.out, (".safetensors",), inputs=[config.backbone, config.validate])
     if config.validate is not None:
         clip = read_clip(config.validate)
         if len(clip) < FRAMES:

@@ -17,6 +17,7 @@ from pixel4d_ros.files import printable
 from pixel4d_ros.geometry.rotations import FloatArray
 
 SHORTEST_STEP_S = 2e-4  # between images: no camera of a vehicle takes 5000 a second
+LONGEST_STEP_S = 30.0  # times of a camera in milliseconds are farther apart
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Clip:
         if not np.isfinite(self.times).all() or (np.diff(self.times) <= 0).any():
             raise ValueError(f"clip {self.name}: its times must be finite numbers of seconds that increase")
         step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else SHORTEST_STEP_S
-        if step < SHORTEST_STEP_S:
+        if not SHORTEST_STEP_S <= step <= LONGEST_STEP_S:
             raise ValueError(f"clip {self.name}: {step:.2g} s lie between its images: times must be seconds")
 
     def _per_frame(self) -> list[str]:

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pixel4d_ros.camera import check_poses
-from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.clip import SHORTEST_STEP_S, Clip
 from pixel4d_ros.datasets.image_files import DatasetError, FrameCameras, image_size, lazy_image_files, natural_key
 from pixel4d_ros.geometry.rotations import FloatArray
 
+logger = logging.getLogger(__name__)
 TRANSFORMS = "transforms.json"
-STEP = 0.1  # seconds: assumed, as the scenes have no times
+STEP = 0.1  # seconds: assumed where a scene has no times
+TIME_KEYS = ("timestamp", "time")  # of a frame
+LONGEST_STEP = 10.0  # seconds between frames, usually: larger values are of another unit
 FOLDERS = ("images", "images_2", "images_4", "images_8")  # the same pictures at 1, 1/2, 1/4, 1/8 of the size
 OPENGL_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])  # x right, y up, z back -> x right, y down, z forward
 LENS_KEYS = ("k1", "k2", "p1", "p2", "k3")
@@ -34,7 +38,9 @@ def dl3dv_scenes(path: Path) -> list[Path]:
 
 
 def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
-    """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names, 0.1 s apart.
+    """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names.
+
+    Frames are 0.1 s apart, unless each has its own `time` or `timestamp` in seconds.
 
     images: the folder of pictures (None: the json's own, else the largest existing of images_2, _4, _8); K is scaled to
     their size. Pictures are undistorted; those with other intrinsics than the first are resampled to the first's. Poses
@@ -57,7 +63,7 @@ def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
         images=lazy_image_files(files, size, f"the first picture {files[0].name}", cameras),
         K=cameras.K,
         poses=poses,
-        times=np.arange(len(frames), dtype=np.float64) * STEP,
+        times=_times(path, frames),
         metric=False,
     )
 
@@ -123,6 +129,29 @@ def _poses(path: Path, frames: list[dict[str, Any]]) -> FloatArray:
         raise DatasetError(f"{path}: a frame has no {error}: 4x4 camera-to-world matrices were expected") from error
     except (ValueError, TypeError) as error:
         raise DatasetError(f"{path}: transform_matrix: {error}") from error
+
+
+def _times(path: Path, frames: list[dict[str, Any]]) -> FloatArray:
+    """Seconds of the frames: their own, else STEP apart, with a warning where they have some that cannot be meant."""
+    assumed = np.arange(len(frames), dtype=np.float64) * STEP
+    key = next((key for key in TIME_KEYS if any(key in frame for frame in frames)), None)
+    if key is None or len(frames) < 2:
+        return assumed
+    times = np.array([_number(path, frame, key) if key in frame else np.nan for frame in frames])
+    steps = np.diff(times)
+    if not (steps > 0).all():  # NaN too
+        doubt = "do not increase in the order of the names, or are missing in some"
+    elif tuple(times[[0, -1]]) == (0.0, 1.0):
+        doubt = "go from 0 to 1, a share of the scene's duration"
+    elif not SHORTEST_STEP_S <= np.median(steps) <= LONGEST_STEP:
+        doubt = f"are {np.median(steps):g} apart"
+    else:
+        return times
+    logger.warning(
+        "%s: the times of the frames (%s) %s: seconds were expected, %g s between frames are assumed",
+        *(path, key, doubt, STEP),
+    )
+    return assumed
 
 
 def _intrinsics(path: Path, data: dict[str, Any], size: tuple[int, int]) -> FloatArray:

@@ -52,11 +52,11 @@ def read_clip(
     """
     with LogReader(path) as log:
         streams = pick_streams(log, camera)
-        frames = read_frames(log, streams)
         others = (streams.depth, streams.right_image if streams.right_camera_info else None)
         indices = index_images(log, [streams.image.name, *(topic.name for topic in others if topic)])
         if streams.image.name not in indices:
             raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
+        frames = read_frames(log, streams)
         frame = camera_frame(log, indices[streams.image.name].first, streams.camera_info)
         alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info, frame))
         index = alike[start : None if count is None else start + count]

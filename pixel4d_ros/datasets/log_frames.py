@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=np.generic)
 STAMP_END = 12  # of the bytes of a message with a header
 MANY = 0.5  # share of a topic's images
+# Of images sorted by stamp: how far their log times go back where two runs mix, in that share of the images.
+RUN_BACK_NS, MIXED = 1_000_000_000, 0.1
 READ_ON_NS = 1_000_000_000  # messages within this time ahead are reached by reading on, others by a seek
 
 
@@ -72,7 +74,7 @@ def index_images(log: LogReader, topics: Iterable[str]) -> dict[str, ImageIndex]
 
     Images are sorted by stamp; if all stamps of a topic are 0, by log time. Images out of order, repeated stamps, and
     images of another frame than most, the last two of which are omitted, are logged as a warning. Raises LogError
-    where most images share their stamps with others.
+    where most images share their stamps with others, or several runs mix.
     """
     times: dict[str, dict[str, list[tuple[int, int, int]]]] = {}  # by topic and frame
     firsts: dict[tuple[str, str], RawMessage] = {}
@@ -120,6 +122,14 @@ def _index(log: LogReader, topic: str, found: list[tuple[int, int, int]], first:
             "%s: %d of %d images on %s repeat a stamp and are left out", log.path, repeated, len(stamps), topic
         )
     keep = order[unique]
+    if (np.diff(logged[keep]) < -RUN_BACK_NS).sum() > max(MIXED * len(keep), 2):
+        back = int(np.argmax(stamps < np.maximum.accumulate(stamps) - RUN_BACK_NS // 2))
+        begin, by = ((ns[i] - ns[j]) * 1e-9 for ns, i, j in ((logged, back, 0), (stamps, back - 1, back)))
+        raise LogError(
+            f"{log.path}: the stamps of {topic} go back by {by:.1f} s, {begin:.1f} s after"
+            " its first image: several runs (a simulation that was reset, a replay that was repeated) mix;"
+            f" record each to a log of its own, e.g. `pixel4d replay LOG --duration {begin:.1f}` with `pixel4d record`"
+        )
     return ImageIndex(topic, stamps[keep], logged[keep], log.decode(first), unstamped)
 
 

@@ -49,7 +49,10 @@ def open_clips(
     clips = _clips(Path(path), kind, camera, split, part, rectified)
 
     def opened(clip: Clip) -> Clip:
-        return without_damaged_images(clip.part(start, stop))
+        part = clip.part(start, stop)
+        if not len(part):
+            raise DatasetError(f"{clip.name} has no image {start}: it holds {len(clip)}")
+        return without_damaged_images(part)
 
     return map(opened, clips)
 

@@ -18,6 +18,7 @@ from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 
 OFFSETS_S = (0.1, 0.2, 0.3, 0.4)  # between the stamps of images and poses, both ways
+ROLLS = np.radians(np.arange(-10, 10.5, 0.5))  # of a camera between two images
 FIXED = 1e-4  # rad: measured orientations change more
 BLACK, LEAST_BAR = 16, 0.1  # of 255, and share of the image's side
 SAME_ASPECT = 0.03  # of a ratio of focal lengths
@@ -50,6 +51,14 @@ def usual_mistakes() -> Iterator[Mistake]:
         for sign, word in ((1, "later"), (-1, "earlier")):
             text = f"the images seem to show what was in view {offset:g} s {word}: stamp images and poses by one clock"
             yield Mistake(text, partial(_shifted, sign * offset))
+
+
+def rolled(given: View, angle: float) -> View:
+    """A view in which the later camera has rolled by an angle (rad) about its axis."""
+    K, T = given
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return K, turn @ T
 
 
 def has_fixed_orientation(clip: Clip) -> bool:

@@ -81,6 +81,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} cannot be read ({error}): JSON was expected") from error
     if not isinstance(about, dict) or "K" not in about:
         raise DatasetError(f"{path} has no K: see docs/datasets.md for the fields of a posed video")
+    if not isinstance(about.get("metric", False), bool):
+        raise DatasetError(f"{path}: metric is {about['metric']!r}, true or false was expected")
     return about
 
 

@@ -37,6 +37,7 @@ ASPECT_TOLERANCE = 0.01  # between the horizontal and the vertical scale of a re
 
 # Logarithms: of the factors by which K is off in x and y, as far as they are one, and at least.
 SAME_FACTOR, OTHER_FACTOR = 0.15, 0.35
+SWAPPED = 0.07  # of the image's sides: a principal point that much nearer to the middle with x and y swapped
 STRETCHED = 2.5  # of fx to fy: images that were resized to another format have up to 2
 OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
 
@@ -119,16 +120,20 @@ def frame_mismatch(image_frame: str, info_frame: str) -> str:
 def size_doubt(camera: Camera, name: str) -> str:
     """Says why K may be in other pixels; else empty.
 
-    Its focal lengths are far from equal, or its principal point is off the middle by one factor in x and y.
+    Its focal lengths are far from equal, or its principal point is off the middle by one factor in x and y, or swapped.
     """
     fx, fy = camera.K[0, 0], camera.K[1, 1]
     if not 1 / STRETCHED <= fx / fy <= STRETCHED:
         return f"{name} has the focal lengths {fx:.0f} and {fy:.0f}: are pixels so far from square?"
-    x, y = 2 * camera.K[0, 2] / (camera.width - 1), 2 * camera.K[1, 2] / (camera.height - 1)
+    cx, cy = camera.K[:2, 2]
+    place = np.array([cx, cy]) / (camera.width - 1, camera.height - 1)
+    swapped = np.array([cy, cx]) / (camera.width - 1, camera.height - 1)
+    if np.abs(place - 0.5).min() > SWAPPED > np.abs(swapped - 0.5).max():
+        return f"{name} has its principal point at ({cx:.0f}, {cy:.0f}): are its x and y swapped?"
+    x, y = 2 * place
     if abs(np.log(x / y)) > SAME_FACTOR or abs(np.log(x * y)) / 2 < OTHER_FACTOR:
         return ""
     width, height = round(camera.width * x), round(camera.height * y)
-    cx, cy = camera.K[:2, 2]
     return (
         f"{name} seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}: its"
         f" principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration, or scale K"

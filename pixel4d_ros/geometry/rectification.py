@@ -16,6 +16,8 @@ from pixel4d_ros.camera import Camera
 # "fisheye".
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
 FISHEYE = ("equidistant", "fisheye")
+LARGEST_ZOOM = 8  # of the undistorted image: lenses have 0.3 (fisheye) to 1.3
+FOLDED = 0.02  # share of the undistorted image
 CACHED = 4  # calibrations, for cameras that change between a few resolutions
 
 
@@ -61,6 +63,12 @@ class Rectifier:
         return self._known[key]
 
 
+def _folds(maps: tuple[NDArray[Any], NDArray[Any]]) -> bool:
+    """Whether maps to the pixels x, y of the distorted image show parts of it mirrored: no lens does that."""
+    (x_down, x_right), (y_down, y_right) = (np.gradient(pixels.astype(np.float64)) for pixels in maps)
+    return bool((x_right * y_down - x_down * y_right <= 0).mean() > FOLDED)
+
+
 def is_distorted(coefficients: ArrayLike) -> bool:
     """Whether any coefficient is not zero."""
     return bool(np.any(np.asarray(coefficients, np.float64)))
@@ -89,7 +97,13 @@ def undistortion(lens: Lens, target: Camera | None = None) -> Undistortion:
         maps = cv2.fisheye.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
     else:
         maps = cv2.initUndistortRectifyMap(K, D, np.eye(3), K_new, size, cv2.CV_32FC1)
-    if not (np.isfinite(K_new).all() and K_new[0, 0] > 0 and K_new[1, 1] > 0):
-        raise ValueError(f"the {lens.model} coefficients {list(lens.coefficients)} cannot be undone: calibrate again")
+    zooms = np.diag(K_new)[:2] / np.diag(K)[:2]
+    is_likely = np.isfinite(K_new).all() and ((zooms > 1 / LARGEST_ZOOM) & (zooms < LARGEST_ZOOM)).all()
+    if not is_likely or _folds(maps):
+        raise ValueError(
+            f"the {lens.model} coefficients {[round(d, 6) for d in lens.coefficients]} cannot be undone, as they fold"
+            " the image or leave next to nothing of it: are they in the order of the distortion model, and of this"
+            " camera and K? Calibrate again"
+        )
     # The border may lie up to a pixel outside the image; remap replicates the nearest pixel there.
     return Undistortion(Camera(K_new, *size), (maps[0], maps[1]))

@@ -25,6 +25,12 @@ FAR_PERCENT, NEAREST_FAR_M = 95, 0.1  # nor is one whose farthest parts are near
 SATURATED = 65535  # of 16 bits: what is beyond the range, in simulators the sky
 MOST_DATA = 1.25  # of height x step: buffers may end with some padding, a fourth channel is a third more
 BLACK = 16  # of 255: lamps and screens are brighter at night, 12 bits in 16 are not
+# Correlation of neighbouring pixels, along rows and columns, of LINES of each: pictures have 0.86 or more. Deviation of
+# colours in terms of that of brightness: pictures have 0.42 or less, YUYV read as UYVY 3.6.
+LINES, LEAST_ALIKE, MOST_COLOURED = 100, 0.3, 1.5
+STRUCTURE = 12  # of 255, deviation: the noise and the lamps of a night have less
+# Ratio of neighbouring depths, median: sensors and laser scans have 1.005 or less, swapped bytes 1.4.
+MANY_PAIRS, ROUGHEST = 500, 1.2
 PLAIN, SPARSE = 4, 4  # of 255: noise of cameras spreads more; pixels between those that are compared first
 
 # encoding: (numpy type, channels, OpenCV conversion to RGB). Names of sensor_msgs/image_encodings.hpp; the bare OpenCV
@@ -92,12 +98,35 @@ def picture_doubt(rgb: RgbImage) -> str:
     """Why pixels (H, W, 3) may be no picture; else empty."""
     if rgb.max(initial=0) > BLACK:
         if any(np.ptp(part.reshape(-1, 3), axis=0).max() > PLAIN for part in (rgb[::SPARSE, ::SPARSE], rgb)):
-            return ""
+            return _layout_doubt(rgb)
         return "the image has one colour: is the lens covered, or does the driver or a decoder send blank images?"
     return (
         f"the image is almost black (no value above {BLACK} of 255): is the lens covered, or are 10 or 12 bits"
         " stored in 16 without being scaled?"
     )
+
+
+def _layout_doubt(rgb: RgbImage) -> str:
+    """Why the bytes of pixels (H, W, 3) may lie in another order than they were read in; else empty."""
+    yuv = cv2.cvtColor(np.ascontiguousarray(rgb[:: max(1, len(rgb) // LINES)]), cv2.COLOR_RGB2YUV).astype(np.float32)
+    columns = rgb[:, :: max(1, rgb.shape[1] // LINES), 1].astype(np.float32)
+    brightness, colours = yuv[..., 0], yuv[..., 1:]
+    alike = min(_alike(brightness[:, 1:], brightness[:, :-1]), _alike(columns[1:], columns[:-1]))
+    if brightness.std() > STRUCTURE and alike < LEAST_ALIKE:
+        return (
+            "neighbouring pixels of the image differ as noise does: are its width, its encoding and the order of its"
+            " bytes (is_bigendian) as declared?"
+        )
+    if colours.std(axis=(0, 1)).min() > max(STRUCTURE, MOST_COLOURED * brightness.std()):
+        return "colours of the image vary more than its brightness: is it YUYV declared as UYVY, or vice versa?"
+    return ""
+
+
+def _alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Correlation of two arrays of pixels; 1 where one has no structure."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else 1.0
 
 
 def check_image(message: Any) -> tuple[np.dtype[Any], int]:
@@ -257,5 +286,12 @@ def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
         raise ValueError(
             f"depth of 32FC1 begins at {np.percentile(known, NEAR_PERCENT):.0f}: it must be in metres (REP 118); divide"
             " millimetres by 1000, or publish 16UC1"
+        )
+    near, far = (pick(metres[:, 1:], metres[:, :-1]) for pick in (np.minimum, np.maximum))
+    pairs = near > 0
+    if pairs.sum() > MANY_PAIRS and np.median(far[pairs] / near[pairs]) > ROUGHEST:
+        raise ValueError(
+            "depth changes from pixel to pixel as noise does: are its width, its encoding and the order of its bytes"
+            " (is_bigendian) as declared?"
         )
     return metres

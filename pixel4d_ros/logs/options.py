@@ -7,3 +7,4 @@ RECTIFIED = (
     "a log's images are rectified already although their CameraInfo has distortion coefficients: use its P (default: by"
     " the topic's name, image_rect..., and by whether K and P agree)"
 )
+RECORDING = "forecast.mcap"  # of demo and replay --score, in the folder for their results

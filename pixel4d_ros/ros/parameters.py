@@ -52,7 +52,7 @@ class Parameters:
     )
     device: str = parameter("auto", "Device: auto (CUDA if present), cpu, cuda or cuda:N.", on_configure=True)
     steps: int = parameter(14, "Number of forecast frames. Frame 0 is at the source image's stamp.", low=1, high=100)
-    step: float = parameter(0.1, "Seconds between forecast frames.", low=0.001, high=10.0)
+    step: float = parameter(0.1, "Seconds between forecast frames.", low=0.001, high=2.0)
     num_samples: int = parameter(1, "Number of sampled futures. Sample 0 is the most likely.", low=1, high=64)
     seed: int = parameter(0, "Random seed of the sampled futures.", low=0, high=2**31 - 1)
     selected_step: int = parameter(
@@ -183,13 +183,13 @@ class Parameters:
         2.0,
         "Largest age of a trajectory in seconds relative to the image. Older trajectories are ignored.",
         low=0.0,
-        high=3600.0,
+        high=60.0,
     )
     odometry_timeout: float = parameter(
         0.5,
         "Largest time difference in seconds between odometry and image. Beyond it, odometry is not used.",
         low=0.0,
-        high=3600.0,
+        high=5.0,
     )
     base_frame: str = parameter(
         "",
@@ -221,19 +221,19 @@ class Parameters:
         0.0,
         "/diagnostics warns above this latency from image to forecast in seconds (99th percentile). 0: never.",
         low=0.0,
-        high=60.0,
+        high=10.0,
     )
     diagnostics_max_age: float = parameter(
         0.0,
         "/diagnostics warns if the last published stamp is older than this in seconds. 0: never.",
         low=0.0,
-        high=3600.0,
+        high=10.0,
     )
     diagnostics_max_drops: float = parameter(
         0.0, "/diagnostics warns above this share of dropped images since activation. 0: never.", low=0.0, high=1.0
     )
     diagnostics_silence: float = parameter(
-        2.0, "/diagnostics reports STALE after this many seconds without images.", low=0.1, high=3600.0
+        2.0, "/diagnostics reports STALE after this many seconds without images.", low=0.1, high=300.0
     )
 
     def __post_init__(self) -> None:

@@ -94,7 +94,7 @@ class ForecastPipeline:
         self._context = context
         self._logger = context.node.get_logger()
         self._rectifier = Rectifier()
-        self._history, self._check = ImageHistory(), PoseCheck()
+        self._history, self._check = ImageHistory(), PoseCheck(context.forecaster.predict)
         self._budget = ReferenceBudget()
         self._tracks = ObjectTracks()
         self._cancelled = Event()

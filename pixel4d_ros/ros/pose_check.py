@@ -2,7 +2,7 @@
 """Whether the node's images move as odometry says: pairs of received images, a second apart and, later, ten seconds.
 
 As datasets/pose_agreement.py does for clips. A pair is decoded and costs two optical flows at 420 pixels, about 30 ms
-of one core.
+of one core. Where no sensor gives depth, the first NEEDED pairs cost a prediction each, which shows the unit of poses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lazy_frames import LazyFrames
 from pixel4d_ros.datasets.moving_points import MovingPoints, moving_points
-from pixel4d_ros.datasets.pose_agreement import AGO_S, PAIRS, pairs_doubt
+from pixel4d_ros.datasets.pose_agreement import AGO_S, PAIRS, Predict, pairs_doubt, predicted_depth, scale_doubt
 from pixel4d_ros.datasets.pose_mistakes import OFFSETS_S
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import RECENT_KEPT, Depth, InputFault, Inputs, Source, read_depth, some_bytes
@@ -29,7 +29,7 @@ from pixel4d_ros.ros.reference_candidates import PastImage, past_image
 from pixel4d_ros.ros.transforms import EgoState
 
 FIRST_S, LATER_S = 1.0, 8.0  # between pairs: until there are PAIRS of them, and then; odometry is kept for 10 s
-NEEDED = 4  # pairs
+NEEDED, MOST_PREDICTIONS = 4, 8  # pairs, and predictions for want of depth
 AGES_S = AGO_S / 4, 2 * AGO_S  # of the earlier image of a pair
 FROZEN_M = 0.05  # of the camera's motion while images repeat
 FROZEN = "images show the same while odometry moves: is the camera frozen?"
@@ -49,8 +49,11 @@ class ComparedPair:
 class PoseCheck:
     """Compares received images with the poses that odometry gives for them. One thread uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
         self._pairs: deque[ComparedPair] = deque(maxlen=PAIRS)
+        self._ratios: list[float] = []  # of distances by pairs to predicted depth, see MovingPoints.distance_ratio
+        self._predictions = 0
         self._doubt = ""
 
     def doubt(self, inputs: Inputs, source: Source, ego: EgoState, depth_tolerance_s: float) -> str:
@@ -88,14 +91,20 @@ class PoseCheck:
             return
         if self._pairs and not _is_comparable(self._pairs[-1].now, now):
             self._pairs.clear()
-            self._doubt = ""
+            self._ratios, self._predictions, self._doubt = [], 0, ""
         points = moving_points(now.image, before.image)
         T_before_now = rigid_inverse(before.T_odometry_camera) @ now.T_odometry_camera
         if points is None or not points.shows_camera_motion((now.camera.K, T_before_now)):
             return
         self._pairs.append(ComparedPair(points, now, before, depth))
+        if depth is None and len(self._ratios) < NEEDED and self._predictions < MOST_PREDICTIONS:
+            self._predictions += 1
+            predicted = predicted_depth(self._predict(now.image, now.camera.K))
+            ratio = points.distance_ratio((now.camera.K, T_before_now), predicted)
+            self._ratios += [] if ratio is None else [ratio]
         if len(self._pairs) >= NEEDED:
-            self._doubt = pairs_doubt(*_as_clip(list(self._pairs)))
+            scale = scale_doubt(float(np.median(self._ratios))) if len(self._ratios) >= NEEDED else ""
+            self._doubt = pairs_doubt(*_as_clip(list(self._pairs))) or scale
 
 
 def _are_frozen(recent: list[Any], ego: EgoState) -> bool:

@@ -39,6 +39,12 @@ FAR_OFF = (
     " with orientations?"
 )
 
+SOON_S = 0.3  # after the image, over which the plan's speed is compared with odometry's
+SPEED_APART_MPS, SPEED_SHARE = 2.0, 0.2  # between the two: metres a second, and share of the larger one on top
+OTHER_SPEED = (
+    "trajectory goes on at another speed than the vehicle's by odometry: are its times in seconds, its positions in"
+    " metres?"
+)
 BACK = "trajectory leads away behind the vehicle: is it in reverse order, or of another vehicle?"
 BACK_COSINE = -0.5  # between the x axes of vehicle and plan
 JUMPS = "trajectory jumps from one pose to the next: are all its poses of one drive, in one frame?"
@@ -111,8 +117,11 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
         _warning(plan, ego, stamp_ns, ends_early), JUMPS if len(find_jumps(seconds, poses, ROUGH_JUMP_M)) else ""
     )
     if start is not None:
-        ((now,),) = poses_along([(seconds, poses)], np.zeros((1, 1)))
+        ((now, soon),) = poses_along([(seconds, poses)], np.array([[0.0, SOON_S]]))
         doubts = _joined(doubts, _far_off(start, now))
+        if seconds[-1] >= SOON_S:  # a shorter rest of a plan tells no speed
+            planned = float(np.linalg.norm(soon[:3, 3] - now[:3, 3])) / SOON_S
+            doubts = _joined(doubts, _other_speed(planned, ego.speed(stamp_ns)))
     return BasePath(seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, doubts)
 
 
@@ -150,6 +159,13 @@ def _far_off(vehicle: FloatArray, planned: FloatArray, with_heading: bool = True
     step = rigid_inverse(vehicle) @ planned
     turned = with_heading and np.linalg.norm(rotation_vector(step[:3, :3])) > FAR_OFF_ANGLE
     return FAR_OFF if turned or np.linalg.norm(step[:3, 3]) > FAR_OFF_M else ""
+
+
+def _other_speed(planned: float, driven: float | None) -> str:
+    """A warning where no vehicle brakes or accelerates as fast as from odometry's speed to the plan's; else empty."""
+    if driven is None or abs(planned - driven) < SPEED_APART_MPS + SPEED_SHARE * max(planned, driven):
+        return ""
+    return OTHER_SPEED
 
 
 def _stands_at_end(seconds: FloatArray, poses: FloatArray) -> bool:

@@ -19,7 +19,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import DISAGREEMENT, FUTURE_S, OdometryTrack, StampError
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.trajectory import ENDS_EARLY, FAR_OFF, EgoMotion, ego_motion
+from pixel4d_ros.ros.trajectory import ENDS_EARLY, FAR_OFF, OTHER_SPEED, EgoMotion, ego_motion
 from pixel4d_ros.ros.transforms import EgoState, TransformListener
 
 pytestmark = pytest.mark.ros
@@ -436,6 +436,25 @@ def test_a_plan_that_is_not_where_the_vehicle_is_gets_a_warning(moved):
     far = path_message(PLANNED, drive(PLANNED) @ moved)
     assert FAR_OFF in move(ego_state(odometry_track()), far).warning
     assert move(ego_state(odometry_track()), path_message(PLANNED, drive(PLANNED))).warning == ""
+
+
+@pytest.mark.parametrize(
+    ("pace", "stretch", "doubted"),
+    [(1.0, 1.0, False), (0.8, 1.0, False), (2.5, 1.0, True), (0.25, 1.0, True), (1.0, 3.28, True), (1.0, 0.3, True)],
+)
+def test_a_plan_at_another_speed_than_the_vehicles_gets_a_warning(pace: float, stretch: float, doubted: bool) -> None:
+    """Times in another unit, or positions in feet: the forecast flew along at 26 m/s for 8, without a word."""
+    poses = drive(np.arange(0, 2.01, 0.1))
+    start = drive([0.0])[0, :3, 3]
+    poses[:, :3, 3] = start + stretch * (poses[:, :3, 3] - start)
+    message = path_message(np.arange(0, 2.01, 0.1) / pace, poses)
+    assert (OTHER_SPEED in move(ego_state(odometry_track()), message).warning) == doubted
+
+
+def test_the_last_moment_of_a_plan_tells_no_speed() -> None:
+    seconds = np.arange(-1, 0.11, 0.1)
+    motion = move(ego_state(odometry_track()), path_message(seconds, drive(seconds)))
+    assert motion.warning == ENDS_EARLY
 
 
 def test_a_plan_in_other_units_or_on_another_clock_is_refused():

@@ -58,6 +58,16 @@ def test_changes_go_by_ros_names_and_others_are_ignored():
         ("mounting.translation", (1.0, 2.0), "mounting.translation needs 3 numbers"),
         ("mounting.translation", (1.0, float("inf"), 0.0), "mounting.translation must be finite"),
         ("mounting.rotation", (0.0, 0.0, 0.0, 0.0), "unit quaternion"),
+        # Milliseconds: odometry and plans of minutes ago were used, and limits never exceeded.
+        ("step", 100.0, r"step must be in 0\.001\.\.2, got 100"),
+        ("odometry_timeout", 500.0, r"odometry_timeout must be in 0\.\.5, got 500"),
+        ("trajectory_timeout", 2000.0, r"trajectory_timeout must be in 0\.\.60, got 2000"),
+        ("depth.tolerance", 20.0, r"depth\.tolerance must be in 0\.\.1, got 20"),
+        ("depth.wait", 50.0, r"depth\.wait must be in 0\.\.1, got 50"),
+        ("diagnostics_period", 1000.0, r"diagnostics_period must be in 0\.05\.\.60, got 1000"),
+        ("diagnostics_max_latency", 60.0, r"diagnostics_max_latency must be in 0\.\.10, got 60"),
+        ("diagnostics_max_age", 600.0, r"diagnostics_max_age must be in 0\.\.10, got 600"),
+        ("diagnostics_silence", 2000.0, r"diagnostics_silence must be in 0\.1\.\.300, got 2000"),
     ],
 )
 def test_bad_values_are_refused_with_the_reason(name, value, words):
@@ -72,7 +82,7 @@ def test_descriptors_say_what_a_parameter_is():
     descriptors = {parameter_name(f.name): descriptor(f) for f in fields(Parameters)}
     steps, autostart, transport = descriptors["steps"], descriptors["autostart"], descriptors["image_transport"]
     assert (steps.integer_range[0].from_value, steps.integer_range[0].to_value) == (1, 100)
-    assert descriptors["step"].floating_point_range[0].to_value == 10.0
+    assert descriptors["step"].floating_point_range[0].to_value == 2.0
     assert autostart.read_only and not steps.read_only
     assert "raw, compressed" in transport.additional_constraints and "configure" in transport.additional_constraints
     assert all(d.description for d in descriptors.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from support.paths import shared_path
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
+from pixel4d_ros.datasets.pose_agreement import Predict
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
@@ -50,13 +52,15 @@ def doubts(
     base: FloatArray | None = None,
     depth: float = 0.0,
     every: int = 1,
+    predict: Predict | None = None,
 ) -> list[str]:
     """What the node would say about the drive's images with odometry of base (T, 4, 4).
 
-    depth: factor, 0 for none; every: of so many images, one is forecast from.
+    depth: factor, 0 for none; every: of so many images, one is forecast from; predict: None for one that sees nothing.
     """
-    check, inputs, track, said = PoseCheck(), Inputs(), OdometryTrack(), []
     height, width = drive.images.shape[1:3]
+    nothing = Mock(seen_depth=lambda *_: np.zeros((height, width), np.float32))
+    check, inputs, track, said = PoseCheck(predict or (lambda *_: nothing)), Inputs(), OdometryTrack(), []
     for i, seconds in enumerate(drive.times.tolist()):
         message = Odometry(child_frame_id="base_link")
         message.header.frame_id, message.header.stamp = "odom", stamp(seconds)
@@ -79,6 +83,16 @@ def doubts(
 
 def test_a_real_drive_is_not_doubted(drive: Clip) -> None:
     assert doubts(drive, depth=1.0) == []
+
+
+def test_odometry_in_feet_is_named_without_depth(drive: Clip) -> None:
+    """Distances by two images are compared with those that the network predicts from one."""
+    predict = Forecaster.load(None, "cpu").predict
+    feet = drive.poses.copy()
+    assert doubts(drive, predict=predict) == []
+    feet[:, :3, 3] *= 3.28
+    *_, said = doubts(drive, base=feet, predict=predict)
+    assert "times as far as one image alone lets expect: are positions in metres (not feet)" in said
 
 
 @pytest.mark.parametrize(("lag", "words"), [(4, "0.4 s later"), (-3, "0.3 s earlier")])

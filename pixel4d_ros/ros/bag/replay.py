@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         score = None
         if args.score is not None:
             replay.check_unscored(args.score_topic)
-            score = stack.enter_context(scoring(args.score, args.score_topic, args.clock))
+            score = stack.enter_context(scoring(args.score, log.path, args.score_topic, args.clock))
         replay.wait(args.wait_for_subscribers, score)
         if stop.is_set():
             return 0

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from pixel4d_ros.files import check_folder
-from pixel4d_ros.logs.options import RECTIFIED
+from pixel4d_ros.files import check_folder, check_target
+from pixel4d_ros.logs.options import RECORDING, RECTIFIED
 
 if TYPE_CHECKING:
     from pixel4d_ros.logs.writer import LogWriter
@@ -62,8 +62,11 @@ class Scoring:
 
 
 @contextmanager
-def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]:
-    """Record forecasts and diagnostics to FOLDER/forecast.mcap within the context. Needs a ROS context."""
+def scoring(folder: Path, replayed: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]:
+    """Record forecasts and diagnostics to FOLDER/forecast.mcap within the context. Needs a ROS context.
+
+    replayed: the log, which must be another file.
+    """
     import rclpy
     from rclpy.parameter import Parameter
 
@@ -71,7 +74,8 @@ def scoring(folder: Path, topic: str, simulated_time: bool) -> Iterator[Scoring]
     from pixel4d_ros.ros.bag.record import Recorder
 
     check_folder(folder)
-    with LogWriter(folder / "forecast.mcap", recording=True) as log:
+    check_target(folder / RECORDING, inputs=[replayed])
+    with LogWriter(folder / RECORDING, recording=True) as log:
         # With the replay's clock, ages and rates in the report are in log time.
         simulated = [Parameter("use_sim_time", value=simulated_time)]
         node = rclpy.create_node("pixel4d_score", parameter_overrides=simulated, start_parameter_services=False)
@@ -91,5 +95,5 @@ def report(log: Path, camera: str | None, folder: Path, rectified: bool | None =
     """Score FOLDER/forecast.mcap. Raises LogError if it has no forecast of the log's images."""
     from pixel4d_ros.evaluation.report import summary, write_report
 
-    numbers = write_report(log, folder / "forecast.mcap", folder, camera, None, rectified)
+    numbers = write_report(log, folder / RECORDING, folder, camera, None, rectified)
     print(f"{summary(numbers)}\n{folder / 'scores.jsonl'}\n{folder / 'report.html'}")
