@@ -141,8 +141,14 @@ def examples(
     disturbances = (TwoImages.of(flow, reference, camera, disturbed(depth, rng)) for _ in range(DISTURBANCES))
     for pair in (source.pair, *disturbances):
         yield from of_candidates(source, pair)
-    for pair in (source.pair, *(replace(source.pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))):
-        yield from of_instances(source, pair)
+    beside = [source.pair]
+    if reference.older is not None and reference.older.is_near:  # by it instances are judged, too
+        older = reference.older
+        beside.append(TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth))
+    for pair in beside:
+        others = (replace(pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))
+        for one in (pair, *others):
+            yield from of_instances(source, one)
     yield from of_predicted(source)
 
 

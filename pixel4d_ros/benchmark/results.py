@@ -14,7 +14,7 @@ from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.benchmark.stopwatch import Memory
 from pixel4d_ros.files import write_text
 
-LEAST_PSNR = 45.0  # dB, of the worst frame against eager float32
+LEAST_PSNR = 40.0  # dB, of the worst frame against eager float32: half precision leaves 42 to 53
 
 
 @dataclass(frozen=True)

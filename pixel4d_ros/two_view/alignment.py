@@ -18,16 +18,16 @@ from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
 from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
 
-ROUNDS = 10
+ROUNDS = 8
 OUTLIER = 8.0  # grey levels: such a difference counts half
 SPEED = np.array([8.0, 1.0, 15.0])  # m/s, standard deviation of a velocity about 0,
 BELIEF = OUTLIER**2 / INDEPENDENT / SPEED**2  # and its precision per pixel, as few errors of the images are independent
 LEAST_SEEN = 0.6  # share of an object's pixels that the reference image must show
-MOST_PIXELS, FEW = 600, 150  # of an object that are compared; of fewer, four places each
+MOST_PIXELS, FEW = 400, 100  # of an object that are compared; of fewer, four places each
 CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [-0.25, 0.25], [0.25, -0.25], [0.25, 0.25]])  # in a pixel
 STARTS = np.arange(-24.0, 25.0, 3.0)  # m/s along the optical axis, tried where the guesses explain too little,
 BEST = 3  # and how many of them are followed
-EXPLAINED = 0.5  # a guess explains enough if it leaves less than this share of a static world's difference
+ALIKE, EXPLAINED = 5.0, 0.5  # grey levels, or share of a static world's difference: a guess that leaves less is near
 BETTER = 0.97  # an alignment must leave less than this share of what a guess leaves
 STILL = np.zeros(3)
 
@@ -39,10 +39,10 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     """
     rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
     coarse = _Level(pair, rows, columns, pair.here, pair.there)
-    starts, enough = list(guesses), EXPLAINED * coarse.error(STILL)
-    if all(coarse.error(guess) > enough for guess in guesses):
-        starts += sorted((np.array([0.0, 0.0, ahead]) for ahead in STARTS), key=coarse.error)[:BEST]
-    found = min((coarse.aligned(start) for start in starts), key=lambda result: result[1])[0]
+    found = min((*guesses, STILL), key=coarse.error)
+    if coarse.error(found) > max(ALIKE, EXPLAINED * coarse.error(STILL)):
+        tried = sorted((np.array([0.0, 0.0, ahead]) for ahead in STARTS), key=coarse.error)
+        found = min((coarse.aligned(start) for start in (*guesses, *tried[:BEST])), key=lambda result: result[1])[0]
     fine = _Level(pair, rows, columns, pair.fine_here, pair.fine_there)
     velocity, error = fine.aligned(found)
     known = min((*guesses, STILL), key=fine.error)

@@ -16,7 +16,7 @@ from pixel4d_ros.two_view.rigid_flow import Grey, Map
 DEPTH_FACTOR = 5.0  # a static world is tried at depths up to so many times as far and as near as predicted,
 APART, FEWEST, MOST = 0.4, 8, 80  # so many pixels apart; at least and at most so many depths
 OCCLUDED = 60.0  # grey levels: larger differences count as this, what leaves the image too
-MOST_PIXELS = 1000  # of a patch that are compared
+MOST_PIXELS = 400  # of a patch that are compared
 SAME_DISTANCE = 1.25  # depth ratio of pixels at about the distance of a patch
 GROUND_QUANTILE, FOOT_QUANTILE = 0.97, 0.95  # of heights downwards: the ground, and the lower end of a patch
 GROUND_STEP = 3  # columns: of each third the ground is looked for

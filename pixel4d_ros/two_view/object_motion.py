@@ -51,7 +51,7 @@ SMALL = 0.5  # pixels: a smaller residual of a static world need not be explaine
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
 GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object are filled
 AROUND = 2  # outlines of an instance are searched for so many times the error of its mask around it
-OUTLINE = 0.2  # of a standing vehicle's pixels: a smaller patch beside it is its outline
+OUTLINE = 0.2  # of a vehicle's pixels: a smaller patch beside it is its outline
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
 TRUST, TRUST_SHARE = 0.3, 0.05  # m/s, and share of the speed: standard deviation of a predicted velocity
 
@@ -178,9 +178,10 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | Non
             pixels = mover.pixels | _grown(pair, mover.pixels, mover.velocity, still) & ~taken & (instances == 0)
             taken |= pixels
             movers[k] = replace(mover, pixels=pixels)
+    vehicles = [*standing, *(mover.pixels for mover in movers)]
     for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
         probability = pair.probability(patch, fit.velocity, network=False)
-        if probability < LIKELY or _is_outline(patch, standing):
+        if probability < LIKELY or _is_outline(patch, vehicles):
             continue
         pixels = _grown(pair, patch, fit.velocity, still) & ~taken & ~judged
         if pixels.any():
@@ -211,17 +212,17 @@ def _moving_instances(
         # Around it, too, patches are its outline, not another object.
         judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
 
-    def moves(part: MovingPart) -> bool:
-        return part.probability >= LIKELY and (part.whole or not _is_outline(part.pixels, standing))
+    movers = [part for part in joined_parts(pair, parts) if part.probability >= LIKELY]
+    vehicles = [*standing, *(mover.pixels for mover in movers)]
+    whole_ones = [mover for mover in movers if mover.whole or not _is_outline(mover.pixels, vehicles)]
+    return whole_ones, standing, judged
 
-    return [part for part in joined_parts(pair, parts) if moves(part)], standing, judged
 
-
-def _is_outline(patch: Mask, standing: list[Mask]) -> bool:
-    """Whether a patch (h, w) is a small strip beside a standing vehicle, where what is behind comes and goes."""
+def _is_outline(patch: Mask, vehicles: list[Mask]) -> bool:
+    """Whether a patch (h, w) is a small strip beside a vehicle, where what is behind comes and goes."""
     reach = 2 * round(GAP * patch.shape[1] / 4) + 1
     around = cv2.dilate(patch.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
-    return any(patch.sum() < OUTLINE * vehicle.sum() and bool((around & vehicle).any()) for vehicle in standing)
+    return any(patch.sum() < OUTLINE * vehicle.sum() and bool((around & vehicle).any()) for vehicle in vehicles)
 
 
 def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:

@@ -135,7 +135,8 @@ class FlowEquations:
         if len(u) < LEAST_PIXELS:
             return None
         v, u = thinned_rows(v, u, MOST_PIXELS)
-        return FlowEquations._of(pair, v, u, np.stack((u, v), -1) + pair.flow.flow[v, u].astype(np.float64))
+        ends = np.stack((u, v), -1) + pair.flow.flow[v, u]
+        return FlowEquations._of(pair, v, u, np.asarray(ends, np.float64))
 
     @staticmethod
     def of_motion(pair: TwoImages, mask: Mask, velocity: FloatArray) -> FlowEquations:

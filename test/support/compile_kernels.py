@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the CPU rasterizer and the loops of two_view, which numba keeps beside its source: or every test worker and node does so at once."""
+"""Compiles what numba keeps beside its source: or every test worker and node would do so at once."""
 
 from __future__ import annotations
 
