@@ -135,6 +135,30 @@ def test_an_instance_that_the_network_sees_move_is_that_object() -> None:
     assert torch.equal(own, own[:1].expand_as(own)) and velocities[1, 2] > 0.9
 
 
+def crossing(speed: float) -> tuple[NDArray[np.uint8], ReferenceView]:
+    """A camera that stands sees a car that crosses, after 0.2 and after 0.6 seconds."""
+    wall, car, mask = texture(0), texture(1), mask_of(LEFT).astype(np.float32)
+
+    def picture(seconds: float) -> NDArray[np.uint8]:
+        move = np.array([[1, 0, -speed * seconds * K[0, 0] / CAR], [0, 1, 0]])
+        shown = cv2.warpAffine(mask, move, (WIDTH, HEIGHT)) > 0.5
+        grey = np.where(shown, cv2.warpAffine(car, move, (WIDTH, HEIGHT)), wall)
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
+
+    older = ReferenceView(picture(0.6), K, np.eye(4), -0.6)
+    return picture(0.0), ReferenceView(picture(0.2), K, np.eye(4), -0.2, older)
+
+
+@pytest.mark.parametrize("speed", [1.0, 8.0])
+def test_what_crosses_before_a_camera_that_stands_is_found_slow_or_fast(speed: float) -> None:
+    scene = predicted([(LEFT, 0.0)])
+    moved = with_motion_from_flow(scene, *crossing(speed))
+    ids, velocities = moved.object_ids.view(HEIGHT, WIDTH).numpy(), moved.per_object(moved.velocities).numpy()
+    number = int(np.bincount(ids[LEFT].ravel()).argmax())
+    assert number > 0 and (ids == number)[LEFT].mean() > 0.9
+    np.testing.assert_allclose(velocities[number], (speed, 0, 0), atol=0.15 * speed)
+
+
 def test_an_instance_that_hardly_overlaps_an_object_is_none_of_it() -> None:
     ids, instances = mask_of((slice(40, 86), slice(100, 175))).astype(np.int64), mask_of(LEFT).astype(np.int64)
     assert np.array_equal(whole_objects(ids, instances), ids)
@@ -142,12 +166,12 @@ def test_an_instance_that_hardly_overlaps_an_object_is_none_of_it() -> None:
 
 
 def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
-    """A wall at CAR metres that moves at m/s forwards, exact flow, and its depth too large by a factor."""
+    """A wall at CAR metres that moves at m/s forwards, exact flow, and its depth too large by a factor; without texture."""
     depth, T = np.full((HEIGHT, WIDTH), CAR, np.float32), np.eye(4)
     T[2, 3] = baseline
     moved = T.copy()
     moved[2, 3] -= speed * SECONDS
-    everywhere, grey = np.ones((HEIGHT, WIDTH), bool), texture(0).astype(np.uint8)
+    everywhere, grey = np.ones((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH), np.uint8)
     flow = CheckedFlow(static_flow(np.float32(1) / depth, moved, K), everywhere)
     return TwoImages(Camera(K, WIDTH, HEIGHT), depth * factor, flow, T, SECONDS, everywhere, grey, grey, grey, grey)
 

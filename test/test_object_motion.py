@@ -228,6 +228,9 @@ def test_velocities_are_measured_over_a_fifth_of_a_second_at_any_speed() -> None
     ages = np.array([0.033, 0.066, 0.1, 0.2])
     assert view_for_velocity(ages, 15 * ages) == 3
     assert view_for_velocity(ages, 2 * ages) is None  # it is the view that shows what moves
+    longer = np.array([0.1, 0.2, 0.4, 0.6, 0.8])
+    assert view_for_velocity(longer, 1.5 * longer) == 3  # near a slow camera traffic is slow, too
+    assert view_for_velocity(longer, 4 * longer) is None
     assert view_for_velocity(np.zeros(0), np.zeros(0)) is None
 
 

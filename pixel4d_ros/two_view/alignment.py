@@ -25,7 +25,8 @@ BELIEF = OUTLIER**2 / INDEPENDENT / SPEED**2  # and its precision per pixel, as 
 LEAST_SEEN = 0.6  # share of an object's pixels that the reference image must show
 MOST_PIXELS, FEW = 400, 100  # of an object that are compared; of fewer, four places each
 CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [-0.25, 0.25], [0.25, -0.25], [0.25, 0.25]])  # in a pixel
-STARTS = np.arange(-24.0, 25.0, 3.0)  # m/s along the optical axis, tried where the guesses explain too little,
+AHEAD, ACROSS = np.arange(-24.0, 25.0, 3.0), 15.0  # m/s along the optical axis, and across to this, that are tried,
+STEP, MOST_STARTS = 2.0, 81  # across so many pixels apart, if there are not more; where the guesses explain too little
 BEST = 3  # and how many of them are followed
 ALIKE, EXPLAINED = 5.0, 0.5  # grey levels, or share of a static world's difference: a guess that leaves less is near
 BETTER = 0.97  # an alignment must leave less than this share of what a guess leaves
@@ -41,7 +42,7 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     coarse = _Level(pair, rows, columns, pair.here, pair.there)
     found = min((*guesses, STILL), key=coarse.error)
     if coarse.error(found) > max(ALIKE, EXPLAINED * coarse.error(STILL)):
-        tried = sorted((np.array([0.0, 0.0, ahead]) for ahead in STARTS), key=coarse.error)
+        tried = sorted(coarse.starts(), key=coarse.error)
         found = min((coarse.aligned(start) for start in (*guesses, *tried[:BEST])), key=lambda result: result[1])[0]
     fine = _Level(pair, rows, columns, pair.fine_here, pair.fine_there)
     velocity, error = fine.aligned(found)
@@ -62,6 +63,13 @@ class _Level:
         self.points = np.stack(((u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth), -1)
         sx, sy = here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height
         self.grey = compiled.sampled_at(here, (v + 0.5) * sy - 0.5, (u + 0.5) * sx - 0.5)
+
+    def starts(self) -> list[FloatArray]:
+        """Velocities (3,) from which to look for the right one: along the optical axis, and across."""
+        pixels = self.K[0, 0] * self.pair.seconds / float(np.median(self.points[:, 2]))  # per m/s across
+        count = min(MOST_STARTS, 2 * int(ACROSS * pixels / STEP) + 1)
+        ahead = [np.array([0.0, 0.0, speed]) for speed in AHEAD]
+        return ahead + [np.array([speed, 0.0, 0.0]) for speed in np.linspace(-ACROSS, ACROSS, count)]
 
     def error(self, velocity: FloatArray) -> float:
         """Mean difference in grey levels with a velocity (3,); inf where too little of the object is seen."""

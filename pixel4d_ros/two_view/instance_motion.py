@@ -7,7 +7,7 @@ vehicle to about DISTANCE_SPREAD, so that the flow tells the two apart where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -47,6 +47,7 @@ MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
 STANDS = 0.2  # pixels, median: flow that is this near to that of a static world is not looked at again
 MOST_PIXELS = 600  # of an instance that are compared
 SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
+NOTHING: Mapping[int, FloatArray] = {}
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ class JudgedInstance:
         return 0.0 if self.features is None else CALIBRATION.of_instance(self.features)
 
 
-def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance]:
-    """The instances, the largest first, on which one velocity fits the flow; instances (h, w) has their ids, 0: none.
+def judged_instances(
+    pair: TwoImages, instances: Ids, guesses: Mapping[int, FloatArray] = NOTHING
+) -> Iterator[JudgedInstance]:
+    """The instances, the largest first, whose images one velocity explains; instances (h, w) has their ids, 0: none.
 
-    The others keep what their patches say.
+    The others keep what their patches say. guesses: velocities (3,) by id, from another image.
     """
     sizes = np.bincount(instances.ravel())
     numbers = 1 + np.argsort(-sizes[1:])
@@ -79,8 +82,9 @@ def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance
         equations = FlowEquations.of(pair, inner)
         fit = None if equations is None else solved(equations, np.zeros(3), ANY)
         if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
-            velocity = aligned(pair, inner, [] if fit is None else [fit.velocity])
-            if velocity.any() and (fit is None or velocity is not fit.velocity):
+            known = [] if fit is None else [fit.velocity]
+            velocity = aligned(pair, inner, [*known, *(guesses[k] for k in guesses if k == number)])
+            if velocity.any() and not any(velocity is guess for guess in known):
                 equations = FlowEquations.of_motion(pair, inner, velocity)
                 fit = solved(equations, np.zeros(3), ANY)
         if equations is None or fit is None or fit.after > LEFT:

@@ -50,9 +50,14 @@ def joined_parts(pair: TwoImages, parts: Iterable[MovingPart]) -> list[MovingPar
     return objects
 
 
+def move_alike(one: FloatArray, other: FloatArray) -> bool:
+    """Whether two velocities (3,) in m/s may be those of one object."""
+    limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(velocity)) for velocity in (one, other))
+    return bool(np.linalg.norm(one - other) <= limit)
+
+
 def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
-    limit = ALIKE + ALIKE_SHARE * max(float(np.linalg.norm(p.velocity)) for p in (part, other))
-    if np.linalg.norm(part.velocity - other.velocity) > limit:
+    if not move_alike(part.velocity, other.velocity):
         return False
     if part.whole and other.whole and _abreast(pair, part, other) > ABREAST:
         return False

@@ -24,8 +24,8 @@ from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.alignment import aligned
 from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
-from pixel4d_ros.two_view.instance_motion import inner_pixels, judged_instances, thinned, window
-from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts
+from pixel4d_ros.two_view.instance_motion import JudgedInstance, inner_pixels, judged_instances, thinned, window
+from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts, move_alike
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
@@ -195,12 +195,15 @@ def _moving_instances(
 ) -> tuple[list[MovingPart], list[Mask], Mask]:
     """Instances that are LIKELY to move, pixels (h, w) of each that stands, and where (h, w) instances were judged."""
     free = np.where(whole > 0, 0, instances)
-    over_longer = {} if longer is None else {instance.number: instance for instance in judged_instances(longer, free)}
+    found = list(judged_instances(pair, free))
+    if longer is not None:
+        guesses = {instance.number: instance.fit.velocity for instance in found}
+        others = {instance.number: instance for instance in judged_instances(longer, free, guesses)}
+        found = [_over_both_times(instance, others.get(instance.number)) for instance in found]
     judged = np.zeros(whole.shape, bool)
     parts: list[MovingPart] = []
     standing: list[Mask] = []
-    for instance in judged_instances(pair, free):
-        instance = over_longer.get(instance.number, instance)
+    for instance in found:
         own = window(instance.pixels)
         reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
         if instance.probability < LIKELY:
@@ -216,6 +219,12 @@ def _moving_instances(
     vehicles = [*standing, *(mover.pixels for mover in movers)]
     whole_ones = [mover for mover in movers if mover.whole or not _is_outline(mover.pixels, vehicles)]
     return whole_ones, standing, judged
+
+
+def _over_both_times(instance: JudgedInstance, longer: JudgedInstance | None) -> JudgedInstance:
+    """What is known over a longer time, if that shows the same motion: what is fast may have left the older image."""
+    agree = longer is not None and move_alike(instance.fit.velocity, longer.fit.velocity)
+    return longer if longer is not None and agree else instance
 
 
 def _is_outline(patch: Mask, vehicles: list[Mask]) -> bool:
