@@ -166,7 +166,7 @@ def test_an_instance_that_hardly_overlaps_an_object_is_none_of_it() -> None:
 
 
 def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
-    """A wall at CAR metres that moves at m/s forwards, exact flow, and its depth too large by a factor; without texture."""
+    """A wall without texture that moves at m/s forwards, exact flow, and its depth too large by a factor."""
     depth, T = np.full((HEIGHT, WIDTH), CAR, np.float32), np.eye(4)
     T[2, 3] = baseline
     moved = T.copy()

@@ -85,6 +85,8 @@ def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, se
 
 def _kept(motion: Motion, moves: NDArray[np.bool_], object_ids: Tensor) -> Motion:
     """The motion of the objects for which moves (M + 1,) is true; the others stand."""
+    if moves.all():
+        return motion  # without waiting for the device
     stopped = torch.nonzero(~torch.as_tensor(moves, device=object_ids.device)[object_ids])[:, 0]
     if len(stopped) == 0:
         return motion
