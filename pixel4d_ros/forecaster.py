@@ -29,11 +29,8 @@ from pixel4d_ros.rendering.host_rendering import HostRendering, render_to_host
 from pixel4d_ros.rendering.moved_scene import advance
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
-from pixel4d_ros.two_view.compiled import compile_all
 from pixel4d_ros.two_view.moving_probability import with_network_probability
-from pixel4d_ros.two_view.object_motion import with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
-from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
 
@@ -132,6 +129,10 @@ class Forecaster:
             if reference is None or not measure_motion:
                 scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
                 return with_network_probability(scene.without_depth_correction(scene.object_ids > 0), seed)
+            # numba takes half a second to import, and not everyone has a reference image.
+            from pixel4d_ros.two_view.object_motion import with_motion_from_flow
+            from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+
             with ThreadPoolExecutor(1) as beside:
                 flow = beside.submit(MeasuredFlow.of, pixels, reference)
                 scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
@@ -207,6 +208,8 @@ class Forecaster:
 
         The network on the CPU has nothing to compile: there a scene of one Gaussian is rendered, which is much faster.
         """
+        from pixel4d_ros.two_view.compiled_images import compile_all
+
         compile_all()
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])
         if self.device.type == "cpu":

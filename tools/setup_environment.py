@@ -155,7 +155,8 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
             partial(link_package, REPOSITORY, ros_prefix),
         )
     )
-    compiled = [REPOSITORY / "pixel4d_ros" / name for name in ("rendering/numba_rasterizer.py", "two_view/compiled.py")]
+    names = ("rendering/numba_rasterizer.py", "two_view/compiled.py", "two_view/compiled_images.py")
+    compiled = [REPOSITORY / "pixel4d_ros" / name for name in names]
     steps.append(Step("compilation for the CPU", texts(*compiled), VENV, compile_loops))
     return steps
 

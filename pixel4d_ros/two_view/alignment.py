@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view import compiled_images
 from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
 from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
@@ -62,7 +62,7 @@ class _Level:
         K = pair.camera.K
         self.points = np.stack(((u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth), -1)
         sx, sy = here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height
-        self.grey = compiled.sampled_at(here, (v + 0.5) * sy - 0.5, (u + 0.5) * sx - 0.5)
+        self.grey = compiled_images.sampled_at(here, (v + 0.5) * sy - 0.5, (u + 0.5) * sx - 0.5)
 
     def starts(self) -> list[FloatArray]:
         """Velocities (3,) from which to look for the right one: along the optical axis, and across."""
@@ -81,7 +81,7 @@ class _Level:
 
     def _run(self, start: FloatArray, rounds: int) -> tuple[FloatArray, float]:
         T, seconds = self.pair.T_reference_source, self.pair.seconds
-        velocity, left, seen = compiled.aligned_velocity(
+        velocity, left, seen = compiled_images.aligned_velocity(
             self.points, self.grey, self.there, self.K, T, seconds, start, BELIEF, rounds, OUTLIER
         )
         return velocity, left if seen > LEAST_SEEN else np.inf

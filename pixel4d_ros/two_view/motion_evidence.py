@@ -9,7 +9,7 @@ import numpy as np
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view import compiled, compiled_images
 from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey, Map
 
@@ -83,9 +83,11 @@ def _photometric_errors(pair: ImagePair, v: Rows, u: Rows, displacement: FloatAr
     v, u = thinned_rows(v, u, MOST_PIXELS)
     K, T, here = pair.camera.K, pair.T_there_here, pair.here[v, u].astype(np.float64)
     points = compiled.unprojected(v, u, pair.depth, K)
-    span = compiled.parallax(points, K, T) * (DEPTH_FACTOR - 1 / DEPTH_FACTOR)  # pixels over which depths are tried
+    span = compiled_images.parallax(points, K, T) * (
+        DEPTH_FACTOR - 1 / DEPTH_FACTOR
+    )  # pixels over which depths are tried
     factors = 1 / np.linspace(1 / DEPTH_FACTOR, DEPTH_FACTOR, int(np.clip(span / APART, FEWEST, MOST)))
-    static, moving = compiled.mean_differences(here, pair.there, points, factors, displacement, K, T, OCCLUDED)
+    static, moving = compiled_images.mean_differences(here, pair.there, points, factors, displacement, K, T, OCCLUDED)
     return float(static.min()), moving
 
 
@@ -94,5 +96,5 @@ def _texture(image: Grey, v: Rows, u: Rows) -> float:
 
     The patch has its pixels at rows v and columns u (n,) of the image (h, w).
     """
-    a, b, c = compiled.structure(image, v, u)
+    a, b, c = compiled_images.structure(image, v, u)
     return float(np.sqrt(max(0.0, (a + b) / 2 - np.hypot((a - b) / 2, c))))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
-from pixel4d_ros.two_view.motion_evidence import Evidence
+
+if TYPE_CHECKING:
+    from pixel4d_ros.two_view.motion_evidence import Evidence
 
 MOVES = 0.5  # m/s over ground
 # Probability from which on an object moves in sample 0: below a half, as a mover that is missed costs more than a false

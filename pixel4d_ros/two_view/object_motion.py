@@ -217,8 +217,7 @@ def _moving_instances(
 
     movers = [part for part in joined_parts(pair, parts) if part.probability >= LIKELY]
     vehicles = [*standing, *(mover.pixels for mover in movers)]
-    whole_ones = [mover for mover in movers if mover.whole or not _is_outline(mover.pixels, vehicles)]
-    return whole_ones, standing, judged
+    return [m for m in movers if m.whole or not _is_outline(m.pixels, vehicles)], standing, judged
 
 
 def _over_both_times(instance: JudgedInstance, longer: JudgedInstance | None) -> JudgedInstance:
@@ -230,8 +229,8 @@ def _over_both_times(instance: JudgedInstance, longer: JudgedInstance | None) ->
 def _is_outline(patch: Mask, vehicles: list[Mask]) -> bool:
     """Whether a patch (h, w) is a small strip beside a vehicle, where what is behind comes and goes."""
     reach = 2 * round(GAP * patch.shape[1] / 4) + 1
-    around = cv2.dilate(patch.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
-    return any(patch.sum() < OUTLINE * vehicle.sum() and bool((around & vehicle).any()) for vehicle in vehicles)
+    near = cv2.dilate(patch.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    return any(patch.sum() < OUTLINE * vehicle.sum() and bool((near & vehicle).any()) for vehicle in vehicles)
 
 
 def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loops over an object's pixels in two images, compiled as those of compiled.py: which velocity fits the images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view import compiled
+from pixel4d_ros.two_view.compiled import IN_FRONT
+from pixel4d_ros.two_view.flow import Rows
+
+SETTLED = 0.01  # m/s
+
+
+def compile_all() -> None:
+    """Call each function of both files once, so that no forecast waits for it."""
+    v = u = np.zeros(2, np.intp)
+    depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
+    K, T, three = np.eye(3), np.eye(4), np.ones(3)
+    points = compiled.unprojected(v, u, depth, K)
+    static, velocity, _, _ = compiled.flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
+    compiled.reweighted_velocity(static, velocity, three, three, 1, 1.0)
+    compiled.normal_equations(velocity, static, static)
+    compiled.pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
+    compiled.quantile(static, 0.5)
+    compiled.ground_height(depth, K, 1.0, 1.0, 0.5, 1)
+    parallax(points, K, T)
+    mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
+    structure(grey, v, u)
+    aligned_velocity(points, sampled_at(grey, three, three), grey, K, T, 1.0, three, three, 1, 1.0)
+
+
+@njit(cache=True, nogil=True)
+def parallax(points: FloatArray, K: FloatArray, T: FloatArray) -> float:
+    """Median distance in pixels between where the reference camera sees points (n, 3), and the same infinitely far."""
+    distances = np.empty(len(points))
+    for i in range(len(points)):
+        near_u, near_v = _seen(points[i, 0], points[i, 1], points[i, 2], K, T)
+        far_u, far_v = _seen(1e4 * points[i, 0], 1e4 * points[i, 1], 1e4 * points[i, 2], K, T)
+        distances[i] = math.hypot(near_u - far_u, near_v - far_v)
+    return float(np.median(distances))
+
+
+@njit(cache=True, nogil=True)
+def mean_differences(
+    here: FloatArray,
+    there: NDArray[np.uint8],
+    points: FloatArray,
+    factors: FloatArray,
+    displacement: FloatArray,
+    K: FloatArray,
+    T: FloatArray,
+    occluded: float,
+) -> tuple[FloatArray, float]:
+    """Mean differences in grey levels between pixels and the reference image there (h, w), of static and moved points.
+
+    Pixels of grey levels here (n,) show points (n, 3). (D,) of points that stand, at each factor of their distance, and
+    of points that were elsewhere by displacement (3,). Larger differences count as `occluded`.
+    """
+    static, moved = np.zeros(len(factors)), 0.0
+    for d in range(len(factors)):
+        for i in range(len(points)):
+            u, v = _seen(factors[d] * points[i, 0], factors[d] * points[i, 1], factors[d] * points[i, 2], K, T)
+            static[d] += min(abs(_sampled(there, u, v) - here[i]), occluded)
+    for i in range(len(points)):
+        x, y, z = points[i]
+        u, v = _seen(x - displacement[0], y - displacement[1], z - displacement[2], K, T)
+        moved += min(abs(_sampled(there, u, v) - here[i]), occluded)
+    return static / len(points), moved / len(points)
+
+
+@njit(cache=True, nogil=True)
+def structure(image: NDArray[np.uint8], v: Rows, u: Rows) -> tuple[float, float, float]:
+    """Means of dx dx, dy dy and dx dy of an image (h, w) by Sobel's filter, in (grey levels per pixel)^2."""
+    height, width = image.shape
+    xx, yy, xy = 0.0, 0.0, 0.0
+    for i in range(len(v)):
+        above, below = abs(v[i] - 1), height - 1 - abs(height - 2 - v[i])
+        before, after = abs(u[i] - 1), width - 1 - abs(width - 2 - u[i])
+        dx, dy = 0.0, 0.0
+        for k in range(3):
+            times = 2.0 if k == 1 else 1.0
+            row = above if k == 0 else (v[i] if k == 1 else below)
+            column = before if k == 0 else (u[i] if k == 1 else after)
+            dx += times * (np.float64(image[row, after]) - np.float64(image[row, before]))
+            dy += times * (np.float64(image[below, column]) - np.float64(image[above, column]))
+        xx, yy, xy = xx + dx * dx, yy + dy * dy, xy + dx * dy
+    scale = 64.0 * max(len(v), 1)  # Sobel's filter is 8 times the slope
+    return xx / scale, yy / scale, xy / scale
+
+
+@njit(cache=True, nogil=True)
+def _seen(x: float, y: float, z: float, K: FloatArray, T: FloatArray) -> tuple[float, float]:
+    """Column and row in which the reference camera sees a point; far outside where it is not in front."""
+    ahead = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
+    if ahead <= IN_FRONT:
+        return -1e4, -1e4
+    u = K[0, 0] * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]) / ahead + K[0, 2]
+    v = K[1, 1] * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]) / ahead + K[1, 2]
+    return u, v
+
+
+@njit(cache=True, nogil=True)
+def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
+    """The image (h, w) between pixels; beyond its border something unlike any grey level."""
+    height, width = image.shape
+    if not (0 <= u <= width - 1 and 0 <= v <= height - 1):
+        return 1e4
+    left, top = min(int(u), width - 2), min(int(v), height - 2)
+    a, b = u - left, v - top
+    upper = (1 - a) * image[top, left] + a * image[top, left + 1]
+    lower = (1 - a) * image[top + 1, left] + a * image[top + 1, left + 1]
+    return float((1 - b) * upper + b * lower)
+
+
+@njit(cache=True, nogil=True)
+def aligned_velocity(
+    points: FloatArray,
+    grey: FloatArray,
+    there: NDArray[np.uint8],
+    K: FloatArray,
+    T: FloatArray,
+    seconds: float,
+    start: FloatArray,
+    belief: FloatArray,
+    rounds: int,
+    outlier: float,
+) -> tuple[FloatArray, float, float]:
+    """The velocity (3,) by which points (n, 3) of grey levels (n,) are where the reference image shows the same.
+
+    Gauss and Newton from a start (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness,
+    and a prior about 0 of precision belief (3,) per point. rounds may be 0. Also the mean difference in grey levels
+    that is left, of at most 60 each, and the share of the points that the reference image there (h, w) shows.
+    """
+    velocity, bright, d = start.copy(), 0.0, np.zeros(4)
+    normal, right, J = np.empty((4, 4)), np.empty(4), np.empty(4)
+    left, seen = 0.0, 0
+    for k in range(rounds + 1):
+        last = k == rounds or (k > 0 and np.abs(d[:3]).max() < SETTLED)
+        normal[:], right[:], left, seen = 0.0, 0.0, 0.0, 0
+        for i in range(len(points)):
+            x, y, z = points[i]
+            x, y, z = x - velocity[0] * seconds, y - velocity[1] * seconds, z - velocity[2] * seconds
+            px = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
+            py = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
+            pz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
+            if pz <= IN_FRONT:
+                continue
+            u, v = K[0, 0] * px / pz + K[0, 2], K[1, 1] * py / pz + K[1, 2]
+            value = _sampled(there, u, v)
+            if value > 255:
+                continue
+            error = grey[i] - value - bright
+            seen += 1
+            left += min(abs(error), 60.0)
+            if last:
+                continue
+            slope_u, slope_v = _slopes(there, u, v)
+            weight = 1 / (1 + (error / outlier) ** 2)
+            for a in range(3):
+                ahead = T[2, a] * seconds
+                J[a] = slope_u * K[0, 0] * (px / pz * ahead - T[0, a] * seconds) / pz
+                J[a] += slope_v * K[1, 1] * (py / pz * ahead - T[1, a] * seconds) / pz
+            J[3] = 1.0
+            for a in range(4):
+                right[a] += weight * J[a] * error
+                for b in range(4):
+                    normal[a, b] += weight * J[a] * J[b]
+        if last or seen < 4:
+            break
+        for a in range(3):
+            normal[a, a] += belief[a] * seen
+            right[a] -= belief[a] * seen * velocity[a]
+        normal[3, 3] += 1e-6 * seen
+        d[:] = np.linalg.solve(normal, right)
+        velocity += d[:3]
+        bright += d[3]
+    return velocity, left / max(seen, 1), seen / max(len(points), 1)
+
+
+@njit(cache=True, nogil=True)
+def sampled_at(image: NDArray[np.uint8], v: FloatArray, u: FloatArray) -> FloatArray:
+    """The image (h, w) at rows v and columns u (n,) between pixels."""
+    values = np.empty(len(v))
+    for i in range(len(v)):
+        values[i] = _sampled(image, u[i], v[i])
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, float]:
+    """Grey levels per pixel along columns and rows, over two pixels; where that leaves the image, over one."""
+    height, width = image.shape
+    left, right = max(u - 1, 0.0), min(u + 1, width - 1.0)
+    above, below = max(v - 1, 0.0), min(v + 1, height - 1.0)
+    along = (_sampled(image, right, v) - _sampled(image, left, v)) / (right - left)
+    down = (_sampled(image, u, below) - _sampled(image, u, above)) / (below - above)
+    return along, down
