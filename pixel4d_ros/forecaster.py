@@ -125,9 +125,10 @@ class Forecaster:
         with memory_errors(self.device):
             sensor = None if measured is None else pin_memory(measured, self.device)
             source = pin_memory(pixels, self.device)
+            arguments = source, camera, num_samples, seed, sensor, speed, reference
             self.reference_seconds = 0.0
             if reference is None or not measure_motion:
-                scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
+                scene = self.predictor.predict(*arguments)
                 return with_network_probability(scene.without_depth_correction(scene.object_ids > 0), seed)
             # numba takes half a second to import, and not everyone has a reference image.
             from pixel4d_ros.two_view.object_motion import with_motion_from_flow
@@ -135,7 +136,7 @@ class Forecaster:
 
             with ThreadPoolExecutor(1) as beside:
                 flow = beside.submit(MeasuredFlow.of, pixels, reference)
-                scene = self.predictor.predict(source, camera, num_samples, seed, sensor, speed, reference)
+                scene = self.predictor.predict(*arguments)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the network's time is not the comparison's
             began = time.monotonic()

@@ -15,10 +15,10 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.alignment import aligned
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
+from pixel4d_ros.two_view.velocity_alignment import aligned
 from pixel4d_ros.two_view.velocity_fit import (
     ANY,
     INDEPENDENT,
@@ -47,7 +47,6 @@ MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
 STANDS = 0.2  # pixels, median: flow that is this near to that of a static world is not looked at again
 MOST_PIXELS = 600  # of an instance that are compared
 SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
-NOTHING: Mapping[int, FloatArray] = {}
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,13 @@ class JudgedInstance:
 
 
 def judged_instances(
-    pair: TwoImages, instances: Ids, guesses: Mapping[int, FloatArray] = NOTHING
+    pair: TwoImages, instances: Ids, guesses: Mapping[int, FloatArray] | None = None
 ) -> Iterator[JudgedInstance]:
     """The instances, the largest first, whose images one velocity explains; instances (h, w) has their ids, 0: none.
 
     The others keep what their patches say. guesses: velocities (3,) by id, from another image.
     """
-    sizes = np.bincount(instances.ravel())
+    sizes, given = np.bincount(instances.ravel()), guesses or {}
     numbers = 1 + np.argsort(-sizes[1:])
     for number in numbers[sizes[numbers] >= LEAST_PIXELS]:
         pixels = instances == number
@@ -82,9 +81,9 @@ def judged_instances(
         equations = FlowEquations.of(pair, inner)
         fit = None if equations is None else solved(equations, np.zeros(3), ANY)
         if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
-            known = [] if fit is None else [fit.velocity]
-            velocity = aligned(pair, inner, [*known, *(guesses[k] for k in guesses if k == number)])
-            if velocity.any() and not any(velocity is guess for guess in known):
+            known = None if fit is None else fit.velocity
+            velocity = aligned(pair, inner, [v for v in (known, given.get(int(number))) if v is not None])
+            if velocity.any() and velocity is not known:
                 equations = FlowEquations.of_motion(pair, inner, velocity)
                 fit = solved(equations, np.zeros(3), ANY)
         if equations is None or fit is None or fit.after > LEFT:

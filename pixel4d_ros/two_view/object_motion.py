@@ -22,13 +22,13 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.alignment import aligned
 from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
 from pixel4d_ros.two_view.instance_motion import JudgedInstance, inner_pixels, judged_instances, thinned, window
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts, move_alike
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
+from pixel4d_ros.two_view.velocity_alignment import aligned
 from pixel4d_ros.two_view.velocity_fit import (
     ANY,
     EXPLAINED,
@@ -75,7 +75,11 @@ def with_motion_from_flow(
     places = scene.pixels(camera)
     # The reference image has explained by depth what it could, movers too: what is left without it tells more.
     depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
-    pair = TwoImages.of(flow or MeasuredFlow.of(image, reference), reference, camera, depth)
+
+    def beside(view: ReferenceView, flow: MeasuredFlow | None = None) -> TwoImages:
+        return TwoImages.of(flow or MeasuredFlow.of(image, view), view, camera, depth)
+
+    pair = beside(reference, flow)
     ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
@@ -86,12 +90,11 @@ def with_motion_from_flow(
     whole = whole_objects(ids, instances)
     scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     added = np.zeros_like(ids)
-    older, longer = reference.older, None
-    if older is not None and older.is_near:
-        longer = TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth)
+    older = reference.older
+    longer = beside(older) if older is not None and older.is_near else None
     movers = _movers(pair, whole, instances, longer)[:MOST]
     if movers and older is not None:
-        longer = longer or TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth)
+        longer = longer or beside(older)
         movers = [_over_longer_time(longer, mover) for mover in movers]
     for k, mover in enumerate(movers, count):
         added[mover.pixels], probability[k] = k, mover.probability
@@ -222,8 +225,9 @@ def _moving_instances(
 
 def _over_both_times(instance: JudgedInstance, longer: JudgedInstance | None) -> JudgedInstance:
     """What is known over a longer time, if that shows the same motion: what is fast may have left the older image."""
-    agree = longer is not None and move_alike(instance.fit.velocity, longer.fit.velocity)
-    return longer if longer is not None and agree else instance
+    if longer is not None and move_alike(instance.fit.velocity, longer.fit.velocity):
+        return longer
+    return instance
 
 
 def _is_outline(patch: Mask, vehicles: list[Mask]) -> bool:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled_images
-from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
+from pixel4d_ros.two_view.flow import Mask, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
 from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
 
@@ -24,7 +25,7 @@ SPEED = np.array([8.0, 1.0, 15.0])  # m/s, standard deviation of a velocity abou
 BELIEF = OUTLIER**2 / INDEPENDENT / SPEED**2  # and its precision per pixel, as few errors of the images are independent
 LEAST_SEEN = 0.6  # share of an object's pixels that the reference image must show
 MOST_PIXELS, FEW = 400, 100  # of an object that are compared; of fewer, four places each
-CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [-0.25, 0.25], [0.25, -0.25], [0.25, 0.25]])  # in a pixel
+CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])  # in a pixel
 AHEAD, ACROSS = np.arange(-24.0, 25.0, 3.0), 15.0  # m/s along the optical axis, and across to this, that are tried,
 STEP, MOST_STARTS = 2.0, 81  # across so many pixels apart, if there are not more; where the guesses explain too little
 BEST = 3  # and how many of them are followed
@@ -39,12 +40,15 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     STILL, if nothing is better than that.
     """
     rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
-    coarse = _Level(pair, rows, columns, pair.here, pair.there)
+    places = FOUR if len(rows) <= FEW else CENTER
+    pixels = np.asarray((np.stack((columns, rows), -1)[:, None] + places).reshape(-1, 2), np.float64)
+    points = unproject(pixels, np.repeat(pair.depth[rows, columns], len(places)), pair.camera.K)
+    coarse = _Level(pair, pixels, points, pair.here, pair.there)
     found = min((*guesses, STILL), key=coarse.error)
     if coarse.error(found) > max(ALIKE, EXPLAINED * coarse.error(STILL)):
         tried = sorted(coarse.starts(), key=coarse.error)
         found = min((coarse.aligned(start) for start in (*guesses, *tried[:BEST])), key=lambda result: result[1])[0]
-    fine = _Level(pair, rows, columns, pair.fine_here, pair.fine_there)
+    fine = _Level(pair, pixels, points, pair.fine_here, pair.fine_there)
     velocity, error = fine.aligned(found)
     known = min((*guesses, STILL), key=fine.error)
     return velocity if error < BETTER * fine.error(known) else known
@@ -53,16 +57,13 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
 class _Level:
     """Pixels of an object in both images, at one resolution."""
 
-    def __init__(self, pair: TwoImages, rows: Rows, columns: Rows, here: Grey, there: Grey) -> None:
-        self.pair, self.there = pair, there
+    def __init__(self, pair: TwoImages, pixels: FloatArray, points: FloatArray, here: Grey, there: Grey) -> None:
+        """pixels (n, 2), x and y of pair.camera, show points (n, 3); both images are of any one size."""
+        self.pair, self.points, self.there = pair, points, there
         self.K = pair.camera.resized(here.shape[1], here.shape[0]).K
-        places = FOUR if len(rows) <= FEW else CENTER
-        v, u = ((values[:, None] + places[:, i]).ravel() for i, values in enumerate((rows, columns)))
-        depth = np.repeat(pair.depth[rows, columns], len(places)).astype(np.float64)
-        K = pair.camera.K
-        self.points = np.stack(((u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth), -1)
-        sx, sy = here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height
-        self.grey = compiled_images.sampled_at(here, (v + 0.5) * sy - 0.5, (u + 0.5) * sx - 0.5)
+        scale = np.array([here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height])
+        u, v = ((pixels + 0.5) * scale - 0.5).T.copy()
+        self.grey = compiled_images.sampled_at(here, v, u)
 
     def starts(self) -> list[FloatArray]:
         """Velocities (3,) from which to look for the right one: along the optical axis, and across."""
