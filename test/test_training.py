@@ -17,7 +17,7 @@ from torch import Tensor
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.training import loop, losses, synthetic_data
+from pixel4d_ros.training import loop, losses, rendering, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import PARTS, TrainingConfig
 from pixel4d_ros.training.rendering import predict_views
@@ -94,7 +94,7 @@ def test_both_encoders_start_from_the_backbone(tmp_path: Path, monkeypatch: pyte
             assert torch.allclose(trained[f"{branch}encoder.{name}"], backbone[name].half(), atol=1e-3), (branch, name)
 
 
-@pytest.mark.parametrize("only", ["motion", "static", "surface", "sweep"])
+@pytest.mark.parametrize("only", ["motion", "depth", "static", "surface", "sweep"])
 def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(
     only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +113,17 @@ def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(
     trained = {name for name in parameters if name.startswith(tuple(f"{part}." for part in PARTS[only]))}
     # The encoder's changes at its low rate may be below half precision.
     assert {name for name in trained if "encoder" not in name} <= changed <= trained
+
+
+def test_a_step_of_depth_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "rasterize", lambda *args, **kwargs: pytest.fail("a view was rendered"))
+    torch.manual_seed(0)
+    network, batch = Network().train(), sample_batch()
+    config = replace(tiny_config(Path()), only="depth", weights=Path("any"))
+    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, batch, config, 0.5)
+    assert parts.keys() == {"coarse", "edges", "mobility", "objects", "spread", "gradient", "skipped"}
+    assert all(p.grad is not None for p in network.static.parameters())
+    assert all(p.grad is None for p in network.surface.parameters())
 
 
 def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:

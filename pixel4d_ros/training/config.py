@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-# Of the network, which can be trained alone: name -> modules. The static branch's features are the dynamic decoder's.
+# Of the network, which can be trained alone: name -> modules. The static branch's features are the dynamic decoder's:
+# depth trains both by labels, static by rendered views as well.
 PARTS = {
     "motion": ("dynamic",),
     "movable": ("movable",),
+    "depth": ("encoder", "static", "dynamic"),
     "static": ("encoder", "static", "dynamic", "posterior"),
     "surface": ("surface",),
     "sweep": ("sweep",),

@@ -25,7 +25,7 @@ from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.surface import SurfaceNetwork
 from pixel4d_ros.training.batch import Batch, halved, rescaled
 from pixel4d_ros.training.config import PARTS, TrainingConfig, TrainingSource
-from pixel4d_ros.training.losses import motion_loss, movable_loss, reference_loss, total_loss
+from pixel4d_ros.training.losses import motion_loss, movable_loss, reference_loss, structure_loss, total_loss
 from pixel4d_ros.training.panels import Board
 from pixel4d_ros.training.processes import StopRequest, Team, join_processes
 from pixel4d_ros.training.rendering import disturbed, in_metres, predict_maps, predict_views
@@ -203,7 +203,8 @@ def _seed(config: TrainingConfig, rank: int, step: int) -> None:
 def _initialized(network: Network, config: TrainingConfig) -> Network:
     if config.weights is not None:
         load_weights(network, config.weights)
-    parts: dict[str, tuple[Network | SurfaceNetwork, ...]] = {"surface": (network.surface,), "static": (network,)}
+    parts: dict[str, tuple[Network | SurfaceNetwork, ...]] = {"surface": (network.surface,)}
+    parts |= dict.fromkeys(("depth", "static"), (network,))
     for part in parts.get(config.only, (network, network.surface)):
         if config.backbone is not None:
             part.encoder.load_imagenet(load_backbone(str(config.backbone)))
@@ -247,6 +248,8 @@ def train_step(
     """
     if config.only == "motion":
         loss, parts = motion_loss(predict_maps(network, batch, coarse), coarse)
+    elif config.only == "depth":
+        loss, parts = structure_loss(predict_maps(network, batch, coarse), coarse, config.matched_weight)
     elif config.only == "sweep":
         prediction = predict_views(network, batch, coarse, 1.0, None, 1.0, disturbed)
         loss, parts = reference_loss(prediction, batch, config.matched_weight)

@@ -15,7 +15,7 @@ from pixel4d_ros.predictor.latent import Latent
 from pixel4d_ros.predictor.objects import OFFSET_SCALE, decode_motion, pixel_grid
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.rendering import PredictedMaps, RenderedPrediction, inside_view, nearest_of_cells
-from pixel4d_ros.training.surface_losses import SCALE_POWER, depth_loss, known_depth, surface_losses
+from pixel4d_ros.training.surface_losses import SCALE_POWER, depth_loss, gradient_loss, known_depth, surface_losses
 
 DEPTH_TRUSTED_FROM = 0.15  # of the run: before, depth that is wrong would pass for motion
 LEAST_SPREAD = 1e-3  # m/s and the like
@@ -40,6 +40,7 @@ WEIGHTS = {
     "latent": 0.002,
     "sweep": 0.15,
 }
+STRUCTURE_DEPTH = 2.0  # weight of the static branch's depth where nothing is rendered
 REFERENCE_SWEEP, REFERENCE_FLOW = 0.5, 0.1  # weights where nothing but the correction of depth is trained
 
 
@@ -62,10 +63,7 @@ def total_loss(
         **surface_losses(prediction, batch, coarse, matched_weight),
     }
     if not only_surface:
-        depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
-        truth, trust = known_depth(coarse, matched_weight)
-        scale = prediction.depth_scale[:, None, None]
-        parts["coarse"] = depth_loss(depth, truth / scale, trust, MAX_DEPTH * torch.ones_like(scale))
+        parts |= _coarse_depth_parts(prediction, coarse, matched_weight)
         parts |= {**_motion_parts(prediction, coarse), "latent": latent_loss(prediction.posterior)}
         if prediction.maps.correction is not None:
             parts["sweep"] = sweep_loss(prediction, batch, matched_weight)[0]
@@ -75,6 +73,15 @@ def total_loss(
 def motion_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what moves and how alone: all that the dynamic branch learns from labels."""
     return _weighted(_motion_parts(prediction, batch), WEIGHTS)
+
+
+def structure_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """As total_loss, of what labels alone tell the static branch and the dynamic decoder: nothing is rendered."""
+    parts = {**_coarse_depth_parts(prediction, batch, matched_weight), **_motion_parts(prediction, batch)}
+    depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
+    scale = prediction.depth_scale[:, None, None]
+    parts["edges"] = gradient_loss(depth, batch.depth / scale, MAX_DEPTH * torch.ones_like(scale))
+    return _weighted(parts, {**WEIGHTS, "coarse": STRUCTURE_DEPTH})
 
 
 def sweep_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -97,6 +104,14 @@ def sweep_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -
     loss = (surprise * weight).sum() / weight.sum().clamp(min=1e-6)
     errors = [((maps - log_truth).abs() * trust).sum() / trust.sum().clamp(min=1) for maps in (before, after)]
     return loss, {"sweep": loss.detach(), "before": errors[0].detach(), "after": errors[1].detach()}
+
+
+def _coarse_depth_parts(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> dict[str, Tensor]:
+    """The static branch's depth against known depth."""
+    depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
+    truth, trust = known_depth(batch, matched_weight)
+    scale = prediction.depth_scale[:, None, None]
+    return {"coarse": depth_loss(depth, truth / scale, trust, MAX_DEPTH * torch.ones_like(scale))}
 
 
 def _motion_parts(prediction: PredictedMaps, batch: Batch) -> dict[str, Tensor]:
