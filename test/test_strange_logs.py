@@ -272,7 +272,9 @@ def test_a_definition_that_lacks_a_field_is_named(tmp_path: Path) -> None:
     whole = write_mcap(tmp_path / "whole.mcap", entries())
     with LogReader(whole) as log, LogWriter(tmp_path / "odd.mcap") as odd:
         for topic in log.topics.values():
-            text = log.definition(topic.type).replace("std_msgs/Header header", "std_msgs/Header headep")
+            text = log.types.generate_msgdef(topic.type, ros_version=2)[0].replace(
+                "std_msgs/Header header", "std_msgs/Header headep"
+            )
             odd.add_topic(topic.name, topic.type, text if topic.name == IMAGE else None)
         for raw in log.raw():
             odd.write(raw.topic, raw.time_ns, raw.data)

@@ -132,15 +132,13 @@ def test_names_that_look_like_options_are_files(tmp_path: Path, monkeypatch: pyt
 
 def test_targets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "old.mp4").write_bytes(b"")
     for name, words in {
         "folder.mp4": "it is a folder",
         "nowhere/a.mp4": "nowhere does not exist; create it",
         "a.xyz": r"name it with one of the suffixes \.mp4",
-        "old.mp4": "exists: choose another name, or pass --force",
     }.items():
         with pytest.raises(ValueError, match=words):
-            check_target(tmp_path / name, (".mp4",), force=False)
+            check_target(tmp_path / name, (".mp4",))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(ValueError, match="no space left on"):
         check_target(tmp_path / "a.mp4", (".mp4",))

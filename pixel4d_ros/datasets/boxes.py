@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.interpolation import FASTEST
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 MOVED = 1.0  # metres on the ground: label noise and pose drift move a parked car by some decimetres
 FARTHEST = 2000.0  # metres from the camera: farther objects cannot be labelled
 ROUNDED = 0.05  # of rotation matrices: files may hold two decimals
 LARGEST = 100.0  # metres: no vehicle is longer; larger ones are in other units
+SLACK = 0.3  # metres, accuracy of labels: points up to so far outside a box count as inside
 NEAR = 0.05  # metres: near plane, at which boxes are clipped before projection
 _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1])
@@ -85,6 +86,13 @@ def box_mask(box: Box, K: FloatArray, width: int, height: int) -> NDArray[np.boo
         inside &= turn * (dx * (v - y) - dy * (u - x)) >= 0
     mask[low[1] : high[1], low[0] : high[0]] = inside
     return mask
+
+
+def is_inside(points: FloatArray, box: Box) -> NDArray[np.bool_]:
+    """Which points (N, 3), metres in the camera's frame, are inside a box, or up to SLACK outside."""
+    T = rigid_inverse(box.T_camera_box)
+    own = points @ T[:3, :3].T + T[:3, 3]
+    return np.asarray((np.abs(own) <= box.size / 2 + SLACK).all(1))
 
 
 def is_moving(positions: FloatArray) -> bool:

@@ -37,20 +37,19 @@ def dl3dv_scenes(path: Path) -> list[Path]:
     raise DatasetError(f"{path} holds no scene: a {TRANSFORMS} was expected in it")
 
 
-def read_dl3dv(scene: str | Path, images: str | None = None) -> Clip:
+def read_dl3dv(scene: str | Path) -> Clip:
     """A scene (its folder or its transforms.json) as a Clip, frames in the order of their names.
 
     Frames are 0.1 s apart, unless each has its own `time` or `timestamp` in seconds.
 
-    images: the folder of pictures (None: the json's own, else the largest existing of images_2, _4, _8); K is scaled to
-    their size. Pictures are undistorted; those with other intrinsics than the first are resampled to the first's. Poses
-    are structure from motion: no metric scale, any world axes. Raises DatasetError, also on access to a damaged
-    picture.
+    Pictures are in the json's own folder, else the largest existing of images_2, _4, _8; K is scaled to their size.
+    They are undistorted; those with other intrinsics than the first are resampled to the first's. Poses are structure
+    from motion: no metric scale, any world axes. Raises DatasetError, also on access to a damaged picture.
     """
     path = dl3dv_scenes(Path(scene))[0]
     data = _read_json(path)
     frames = sorted(data["frames"], key=lambda frame: natural_key(frame.get("file_path")))
-    files = _picture_files(path, frames, images)
+    files = _picture_files(path, frames)
     poses = _poses(path, frames)
     size = image_size(files)
     own = [{**data, **frame} for frame in frames]  # a frame's intrinsics override the scene's
@@ -104,18 +103,17 @@ def _number(path: Path, data: dict[str, Any], key: str, default: float | None = 
     return float(value)
 
 
-def _picture_files(path: Path, frames: list[dict[str, Any]], images: str | None) -> list[Path]:
+def _picture_files(path: Path, frames: list[dict[str, Any]]) -> list[Path]:
     """The pictures of the frames. A scaled folder contains the same names as the folder in the json."""
     named = [Path(str(frame.get("file_path"))) for frame in frames]
-    folders: tuple[str | None, ...] = (images,) if images is not None else (None, *FOLDERS)
-    for folder in folders:
+    for folder in (None, *FOLDERS):
         files = [path.parent / (name if folder is None else Path(folder) / name.name) for name in named]
         if any(f.is_file() for f in files):
             missing = [f for f in files if not f.is_file()]
             if missing:
                 raise DatasetError(f"{missing[0]} is missing, with {len(missing) - 1} more that {path} names")
             return files
-    expected = images or ", ".join(dict.fromkeys([str(named[0].parent), *FOLDERS]))
+    expected = ", ".join(dict.fromkeys([str(named[0].parent), *FOLDERS]))
     raise DatasetError(f"{path.parent} holds no pictures: {named[0].name} was expected in {expected}")
 
 

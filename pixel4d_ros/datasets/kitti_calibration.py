@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.geometry.rotations import FloatArray, rigid
@@ -57,19 +58,9 @@ def read_poses(paths: list[Path]) -> FloatArray:
     y = scale * np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2))
     position = np.stack((x, y, altitude), 1)
     poses = np.tile(np.eye(4), (len(packets), 1, 1))
-    poses[:, :3, :3] = _about(2, yaw) @ _about(1, pitch) @ _about(0, roll)
+    poses[:, :3, :3] = Rotation.from_euler("ZYX", np.stack((yaw, pitch, roll), 1)).as_matrix()
     poses[:, :3, 3] = position - position[0]
     return poses
-
-
-def _about(axis: int, angle: FloatArray) -> FloatArray:
-    """Rotations (T, 3, 3) about a coordinate axis."""
-    R = np.zeros((len(angle), 3, 3))
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    R[:, axis, axis] = 1
-    R[:, i, i] = R[:, j, j] = np.cos(angle)
-    R[:, i, j], R[:, j, i] = -np.sin(angle), np.sin(angle)
-    return R
 
 
 def _read_packet(path: Path) -> FloatArray:

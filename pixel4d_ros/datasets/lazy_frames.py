@@ -34,11 +34,6 @@ class LazyFrames(Generic[S]):
         """(T, H, W) or (T, H, W, 3)."""
         return (len(self._indices), *self._frame_shape)
 
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
     def __len__(self) -> int:
         return len(self._indices)
 
@@ -82,7 +77,3 @@ class LazyFrames(Generic[S]):
         for i in range(len(self)):
             out[i] = self._load(self._indices[i])
         return out if dtype is None else out.astype(dtype, copy=False)
-
-    def astype(self, dtype: DTypeLike) -> NDArray[Any]:
-        """All frames as an array of that type."""
-        return np.asarray(self, dtype)

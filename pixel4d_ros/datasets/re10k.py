@@ -46,8 +46,8 @@ def frame_folder(path: Path) -> Path | None:
     return next((place / path.stem for place in places if (place / path.stem).is_dir()), None)
 
 
-def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
-    """A camera file with its frames, <timestamp>.png or .jpg in `frames` (None: see frame_folder), as a Clip.
+def read_re10k(path: str | Path) -> Clip:
+    """A camera file with its frames, <timestamp>.png or .jpg in its frame_folder, as a Clip.
 
     Lines without a frame are omitted. Poses are structure from motion: no metric scale, any world axes. Frames are
     undistorted by k1 and k2; those with other intrinsics than the first are resampled to the first's. Raises
@@ -55,7 +55,7 @@ def read_re10k(path: str | Path, frames: str | Path | None = None) -> Clip:
     """
     path = Path(path)
     stamps, cameras, poses = _read_cameras(path)
-    folder = Path(frames) if frames is not None else frame_folder(path)
+    folder = frame_folder(path)
     if folder is None:
         raise DatasetError(f"{path} has no frames: a folder {path.stem}/ with <timestamp>.png beside it was expected")
     found = [(i, f) for i, stamp in enumerate(stamps) if (f := _frame(folder, stamp)) is not None]

@@ -14,8 +14,7 @@ from pixel4d_ros.datasets.damaged_images import readable
 from pixel4d_ros.datasets.image_files import read_16_bits, read_rgb, read_unchanged
 from pixel4d_ros.datasets.splits import Part, choose
 
-SIZE = 832, 256  # pixels
-FOCAL, FOCAL_Y, CENTER = 483.35, 492.57, (408.17, 117.84)  # pixels at that size
+KITTI_CAMERA = Camera(np.array([[483.35, 0, 408.17], [0, 492.57, 117.84], [0, 0, 1]]), 832, 256)
 BASELINE = 0.5327  # metres
 DISPARITY_UNITS = 256.0  # a pixel, in the files
 
@@ -45,8 +44,7 @@ def _read_pair(folder: Path, path: Path) -> Clip:
         raise ValueError(f"stereo pair {path.name} in {folder} is incomplete: left, right and disparity are needed")
     left, right = map(read_rgb, images)
     disparities = read_16_bits(disparity, (left.shape[1], left.shape[0]), DISPARITY_UNITS)
-    K = np.array([[FOCAL, 0, CENTER[0]], [0, FOCAL_Y, CENTER[1]], [0, 0, 1]])
-    K = Camera(K, *SIZE).resized(left.shape[1], left.shape[0]).K
+    K = KITTI_CAMERA.resized(left.shape[1], left.shape[0]).K
     depth = np.where(disparities > 0, K[0, 0] * BASELINE / np.maximum(disparities, 1e-3), 0).astype(np.float32)
     beside = np.eye(4)[None].copy()
     beside[0, 0, 3] = BASELINE

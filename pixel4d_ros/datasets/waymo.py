@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pixel4d_ros.camera import Camera, check_poses
 from pixel4d_ros.datasets.boxes import Box, box_corners, is_moving
@@ -150,20 +151,11 @@ def scan_points(scan: Scan, T_world_vehicle: FloatArray) -> FloatArray:
     points: FloatArray = (rays * reach[:, None]) @ R.T + t
     if scan.poses is None:
         return points
-    roll, pitch, yaw, *place = scan.poses[row, column].astype(np.float64).T
-    world = _turned(roll, pitch, yaw, points) + np.stack(place, 1)
+    poses = scan.poses[row, column].astype(np.float64)
+    world = Rotation.from_euler("xyz", poses[:, :3]).apply(points) + poses[:, 3:]
     T = rigid_inverse(T_world_vehicle)
     in_scan: FloatArray = world @ T[:3, :3].T + T[:3, 3]
     return in_scan
-
-
-def _turned(roll: FloatArray, pitch: FloatArray, yaw: FloatArray, points: FloatArray) -> FloatArray:
-    """Points (N, 3) turned by roll about x, then pitch about y, then yaw about z."""
-    x, y, z = points.T
-    y, z = np.cos(roll) * y - np.sin(roll) * z, np.sin(roll) * y + np.cos(roll) * z
-    x, z = np.cos(pitch) * x + np.sin(pitch) * z, -np.sin(pitch) * x + np.cos(pitch) * z
-    x, y = np.cos(yaw) * x - np.sin(yaw) * y, np.sin(yaw) * x + np.cos(yaw) * y
-    return np.stack((x, y, z), 1)
 
 
 def _boxes(

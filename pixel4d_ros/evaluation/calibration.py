@@ -38,12 +38,12 @@ def brier_score(events: Sequence[Event]) -> float:
     return float(np.mean([(e.probability - e.happened) ** 2 for e in events]))
 
 
-def reliability(events: Sequence[Event], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+def reliability(events: Sequence[Event]) -> tuple[ReliabilityBin, ...]:
     """The bins of a reliability diagram that hold events, from low probabilities to high ones."""
     probabilities = np.array([e.probability for e in events])
     happened = np.array([e.happened for e in events], float)
-    index = np.minimum((probabilities * bins).astype(int), bins - 1)
-    members = [index == k for k in range(bins)]
+    index = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    members = [index == k for k in range(BINS)]
     return tuple(
         ReliabilityBin(float(probabilities[m].mean()), float(happened[m].mean()), int(m.sum()))
         for m in members

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixel4d_ros.camera import CameraPath
-from pixel4d_ros.datasets.boxes import Box
+from pixel4d_ros.datasets.boxes import is_inside
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation.labelled_objects import SLACK
 from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
@@ -80,7 +78,7 @@ def score_probes(scene: DynamicGaussians, window: Clip) -> list[Probe]:
 
 def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
     """Distances (P, T) of the footprint from what LiDAR and boxes show; inf where there is nothing."""
-    static = _standing_returns(window)[:, :2]
+    static = standing_returns(window)[:, :2]
     out = np.full(paths.shape[:2], np.inf)
     for t in range(paths.shape[1]):
         there = np.concatenate((static, _outlines(window, t)))
@@ -92,17 +90,7 @@ def measured_distances(window: Clip, paths: FloatArray) -> FloatArray:
     return out
 
 
-def touched_returns(window: Clip, path: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Returns (N, 3) of what stands, in the base frame, and which of them the vehicle touches on a path (T, 4, 4)."""
-    returns = _standing_returns(window)
-    touched = np.zeros(len(returns), bool)
-    for inverse in rigid_inverse(path):
-        own = returns[:, :2] @ inverse[:2, :2].T + inverse[:2, 3]
-        touched |= CAR.distances(torch.as_tensor(own)).numpy() <= 0
-    return returns, touched
-
-
-def _standing_returns(window: Clip) -> FloatArray:
+def standing_returns(window: Clip) -> FloatArray:
     """LiDAR returns (N, 3) of obstacles in the base frame, without those of moving boxes and of the vehicle itself.
 
     Returns that stand alone do not count: a leaf, dust, or a beam that an outline splits.
@@ -114,19 +102,13 @@ def _standing_returns(window: Clip) -> FloatArray:
     obstacles = (heights >= HEIGHTS[0]) & (heights <= HEIGHTS[1])
     movers = [box for box in window.boxes[0] if box.moving] if window.boxes is not None else []
     for box in movers:
-        obstacles &= ~_inside(points, box)
+        obstacles &= ~is_inside(points, box)
     standing = base[obstacles]
     alone = cKDTree(standing).query_ball_point(standing, STRAY[0], return_length=True) < STRAY[1]
     static: FloatArray = standing[~alone]
     # What the vehicle's outline holds now is the vehicle itself.
     apart: FloatArray = static[CAR.distances(torch.as_tensor(static[:, :2])).numpy() > 0]
     return apart
-
-
-def _inside(points: FloatArray, box: Box) -> NDArray[np.bool_]:
-    T = rigid_inverse(box.T_camera_box)
-    own = points @ T[:3, :3].T + T[:3, 3]
-    return np.asarray((np.abs(own) <= box.size / 2 + SLACK).all(1))
 
 
 def _outlines(window: Clip, t: int) -> FloatArray:

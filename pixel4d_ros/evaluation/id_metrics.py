@@ -56,29 +56,29 @@ def score_ids(frames: Sequence[TrackedFrame], matches: Sequence[dict[int, int]])
     return IdScore(len(seen), sum(len(set(ids)) == 1 for ids in seen), switches, matched, missed)
 
 
-def match_objects(frames: Sequence[TrackedFrame], gate: float = GATE) -> list[dict[int, int]]:
+def match_objects(frames: Sequence[TrackedFrame]) -> list[dict[int, int]]:
     """Predicted id by labelled id, image by image.
 
     As CLEAR MOT (K. Bernardin and R. Stiefelhagen, 2008): a pair of the image before stays together while it is within
-    the gate; the others are assigned by least total distance.
+    GATE; the others are assigned by least total distance.
     """
     last: dict[int, int] = {}
     found = []
     for frame in frames:
-        pairs = _match(frame, last, gate)
+        pairs = _match(frame, last)
         last |= pairs
         found.append(pairs)
     return found
 
 
-def _match(frame: TrackedFrame, last: dict[int, int], gate: float) -> dict[int, int]:
+def _match(frame: TrackedFrame, last: dict[int, int]) -> dict[int, int]:
     """Predicted id by labelled id."""
     if not len(frame.true_ids) or not len(frame.ids):
         return {}
     distances = np.linalg.norm(frame.true_positions[:, None] - frame.positions[None], axis=-1)
     kept = np.array([[last.get(int(t)) == int(p) for p in frame.ids] for t in frame.true_ids])
-    within = distances <= gate
+    within = distances <= GATE
     # A kept pair outweighs any sum of distances within the gate; pairs outside it cost more than being left out.
-    cost = np.where(within, distances - np.where(kept, 1e3 * gate, 0), 1e6 * gate)
+    cost = np.where(within, distances - np.where(kept, 1e3 * GATE, 0), 1e6 * GATE)
     rows, columns = linear_sum_assignment(cost)
     return {int(frame.true_ids[r]): int(frame.ids[c]) for r, c in zip(rows, columns, strict=True) if within[r, c]}

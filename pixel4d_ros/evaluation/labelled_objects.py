@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.box_labels import MOVES
-from pixel4d_ros.datasets.boxes import Box, box_mask
+from pixel4d_ros.datasets.boxes import Box, box_mask, is_inside
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 LEAST_SHARE = 0.001  # of the image's pixels: objects and masks smaller than this are not scored
-SLACK = 0.3  # metres, accuracy of labels: points up to so far outside a box count as inside
 PEOPLE = frozenset({"Pedestrian", "Person", "Person_sitting", "Cyclist"})  # their outlines are mostly background
 LARGELY_OCCLUDED = 2  # by the labels: such objects are not scored
 
@@ -82,9 +81,5 @@ def _velocity(window: Clip, box: Box) -> FloatArray | None:
 
 
 def share_inside(points: FloatArray, box: Box) -> float:
-    """Share of points (N, 3), metres in the camera's frame, inside a box or up to SLACK outside; NaN without points."""
-    if not len(points):
-        return float("nan")
-    T = rigid_inverse(box.T_camera_box)
-    own = points @ T[:3, :3].T + T[:3, 3]
-    return float((np.abs(own) <= box.size / 2 + SLACK).all(1).mean())
+    """Share of points (N, 3), metres in the camera's frame, that is_inside counts to a box; NaN without points."""
+    return float(is_inside(points, box).mean()) if len(points) else float("nan")

@@ -31,17 +31,6 @@ class OccupancyCounts:
     def __add__(self, other: OccupancyCounts) -> OccupancyCounts:
         return OccupancyCounts(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
-    @property
-    def false_occupied(self) -> FloatArray:
-        """Share (3,) of the free cells that the map has occupied."""
-        share: FloatArray = self.called_occupied / np.maximum(self.free, 1)
-        return share
-
-    @property
-    def recall(self) -> float:
-        """Share of the obstacles' cells that the map finds, over all ranges."""
-        return float(self.found.sum() / max(1, self.obstacles.sum()))
-
 
 def compare_with_lidar(
     made: OccupancyMap, points: FloatArray, heights: FloatArray, eye: FloatArray, extent: MapExtent

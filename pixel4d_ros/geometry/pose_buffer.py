@@ -56,12 +56,6 @@ class PoseBuffer:
                 del self._stamps[:old], self._poses[:old]
         return restarted
 
-    def clear(self) -> None:
-        """Drop all poses."""
-        with self._lock:
-            self._stamps.clear()
-            self._poses.clear()
-
     @property
     def newest(self) -> tuple[int, FloatArray] | None:
         """Stamp and pose of the latest; None of an empty buffer."""
@@ -172,10 +166,6 @@ class TransformTree:
         if entry is None or entry[0] != parent:
             entry = self._moving[child] = (parent, PoseBuffer(self._history_s, self._restart_s))
         return entry[1]
-
-    def track(self, child: str) -> tuple[str, PoseBuffer] | None:
-        """The parent of a moving child and its poses there; None if the child is not moving."""
-        return self._moving.get(child)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         """T_target_source (4, 4) at a time; None if the tree does not connect the two at that time."""

@@ -181,10 +181,6 @@ class LogReader:
         """Whether the topic's messages can be deserialised: the definition of their type is known."""
         return self.topics[topic].type in self.types.fielddefs
 
-    def definition(self, type_name: str) -> str:
-        """The message definition as text, with contained types (the `ros2msg` schema of MCAP)."""
-        return self.types.generate_msgdef(type_name, ros_version=2)[0]
-
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
             return call()

@@ -37,7 +37,6 @@ class Obstacles:
     """Gaussians that can be hit, in the ground's frame (x ahead, y left, z up, metres)."""
 
     points: Tensor  # (K, 3) means at t = 0, float64; z is the height above the ground
-    evidence: Tensor  # (K,) area that each turns to the camera, as a share of least_area; 1 in a cell is an obstacle
     index: Tensor  # (K,) of the Gaussians in the scene
     object_ids: Tensor  # (K,) 0: static
     observed: Tensor  # (K,) bool: seen in the image, not guessed
@@ -79,7 +78,7 @@ def obstacles_among(scene: DynamicGaussians, index: Tensor, points: Tensor) -> O
     if scene.observed is not None:
         observed = scene.observed[index] >= OBSERVED
     keep = torch.nonzero(_supported(points, evidence, observed))[:, 0]
-    return Obstacles(points[keep], evidence[keep], index[keep], scene.object_ids[index[keep]], observed[keep])
+    return Obstacles(points[keep], index[keep], scene.object_ids[index[keep]], observed[keep])
 
 
 def above_ground(

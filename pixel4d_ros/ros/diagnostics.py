@@ -76,6 +76,13 @@ class Faults:
             self._error(f"{place}: {message}")
         return True
 
+    def note(self, place: str, fault: str) -> None:
+        """Report a fault that stands now, or that the place is fine where it is empty."""
+        if fault:
+            self.report(place, fault)
+        else:
+            self.clear(place)
+
     def clear(self, *places: str) -> None:
         """Remove the faults of these places, or of all places without arguments."""
         with self._lock:

@@ -201,8 +201,8 @@ class ForecastNode(LifecycleNode):
         if before is not None and stamp < before - STAMPS_BACK_NS and not self.get_clock().ros_time_is_active:
             self._restart("the images' stamps")
         self._inputs.stamp_ns = stamp
-        self._note("image stamps", self._inputs.stamps_fault(message, self.get_clock().ros_time_is_active))
-        self._note("image frames", self._inputs.frames_fault(message.header.frame_id))
+        self._faults.note("image stamps", self._inputs.stamps_fault(message, self.get_clock().ros_time_is_active))
+        self._faults.note("image frames", self._inputs.frames_fault(message.header.frame_id))
         if self._worker is not None:
             self._inputs.keep_recent(message)
             self._inputs.image = ImageMessage(message, time.monotonic(), self._inputs)
@@ -223,14 +223,7 @@ class ForecastNode(LifecycleNode):
             fault = self._inputs.odometry.fault
         except ValueError as error:
             fault = str(error)
-        self._note("odometry", fault)
-
-    def _note(self, place: str, fault: str) -> None:
-        """Report a fault that stands now, or that the place is fine."""
-        if fault:
-            self._faults.report(place, fault)
-        else:
-            self._faults.clear(place)
+        self._faults.note("odometry", fault)
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._inputs.depths.add(message, is_rectified_topic(self.resolve_topic_name("depth")))

@@ -163,7 +163,7 @@ class ForecastPipeline:
             context.faults.report("occupancy", str(error))
         context.statistics.frame_published(image.received_at, source.stamp_ns)
         context.faults.clear("forecast")
-        self._note("poses", self._check.doubt(image.inputs, source, ego, p.depth_tolerance))
+        self._context.faults.note("poses", self._check.doubt(image.inputs, source, ego, p.depth_tolerance))
         seconds = time.monotonic() - image.received_at
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
         if context.statistics.published == 1:
@@ -277,20 +277,13 @@ class ForecastPipeline:
         """Decode the image of a forecast and record its calibration."""
         source = self._source(image, p)
         self._context.faults.clear("image", "camera_info")
-        self._note("calibration", source.doubt)
-        self._note("picture", picture_doubt(source.rgb))
+        self._context.faults.note("calibration", source.doubt)
+        self._context.faults.note("picture", picture_doubt(source.rgb))
         self._context.statistics.calibration = describe(source)
         if self._size not in (None, source.size):
             self._logger.warning(f"image size changed from {self._size} to {source.size}")
         self._size = source.size
         return source
-
-    def _note(self, place: str, fault: str) -> None:
-        """Report a fault that stands now, or that the place is fine."""
-        if fault:
-            self._context.faults.report(place, fault)
-        else:
-            self._context.faults.clear(place)
 
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
         """Depth from sensor or motion, and a reference image, depending on parameters and inputs."""
@@ -332,7 +325,7 @@ class ForecastPipeline:
         message, missed = image.inputs.depth_of(source.stamp_ns, p.depth_tolerance, p.depth_wait)
         try:
             depth = None if message is None else read_depth(message, source, image.inputs.depths.is_rectified)
-            self._note("depth", missed)
+            self._context.faults.note("depth", missed)
         except InputFault as fault:
             depth = None
             self._context.faults.report(fault.place, str(fault))
@@ -341,9 +334,9 @@ class ForecastPipeline:
     def _camera_path(self, inputs: Inputs, ego: EgoState, source: Source, p: Parameters) -> CameraPath:
         """The camera path at the forecast times; records the source of the motion."""
         motion = ego_motion(read_plan(inputs), ego, source.header.frame_id, source.stamp_ns, p.times)
-        self._note("mounting", ego.mounting_fault(source.header.frame_id, source.stamp_ns))
+        self._context.faults.note("mounting", ego.mounting_fault(source.header.frame_id, source.stamp_ns))
         self._context.statistics.moved_by(motion.source, motion.warning)
         self._logger.debug(f"motion: {motion.source}" + (f" ({motion.warning})" if motion.warning else ""))
         is_fault = inputs.trajectory is not None or motion.source != "standing camera"
-        self._note("motion", motion.warning if is_fault else "")
+        self._context.faults.note("motion", motion.warning if is_fault else "")
         return motion.path

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
 
 IntArray = NDArray[np.int64]
 
@@ -147,9 +147,8 @@ def _transform(element: ET.Element) -> FloatArray:
     elif element.tag == "scale":
         T[:3, :3] = np.diag(values)
     else:
-        (x, y, z), angle = values[:3] / np.linalg.norm(values[:3]), np.deg2rad(values[3])
-        across = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        T[:3, :3] += np.sin(angle) * across + (1 - np.cos(angle)) * across @ across
+        axis = values[:3] / np.linalg.norm(values[:3])
+        T[:3, :3] = rotation_matrix(np.deg2rad(values[3]) * axis)
     return T
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.ground import centre_line
@@ -148,17 +149,9 @@ def true_pose_changes(actors: Sequence[Actor], times: FloatArray) -> FloatArray:
 
 def optical_poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:
     """T_world_camera (T, 4, 4) of cameras at position (T, 3); pitch down and roll to the right are positive, rad."""
-    cy, sy, cp, sp, cr, sr = (f(v) for v in (yaw, pitch, roll) for f in (np.cos, np.sin))
-    zero, one = np.zeros_like(cy), np.ones_like(cy)
-
-    def matrix(*rows: tuple[FloatArray, ...]) -> FloatArray:
-        return np.stack([np.stack(row, -1) for row in rows], -2)
-
-    Rz = matrix((cy, -sy, zero), (sy, cy, zero), (zero, zero, one))
-    Ry = matrix((cp, zero, sp), (zero, one, zero), (-sp, zero, cp))
-    Rx = matrix((one, zero, zero), (zero, cr, -sr), (zero, sr, cr))
+    turn = Rotation.from_euler("ZYX", np.column_stack((yaw, pitch, roll)))
     T = np.zeros((len(position), 4, 4))
-    T[:, :3, :3] = Rz @ Ry @ Rx @ BODY_OPTICAL
+    T[:, :3, :3] = turn.as_matrix() @ BODY_OPTICAL
     T[:, :3, 3] = position
     T[:, 3, 3] = 1
     return T

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.stereo_pairs import KITTI_CAMERA
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.synthetic.assets import Assets
 from pixel4d_ros.synthetic.camera_effects import apply_camera
@@ -137,14 +138,7 @@ def _intrinsics(seed: int, size: tuple[int, int]) -> FloatArray:
 
 def kitti_intrinsics(size: tuple[int, int]) -> FloatArray:
     """KITTI's left colour camera as in the 832x256 logs, resized to (width, height)."""
-    sx, sy = size[0] / 832, size[1] / 256
-    return np.array(
-        [
-            [483.35 * sx, 0, 408.17 * sx + 0.5 * sx - 0.5],
-            [0, 492.57 * sy, 117.84 * sy + 0.5 * sy - 0.5],
-            [0, 0, 1],
-        ]
-    )
+    return KITTI_CAMERA.resized(*size).K
 
 
 def _padded(poses: FloatArray) -> FloatArray:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixel4d_ros.predictor.objects import pixel_grid
+
 CHANNELS = 128
 UPSAMPLE = 4  # from features to pixels
 SPLITS = (2, 8)  # windows along each side, per scale, within which the transformer attends
@@ -244,17 +246,12 @@ def _shift_mask(height: int, width: int, splits: int, device: torch.device) -> T
     return torch.where(windows[:, :, None] == windows[:, None], 0.0, -100.0)
 
 
-def _grid(height: int, width: int, device: torch.device) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    return torch.stack((x, y)).float()
-
-
 def _global_flow(a: Tensor, b: Tensor) -> Tensor:
     """Flow (2B, 2, h, w) from a to b, then from b to a: where each pixel's best matches are on average."""
     with torch.autocast(a.device.type, enabled=False):
         h, w = a.shape[2:]
         likeness = a.flatten(2).transpose(1, 2) @ b.flatten(2) / CHANNELS**0.5
-        grid = _grid(h, w, a.device)
+        grid = pixel_grid(h, w, a.device).permute(2, 0, 1)
         likeness = torch.cat((likeness, likeness.transpose(1, 2)))
         place = likeness.softmax(2) @ grid.flatten(1).T
         return torch.unflatten(place.transpose(1, 2), 2, (h, w)) - grid
@@ -279,6 +276,6 @@ def _local_flow(a: Tensor, b: Tensor) -> Tensor:
 def _warped(features: Tensor, flow: Tensor) -> Tensor:
     """Features (B, C, h, w) where the flow leads; 0 outside."""
     h, w = flow.shape[2:]
-    places = (_grid(h, w, flow.device) + flow).permute(0, 2, 3, 1)
+    places = pixel_grid(h, w, flow.device) + flow.permute(0, 2, 3, 1)
     size = torch.tensor([w - 1, h - 1], device=flow.device)
     return F.grid_sample(features.float(), places / size * 2 - 1, align_corners=True).to(features.dtype)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.training.flow import frame_gaps, no_flow
 from pixel4d_ros.training.flow_network import MULTIPLE, FlowNetwork
 from pixel4d_ros.training.matched_points import best_of, is_textured, is_there_and_back, triangulated
@@ -148,17 +149,12 @@ def _depth(clip: Clip, t: int, other: Clip, s: int, there: Tensor, back: Tensor)
     image = torch.from_numpy(np.ascontiguousarray(clip.images[t])).to(there.device).permute(2, 0, 1)
     image = F.interpolate(image[None].float(), there.shape[1:], mode="bilinear", antialias=True)[0]
     height, width = there.shape[1:]
-    scales = width / clip.images.shape[2], height / clip.images.shape[1]
+    native = clip.images.shape[2], clip.images.shape[1]
+    K, other_K = (Camera(given, *native).resized(width, height).K for given in (clip.K, other.K))
     T = rigid_inverse(other.poses[s]) @ clip.poses[t]
     known = is_there_and_back(there, back) & is_textured(image)
-    depth, parallax = triangulated(there, known, _scaled(clip.K, scales), _scaled(other.K, scales), T)
+    depth, parallax = triangulated(there, known, K, other_K, T)
     return depth.clamp(max=6e4).half(), parallax.half()  # of a long clip they take gigabytes
-
-
-def _scaled(K: FloatArray, scales: tuple[float, float]) -> FloatArray:
-    """K of an image resized by scales; pixel centres at integers."""
-    sx, sy = scales
-    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]]) @ K
 
 
 def _as_shares(there: Tensor, back: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.datasets.boxes import Box, box_mask
+from pixel4d_ros.datasets.boxes import Box, box_mask, is_inside
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.lidar import project_depth
 from pixel4d_ros.evaluation.windows import resized
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
 from pixel4d_ros.training.motion_labels import MotionLabels, label_motion, points_of
 from pixel4d_ros.two_view.flow import Mask, flow_size
@@ -24,7 +24,6 @@ from pixel4d_ros.two_view.rigid_flow import Map
 # pixel without depth in the 3 x 3 around it: 3% of the road, 85% of the car.)
 HOLE = (3, 5)
 RIM = 3  # pixels of the square around a pixel, in which an object makes it unknown: outlines are a pixel off
-SLACK = 0.3  # metres: points this far outside a box belong to it
 REACH = 2  # frames before and after, between which the velocity of a box is taken
 STANDS = 0.3  # m/s: at less, a box that moves at other times stands
 
@@ -147,9 +146,7 @@ def _covered(box: Box, K: FloatArray, depth: Map | None, shape: tuple[int, ...])
     if depth is None:
         return mask, np.zeros_like(mask)
     known, own = mask & (depth > 0), np.zeros_like(mask)
-    T = rigid_inverse(box.T_camera_box)
-    points = points_of(known, depth, K) @ T[:3, :3].T + T[:3, 3]
-    own[known] = (np.abs(points) <= np.asarray(box.size) / 2 + SLACK).all(1)
+    own[known] = is_inside(points_of(known, depth, K), box)
     if 2 * own.sum() > known.sum():
         return own | mask & ~known, np.zeros_like(mask)
     return own, mask & ~known

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.predictor.objects import pixel_grid
 
 CONSISTENT = 1.0  # pixels between a point and where the way there and back leads
 CONSISTENT_SHARE = 0.02  # of the flow's length, beside that
@@ -21,7 +22,7 @@ AGREEMENT = 0.12  # largest difference of log depth between two estimates of one
 def is_there_and_back(there: Tensor, back: Tensor) -> Tensor:
     """Pixels (h, w) that flow (2, h, w) and the other image's flow lead back to; not those that leave the image."""
     h, w = there.shape[1:]
-    places = _pixels(there) + there
+    places = pixel_grid(h, w, there.device).permute(2, 0, 1) + there
     size = there.new_tensor([w - 1, h - 1])[:, None, None]
     normalized = (places / size * 2 - 1).permute(1, 2, 0)[None]
     returned = F.grid_sample(back[None], normalized, align_corners=True)[0]
@@ -50,7 +51,8 @@ def triangulated(
     k, other_k, T = (torch.as_tensor(m, dtype=torch.float64) for m in (K, other_K, T_other_camera))
     ray = (other_k @ T[:3, :3] @ torch.linalg.inv(k)).to(flow)
     offset = (other_k @ T[:3, 3]).to(flow)[:, None, None]
-    pixels = _pixels(flow)
+    height, width = flow.shape[1:]
+    pixels = pixel_grid(height, width, flow.device).permute(2, 0, 1)
     a = torch.einsum("ij,jhw->ihw", ray, torch.cat((pixels, torch.ones_like(pixels[:1]))))
     match = pixels + flow
     # Of each image axis: z (a_i - m_i a_z) = m_i b_z - b_i.
@@ -78,10 +80,3 @@ def best_of(estimates: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     ratio = torch.log(depth.clamp(min=1e-6) / best.clamp(min=1e-6)).abs()
     denied = ((depth > 0) & (ratio > AGREEMENT)).any(0)
     return torch.where(denied, 0, best), torch.where(denied, 0, largest)
-
-
-def _pixels(flow: Tensor) -> Tensor:
-    """Coordinates (2, h, w) of the pixels of a flow (2, h, w)."""
-    h, w = flow.shape[1:]
-    y, x = torch.meshgrid(torch.arange(h, device=flow.device), torch.arange(w, device=flow.device), indexing="ij")
-    return torch.stack((x, y)).to(flow)
