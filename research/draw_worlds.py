@@ -43,12 +43,13 @@ def draw(
     seed: int, kind: str, size: tuple[int, int], samples: int, camera: bool, assets: Assets | None
 ) -> NDArray[np.uint8]:
     """One row of the grid (H, 3 W, 3), BGR."""
-    views = sample_views([seed], torch.zeros(1, 1), size, kind=kind, samples=samples, camera=camera, assets=assets)
-    image = (views.rgb[0, 0].numpy()[..., ::-1] * 255).round().astype(np.uint8)
+    fine = 2 if samples == 4 else 1  # times the size, which is averaged
+    drawn = size[0] * fine, size[1] * fine
+    views = sample_views([seed], torch.zeros(1, 1), drawn, kind=kind, camera=camera, assets=assets)
+    image = cv2.resize(views.rgb[0, 0].numpy()[..., ::-1], size, interpolation=cv2.INTER_AREA)
     moving = views.motions[0].abs().amax((-1, -2)).numpy() > 0
-    return np.hstack(
-        (image, depth_colors(views.depth[0, 0].numpy()), id_colors(views.object_ids[0, 0].numpy(), moving))
-    )
+    depth, ids = (maps[0, 0, ::fine, ::fine].numpy() for maps in (views.depth, views.object_ids))
+    return np.hstack(((image * 255).round().astype(np.uint8), depth_colors(depth), id_colors(ids, moving)))
 
 
 def main(arguments: list[str] | None = None) -> int:

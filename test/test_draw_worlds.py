@@ -21,6 +21,8 @@ def test_a_grid_shows_image_depth_and_ids_of_each_seed(tmp_path: Path, capsys: p
     grid = cv2.imread(str(path))
     assert grid.shape == (64, 192, 3)
     assert grid[:, 64:128].std() > 20  # depth in colours
+    assert draw_worlds.main([str(path), "--count", "2", "--size", "64x32", "--seed", "1", "--samples", "4"]) == 0
+    assert cv2.imread(str(path)).shape == grid.shape
     assert draw_worlds.main([str(tmp_path / "no" / "grid.png"), "--count", "1", "--size", "32x16"]) == 1
     assert "cannot write" in capsys.readouterr().err
 

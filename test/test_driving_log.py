@@ -116,15 +116,6 @@ def test_a_damaged_or_odd_image_is_named_when_it_is_asked_for(tmp_path: Path) ->
         clip.images[4]
 
 
-def test_part_of_a_log(tmp_path: Path) -> None:
-    path = write_mcap(tmp_path / "a.mcap", entries())
-    whole, part = read_clip(path), read_clip(path, start=2, count=3)
-    for name in ("images", "poses", "times", "depth"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[2:5])
-    with pytest.raises(LogError, match="has no image 6: it holds 6"):
-        read_clip(path, start=6)
-
-
 def test_poses_from_tf_alone(tmp_path: Path) -> None:
     items = [e for e in entries() if e.topic != "/odometry"]
     for i in range(-1, 7):

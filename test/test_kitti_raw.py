@@ -61,7 +61,6 @@ def test_stereo_partner(drive: Path) -> None:
     np.testing.assert_array_equal(clip.stereo.images[2], np.asarray(street().images)[2, ::-1])
     between = rigid_inverse(clip.poses) @ clip.stereo.poses
     np.testing.assert_allclose(between, np.tile(rigid(np.eye(3), [BASELINE, 0, 0]), (FRAMES, 1, 1)), atol=1e-6)
-    assert read_kitti_raw(drive, stereo=False).stereo is None
 
 
 def test_tracklets_are_boxes_and_know_what_moves(drive: Path) -> None:

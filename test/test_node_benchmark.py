@@ -173,8 +173,7 @@ def test_a_refusal_of_the_service_ends_the_measurement() -> None:
     from rclpy.task import Future
 
     from pixel4d_ros.ros.benchmark.services import Planner
-    from pixel4d_ros.ros.benchmark.watch import Watch
-    from pixel4d_ros.ros.processes import ProcessError
+    from pixel4d_ros.ros.processes import ProcessError, Watch
 
     future: Any = Future()
     future.set_result(SimpleNamespace(success=False, message="no image yet"))

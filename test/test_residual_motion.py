@@ -46,7 +46,7 @@ def test_real_traffic() -> None:
 
     No figure of any forecast is measured here.
     """
-    clip = read_clip(shared_path("logs/train/kitti_0052.mcap"), start=16, count=9)
+    clip = read_clip(shared_path("logs/train/kitti_0052.mcap")).part(16, 25)
     mask = residual_moving_masks(clip)[4]
     rolling = {"lorry": (slice(110, 150), slice(600, 680)), "car ahead": (slice(180, 210), slice(385, 475))}
     standing = {
@@ -184,7 +184,7 @@ def test_poses_without_orientation_are_named() -> None:
 
 def test_images_of_another_time_than_the_poses_are_named() -> None:
     """Only turns show it."""
-    clip = read_clip(shared_path("logs/train/kitti_odom03.mcap"), count=124)
+    clip = read_clip(shared_path("logs/train/kitti_odom03.mcap")).part(0, 124)
     late = replace(clip.part(4, 124), poses=clip.poses[:120])
     assert "the images seem to show what was in view 0.4 s later" in pose_doubt(late)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pixel4d_ros.synthetic.free_space import FreeSpace
 from pixel4d_ros.synthetic.motion import ArcActor, RoadActor, RoadTable, expand
 from pixel4d_ros.synthetic.scenarios import Scenario, draw_scenario
 from pixel4d_ros.synthetic.street import make_street
+from pixel4d_ros.synthetic.traffic import FreeSpace
 from pixel4d_ros.training import synthetic_data
 from pixel4d_ros.training.synthetic_data import LONGEST_REFERENCE, STEP, make_batches
 

@@ -34,14 +34,8 @@ MANY_BEYOND = 0.2  # share of the images before or after the poses
 CLOCKS_APART_S = 0.5  # more than cameras and pipelines delay
 
 
-def read_clip(
-    path: str | Path,
-    camera: str | None = None,
-    start: int = 0,
-    count: int | None = None,
-    rectified: bool | None = None,
-) -> Clip:
-    """A log, or its images start .. start + count, as a Clip whose images and depth are decoded on access.
+def read_clip(path: str | Path, camera: str | None = None, rectified: bool | None = None) -> Clip:
+    """A log as a Clip whose images and depth are decoded on access.
 
     camera: the image topic or its namespace (None: the most plausible one). Times are the images' stamps, s. Poses are
     odometry's, interpolated to the stamps, times base -> camera of tf; without odometry those of tf, or the first poses
@@ -58,10 +52,9 @@ def read_clip(
             raise LogError(f"{log.path}: {streams.image.name} has no images, but its index claims some: copy it again")
         frames = read_frames(log, streams)
         frame = camera_frame(log, indices[streams.image.name].first, streams.camera_info)
-        alike = indices[streams.image.name].before(calibration_change(log, streams.camera_info, frame))
-        index = alike[start : None if count is None else start + count]
+        index = indices[streams.image.name].before(calibration_change(log, streams.camera_info, frame))
         if not len(index.stamps):
-            raise LogError(f"{log.path}: {index.topic} has no image {start}: it holds {len(alike.stamps)}")
+            raise LogError(f"{log.path}: {index.topic} has no image 0: it holds 0")
         camera_model = read_image_camera(
             log, streams.image, streams.camera_info, indexed_messages(log.path, index), rectified
         )

@@ -49,8 +49,8 @@ def kitti_drives(path: Path, split: str | None = None, part: str = "test") -> li
     return found
 
 
-def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> Clip:
-    """A synced drive as a Clip; camera 0..3 (2: left in colour), `stereo`: with its partner if present.
+def read_kitti_raw(drive: str | Path, camera: int = 2) -> Clip:
+    """A synced drive as a Clip; camera 0..3 (2: left in colour), with its partner if present.
 
     The calibration is in the parent folder. The world is east, north, up from the inertial unit's first position. Depth
     is the LiDAR's scan, nearest point per pixel, boxes are the tracklets, if present. Pose and scan have the image's
@@ -77,7 +77,7 @@ def read_kitti_raw(drive: str | Path, camera: int = 2, stereo: bool = True) -> C
         poses=world_imu @ T_imu_camera,
         times=times,
         depth=_lidar_depth(drive, numbers, rig),
-        stereo=_partner(drive, PARTNER[camera], numbers, world_imu, times) if stereo else None,
+        stereo=_partner(drive, PARTNER[camera], numbers, world_imu, times),
         boxes=tracklet_boxes(read_tracklets(labels), numbers, world_velodyne, rig.T_camera_velodyne)
         if labels.is_file()
         else None,

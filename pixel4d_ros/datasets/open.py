@@ -10,8 +10,14 @@ from pathlib import Path
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.damaged_images import without_damaged_images
 from pixel4d_ros.datasets.depth_images import is_depth_folder, read_depth_folder
+from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
+from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError, natural_key
+from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
 from pixel4d_ros.datasets.posed_video import is_posed_video, read_posed_videos
+from pixel4d_ros.datasets.re10k import is_camera_file, read_re10k_folder
+from pixel4d_ros.datasets.waymo_v1 import read_waymo_v1_folder
+from pixel4d_ros.datasets.waymo_v2 import read_waymo_v2_folder
 
 LOG_SUFFIXES = (".mcap", ".bag", ".db3")
 WAYMO_V2 = ("camera_image", "*/camera_image")
@@ -77,7 +83,7 @@ def _clips(
         return read_posed_videos(path)
     if kind == "depth":
         return iter(read_depth_folder(path))
-    return _re10k(path) if kind == "re10k" else _dl3dv(path)
+    return read_re10k_folder(path) if kind == "re10k" else map(read_dl3dv, dl3dv_scenes(path))
 
 
 def good_clips(clips: Iterator[Clip], failures: list[str]) -> Iterator[Clip]:
@@ -95,8 +101,6 @@ def good_clips(clips: Iterator[Clip], failures: list[str]) -> Iterator[Clip]:
 
 def recognise(path: Path) -> str:
     """The kind of data set at a path, by file names. Raises DatasetError if it is none."""
-    from pixel4d_ros.datasets.re10k import is_camera_file
-
     tests: dict[str, Callable[[], bool]] = {
         "video": lambda: is_posed_video(path) or any(is_posed_video(p) for p in path.glob("*")),
         "depth": lambda: is_depth_folder(path),
@@ -132,16 +136,12 @@ def _log_files(path: Path) -> list[Path]:
 
 
 def _logs(path: Path, camera: str | None, rectified: bool | None) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.driving_log import read_clip
-
     folder = path.is_dir() and not (path / "metadata.yaml").is_file()
     logs = _log_files(path) if folder else [path]
     return map(partial(read_clip, camera=camera, rectified=rectified), logs or [path])
 
 
 def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.kitti_raw import kitti_drives, read_kitti_raw
-
     if camera not in (None, "0", "1", "2", "3"):
         raise DatasetError(f"KITTI raw has no camera {camera}: choose 0, 1 (grey), 2 or 3 (colour)")
     drives = kitti_drives(path, split, part)
@@ -149,22 +149,5 @@ def _kitti(path: Path, camera: str | None, split: str | None, part: str) -> Iter
 
 
 def _waymo(path: Path, camera: str | None) -> Iterator[Clip]:
-    if path.suffix == ".parquet" or any(_has(path, p) for p in WAYMO_V2):
-        from pixel4d_ros.datasets.waymo_v2 import read_waymo_v2_folder
-
-        return read_waymo_v2_folder(path, camera or "FRONT")
-    from pixel4d_ros.datasets.waymo_v1 import read_waymo_v1_folder
-
-    return read_waymo_v1_folder(path, camera or "FRONT")
-
-
-def _re10k(path: Path) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.re10k import read_re10k_folder
-
-    return read_re10k_folder(path)
-
-
-def _dl3dv(path: Path) -> Iterator[Clip]:
-    from pixel4d_ros.datasets.dl3dv import dl3dv_scenes, read_dl3dv
-
-    return map(read_dl3dv, dl3dv_scenes(path))
+    is_v2 = path.suffix == ".parquet" or any(_has(path, p) for p in WAYMO_V2)
+    return (read_waymo_v2_folder if is_v2 else read_waymo_v1_folder)(path, camera or "FRONT")

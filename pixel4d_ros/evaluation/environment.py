@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from pixel4d_ros import __version__
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Environment:
 def environment() -> Environment:
     """This process's environment."""
     return Environment(
-        package=package_version(),
+        package=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
         system=f"{platform.system()} {platform.release()}",
@@ -38,16 +39,6 @@ def environment() -> Environment:
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         ros_distro=os.environ.get("ROS_DISTRO"),
     )
-
-
-def package_version() -> str:
-    """The installed version of pixel4d_ros; of a plain checkout, the version in its package.xml."""
-    try:
-        return metadata.version("pixel4d_ros")
-    except metadata.PackageNotFoundError:
-        manifest = Path(__file__).parents[2] / "package.xml"
-        text = manifest.read_text() if manifest.is_file() else ""
-        return text.partition("<version>")[2].partition("</version>")[0] or "unknown version"
 
 
 def device_name(device: torch.device) -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from pixel4d_ros import __version__
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation import synthetic_worlds
 from pixel4d_ros.evaluation.alignment import PROBED, clip_scale
 from pixel4d_ros.evaluation.baselines import known_height
-from pixel4d_ros.evaluation.environment import device_name, package_version
+from pixel4d_ros.evaluation.environment import device_name
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.scoring import ScoredWindow, Setting, SourceScore, Video, score_windows
@@ -152,4 +153,4 @@ def _missing(clip: Clip) -> Iterator[str]:
 
 def _subject(forecaster: Forecaster, name: str, size: tuple[int, int], align: str, notes: Iterable[str]) -> Subject:
     weights, device = forecaster.weights_hash, device_name(forecaster.device)
-    return Subject(name, size, weights, device, package_version(), align, tuple(notes))
+    return Subject(name, size, weights, device, __version__, align, tuple(notes))

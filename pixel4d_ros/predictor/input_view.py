@@ -81,14 +81,13 @@ class InputView:
         focal = min(focal, MAX_HEIGHT * camera.K[1, 1] / camera.height)
         width = max(STRIDE, round(camera.width * focal / camera.K[0, 0]))
         height = max(STRIDE, round(camera.height * focal / camera.K[1, 1]))
-        padded_width, padded_height = padded_size(width), padded_size(height)
-        return InputView(
-            camera.resized(width, height),
-            padded_width,
-            padded_height,
-            (padded_width - width) // 2,
-            (padded_height - height) // 2,
-        )
+        return InputView.around(camera.resized(width, height))
+
+    @staticmethod
+    def around(inner: Camera) -> InputView:
+        """The view of an image as it is, in the middle of its padding."""
+        width, height = padded_size(inner.width), padded_size(inner.height)
+        return InputView(inner, width, height, (width - inner.width) // 2, (height - inner.height) // 2)
 
     def finer(self, camera: Camera) -> InputView:
         """What the surface branch sees: twice the resolution where the camera's image has it, else the same."""

@@ -137,14 +137,7 @@ def visible_layer(
     inside = grid.inside(image.device)
     colors = sharpened(grid.draw(image)) + 0.5 * torch.tanh(border) * (1 - inside)
     pixels = (0.4 + 0.4 * torch.sigmoid(size[:, 0])) * widen
-    means, quaternions, scales = surface_gaussians(inverse[:, 0], K, pixels)
-    return Layer(
-        means,
-        quaternions,
-        scales,
-        torch.sigmoid(opacity).flatten(1),
-        colors.clamp(0, 1).flatten(2).transpose(1, 2),
-    )
+    return _layer(inverse[:, 0], K, pixels, opacity, colors)
 
 
 def hidden_layer(surface: SurfaceMaps, drawn: Tensor, K: Tensor, depth_scale: Tensor, widen: float = 1.0) -> Layer:
@@ -156,14 +149,13 @@ def hidden_layer(surface: SurfaceMaps, drawn: Tensor, K: Tensor, depth_scale: Te
     inverse = (1 / (depth * depth_scale[:, None, None, None]))[:, 0]
     colors = drawn + 0.5 * torch.tanh(surface.hidden_color)
     pixels = torch.full_like(inverse, 0.8 * widen)
-    means, quaternions, scales = surface_gaussians(inverse, K, pixels)
-    return Layer(
-        means,
-        quaternions,
-        scales,
-        torch.sigmoid(surface.hidden_opacity).flatten(1),
-        colors.clamp(0, 1).flatten(2).transpose(1, 2),
-    )
+    return _layer(inverse, K, pixels, surface.hidden_opacity, colors)
+
+
+def _layer(inverse: Tensor, K: Tensor, pixels: Tensor, opacity: Tensor, colors: Tensor) -> Layer:
+    """The layer of surface_gaussians with logits of opacity (B, 1, H, W) and colours (B, 3, H, W)."""
+    opacities = torch.sigmoid(opacity).flatten(1)
+    return Layer(*surface_gaussians(inverse, K, pixels), opacities, colors.clamp(0, 1).flatten(2).transpose(1, 2))
 
 
 def surface_gaussians(inverse: Tensor, K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

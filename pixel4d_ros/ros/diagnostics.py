@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from pixel4d_ros.ros.parameters import Limits
+from pixel4d_ros.ros.parameters import Parameters
 
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
@@ -197,21 +197,19 @@ class Statistics:
             }
 
 
-def exceeded(measured: Measured, limits: Limits, has_subscribers: bool) -> list[str]:
+def exceeded(measured: Measured, limits: Parameters, has_subscribers: bool) -> list[str]:
     """Messages about exceeded limits. Rate and age count only while there are subscribers."""
     messages = []
-    if has_subscribers and limits.min_rate and measured.rate < limits.min_rate:
-        messages.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {limits.min_rate:g}")
-    if limits.max_latency and measured.latencies[1] > limits.max_latency:
-        messages.append(
-            f"latency p99 {measured.latencies[1]:.3f} s is above diagnostics_max_latency {limits.max_latency:g}"
-        )
-    if has_subscribers and limits.max_age and measured.age > limits.max_age:
-        messages.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {limits.max_age:g}")
-    if limits.max_drops and measured.drops > limits.max_drops:
-        messages.append(
-            f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {limits.max_drops:.0%}"
-        )
+    min_rate, max_latency = limits.diagnostics_min_rate, limits.diagnostics_max_latency
+    max_age, max_drops = limits.diagnostics_max_age, limits.diagnostics_max_drops
+    if has_subscribers and min_rate and measured.rate < min_rate:
+        messages.append(f"only {measured.rate:.2f} forecasts per second, diagnostics_min_rate is {min_rate:g}")
+    if max_latency and measured.latencies[1] > max_latency:
+        messages.append(f"latency p99 {measured.latencies[1]:.3f} s is above diagnostics_max_latency {max_latency:g}")
+    if has_subscribers and max_age and measured.age > max_age:
+        messages.append(f"the last forecast is {measured.age:.3f} s old, diagnostics_max_age is {max_age:g}")
+    if max_drops and measured.drops > max_drops:
+        messages.append(f"{measured.drops:.0%} of the images are dropped, diagnostics_max_drops is {max_drops:.0%}")
     return messages
 
 
@@ -222,7 +220,7 @@ class Condition:
     state: str  # of the lifecycle
     statistics: Statistics
     faults: Faults
-    limits: Limits
+    limits: Parameters
     ros_now_ns: int
     has_subscribers: bool
     clock: str = ""  # see simulated_time
@@ -249,7 +247,7 @@ def _judge(condition: Condition) -> tuple[bytes, str]:
         return DiagnosticStatus.ERROR, "; ".join(failing)
     if condition.state != "active":
         return DiagnosticStatus.OK, condition.state
-    if statistics.silent(limits.silence):
+    if statistics.silent(limits.diagnostics_silence):
         paused = ": simulated time stands, is the simulation paused?" if condition.clock == STANDING else ""
         return DiagnosticStatus.STALE, f"no images are coming in{paused}"
     if statistics.motion_warning and "motion" not in active:

@@ -286,7 +286,7 @@ class ForecastNode(LifecycleNode):
             self._faults.clear(*OUTPUT_FAULTS)
         state, name = self._state_machine.current_state[1], self.get_fully_qualified_name().lstrip("/")
         condition = diagnostics.Condition(
-            state, self._statistics, self._faults, p.limits, now.nanoseconds, subscribed, values["clock"]
+            state, self._statistics, self._faults, p, now.nanoseconds, subscribed, values["clock"]
         )
         status = diagnostics.status(f"{name}: forecast", device, condition, values)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=now.to_msg()), status=[status]))

@@ -33,17 +33,6 @@ LENGTHS = {
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits beyond which /diagnostics warns; 0: never."""
-
-    min_rate: float = 0.0  # Hz
-    max_latency: float = 0.0  # s, 99th percentile
-    max_age: float = 0.0  # s, of the last published stamp
-    max_drops: float = 0.0  # share of the images received
-    silence: float = 2.0  # s without images after which the node is stale
-
-
-@dataclass(frozen=True)
 class Parameters:
     """Values of all parameters. Raises ValueError with the reason when one is out of its range."""
 
@@ -287,17 +276,6 @@ class Parameters:
     def vehicle_footprint(self) -> Footprint:
         """The vehicle's outline. Raises ValueError for an invalid parameter footprint."""
         return parse_footprint(self.footprint, self.footprint_radius)
-
-    @property
-    def limits(self) -> Limits:
-        """Limits beyond which /diagnostics warns."""
-        return Limits(
-            self.diagnostics_min_rate,
-            self.diagnostics_max_latency,
-            self.diagnostics_max_age,
-            self.diagnostics_max_drops,
-            self.diagnostics_silence,
-        )
 
     def size_of(self, source: tuple[int, int]) -> tuple[int, int]:
         """Width and height of forecast images, given the source image's."""

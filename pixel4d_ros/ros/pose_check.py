@@ -87,9 +87,9 @@ class PoseCheck:
         return last.inputs is not inputs or newest_ns - last.stamp_ns >= pause_s * 1e9
 
     def _compare(self, now: PastImage | None, before: PastImage | None, depth: Depth | None) -> None:
-        if now is None or before is None or not _is_comparable(before, now):
+        if now is None or before is None or not before.is_comparable_with(now):
             return
-        if self._pairs and not _is_comparable(self._pairs[-1].now, now):
+        if self._pairs and not self._pairs[-1].now.is_comparable_with(now):
             self._pairs.clear()
             self._ratios, self._predictions, self._doubt = [], 0, ""
         points = moving_points(now.image, before.image)
@@ -146,16 +146,6 @@ def _depth(inputs: Inputs, image: Source, tolerance_s: float) -> Depth | None:
         return None if message is None else read_depth(message, image, inputs.depths.is_rectified)
     except InputFault:
         return None
-
-
-def _is_comparable(a: PastImage, b: PastImage) -> bool:
-    """Whether two images, the first one older, are of one camera and their poses of one track of odometry."""
-    return (
-        a.inputs is b.inputs
-        and (a.frame, a.odometry_origin, a.image.shape) == (b.frame, b.odometry_origin, b.image.shape)
-        and a.stamp_ns < b.stamp_ns
-        and np.array_equal(a.camera.K, b.camera.K)
-    )
 
 
 def _as_clip(compared: list[ComparedPair]) -> tuple[Clip, dict[tuple[int, int], MovingPoints]]:

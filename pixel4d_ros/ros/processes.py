@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 POLL_S = 0.05
 LAST_LINES = 8
@@ -82,6 +83,35 @@ class Child:
         """Stop it, by force if necessary."""
         with suppress(ProcessError):
             self.stop(timeout=5)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A measured program. Waiting ends when the program ends or the user interrupts."""
+
+    child: Child
+    stop: Event
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when interrupted, ProcessError when the program has ended."""
+        # In this order: Ctrl-C reaches the program too.
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.child.check_alive()
+
+    def wait(self, true: Callable[[], bool], seconds: float, complaint: str, poll_s: float = 0.01) -> None:
+        """Wait until a condition holds. Raises as check does, and ProcessError(complaint) after the timeout."""
+        end = time.monotonic() + seconds
+        while not true():
+            self.check()
+            if time.monotonic() > end:
+                raise ProcessError(f"{complaint} (waited {seconds:g} s){self.child.last_words()}")
+            time.sleep(poll_s)
+
+    def rest(self, seconds: float) -> None:
+        """Sleep. Raises as check does."""
+        self.stop.wait(seconds)
+        self.check()
 
 
 def ros_environment() -> dict[str, str]:

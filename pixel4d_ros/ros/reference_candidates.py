@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,11 +42,11 @@ class PastImage:
     T_odometry_camera: FloatArray  # (4, 4)
     inputs: Inputs
 
-    def is_comparable_with(self, later: PastImage) -> bool:
-        """Whether it can be a reference for a later image: same camera and origin of odometry, not too long ago."""
+    def is_comparable_with(self, later: PastImage, longest_s: float = math.inf) -> bool:
+        """Whether a later image, by longest_s seconds at most, is of the same camera and origin of odometry."""
         return (
             self.inputs is later.inputs  # else time jumped back in between
-            and 0 < (later.stamp_ns - self.stamp_ns) * 1e-9 <= LONGEST_AGO
+            and 0 < (later.stamp_ns - self.stamp_ns) * 1e-9 <= longest_s
             and (self.frame, self.odometry_origin) == (later.frame, later.odometry_origin)
             and self.image.shape == later.image.shape
             and np.array_equal(self.camera.K, later.camera.K)
@@ -101,7 +102,7 @@ class ImageHistory:
         now = past_image(source, ego, inputs)
         if now is None:
             return None
-        images = [image for image in reversed(self._images) if image.is_comparable_with(now)]
+        images = [image for image in reversed(self._images) if image.is_comparable_with(now, LONGEST_AGO)]
         if not self._images or self._images[-1].stamp_ns != now.stamp_ns:
             self._images.append(now)
         if images and np.array_equal(now.image, images[0].image):

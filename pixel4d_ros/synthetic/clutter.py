@@ -13,7 +13,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.vegetation import add_branch
-from pixel4d_ros.synthetic.world import Builder
+from pixel4d_ros.synthetic.world import Builder, turned
 
 
 def add_clutter(out: Builder, rng: Generator, half: FloatArray, path: FloatArray) -> None:
@@ -45,16 +45,12 @@ def _look(rng: Generator, gloss: float = 0.1) -> dict[str, Any]:
     return {"color": color, "color2": color * 0.6, "params": (5, 0.4, 1, gloss), "seed": int(rng.integers(1 << 20))}
 
 
-def _turned(xy: FloatArray, yaw: float, x: float, y: float, z: float) -> FloatArray:
-    return np.array([xy[0] + np.cos(yaw) * x - np.sin(yaw) * y, xy[1] + np.sin(yaw) * x + np.cos(yaw) * y, z])
-
-
 def _chair(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
     """A seat on thin legs, whose back has slats."""
     look, group = _look(rng), out.groups(1)
     seat, wide, thin = rng.uniform(0.42, 0.75), rng.uniform(0.17, 0.24), rng.uniform(0.008, 0.02)
-    feet = np.array([_turned(xy, yaw, a * wide * 1.1, b * wide * 1.1, 0) for a in (-1, 1) for b in (-1, 1)])
-    tops = np.array([_turned(xy, yaw, a * wide * 0.9, b * wide * 0.9, seat) for a in (-1, 1) for b in (-1, 1)])
+    feet = np.array([turned(xy, yaw, a * wide * 1.1, b * wide * 1.1, 0) for a in (-1, 1) for b in (-1, 1)])
+    tops = np.array([turned(xy, yaw, a * wide * 0.9, b * wide * 0.9, seat) for a in (-1, 1) for b in (-1, 1)])
     legs = np.tile(look["color"], (4, 1))
     add_branch(out, feet, tops, np.full(4, thin), legs, np.repeat(group, 4))
     center = (*xy, seat)
@@ -62,7 +58,7 @@ def _chair(out: Builder, rng: Generator, xy: FloatArray, yaw: float) -> None:
     if rng.uniform() < 0.75:
         style, tall = int(rng.choice([0, 2])), rng.uniform(0.17, 0.3)
         look["params"] = (rng.uniform(0.05, 0.12), rng.uniform(0.2, 0.6), style, 2 * wide - 0.05)
-        back = _turned(xy, yaw, 0, wide, seat + tall)
+        back = turned(xy, yaw, 0, wide, seat + tall)
         out.box(Material.FENCE, center=back, half=(wide, 0.012, tall), yaw=yaw, group=group[0], **look)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.synthetic.materials import Material
-from pixel4d_ros.synthetic.world import Builder
+from pixel4d_ros.synthetic.world import Builder, turned
 
 
 def add_fronts(
@@ -35,11 +35,9 @@ class _Front:
         self.out, self.rng, self.xy, self.yaw, self.half, self.side = out, rng, xy, yaw, half, side
         self.tint = rng.uniform(0.02, 0.5) * rng.uniform(0.2, 1.0, 3)
 
-    def at(self, along: float, ahead: float, z: float) -> tuple[float, float, float]:
-        """The point `along` metres from the middle of the front and `ahead` metres before it."""
-        y = -self.side * (self.half[1] + ahead)
-        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
-        return (self.xy[0] + cos * along - sin * y, self.xy[1] + sin * along + cos * y, z)
+    def at(self, along: float, ahead: float, z: float) -> FloatArray:
+        """The point (3,) `along` metres from the middle of the front and `ahead` metres before it."""
+        return turned(self.xy, self.yaw, along, -self.side * (self.half[1] + ahead), z)
 
     def panel(
         self,

@@ -24,9 +24,6 @@ from pixel4d_ros.synthetic.tracing import (
 )
 from pixel4d_ros.synthetic.world import Worlds
 
-# Where in a pixel the rays go: the centre first (depth and ids are its), then a triangle around it.
-_OFFSETS = {1: [(0.0, 0.0)], 4: [(0.0, 0.0), (0.0, -0.36), (0.31, 0.18), (-0.31, 0.18)]}
-
 
 @dataclass(frozen=True)
 class Rendered:
@@ -66,33 +63,22 @@ def render(
     T_world_camera: Tensor,
     K: Tensor,
     size: tuple[int, int],
-    samples: int = 1,
     hidden: Tensor | None = None,
 ) -> Rendered:
     """Render N views: world_of_view (N,) int64, object_poses (N, M + 1, 4, 4), T_world_camera (N, 4, 4), K (N, 3, 3).
 
-    size is (width, height); samples 1, or 4 rays per pixel whose colours are averaged. Raises ValueError on others.
-    hidden (N,) bool selects the views whose hidden depth is traced.
+    size is (width, height); hidden (N,) bool selects the views whose hidden depth is traced.
     """
-    if samples not in _OFFSETS:
-        raise ValueError(f"samples must be 1 or 4 rays per pixel, got {samples}")
     placed = Placed.of(Primitives(worlds.primitives.rows[world_of_view]), object_poses)
-    total = torch.zeros(())
-    for offset in _OFFSETS[samples]:
-        shifted = K.clone()
-        shifted[:, :2, 2] -= K.new_tensor(offset)
-        hits = _trace(placed, worlds, world_of_view, T_world_camera, shifted, size)
-        if offset == (0.0, 0.0):
-            first = hits
-        total = total + _shade(placed, worlds, world_of_view, K, hits) / samples
-    behind = torch.zeros_like(first.depth)
+    hits = _trace(placed, worlds, world_of_view, T_world_camera, K, size)
+    behind = torch.zeros_like(hits.depth)
     if hidden is not None:
         asked = hidden.nonzero()[:, 0]
-        behind[asked] = _hidden_depth(placed, worlds, world_of_view, T_world_camera, K, size, first, asked)
+        behind[asked] = _hidden_depth(placed, worlds, world_of_view, T_world_camera, K, size, hits, asked)
     ids = placed.primitives.instance.long()
     n = torch.arange(len(ids), device=ids.device)[:, None, None]
-    object_ids = torch.where(first.primitive >= 0, ids[n, first.primitive.clamp(min=0)], 0)
-    images = (total, first.depth, object_ids, behind)
+    object_ids = torch.where(hits.primitive >= 0, ids[n, hits.primitive.clamp(min=0)], 0)
+    images = (_shade(placed, worlds, world_of_view, K, hits), hits.depth, object_ids, behind)
     return Rendered(*(_untile(image, size) for image in images))
 
 

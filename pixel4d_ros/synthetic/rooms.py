@@ -16,7 +16,7 @@ from pixel4d_ros.synthetic.materials import Material
 from pixel4d_ros.synthetic.motion import Actor, ArcActor, HandheldCamera
 from pixel4d_ros.synthetic.primitives import Shape
 from pixel4d_ros.synthetic.props import PERSON
-from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout
+from pixel4d_ros.synthetic.world import Builder, Light, WorldLayout, turned
 
 _WALL = 0.1  # metres, half the thickness
 
@@ -214,15 +214,10 @@ def _table(
     for a in (-1, 1):
         for b in (-1, 1):
             x, y = a * (size[0] - 0.05), b * (size[1] - 0.05)
-            leg = (
-                xy[0] + np.cos(yaw) * x - np.sin(yaw) * y,
-                xy[1] + np.sin(yaw) * x + np.cos(yaw) * y,
-                height / 2 - 0.03,
-            )
+            leg = turned(xy, yaw, x, y, height / 2 - 0.03)
             out.box(kind, center=leg, half=(0.03, 0.03, height / 2 - 0.03), yaw=yaw, contact=0.7, **look)
     if rng.uniform() < 0.3:  # a chair's back
-        x = size[0] - 0.03
-        back = (xy[0] + np.cos(yaw) * x, xy[1] + np.sin(yaw) * x, height + 0.3)
+        back = turned(xy, yaw, size[0] - 0.03, 0, height + 0.3)
         out.box(kind, center=back, half=(0.03, size[1], 0.3), yaw=yaw, **look)
 
 

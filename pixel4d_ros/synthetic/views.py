@@ -60,7 +60,6 @@ def sample_views(
     size: tuple[int, int] = (416, 128),
     device: str | torch.device = "cpu",
     kind: str = "street",
-    samples: int = 1,
     hidden: bool = False,
     camera: bool = False,
     assets: Assets | None = None,
@@ -96,7 +95,7 @@ def sample_views(
 
     def draw(part: slice) -> Rendered:
         asked = first[part] if hidden else None
-        return render(worlds, index[part], moved[part], seen[part], K_n[part], size, samples, asked)
+        return render(worlds, index[part], moved[part], seen[part], K_n[part], size, asked)
 
     device = torch.device(device)
     step = 1 if device.type == "cpu" else B * V
@@ -190,7 +189,6 @@ def street_clip(
     size: tuple[int, int] = (416, 128),
     device: str | torch.device = "cpu",
     progress: bool = False,
-    samples: int = 1,
 ) -> Clip:
     """A drive of `frames` images, `step` seconds apart, with KITTI's camera; depth is 0 in the sky.
 
@@ -211,7 +209,7 @@ def street_clip(
         moved, seen = (torch.as_tensor(v[part].astype(np.float32), device=device) for v in (poses, cameras))
         K_n = torch.as_tensor(K.astype(np.float32), device=device).expand(len(seen), 3, 3)
         index = torch.zeros(len(seen), dtype=torch.int64, device=device)
-        out = render(worlds, index, moved, seen, K_n, size, samples)
+        out = render(worlds, index, moved, seen, K_n, size)
         depth = torch.where(torch.isfinite(out.depth), out.depth, 0.0).cpu().numpy()
         ids = torch.where(out.object_ids <= len(layout.actors), out.object_ids, 0)  # only what moves
         return (out.rgb * 255).round().byte().cpu().numpy(), depth, ids.byte().cpu().numpy()

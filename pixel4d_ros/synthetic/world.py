@@ -85,6 +85,11 @@ class Builder:
         return np.concatenate(self.parts) if self.parts else np.zeros((0, ROW))
 
 
+def turned(xy: FloatArray, yaw: float, x: float, y: float, z: float) -> FloatArray:
+    """The point (3,) at height z that lies x ahead and y to the left of xy (2,) in axes turned by yaw (rad)."""
+    return np.array([xy[0] + np.cos(yaw) * x - np.sin(yaw) * y, xy[1] + np.sin(yaw) * x + np.cos(yaw) * y, z])
+
+
 @dataclass(frozen=True)
 class Light:
     """Light of one world; colours are linear RGB."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor.background import Background, background_layer
 from pixel4d_ros.predictor.heads import NetworkInput, PixelMaps, ReferenceInput, encode_sensor, encode_speed
-from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, SURFACE_FOCAL, InputView, padded_size, view_rays
+from pixel4d_ros.predictor.input_view import CANONICAL_FOCAL, SURFACE_FOCAL, InputView, view_rays
 from pixel4d_ros.predictor.latent import Latent, Later
 from pixel4d_ros.predictor.lifting import Layer, VisibleGrid, hidden_layer, visible_layer
 from pixel4d_ros.predictor.network import Network
@@ -58,14 +58,7 @@ class RenderedPrediction(PredictedMaps):
 def training_view(width: int, height: int) -> InputView:
     """The input view of a crop of width x height pixels, taken as it is."""
     K = np.array([[CANONICAL_FOCAL, 0, width / 2], [0, CANONICAL_FOCAL, height / 2], [0, 0, 1]])
-    padded_width, padded_height = padded_size(width), padded_size(height)
-    return InputView(
-        Camera(K, width, height),
-        padded_width,
-        padded_height,
-        (padded_width - width) // 2,
-        (padded_height - height) // 2,
-    )
+    return InputView.around(Camera(K, width, height))
 
 
 def coarse_and_fine_views(batch: Batch, coarse: Batch) -> tuple[InputView, InputView]:

@@ -14,7 +14,7 @@ from support.held_work import HeldWork
 
 from pixel4d_ros.ros import diagnostics
 from pixel4d_ros.ros.diagnostics import Condition, Faults, Measured, Statistics, exceeded, simulated_time, status
-from pixel4d_ros.ros.parameters import Limits
+from pixel4d_ros.ros.parameters import Parameters
 from pixel4d_ros.ros.worker import LatestWorker
 
 pytestmark = pytest.mark.ros
@@ -52,7 +52,7 @@ def test_status_levels():
     faults, statistics = Faults(print, print), Statistics()
 
     def level(state: str = "active", wanted: bool = True, **limits: float) -> bytes:
-        condition = Condition(state, statistics, faults, Limits(**limits), 0, wanted)
+        condition = Condition(state, statistics, faults, Parameters(**limits), 0, wanted)
         return status("name", "cpu", condition, {}).level
 
     assert level("inactive") == b"\x00" and level() == b"\x03"
@@ -67,16 +67,19 @@ def test_status_levels():
     assert level() == b"\x02"
     faults.clear()
     assert level() == b"\x00"
-    time.sleep(0.05)
-    assert level(silence=0.01) == b"\x03"
-    paused = Condition("active", statistics, faults, Limits(silence=0.01), 0, True, simulated_time(True, 5, 5))
+    time.sleep(0.15)
+    assert level(diagnostics_silence=0.1) == b"\x03"
+    limits = Parameters(diagnostics_silence=0.1)
+    paused = Condition("active", statistics, faults, limits, 0, True, simulated_time(True, 5, 5))
     assert "simulated time stands" in status("name", "cpu", paused, {}).message
 
 
 def test_limits_that_are_exceeded_are_named():
     measured = Measured(rate=4.0, latencies=(0.1, 0.4, 0.5), age=0.7, drops=0.25)
-    assert exceeded(measured, Limits(), has_subscribers=True) == []
-    limits = Limits(min_rate=5.0, max_latency=0.3, max_age=0.6, max_drops=0.2)
+    assert exceeded(measured, Parameters(), has_subscribers=True) == []
+    limits = Parameters(
+        diagnostics_min_rate=5.0, diagnostics_max_latency=0.3, diagnostics_max_age=0.6, diagnostics_max_drops=0.2
+    )
     said = exceeded(measured, limits, has_subscribers=True)
     names = ("min_rate is 5", "max_latency 0.3", "max_age is 0.6", "max_drops is 20%")
     assert len(said) == 4 and all(f"diagnostics_{name}" in text for name, text in zip(names, said))

@@ -23,8 +23,7 @@ from std_msgs.msg import Header
 from support.paths import REPOSITORY
 from support.waiting import PATIENCE, wait_until
 
-from pixel4d_ros.ros.benchmark.watch import Watch
-from pixel4d_ros.ros.processes import ProcessError
+from pixel4d_ros.ros.processes import ProcessError, Watch
 from pixel4d_ros.ros.session import spinning
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]

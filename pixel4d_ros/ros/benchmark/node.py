@@ -29,12 +29,11 @@ from pixel4d_ros.benchmark.statistics import Spread, course
 from pixel4d_ros.ros.benchmark.listener import OUTPUT_QOS
 from pixel4d_ros.ros.benchmark.publishing import CAMERA, REST_S, START_S, measure_publishing
 from pixel4d_ros.ros.benchmark.services import check_candidates, measure_service, path_message
-from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.memory import freeze_gc
 from pixel4d_ros.ros.messages import conversions as c
 from pixel4d_ros.ros.messages.headers import nanoseconds, time_message
-from pixel4d_ros.ros.processes import Child, ProcessError, ros_environment
+from pixel4d_ros.ros.processes import Child, ProcessError, Watch, ros_environment
 from pixel4d_ros.ros.session import ros_node, spinning
 
 FORECAST = "/forecast_node/forecast"

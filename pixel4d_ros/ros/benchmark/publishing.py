@@ -20,9 +20,8 @@ from pixel4d_ros.benchmark.node_times import Feed, Publishing
 from pixel4d_ros.benchmark.source_image import forecast_times
 from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.ros.benchmark.listener import OUTPUT_QOS, TOPIC
-from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
-from pixel4d_ros.ros.processes import Child
+from pixel4d_ros.ros.processes import Child, Watch
 from pixel4d_ros.ros.publishing import CameraViews, sequence_message
 
 CAMERA = "camera"

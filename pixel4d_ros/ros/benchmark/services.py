@@ -25,12 +25,11 @@ from pixel4d_ros.benchmark.node_times import Feed, ServiceTimes
 from pixel4d_ros.benchmark.source_image import candidate_poses, forecast_times
 from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw, rigid_inverse
-from pixel4d_ros.ros.benchmark.watch import Watch
 from pixel4d_ros.ros.compat import interface
 from pixel4d_ros.ros.messages.conversions import pose_messages
 from pixel4d_ros.ros.messages.headers import time_message
 from pixel4d_ros.ros.parameters import Parameters
-from pixel4d_ros.ros.processes import ProcessError
+from pixel4d_ros.ros.processes import ProcessError, Watch
 
 SERVICE = "/forecast_node/forecast_trajectories"
 BASE = "base_link"

@@ -43,25 +43,24 @@ def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
 
 def image_message(rgb: RgbImage, header: Header) -> Image:
     """An rgb8 Image of an RGB uint8 array (H, W, 3)."""
-    height, width, _ = rgb.shape
-    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
-    fill(message, rgb)
-    return message
+    return _image(rgb, "rgb8", header)
 
 
 def depth_message(depth: NDArray[np.float32], header: Header) -> Image:
     """A 32FC1 Image of depth (H, W) in metres, inf where unseen (REP 118)."""
-    height, width = depth.shape
-    message = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
-    fill(message, depth.astype("<f4", copy=False))
-    return message
+    return _image(depth.astype("<f4", copy=False), "32FC1", header)
 
 
 def mono_message(values: NDArray[np.uint8], header: Header) -> Image:
     """A mono8 Image of values (H, W)."""
-    height, width = values.shape
-    message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
-    fill(message, values)
+    return _image(values, "mono8", header)
+
+
+def _image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
+    """An Image of pixels (H, W, ...) without padding."""
+    height, width = pixels.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding=encoding, step=pixels.nbytes // height)
+    fill(message, pixels)
     return message
 
 
