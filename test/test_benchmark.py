@@ -14,7 +14,7 @@ import torch
 from support.coarse_predictions import coarse_predictions
 
 from pixel4d_ros.benchmark import plots
-from pixel4d_ros.benchmark.lower_bounds import still_views
+from pixel4d_ros.benchmark.lower_bounds import task_views
 from pixel4d_ros.benchmark.report import describe
 from pixel4d_ros.benchmark.results import Agreement, Benchmark, ForecastTimes, LowerBounds
 from pixel4d_ros.benchmark.source_image import (
@@ -148,7 +148,7 @@ def test_with_an_earlier_image_motion_from_flow_is_a_stage() -> None:
 def test_the_rasterizers_floor_has_all_gaussians_and_frames(photo: Path) -> None:
     task = Task(source_image(photo, (WIDTH, HEIGHT), CPU), 3, 2)
     scene = Forecaster.load(device="cpu").predict(task.source.pixels, task.source.camera.K)
-    views = still_views(task, scene)
+    views = task_views(task, scene)
     assert views.means.shape == (6, len(scene), 3) and len(views.T_camera_world) == 6
     torch.testing.assert_close(views.T_camera_world[3:], views.T_camera_world[:3])
 

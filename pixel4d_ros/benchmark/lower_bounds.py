@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pixel4d_ros.benchmark.stages import Task
 from pixel4d_ros.benchmark.statistics import Spread
 from pixel4d_ros.benchmark.stopwatch import Effort, Stopwatch, measure_laps
-from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
 from pixel4d_ros.predictor.cuda_graphs import record
 from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.predictor import FAST
 from pixel4d_ros.rendering import GaussianViews, rasterize
+from pixel4d_ros.rendering.moved_scene import still_views
 from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -48,7 +49,7 @@ def encoder_bound(weights: Path | None, task: Task, device: torch.device, effort
 @torch.inference_mode()
 def rasterizer_bound(task: Task, scene: DynamicGaussians, effort: Effort) -> Spread:
     """The rasterizer on all views of the task, of the scene without motion; preparing its inputs is not timed."""
-    views = still_views(task, scene)
+    views = task_views(task, scene)
 
     def run(watch: Stopwatch) -> None:
         rasterize(views)
@@ -57,18 +58,7 @@ def rasterizer_bound(task: Task, scene: DynamicGaussians, effort: Effort) -> Spr
     return measure_laps(run, scene.means.device, effort, "lower bound: rasterizer")["rasterizer"]
 
 
-def still_views(task: Task, scene: DynamicGaussians) -> GaussianViews:
-    """Views of all frames of all futures, of the scene without motion; shared tensors are expanded, not copied."""
-    camera, device, v = task.source.camera, scene.means.device, task.frames * task.samples
-    observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
-    poses = torch.from_numpy(rigid_inverse(task.path.at(task.times))).float().repeat(task.samples, 1, 1)
-    return GaussianViews(
-        scene.means.expand(v, -1, -1),
-        scene.quaternions.expand(v, -1, -1),
-        scene.scales.expand(v, -1, -1),
-        scene.opacities.expand(v, -1),
-        torch.cat((scene.colors, observed[:, None]), 1).expand(v, -1, -1),
-        poses.to(device),
-        torch.from_numpy(camera.K).float().to(device).expand(v, 3, 3),
-        (camera.width, camera.height),
-    )
+def task_views(task: Task, scene: DynamicGaussians) -> GaussianViews:
+    """Views of all frames of all futures, of the scene without motion."""
+    poses = np.tile(task.path.at(task.times), (task.samples, 1, 1))
+    return still_views(scene, poses, task.source.camera)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from pixel4d_ros.evaluation.calibration import Event
 from pixel4d_ros.evaluation.labelled_objects import LEAST_SHARE, labelled_objects
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.outputs.moving_objects import MIN_GAUSSIANS, moving_objects
-from pixel4d_ros.rendering import GaussianViews, rasterize
+from pixel4d_ros.rendering import rasterize
+from pixel4d_ros.rendering.moved_scene import still_views
 from pixel4d_ros.scene import DynamicGaussians
 
 SPEED_FLOOR = 0.5  # m/s: errors of slower objects are relative to this
@@ -145,21 +146,10 @@ def _impossible(scene: DynamicGaussians, fast: set[int], camera_height: float | 
 def predicted_moving(scene: DynamicGaussians, window: Clip) -> NDArray[np.bool_]:
     """Pixels (H, W) of the source image that show mostly Gaussians of objects that move faster than MOVES."""
     height, width = window.images.shape[1:3]
-    device = scene.means.device
-    moving = ((scene.object_ids > 0) & (scene.velocities.norm(dim=1) >= MOVES)).to(scene.means.dtype)[:, None]
-    seen = rasterize(
-        GaussianViews(
-            scene.means[None],
-            scene.quaternions[None],
-            scene.scales[None],
-            scene.opacities[None],
-            # As many channels as colours and confidence, so that no kernel is compiled anew.
-            moving.expand(-1, 4)[None],
-            torch.eye(4, device=device)[None],
-            torch.tensor(window.K, dtype=torch.float32, device=device)[None],
-            (width, height),
-        )
-    )
+    views = still_views(scene, np.eye(4)[None], Camera(window.K, width, height))
+    moving = ((scene.object_ids > 0) & (scene.velocities.norm(dim=1) >= MOVES)).to(scene.means.dtype)
+    # As many channels as colours and confidence, so that no kernel is compiled anew.
+    seen = rasterize(replace(views, features=moving[None, :, None].expand_as(views.features)))
     mask: NDArray[np.bool_] = (seen.features[0, ..., 0] > 0.5 * seen.alpha[0]).cpu().numpy()
     return mask
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixel4d_ros.predictor.encoder import FEATURE_CHANNELS
+from pixel4d_ros.predictor.objects import pixel_grid
 
 STRIDE = 4  # of the features and of the flow
 RATE_SCALE = 40.0  # pixels per second
@@ -75,11 +76,8 @@ class Posterior(nn.Module):
 def static_flow(depth: Tensor, later: Later) -> Tensor:
     """Flow (B, 2, h, w) to the later frame in pixels of the input view if nothing moved; depth (B, h, w) at STRIDE."""
     height, width = depth.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=depth.device), torch.arange(width, device=depth.device), indexing="ij"
-    )
-    pixels = torch.stack((x, y), -1).flatten(0, 1) * STRIDE + STRIDE // 2
-    homogeneous = F.pad(pixels.float(), (0, 1), value=1.0)
+    pixels = pixel_grid(height, width, depth.device).flatten(0, 1) * STRIDE + STRIDE // 2
+    homogeneous = F.pad(pixels, (0, 1), value=1.0)
     rays = homogeneous @ torch.linalg.inv_ex(later.K).inverse.transpose(1, 2)  # inv would wait for the device
     points = (rays * depth.flatten(1)[..., None]) @ later.T_later_source[:, :3, :3].transpose(1, 2)
     seen = (points + later.T_later_source[:, None, :3, 3]) @ later.K.transpose(1, 2)

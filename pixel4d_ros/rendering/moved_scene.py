@@ -90,7 +90,7 @@ def render(
     poses = check_poses(T_source_camera)
     if len(poses) != len(instants):
         raise ValueError(f"rendering needs one pose per time, got {len(poses)} poses and {len(instants)} times")
-    still = _still_views(moved_scene.futures[0], poses, camera)
+    still = still_views(moved_scene.futures[0], poses, camera)
     if not moved_scene.moved:
         yield from [rendered_views(rasterize(still, with_depth), with_depth)] * len(moved_scene.futures)
         return
@@ -143,8 +143,8 @@ def runs(source: NDArray[np.int64], start: int, count: int) -> Iterator[tuple[in
             yield int(places[run[0]]), slice(int(rows[run[0]]), int(rows[run[-1]]) + 1)
 
 
-def _still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: Camera) -> GaussianViews:
-    """The views without motion, as expanded tensors: nothing is copied."""
+def still_views(scene: DynamicGaussians, T_source_camera: FloatArray, camera: Camera) -> GaussianViews:
+    """Views from T_source_camera (V, 4, 4) without motion, as expanded tensors: nothing is copied."""
     v, device = len(T_source_camera), scene.means.device
     observed = torch.ones_like(scene.opacities) if scene.observed is None else scene.observed
     features = torch.cat((scene.colors, observed[:, None]), 1)
