@@ -204,14 +204,6 @@ def _steps(scores: np.ndarray, times: Sequence[float] | FloatArray) -> tuple[Hor
     means = nanmean(scores, 0)  # (5, T)
     counts = np.isfinite(scores[:, 0]).sum(0)
     return tuple(
-        HorizonStep(
-            time=float(t),
-            count=int(counts[i]),
-            psnr=float(means[0, i]),
-            repeat_psnr=float(means[2, i]),
-            ssim=float(means[1, i]),
-            repeat_ssim=float(means[3, i]),
-            confidence=float(means[4, i]),
-        )
-        for i, t in enumerate(times)
+        HorizonStep(time=float(t), count=int(count), **dict(zip(SCORES, column.tolist(), strict=True)))
+        for t, count, column in zip(times, counts, means.T, strict=True)
     )
