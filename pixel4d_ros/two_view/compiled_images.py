@@ -32,7 +32,9 @@ def compile_all() -> None:
     parallax(points, K, T)
     mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
     structure(grey, v, u)
-    aligned_velocity(points, sampled_at(grey, three, three), grey, K, T, 1.0, three, three, 1, 1.0)
+    seen = points, sampled_at(grey, three, three), grey, K, K
+    velocity_errors(*seen, points)
+    aligned_velocity(*seen, three, three, 1, 1.0)
 
 
 @njit(cache=True, nogil=True)
@@ -119,13 +121,34 @@ def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def displaced_error(
+    points: FloatArray, grey: FloatArray, there: NDArray[np.uint8], K: FloatArray, by: FloatArray, bright: float
+) -> tuple[float, float]:
+    """Mean difference in grey levels, of at most 60 each, and the share of the points that the image (h, w) shows.
+
+    Points (n, 3) in the reference camera's frame, of grey levels (n,), were elsewhere by (3,) metres and darker by
+    `bright`.
+    """
+    left, seen = 0.0, 0
+    for i in range(len(points)):
+        z = points[i, 2] - by[2]
+        if z <= IN_FRONT:
+            continue
+        u, v = K[0, 0] * (points[i, 0] - by[0]) / z + K[0, 2], K[1, 1] * (points[i, 1] - by[1]) / z + K[1, 2]
+        value = _sampled(there, u, v)
+        if value <= 255:
+            seen += 1
+            left += min(abs(grey[i] - value - bright), 60.0)
+    return left / max(seen, 1), seen / max(len(points), 1)
+
+
+@njit(cache=True, nogil=True)
 def aligned_velocity(
     points: FloatArray,
     grey: FloatArray,
     there: NDArray[np.uint8],
     K: FloatArray,
-    T: FloatArray,
-    seconds: float,
+    path: FloatArray,
     start: FloatArray,
     belief: FloatArray,
     rounds: int,
@@ -133,45 +156,40 @@ def aligned_velocity(
 ) -> tuple[FloatArray, float, float]:
     """The velocity (3,) by which points (n, 3) of grey levels (n,) are where the reference image shows the same.
 
-    Gauss and Newton from a start (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness,
-    and a prior about 0 of precision belief (3,) per point. rounds may be 0. Also the mean difference in grey levels
-    that is left, of at most 60 each, and the share of the points that the reference image there (h, w) shows.
+    Points are in the reference camera's frame, in which path (3, 3) is metres per m/s. Gauss and Newton from a start
+    (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness, and a prior about 0 of
+    precision belief (3,) per point. rounds may be 0. Also what displaced_error says of it.
     """
     velocity, bright, d = start.copy(), 0.0, np.zeros(4)
     normal, right, J = np.empty((4, 4)), np.empty(4), np.empty(4)
-    left, seen = 0.0, 0
+    by = np.empty(3)
     for k in range(rounds + 1):
-        last = k == rounds or (k > 0 and np.abs(d[:3]).max() < SETTLED)
-        normal[:], right[:], left, seen = 0.0, 0.0, 0.0, 0
+        for a in range(3):
+            by[a] = path[a, 0] * velocity[0] + path[a, 1] * velocity[1] + path[a, 2] * velocity[2]
+        if k == rounds or (k > 0 and np.abs(d[:3]).max() < SETTLED):
+            break
+        normal[:], right[:], seen = 0.0, 0.0, 0
         for i in range(len(points)):
-            x, y, z = points[i]
-            x, y, z = x - velocity[0] * seconds, y - velocity[1] * seconds, z - velocity[2] * seconds
-            px = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
-            py = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
-            pz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
-            if pz <= IN_FRONT:
+            x, y, z = points[i, 0] - by[0], points[i, 1] - by[1], points[i, 2] - by[2]
+            if z <= IN_FRONT:
                 continue
-            u, v = K[0, 0] * px / pz + K[0, 2], K[1, 1] * py / pz + K[1, 2]
+            u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
             value = _sampled(there, u, v)
             if value > 255:
                 continue
             error = grey[i] - value - bright
             seen += 1
-            left += min(abs(error), 60.0)
-            if last:
-                continue
             slope_u, slope_v = _slopes(there, u, v)
             weight = 1 / (1 + (error / outlier) ** 2)
             for a in range(3):
-                ahead = T[2, a] * seconds
-                J[a] = slope_u * K[0, 0] * (px / pz * ahead - T[0, a] * seconds) / pz
-                J[a] += slope_v * K[1, 1] * (py / pz * ahead - T[1, a] * seconds) / pz
+                J[a] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
+                J[a] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
             J[3] = 1.0
             for a in range(4):
                 right[a] += weight * J[a] * error
                 for b in range(4):
                     normal[a, b] += weight * J[a] * J[b]
-        if last or seen < 4:
+        if seen < 4:
             break
         for a in range(3):
             normal[a, a] += belief[a] * seen
@@ -180,7 +198,19 @@ def aligned_velocity(
         d[:] = np.linalg.solve(normal, right)
         velocity += d[:3]
         bright += d[3]
-    return velocity, left / max(seen, 1), seen / max(len(points), 1)
+    left, shown = displaced_error(points, grey, there, K, by, bright)
+    return velocity, left, shown
+
+
+@njit(cache=True, nogil=True)
+def velocity_errors(
+    points: FloatArray, grey: FloatArray, there: NDArray[np.uint8], K: FloatArray, path: FloatArray, tried: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What displaced_error says of each of velocities tried (k, 3): (k,) and (k,). path as in aligned_velocity."""
+    left, shown = np.empty(len(tried)), np.empty(len(tried))
+    for k in range(len(tried)):
+        left[k], shown[k] = displaced_error(points, grey, there, K, path @ tried[k], 0.0)
+    return left, shown
 
 
 @njit(cache=True, nogil=True)

@@ -43,15 +43,18 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     places = FOUR if len(rows) <= FEW else CENTER
     pixels = np.asarray((np.stack((columns, rows), -1)[:, None] + places).reshape(-1, 2), np.float64)
     points = unproject(pixels, np.repeat(pair.depth[rows, columns], len(places)), pair.camera.K)
+    known = np.array([*guesses, STILL])
     coarse = _Level(pair, pixels, points, pair.here, pair.there)
-    found = min((*guesses, STILL), key=coarse.error)
-    if coarse.error(found) > max(ALIKE, EXPLAINED * coarse.error(STILL)):
-        tried = sorted(coarse.starts(), key=coarse.error)
-        found = min((coarse.aligned(start) for start in (*guesses, *tried[:BEST])), key=lambda result: result[1])[0]
+    errors = coarse.errors(known)
+    found = known[errors.argmin()]
+    if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
+        starts = coarse.starts()
+        best = starts[np.argsort(coarse.errors(starts), kind="stable")[:BEST]]
+        found = min((coarse.aligned(start) for start in (*known[:-1], *best)), key=lambda result: result[1])[0]
     fine = _Level(pair, pixels, points, pair.fine_here, pair.fine_there)
     velocity, error = fine.aligned(found)
-    known = min((*guesses, STILL), key=fine.error)
-    return velocity if error < BETTER * fine.error(known) else known
+    errors = fine.errors(known)
+    return velocity if error < BETTER * errors.min() else (*guesses, STILL)[errors.argmin()]
 
 
 class _Level:
@@ -59,30 +62,27 @@ class _Level:
 
     def __init__(self, pair: TwoImages, pixels: FloatArray, points: FloatArray, here: Grey, there: Grey) -> None:
         """pixels (n, 2), x and y of pair.camera, show points (n, 3); both images are of any one size."""
-        self.pair, self.points, self.there = pair, points, there
-        self.K = pair.camera.resized(here.shape[1], here.shape[0]).K
         scale = np.array([here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height])
         u, v = ((pixels + 0.5) * scale - 0.5).T.copy()
-        self.grey = compiled_images.sampled_at(here, v, u)
+        grey = compiled_images.sampled_at(here, v, u)
+        T, K = pair.T_reference_source, pair.camera.resized(here.shape[1], here.shape[0]).K
+        path = T[:3, :3] * pair.seconds
+        self.per_metre = K[0, 0] * pair.seconds / float(np.median(points[:, 2]))  # pixels per m/s across
+        self.images = points @ T[:3, :3].T + T[:3, 3], grey, there, K, path
 
-    def starts(self) -> list[FloatArray]:
-        """Velocities (3,) from which to look for the right one: along the optical axis, and across."""
-        pixels = self.K[0, 0] * self.pair.seconds / float(np.median(self.points[:, 2]))  # per m/s across
-        count = min(MOST_STARTS, 2 * int(ACROSS * pixels / STEP) + 1)
-        ahead = [np.array([0.0, 0.0, speed]) for speed in AHEAD]
-        return ahead + [np.array([speed, 0.0, 0.0]) for speed in np.linspace(-ACROSS, ACROSS, count)]
+    def starts(self) -> FloatArray:
+        """Velocities (k, 3) from which to look for the right one: along the optical axis, and across."""
+        count = min(MOST_STARTS, 2 * int(ACROSS * self.per_metre / STEP) + 1)
+        starts = np.zeros((len(AHEAD) + count, 3))
+        starts[: len(AHEAD), 2], starts[len(AHEAD) :, 0] = AHEAD, np.linspace(-ACROSS, ACROSS, count)
+        return starts
 
-    def error(self, velocity: FloatArray) -> float:
-        """Mean difference in grey levels with a velocity (3,); inf where too little of the object is seen."""
-        return self._run(velocity, 0)[1]
+    def errors(self, tried: FloatArray) -> FloatArray:
+        """Mean differences (k,) in grey levels with velocities (k, 3); inf where too little of the object is seen."""
+        left, seen = compiled_images.velocity_errors(*self.images, tried)
+        return np.where(seen > LEAST_SEEN, left, np.inf)
 
     def aligned(self, start: FloatArray) -> tuple[FloatArray, float]:
         """The velocity (3,) that is reached from a start, and its error."""
-        return self._run(start, ROUNDS)
-
-    def _run(self, start: FloatArray, rounds: int) -> tuple[FloatArray, float]:
-        T, seconds = self.pair.T_reference_source, self.pair.seconds
-        velocity, left, seen = compiled_images.aligned_velocity(
-            self.points, self.grey, self.there, self.K, T, seconds, start, BELIEF, rounds, OUTLIER
-        )
+        velocity, left, seen = compiled_images.aligned_velocity(*self.images, start, BELIEF, ROUNDS, OUTLIER)
         return velocity, left if seen > LEAST_SEEN else np.inf
