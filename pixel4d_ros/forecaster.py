@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +135,13 @@ class Forecaster:
             from pixel4d_ros.two_view.object_motion import with_motion_from_flow
             from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
-            with ThreadPoolExecutor(1) as beside:
-                flow = beside.submit(MeasuredFlow.of, pixels, reference)
+            with ThreadPoolExecutor(len(reference.views)) as beside:
+                flows = beside.map(partial(MeasuredFlow.of, pixels), reference.views)
                 scene = self.predictor.predict(*arguments)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the network's time is not the comparison's
             began = time.monotonic()
-            scene = with_motion_from_flow(scene, pixels, reference, seed, flow.result())
+            scene = with_motion_from_flow(scene, pixels, reference, seed, list(flows))
             self.reference_seconds = time.monotonic() - began
             return scene
 

@@ -18,7 +18,7 @@ from pixel4d_ros.two_view.instance_motion import inner_pixels, judged_instances,
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY
 from pixel4d_ros.two_view.object_motion import whole_objects, with_motion_from_flow
 from pixel4d_ros.two_view.rigid_flow import static_flow
-from pixel4d_ros.two_view.velocity_fit import FlowEquations, TwoImages
+from pixel4d_ros.two_view.velocity_fit import FlowEquations, MeasuredFlow, TwoImages
 
 WIDTH, HEIGHT, SECONDS, BASELINE = 416, 128, 0.2, 0.5
 K = np.array([[250.0, 0, 208], [0, 250, 50], [0, 0, 1]])
@@ -171,9 +171,10 @@ def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
     T[2, 3] = baseline
     moved = T.copy()
     moved[2, 3] -= speed * SECONDS
-    everywhere, grey = np.ones((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH), np.uint8)
-    flow = CheckedFlow(static_flow(np.float32(1) / depth, moved, K), everywhere)
-    return TwoImages(Camera(K, WIDTH, HEIGHT), depth * factor, flow, T, SECONDS, everywhere, grey, grey, grey, grey)
+    flow = CheckedFlow(static_flow(np.float32(1) / depth, moved, K), np.ones((HEIGHT, WIDTH), bool))
+    grey = np.zeros((HEIGHT, WIDTH), np.uint8)
+    measured = MeasuredFlow(grey, grey, flow, grey, grey)
+    return TwoImages(measured, Camera(K, WIDTH, HEIGHT), depth * factor, T, SECONDS)
 
 
 def log_ratio(speed: float, baseline: float, factor: float = 1.0) -> float:

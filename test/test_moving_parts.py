@@ -12,7 +12,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow, Mask
 from pixel4d_ros.two_view.moving_parts import MovingPart, joined_parts
-from pixel4d_ros.two_view.velocity_fit import TwoImages
+from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
 
 SIZE = 400, 120
 CAMERA = Camera(np.array([[240.0, 0, 200], [0, 240, 60], [0, 0, 1]]), *SIZE)
@@ -25,8 +25,8 @@ def scene(*distances: tuple[slice, float]) -> TwoImages:
     for columns, distance in distances:
         depth[:, columns] = distance
     nowhere, grey = np.zeros(SIZE[::-1], bool), np.zeros(SIZE[::-1], np.uint8)
-    flow = CheckedFlow(np.zeros((*SIZE[::-1], 2), np.float32), nowhere)
-    return TwoImages(CAMERA, depth, flow, np.eye(4), 0.2, nowhere, grey, grey, grey, grey)
+    measured = MeasuredFlow(grey, grey, CheckedFlow(np.zeros((*SIZE[::-1], 2), np.float32), nowhere), grey, grey)
+    return TwoImages(measured, CAMERA, depth, np.eye(4), 0.2)
 
 
 def part(columns: slice, velocity: FloatArray = FORWARD, rows: slice = slice(40, 80), **more: Any) -> MovingPart:

@@ -27,7 +27,7 @@ from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.object_motion import MOST, with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion, view_for_velocity
 from pixel4d_ros.two_view.rigid_flow import static_flow
-from pixel4d_ros.two_view.velocity_fit import ANY, TwoImages, fitted
+from pixel4d_ros.two_view.velocity_fit import ANY, MeasuredFlow, TwoImages, fitted
 
 WIDTH, HEIGHT = 160, 64
 K = np.array([[150.0, 0, 80], [0, 150, 32], [0, 0, 1]])
@@ -52,10 +52,9 @@ def two_images(velocity: FloatArray, T: FloatArray, depth: FloatArray, seconds: 
     moved = T.copy()
     moved[:3, 3] -= T[:3, :3] @ velocity * seconds
     flow = static_flow((1 / depth).astype(np.float32), moved, K)
-    camera = Camera(K, WIDTH, HEIGHT)
     grey = np.zeros((HEIGHT, WIDTH), np.uint8)
-    checked = CheckedFlow(flow, EVERYWHERE)
-    return TwoImages(camera, depth.astype(np.float32), checked, T, seconds, EVERYWHERE, grey, grey, grey, grey)
+    measured = MeasuredFlow(grey, grey, CheckedFlow(flow, EVERYWHERE), grey, grey)
+    return TwoImages(measured, Camera(K, WIDTH, HEIGHT), depth.astype(np.float32), T, seconds)
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,7 +84,7 @@ def test_what_the_flow_hardly_tells_stays_as_predicted() -> None:
 
 def test_a_few_wrong_pixels_do_not_count() -> None:
     pair = two_images(np.array([3.0, 0, 0]), np.eye(4), np.full((HEIGHT, WIDTH), 12.0), 0.2)
-    pair.flow.flow[:, :40] += 9.0
+    pair.measured.flow.flow[:, :40] += 9.0
     fit = fitted(pair, EVERYWHERE, np.zeros(3), ANY)
     assert fit is not None and fit.explains
     np.testing.assert_allclose(fit.velocity, (3, 0, 0), atol=0.2)
@@ -93,7 +92,8 @@ def test_a_few_wrong_pixels_do_not_count() -> None:
 
 def test_without_flow_nothing_is_measured() -> None:
     pair = two_images(np.ones(3), np.eye(4), np.full((HEIGHT, WIDTH), 12.0), 0.2)
-    unknown = replace(pair, flow=CheckedFlow(pair.flow.flow, ~EVERYWHERE))
+    flow = CheckedFlow(pair.measured.flow.flow, ~EVERYWHERE)
+    unknown = replace(pair, measured=replace(pair.measured, flow=flow))
     assert fitted(unknown, EVERYWHERE, np.zeros(3), ANY) is None
 
 

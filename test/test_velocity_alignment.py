@@ -13,7 +13,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.velocity_alignment import STILL, aligned
-from pixel4d_ros.two_view.velocity_fit import TwoImages
+from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
 
 WIDTH, HEIGHT, FOCAL = 400, 120, 230.0
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
@@ -45,10 +45,9 @@ def pair(velocity: FloatArray, scale: int = 2) -> TwoImages:
         places = (seen[..., :2] / seen[..., 2:]).astype(np.float32)
         levels.append((np.asarray(cv2.remap(there, places[..., 0], places[..., 1], cv2.INTER_LINEAR), np.uint8), there))
     depth = np.full((HEIGHT, WIDTH), DISTANCE, np.float32)
-    nothing = np.zeros((HEIGHT, WIDTH), bool)
-    flow = CheckedFlow(np.zeros((HEIGHT, WIDTH, 2), np.float32), nothing)
+    flow = CheckedFlow(np.zeros((HEIGHT, WIDTH, 2), np.float32), np.zeros((HEIGHT, WIDTH), bool))
     (here, there), fine = levels
-    return TwoImages(Camera(K, WIDTH, HEIGHT), depth, flow, T, SECONDS, nothing, here, there, *fine)
+    return TwoImages(MeasuredFlow(here, there, flow, *fine), Camera(K, WIDTH, HEIGHT), depth, T, SECONDS)
 
 
 def car() -> NDArray[np.bool_]:
@@ -79,7 +78,7 @@ def test_a_car_that_stands_keeps_standing_and_a_right_guess_is_kept() -> None:
 def test_brightness_may_change() -> None:
     true = np.array([0.0, 0, 12])
     images = pair(true)
-    for image in (images.here, images.fine_here):
+    for image in (images.measured.here, images.measured.fine_here):
         np.copyto(image, np.clip(image.astype(int) + 15, 0, 255).astype(np.uint8))
     np.testing.assert_allclose(aligned(images, car(), [true * 0.9]), true, atol=0.8)
 

@@ -7,8 +7,9 @@ vehicle to about DISTANCE_SPREAD, so that the flow tells the two apart where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -53,12 +54,25 @@ SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel be
 class JudgedInstance:
     """An instance, the velocity that explains the flow on it, and how likely it moves."""
 
+    pair: TwoImages
     number: int  # its id
     pixels: Mask  # (h, w)
+    inner: Mask  # (h, w): those of them that were compared,
+    equations: FlowEquations  # and what they say
     fit: Fit
-    # (6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features; None for a velocity that no
-    # moving object has
-    features: FloatArray | None
+
+    @cached_property
+    def features(self) -> FloatArray | None:
+        """(6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features.
+
+        None for a velocity that no moving object has.
+        """
+        pair, velocity = self.pair, self.fit.velocity
+        if not is_plausible(velocity):
+            return None
+        baseline = float(np.linalg.norm(pair.T_reference_source[:3, 3]))
+        ratio = np.clip(motion_log_ratio(self.equations, velocity, baseline), -CLEAR, CLEAR)
+        return np.append(ratio, motion_evidence(pair.images, self.inner, velocity * pair.seconds).features)
 
     @property
     def probability(self) -> float:
@@ -66,34 +80,37 @@ class JudgedInstance:
         return 0.0 if self.features is None else CALIBRATION.of_instance(self.features)
 
 
-def judged_instances(
-    pair: TwoImages, instances: Ids, guesses: Mapping[int, FloatArray] | None = None
-) -> Iterator[JudgedInstance]:
-    """The instances, the largest first, whose images one velocity explains; instances (h, w) has their ids, 0: none.
+def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance]:
+    """The instances, the largest first, whose images one velocity explains; instances (h, w) has their ids, 0: none."""
+    judged = (judged_instance(pair, number, instances == number) for number in numbers_of(instances))
+    return (instance for instance in judged if instance is not None)
 
-    The others keep what their patches say. guesses: velocities (3,) by id, from another image.
+
+def numbers_of(instances: Ids) -> list[int]:
+    """The ids, the largest instance first, of those that are large enough in instances (h, w)."""
+    sizes = np.bincount(instances.ravel())
+    return [int(number) for number in 1 + np.argsort(-sizes[1:]) if sizes[number] >= LEAST_PIXELS]
+
+
+def judged_instance(
+    pair: TwoImages, number: int, pixels: Mask, guess: FloatArray | None = None
+) -> JudgedInstance | None:
+    """An instance of some pixels (h, w), if one velocity explains its images; else it keeps what its patches say.
+
+    guess: its velocity (3,) by another image.
     """
-    sizes, given = np.bincount(instances.ravel()), guesses or {}
-    numbers = 1 + np.argsort(-sizes[1:])
-    for number in numbers[sizes[numbers] >= LEAST_PIXELS]:
-        pixels = instances == number
-        inner = thinned(inner_pixels(pair, pixels))
-        equations = FlowEquations.of(pair, inner)
-        fit = None if equations is None else solved(equations, np.zeros(3), ANY)
-        if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
-            known = None if fit is None else fit.velocity
-            velocity = aligned(pair, inner, [v for v in (known, given.get(int(number))) if v is not None])
-            if velocity.any() and velocity is not known:
-                equations = FlowEquations.of_motion(pair, inner, velocity)
-                fit = solved(equations, np.zeros(3), ANY)
-        if equations is None or fit is None or fit.after > LEFT:
-            continue
-        features = None
-        if is_plausible(fit.velocity):
-            ratio = motion_log_ratio(equations, fit.velocity, float(np.linalg.norm(pair.T_reference_source[:3, 3])))
-            evidence = motion_evidence(pair.images, inner, fit.velocity * pair.seconds)
-            features = np.append(np.clip(ratio, -CLEAR, CLEAR), evidence.features)
-        yield JudgedInstance(int(number), pixels, fit, features)
+    inner = thinned(inner_pixels(pair, pixels))
+    equations = FlowEquations.of(pair, inner)
+    fit = None if equations is None else solved(equations, np.zeros(3), ANY)
+    if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
+        known = None if fit is None else fit.velocity
+        velocity = aligned(pair, inner, [v for v in (known, guess) if v is not None])
+        if velocity.any() and velocity is not known:
+            equations = FlowEquations.of_motion(pair, inner, velocity)
+            fit = solved(equations, np.zeros(3), ANY)
+    if equations is None or fit is None or fit.after > LEFT:
+        return None
+    return JudgedInstance(pair, number, pixels, inner, equations, fit)
 
 
 def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:

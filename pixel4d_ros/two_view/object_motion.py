@@ -8,8 +8,11 @@ static world of about the predicted depth explains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -23,7 +26,14 @@ from pixel4d_ros.predictor.movable import UNNUMBERED
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
-from pixel4d_ros.two_view.instance_motion import JudgedInstance, inner_pixels, judged_instances, thinned, window
+from pixel4d_ros.two_view.instance_motion import (
+    JudgedInstance,
+    inner_pixels,
+    judged_instance,
+    numbers_of,
+    thinned,
+    window,
+)
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts, move_alike
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
@@ -45,6 +55,7 @@ from pixel4d_ros.two_view.velocity_fit import (
     solved,
 )
 
+THREADS = min(8, os.cpu_count() or 1)  # for instances, and for images
 MOST = 16  # objects that the flow may add
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
 SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
@@ -62,40 +73,36 @@ def with_motion_from_flow(
     image: NDArray[np.uint8],
     reference: ReferenceView,
     seed: int = 0,
-    flow: MeasuredFlow | None = None,
+    flows: Sequence[MeasuredFlow] = (),
 ) -> DynamicGaussians:
     """Return a scene predicted from an image (H, W, 3) with object motion from the flow to a reference image.
 
     Static fields are shared with the given scene. Each sampled future draws whether an object moves; of predicted
-    objects they keep their differences from sample 0, of others they draw the velocity. flow: that of both images, if
-    it is known already. Raises ValueError as MeasuredFlow.of.
+    objects they keep their differences from sample 0, of others they draw the velocity. flows: those to reference.views
+    if they are known already. Raises ValueError as MeasuredFlow.of.
     """
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     # The reference image has explained by depth what it could, movers too: what is left without it tells more.
     depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
-
-    def beside(view: ReferenceView, flow: MeasuredFlow | None = None) -> TwoImages:
-        return TwoImages.of(flow or MeasuredFlow.of(image, view), view, camera, depth)
-
-    pair = beside(reference, flow)
-    ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
     changes = np.zeros((scene.num_samples, count + MOST, 3), np.float32)  # of the velocity of each object
     probability = np.full(count + MOST, CALIBRATION.one_image)
+    with ThreadPoolExecutor(THREADS) as pool:
+        flows = flows or list(pool.map(lambda view: MeasuredFlow.of(image, view), reference.views))
+        pairs = pool.map(lambda flow, view: TwoImages.of(flow, view, camera, depth), flows, reference.views)
+        ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
+        whole, added = whole_objects(ids, instances), np.zeros_like(ids)
+        pair, *longer = pairs
+        nearby = longer[0] if reference.older is not None and reference.older.is_near else None
+        movers = _movers(pair, whole, instances, nearby, pool)[:MOST]
+        for other in longer:
+            movers = list(pool.map(partial(_over_longer_time, other), movers))
     for k, change, moves in _corrections(scene, pair, ids):
         changes[:, k], probability[k] = change, moves
-    whole = whole_objects(ids, instances)
     scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
-    added = np.zeros_like(ids)
-    older = reference.older
-    longer = beside(older) if older is not None and older.is_near else None
-    movers = _movers(pair, whole, instances, longer)[:MOST]
-    if movers and older is not None:
-        longer = longer or beside(older)
-        movers = [_over_longer_time(longer, mover) for mover in movers]
     for k, mover in enumerate(movers, count):
         added[mover.pixels], probability[k] = k, mover.probability
         changes[:, k] = rng.multivariate_normal(mover.velocity, mover.covariance, scene.num_samples)
@@ -144,12 +151,13 @@ def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator
             yield int(k), fit.velocity - prior, pair.probability(mask, fit.velocity, network=True)
 
 
-def candidates(pair: TwoImages, ids: Ids) -> Iterator[tuple[Mask, Fit]]:
+def candidates(pair: TwoImages, ids: Ids, judged: Mask | None = None) -> Iterator[tuple[Mask, Fit]]:
     """Moving patches (h, w) that are no predicted object and may be one by shape, place and speed, the largest first.
 
-    ids (h, w) are those of predicted objects, 0 elsewhere.
+    ids (h, w) are those of predicted objects, 0 elsewhere. Pixels that are judged already (h, w) are in no patch.
     """
-    count, labels, sizes, _ = cv2.connectedComponentsWithStats(pair.moving.astype(np.uint8), connectivity=4)
+    moving = pair.moving if judged is None else pair.moving & ~judged
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(moving.view(np.uint8), connectivity=4)
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
         if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
@@ -170,9 +178,9 @@ def whole_objects(ids: Ids, instances: Ids) -> Ids:
     return whole
 
 
-def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None) -> list[MovingPart]:
+def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None, pool: Executor) -> list[MovingPart]:
     """What is LIKELY to move: instances, and patches elsewhere. longer: beside an older image, but near."""
-    movers, standing, judged = _moving_instances(pair, whole, instances, longer)
+    movers, standing, judged = _moving_instances(pair, whole, instances, longer, pool)
     taken, still = whole > 0, _flow_difference(pair, np.zeros(3))
     for mover in movers:
         taken |= mover.pixels
@@ -182,7 +190,7 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | Non
             taken |= pixels
             movers[k] = replace(mover, pixels=pixels)
     vehicles = [*standing, *(mover.pixels for mover in movers)]
-    for patch, fit in candidates(replace(pair, moving=pair.moving & ~judged), whole):
+    for patch, fit in candidates(pair, whole, judged):
         probability = pair.probability(patch, fit.velocity, network=False)
         if probability < LIKELY or _is_outline(patch, vehicles):
             continue
@@ -194,27 +202,25 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | Non
 
 
 def _moving_instances(
-    pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None
+    pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None, pool: Executor
 ) -> tuple[list[MovingPart], list[Mask], Mask]:
     """Instances that are LIKELY to move, pixels (h, w) of each that stands, and where (h, w) instances were judged."""
     free = np.where(whole > 0, 0, instances)
-    found = list(judged_instances(pair, free))
-    if longer is not None:
-        guesses = {instance.number: instance.fit.velocity for instance in found}
-        others = {instance.number: instance for instance in judged_instances(longer, free, guesses)}
-        found = [_over_both_times(instance, others.get(instance.number)) for instance in found]
-    judged = np.zeros(whole.shape, bool)
+    judging = pool.map(lambda number: _over_both_times(pair, longer, number, free == number), numbers_of(free))
+    moving, judged = pair.moving, np.zeros(whole.shape, bool)
     parts: list[MovingPart] = []
     standing: list[Mask] = []
-    for instance in found:
+    for instance, probability in judging:
+        if instance is None:
+            continue
         own = window(instance.pixels)
         reached = cv2.dilate(instance.pixels.astype(np.uint8), own) > 0
-        if instance.probability < LIKELY:
+        if probability < LIKELY:
             standing.append(instance.pixels)
-        pixels = (instance.pixels | reached & pair.moving & (instances == 0) & ~judged) & (whole == 0)
+        pixels = (instance.pixels | reached & moving & (instances == 0) & ~judged) & (whole == 0)
         if instance.features is not None:
             whole_one = instance.number < UNNUMBERED
-            parts.append(MovingPart.of(pixels, instance.fit, instance.probability, whole_one))
+            parts.append(MovingPart.of(pixels, instance.fit, probability, whole_one))
         # Around it, too, patches are its outline, not another object.
         judged |= cv2.dilate(reached.astype(np.uint8), own, iterations=AROUND) > 0
 
@@ -223,11 +229,19 @@ def _moving_instances(
     return [m for m in movers if m.whole or not _is_outline(m.pixels, vehicles)], standing, judged
 
 
-def _over_both_times(instance: JudgedInstance, longer: JudgedInstance | None) -> JudgedInstance:
-    """What is known over a longer time, if that shows the same motion: what is fast may have left the older image."""
-    if longer is not None and move_alike(instance.fit.velocity, longer.fit.velocity):
-        return longer
-    return instance
+def _over_both_times(
+    pair: TwoImages, longer: TwoImages | None, number: int, pixels: Mask
+) -> tuple[JudgedInstance | None, float]:
+    """What is known of an instance of some pixels (h, w), and its probability of moving.
+
+    Over a longer time, if that shows the same motion: what is fast may have left the older image.
+    """
+    found = judged_instance(pair, number, pixels)
+    if found is not None and longer is not None:
+        other = judged_instance(longer, number, pixels, found.fit.velocity)
+        if other is not None and move_alike(found.fit.velocity, other.fit.velocity):
+            found = other
+    return found, 0.0 if found is None else found.probability
 
 
 def _is_outline(patch: Mask, vehicles: list[Mask]) -> bool:
@@ -255,14 +269,16 @@ def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
     R, seconds = pair.T_reference_source[:3, :3], pair.seconds
     moved = pair.T_reference_source.copy()
     moved[:3, 3] -= R @ velocity * seconds
-    return length(static_flow(1 / np.maximum(pair.depth, np.float32(1e-3)), moved, pair.camera.K) - pair.flow.flow)
+    return length(
+        static_flow(1 / np.maximum(pair.depth, np.float32(1e-3)), moved, pair.camera.K) - pair.measured.flow.flow
+    )
 
 
 def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
     """The patch with connected pixels that move alike, and with gaps of unknown flow filled."""
     reach = 2 * round(GAP * patch.shape[1] / 2) + 1
     area = around(patch, reach)  # nothing grows farther
-    inner, depth, agrees = patch[area], pair.depth[area], pair.flow.agrees[area]
+    inner, depth, agrees = patch[area], pair.depth[area], pair.measured.flow.agrees[area]
     alike = _flow_difference(pair, velocity)[area]
     joins = agrees & (alike < EXPLAINED * still[area])
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))

@@ -54,6 +54,11 @@ class ReferenceView:
         return -self.time
 
     @property
+    def views(self) -> tuple[ReferenceView, ...]:
+        """This view, and the older one, if there is one."""
+        return (self,) if self.older is None else (self, self.older)
+
+    @property
     def is_near(self) -> bool:
         """Whether the camera has moved so little that both images show much the same."""
         return float(np.linalg.norm(self.T_source_reference[:3, 3])) <= WIDEST

@@ -44,14 +44,14 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     pixels = np.asarray((np.stack((columns, rows), -1)[:, None] + places).reshape(-1, 2), np.float64)
     points = unproject(pixels, np.repeat(pair.depth[rows, columns], len(places)), pair.camera.K)
     known = np.array([*guesses, STILL])
-    coarse = _Level(pair, pixels, points, pair.here, pair.there)
+    coarse = _Level(pair, pixels, points, pair.measured.here, pair.measured.there)
     errors = coarse.errors(known)
     found = known[errors.argmin()]
     if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
         starts = coarse.starts()
         best = starts[np.argsort(coarse.errors(starts), kind="stable")[:BEST]]
         found = min((coarse.aligned(start) for start in (*known[:-1], *best)), key=lambda result: result[1])[0]
-    fine = _Level(pair, pixels, points, pair.fine_here, pair.fine_there)
+    fine = _Level(pair, pixels, points, pair.measured.fine_here, pair.measured.fine_there)
     velocity, error = fine.aligned(found)
     errors = fine.errors(known)
     return velocity if error < BETTER * errors.min() else (*guesses, STILL)[errors.argmin()]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -70,31 +71,31 @@ class MeasuredFlow:
 class TwoImages:
     """An image and a reference image, at the size at which flow is measured, with depth and pose."""
 
+    measured: MeasuredFlow
     camera: Camera  # the image's
     depth: Map  # (h, w) metres, predicted
-    flow: CheckedFlow  # from the image to the reference image
     T_reference_source: FloatArray  # (4, 4), refined on the flow
     seconds: float
-    moving: Mask  # (h, w): no static world explains the flow
-    here: Grey  # (h, w)
-    there: Grey  # (h, w), the reference image
-    fine_here: Grey  # (H, W) both at full resolution
-    fine_there: Grey
 
     @staticmethod
     def of(measured: MeasuredFlow, reference: ReferenceView, camera: Camera, depth: Map) -> TwoImages:
         """The comparison of an image with a reference image, given depth (h, w) in metres; camera is its camera."""
-        here, there, flow = measured.here, measured.there, measured.flow
         depth = np.minimum(depth, np.float32(FARTHEST))
-        T = refined_pose(reference.T_reference_source, flow, depth, camera.K)
-        moving = moving_patches(residual(flow, _possible(depth), T, camera.K, here, there).photometric_evidence)
-        fine = measured.fine_here, measured.fine_there
-        return TwoImages(camera, depth, flow, T, reference.seconds, moving, here, there, *fine)
+        T = refined_pose(reference.T_reference_source, measured.flow, depth, camera.K)
+        return TwoImages(measured, camera, depth, T, reference.seconds)
+
+    @cached_property
+    def moving(self) -> Mask:
+        """Patches (h, w) whose flow no static world explains."""
+        static = _possible(self.depth), self.T_reference_source, self.camera.K
+        images = self.measured.here, self.measured.there
+        return moving_patches(residual(self.measured.flow, *static, *images).photometric_evidence)
 
     @property
     def images(self) -> ImagePair:
         """What the evidence of motion is taken from."""
-        return ImagePair(self.here, self.there, self.camera, self.depth, self.T_reference_source)
+        measured = self.measured
+        return ImagePair(measured.here, measured.there, self.camera, self.depth, self.T_reference_source)
 
     def probability(self, patch: Mask, velocity: FloatArray, network: bool) -> float:
         """Calibrated probability that a patch (h, w) moves, at velocity (3,) m/s if so; network: it found it, too."""
@@ -131,11 +132,12 @@ class FlowEquations:
     @staticmethod
     def of(pair: TwoImages, mask: Mask) -> FlowEquations | None:
         """The equations of the pixels of a mask (h, w) with known flow, at most MOST_PIXELS; None for too few."""
-        v, u = pixels_of(mask & pair.flow.agrees)
+        flow = pair.measured.flow
+        v, u = pixels_of(mask & flow.agrees)
         if len(u) < LEAST_PIXELS:
             return None
         v, u = thinned_rows(v, u, MOST_PIXELS)
-        ends = np.stack((u, v), -1) + pair.flow.flow[v, u]
+        ends = np.stack((u, v), -1) + flow.flow[v, u]
         return FlowEquations._of(pair, v, u, np.asarray(ends, np.float64))
 
     @staticmethod
