@@ -210,7 +210,7 @@ class Forecaster:
 
         The network on the CPU has nothing to compile: there a scene of one Gaussian is rendered, which is much faster.
         """
-        from pixel4d_ros.two_view.compiled_images import compile_all
+        from pixel4d_ros.two_view.velocity_alignment import compile_all
 
         compile_all()
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])

@@ -68,10 +68,10 @@ def flow_equations(
 def reweighted_velocity(
     still: FloatArray, J: FloatArray, belief: FloatArray, prior: FloatArray, rounds: int, outlier: float
 ) -> tuple[FloatArray, FloatArray, float, float]:
-    """Least squares with Cauchy weights and a Gaussian prior: velocity (3,), normal matrix (3, 3), two medians.
+    """Least squares with Cauchy weights and a Gaussian prior: velocity (3,), its covariance (3, 3), two medians.
 
-    still (2n,) = J (2n, 3) velocity; belief (3,) is the prior's precision in units of the equations. Residuals of
-    `outlier` weigh half. The medians are those of |still| and of the last residuals.
+    still (2n,) = J (2n, 3) velocity; belief (3,) is the prior's precision and, as the covariance, in units of the
+    equations. Residuals of `outlier` weigh half. The medians are those of |still| and of the last residuals.
     """
     weight = np.ones(len(still))  # the first round must not take the prior's residuals for outliers
     left = np.empty(len(still))
@@ -94,7 +94,7 @@ def reweighted_velocity(
         for i in range(len(still)):
             left[i] = abs(still[i] - J[i, 0] * velocity[0] - J[i, 1] * velocity[1] - J[i, 2] * velocity[2])
             weight[i] = 1 / (1 + (left[i] / outlier) ** 2)
-    return velocity, normal, np.median(np.abs(still)), np.median(left)
+    return velocity, np.asarray(np.linalg.inv(normal)), median(np.abs(still)), median(left)
 
 
 @njit(cache=True, nogil=True)
@@ -143,10 +143,19 @@ def pose_equations(
             for a in range(6):
                 by = weight * focal * J[a]
                 seen[a] += by * error
-                for b in range(6):
+                for b in range(a + 1):
                     normal[a, b] += by * focal * J[b]
+    for a in range(6):
+        for b in range(a):
+            normal[b, a] = normal[a, b]
     count = max(count, 1)
     return normal / count, seen / count
+
+
+@njit(cache=True, nogil=True)
+def median(values: FloatArray | NDArray[np.float32]) -> float:
+    """Median of values (n,)."""
+    return float(np.median(values))
 
 
 @njit(cache=True, nogil=True)

@@ -10,31 +10,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.compiled import IN_FRONT
 from pixel4d_ros.two_view.flow import Rows
 
 SETTLED = 0.01  # m/s
-
-
-def compile_all() -> None:
-    """Call each function of both files once, so that no forecast waits for it."""
-    v = u = np.zeros(2, np.intp)
-    depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
-    K, T, three = np.eye(3), np.eye(4), np.ones(3)
-    points = compiled.unprojected(v, u, depth, K)
-    static, velocity, _, _ = compiled.flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
-    compiled.reweighted_velocity(static, velocity, three, three, 1, 1.0)
-    compiled.normal_equations(velocity, static, static)
-    compiled.pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
-    compiled.quantile(static, 0.5)
-    compiled.ground_height(depth, K, 1.0, 1.0, 0.5, 1)
-    parallax(points, K, T)
-    mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
-    structure(grey, v, u)
-    seen = points, sampled_at(grey, three, three), grey, K, K
-    velocity_errors(*seen, points)
-    aligned_velocity(*seen, three, three, 1, 1.0)
 
 
 @njit(cache=True, nogil=True)
@@ -200,17 +179,6 @@ def aligned_velocity(
         bright += d[3]
     left, shown = displaced_error(points, grey, there, K, by, bright)
     return velocity, left, shown
-
-
-@njit(cache=True, nogil=True)
-def velocity_errors(
-    points: FloatArray, grey: FloatArray, there: NDArray[np.uint8], K: FloatArray, path: FloatArray, tried: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """What displaced_error says of each of velocities tried (k, 3): (k,) and (k,). path as in aligned_velocity."""
-    left, shown = np.empty(len(tried)), np.empty(len(tried))
-    for k in range(len(tried)):
-        left[k], shown[k] = displaced_error(points, grey, there, K, path @ tried[k], 0.0)
-    return left, shown
 
 
 @njit(cache=True, nogil=True)

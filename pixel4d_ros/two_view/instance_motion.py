@@ -16,7 +16,7 @@ import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import Mask
+from pixel4d_ros.two_view.flow import Mask, around
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.velocity_alignment import aligned
@@ -115,10 +115,11 @@ def judged_instance(
 
 def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
     """The pixels (h, w) of an instance without its rim, which may show what is behind, and about at its distance."""
-    inner = cv2.erode(pixels.astype(np.uint8), window(pixels), borderValue=1) > 0
-    distance = float(np.median(pair.depth[inner])) if inner.any() else 0.0
-    same: Mask = inner & (pair.depth < distance * SAME_DEPTH) & (pair.depth > distance / SAME_DEPTH)
-    return same
+    inner, area = np.zeros_like(pixels), around(pixels, 1)
+    depth, eroded = pair.depth[area], cv2.erode(pixels[area].view(np.uint8), window(pixels), borderValue=1) > 0
+    distance = compiled.median(depth[eroded]) if eroded.any() else 0.0
+    inner[area] = eroded & (depth < distance * SAME_DEPTH) & (depth > distance / SAME_DEPTH)
+    return inner
 
 
 def thinned(pixels: Mask) -> Mask:
@@ -133,7 +134,7 @@ def thinned(pixels: Mask) -> Mask:
 
 def window(pixels: Mask) -> Mask:
     """A window as large as errors of an instance's outline, each way, for erosion and dilation."""
-    _, _, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    _, _, width, height = cv2.boundingRect(pixels.view(np.uint8))
     reach = round(MARGIN * max(0, min(width, height) - 1) / 2)
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
@@ -152,10 +153,11 @@ def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: f
     y, V = equations.static, equations.velocity
     count = len(y) // 2
     parallax = np.linalg.norm(equations.inverse_depth.reshape(-1, 2), axis=1).repeat(2)
-    left = float(np.median(np.abs(y - V @ velocity)))
+    unexplained = np.abs(y - V @ velocity)
+    left = compiled.median(unexplained)
     pixel = min(PIXEL, max(LEAST_PIXEL, LEFT_BEHIND * left))
     variance = (pixel**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
-    weight = cauchy_weights(np.abs(y - V @ velocity)) / variance
+    weight = cauchy_weights(unexplained) / variance
     shift = SHIFT + SHIFT_SHARE * baseline
     static = np.column_stack((equations.inverse_depth, equations.pose))
     deviation = np.array([DISTANCE_SPREAD, *3 * [ROTATION], *3 * [shift]])

@@ -70,7 +70,7 @@ def _are_one(pair: TwoImages, part: MovingPart, other: MovingPart) -> bool:
     there = its & (cv2.dilate(own.view(np.uint8), reach) > 0)
     if not here.any() or _extent(here) < LEAST_CONTACT * min(_extent(part.pixels), _extent(other.pixels)):
         return False
-    ratio = float(np.median(depth[here]) / np.median(depth[there]))
+    ratio: float = compiled.median(depth[here]) / compiled.median(depth[there])
     return 1 / SAME_DISTANCE < ratio < SAME_DISTANCE
 
 
@@ -79,13 +79,15 @@ def _abreast(pair: TwoImages, part: MovingPart, other: MovingPart) -> float:
 
     The camera is taken to be level.
     """
-    middles = []
-    for pixels in (part.pixels, other.pixels):
-        v, u = thinned_rows(*pixels_of(pixels), MOST_PIXELS)
-        middles.append(np.median(compiled.unprojected(v, u, pair.depth, pair.camera.K), 0))
     x, _, z = part.velocity + other.velocity
-    right, _, ahead = middles[1] - middles[0]
+    right, ahead = _middle(pair, other.pixels) - _middle(pair, part.pixels)
     return float(abs(right * z - ahead * x) / max(np.hypot(x, z), 1e-6))
+
+
+def _middle(pair: TwoImages, pixels: Mask) -> FloatArray:
+    """Metres (2,) to the right of the camera and ahead of it of the middle of some pixels (h, w)."""
+    points = compiled.unprojected(*thinned_rows(*pixels_of(pixels), MOST_PIXELS), pair.depth, pair.camera.K)
+    return np.array([compiled.median(points[:, axis].copy()) for axis in (0, 2)])
 
 
 def is_large(pixels: Mask) -> bool:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.geometry.rotations import FloatArray, rotation_matrix
+from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, pixels_of, sample
 
@@ -137,7 +137,7 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
         change = np.linalg.solve(EVIDENCE * normal + np.diag(PRIOR), EVIDENCE * seen - PRIOR * moved)
         moved += change
         small = np.eye(4)
-        small[:3, :3], small[:3, 3] = rotation_matrix(change[:3]), change[3:]
+        small[:3, :3], small[:3, 3] = cv2.Rodrigues(change[:3])[0], change[3:]
         T = small @ T
         if np.abs(change).max() < SETTLED:
             break

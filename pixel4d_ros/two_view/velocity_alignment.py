@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view import compiled_images
+from pixel4d_ros.two_view import compiled, compiled_images
 from pixel4d_ros.two_view.flow import Mask, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
 from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
@@ -34,6 +35,10 @@ BETTER = 0.97  # an alignment must leave less than this share of what a guess le
 STILL = np.zeros(3)
 
 
+Images = tuple[Grey, Grey, FloatArray]  # an image (h, w), the reference image, and K (3, 3) of both
+Level = tuple[FloatArray, FloatArray, Grey, FloatArray, FloatArray]  # the first arguments of aligned_velocity
+
+
 def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> FloatArray:
     """The velocity (3,) in m/s that aligns the images on a mask (h, w): one of the guesses (3,) if none is BETTER.
 
@@ -42,47 +47,105 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
     rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
     places = FOUR if len(rows) <= FEW else CENTER
     pixels = np.asarray((np.stack((columns, rows), -1)[:, None] + places).reshape(-1, 2), np.float64)
-    points = unproject(pixels, np.repeat(pair.depth[rows, columns], len(places)), pair.camera.K)
-    known = np.array([*guesses, STILL])
-    coarse = _Level(pair, pixels, points, pair.measured.here, pair.measured.there)
-    errors = coarse.errors(known)
+    depth = pair.depth[rows, columns].repeat(len(places))
+    T, measured, known = pair.T_reference_source, pair.measured, (*guesses, STILL)
+    points = unproject(pixels, depth, pair.camera.K) @ T[:3, :3].T + T[:3, 3]
+    coarse, fine = (
+        (measured.here, measured.there, pair.camera.K),
+        (measured.fine_here, measured.fine_there, pair.fine_K),
+    )
+    starts = _starts(pair.camera.K[0, 0] * pair.seconds / compiled.median(depth))
+    velocity, chosen = _aligned(pixels, points, coarse, fine, T[:3, :3] * pair.seconds, np.array(known), starts)
+    return np.asarray(velocity) if chosen < 0 else known[chosen]
+
+
+@njit(cache=True, nogil=True)
+def _aligned(
+    pixels: FloatArray,
+    points: FloatArray,
+    coarse: Images,
+    fine: Images,
+    path: FloatArray,
+    known: FloatArray,
+    starts: FloatArray,
+) -> tuple[FloatArray, int]:
+    """The velocity (3,) and -1, or else the index of that of the velocities known (k, 3), of which the last is STILL.
+
+    pixels (n, 2), x and y in coarse images, show points (n, 3) in the reference camera's frame, in which path (3, 3) is
+    metres per m/s. starts (m, 3) are tried where the velocities known explain too little.
+    """
+    level = _level(pixels, points, coarse, path, coarse[0].shape)
+    errors = _errors(level, known)
     found = known[errors.argmin()]
     if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
-        starts = coarse.starts()
-        best = starts[np.argsort(coarse.errors(starts), kind="stable")[:BEST]]
-        found = min((coarse.aligned(start) for start in (*known[:-1], *best)), key=lambda result: result[1])[0]
-    fine = _Level(pair, pixels, points, pair.measured.fine_here, pair.measured.fine_there)
-    velocity, error = fine.aligned(found)
-    errors = fine.errors(known)
-    return velocity if error < BETTER * errors.min() else (*guesses, STILL)[errors.argmin()]
+        best = starts[np.argsort(_errors(level, starts), kind="mergesort")[:BEST]]
+        least = np.inf
+        for k, start in enumerate(np.concatenate((known[:-1], best))):
+            velocity, error = _reached(level, start)
+            if k == 0 or error < least:
+                found, least = velocity, error
+    level = _level(pixels, points, fine, path, coarse[0].shape)
+    velocity, error = _reached(level, found)
+    errors = _errors(level, known)
+    return velocity, -1 if error < BETTER * errors.min() else int(errors.argmin())
 
 
-class _Level:
-    """Pixels of an object in both images, at one resolution."""
+@njit(cache=True, nogil=True)
+def _level(pixels: FloatArray, points: FloatArray, images: Images, path: FloatArray, size: tuple[int, int]) -> Level:
+    """Points (n, 3), seen at pixels (n, 2) of images of a size (height, width), in images of any size."""
+    here, there, K = images
+    v = (pixels[:, 1] + 0.5) * (here.shape[0] / size[0]) - 0.5
+    u = (pixels[:, 0] + 0.5) * (here.shape[1] / size[1]) - 0.5
+    return points, compiled_images.sampled_at(here, v, u), there, K, path
 
-    def __init__(self, pair: TwoImages, pixels: FloatArray, points: FloatArray, here: Grey, there: Grey) -> None:
-        """pixels (n, 2), x and y of pair.camera, show points (n, 3); both images are of any one size."""
-        scale = np.array([here.shape[1] / pair.camera.width, here.shape[0] / pair.camera.height])
-        u, v = ((pixels + 0.5) * scale - 0.5).T.copy()
-        grey = compiled_images.sampled_at(here, v, u)
-        T, K = pair.T_reference_source, pair.camera.resized(here.shape[1], here.shape[0]).K
-        path = T[:3, :3] * pair.seconds
-        self.per_metre = K[0, 0] * pair.seconds / float(np.median(points[:, 2]))  # pixels per m/s across
-        self.images = points @ T[:3, :3].T + T[:3, 3], grey, there, K, path
 
-    def starts(self) -> FloatArray:
-        """Velocities (k, 3) from which to look for the right one: along the optical axis, and across."""
-        count = min(MOST_STARTS, 2 * int(ACROSS * self.per_metre / STEP) + 1)
-        starts = np.zeros((len(AHEAD) + count, 3))
-        starts[: len(AHEAD), 2], starts[len(AHEAD) :, 0] = AHEAD, np.linspace(-ACROSS, ACROSS, count)
-        return starts
+@njit(cache=True, nogil=True)
+def _starts(pixels: float) -> FloatArray:
+    """Velocities (k, 3) from which to look for the right one: along the optical axis, and across, pixels per m/s."""
+    count = min(MOST_STARTS, 2 * int(ACROSS * pixels / STEP) + 1)
+    starts = np.zeros((len(AHEAD) + count, 3))
+    starts[: len(AHEAD), 2], starts[len(AHEAD) :, 0] = AHEAD, np.linspace(-ACROSS, ACROSS, count)
+    return starts
 
-    def errors(self, tried: FloatArray) -> FloatArray:
-        """Mean differences (k,) in grey levels with velocities (k, 3); inf where too little of the object is seen."""
-        left, seen = compiled_images.velocity_errors(*self.images, tried)
-        return np.where(seen > LEAST_SEEN, left, np.inf)
 
-    def aligned(self, start: FloatArray) -> tuple[FloatArray, float]:
-        """The velocity (3,) that is reached from a start, and its error."""
-        velocity, left, seen = compiled_images.aligned_velocity(*self.images, start, BELIEF, ROUNDS, OUTLIER)
-        return velocity, left if seen > LEAST_SEEN else np.inf
+@njit(cache=True, nogil=True)
+def _errors(level: Level, tried: FloatArray) -> FloatArray:
+    """Mean differences (k,) in grey levels with velocities (k, 3); inf where too little of the object is seen."""
+    points, grey, there, K, path = level
+    errors = np.full(len(tried), np.inf)
+    for k in range(len(tried)):
+        left, seen = compiled_images.displaced_error(points, grey, there, K, path @ tried[k], 0.0)
+        if seen > LEAST_SEEN:
+            errors[k] = left
+    return errors
+
+
+@njit(cache=True, nogil=True)
+def _reached(level: Level, start: FloatArray) -> tuple[FloatArray, float]:
+    """The velocity (3,) that is reached from a start, and its error."""
+    points, grey, there, K, path = level
+    velocity, left, seen = compiled_images.aligned_velocity(
+        points, grey, there, K, path, start, BELIEF, ROUNDS, OUTLIER
+    )
+    return velocity, left if seen > LEAST_SEEN else np.inf
+
+
+def compile_all() -> None:
+    """Call each compiled function of two_view once, so that no forecast waits for it."""
+    v = u = np.zeros(2, np.intp)
+    depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
+    K, T, three = np.eye(3), np.eye(4), np.ones(3)
+    points = compiled.unprojected(v, u, depth, K)
+    static, velocity, _, _ = compiled.flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
+    compiled.reweighted_velocity(static, velocity, three, three, 1, 1.0)
+    compiled.normal_equations(velocity, static, static)
+    compiled.pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
+    compiled.median(static)
+    compiled.median(depth[0])
+    compiled.quantile(static, 0.5)
+    compiled.ground_height(depth, K, 1.0, 1.0, 0.5, 1)
+    compiled_images.parallax(points, K, T)
+    compiled_images.mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
+    compiled_images.structure(grey, v, u)
+    images, starts = (grey, grey, K), _starts(1.0)
+    _aligned(points[:, :2].copy(), points, images, images, K, starts[:1], starts)

@@ -91,6 +91,12 @@ class TwoImages:
         images = self.measured.here, self.measured.there
         return moving_patches(residual(self.measured.flow, *static, *images).photometric_evidence)
 
+    @cached_property
+    def fine_K(self) -> FloatArray:
+        """(3, 3) of the camera at full resolution."""
+        height, width = self.measured.fine_here.shape
+        return self.camera.resized(width, height).K
+
     @property
     def images(self) -> ImagePair:
         """What the evidence of motion is taken from."""
@@ -189,12 +195,12 @@ def solved(equations: FlowEquations, prior: FloatArray, deviation: FloatArray) -
     """
     count = len(equations.static) // 2
     noise = PIXEL**2 * count / min(count, INDEPENDENT)
-    velocity, normal, before, after = compiled.reweighted_velocity(
+    velocity, covariance, before, after = compiled.reweighted_velocity(
         equations.static, equations.velocity, noise / deviation**2, prior, ROUNDS, LEFT
     )
     # Velocities relative to the camera are proportional to depth, which is known to DEPTH_SPREAD.
     relative = velocity - equations.camera_velocity
-    covariance = noise * np.linalg.inv(normal) + DEPTH_SPREAD**2 * np.outer(relative, relative)
+    covariance = noise * covariance + DEPTH_SPREAD**2 * np.outer(relative, relative)
     return Fit(velocity, covariance, before, after)
 
 
