@@ -148,8 +148,10 @@ class DynamicGaussians:
         """
         if self.depth_correction is None:
             return self
-        factor = torch.where(where, torch.exp(-self.depth_correction), 1.0)[:, None]
-        return replace(self, means=self.means * factor, scales=self.scales * factor, depth_correction=None)
+        some = torch.nonzero(where)[:, 0]  # of what moves: few
+        factor = torch.exp(-self.depth_correction[some])[:, None]
+        means, scales = (values.index_copy(0, some, values[some] * factor) for values in (self.means, self.scales))
+        return replace(self, means=means, scales=scales, depth_correction=None)
 
     def view_camera(self, K: ArrayLike | None = None, size: tuple[int, int] | None = None) -> Camera:
         """The source camera with K (3, 3) and size (width, height) replaced where given; size alone resamples its view.
@@ -173,13 +175,15 @@ class DynamicGaussians:
             inside &= self.observed > 0.5
         return torch.where(inside, v * camera.width + u, -1)
 
-    def seen_depth(self, camera: Camera, places: Tensor, nothing: float) -> NDArray[np.float32]:
+    def seen_depth(self, camera: Camera, places: Tensor, nothing: float, corrected: bool = True) -> NDArray[np.float32]:
         """Mean depth (h, w) in metres of what a camera at the source sees in each pixel, `nothing` where there is none.
 
-        places (N,) as pixels(camera) gives them.
+        places (N,) as pixels(camera) gives them. corrected: with what a reference image tells of depth.
         """
         seen = torch.nonzero(places >= 0)[:, 0]  # a GPU would add up the many others one after another
         depths = self.means[seen, 2]
+        if not corrected and self.depth_correction is not None:
+            depths = depths * torch.exp(-self.depth_correction[seen])
         total, count = (
             torch.zeros(camera.height * camera.width, device=places.device).index_add(0, places[seen], values)
             for values in (depths, torch.ones_like(depths))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -67,9 +68,15 @@ def flow_both_ways(
     DIS flow (T. Kroeger et al., ECCV 2016). Forward and backward flow may differ by slack pixels, and more where
     the flow is long. What leaves the image is inconsistent.
     """
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    there, back = (np.asarray(method.calc(*pair, None), np.float32) for pair in ((first, second), (second, first)))
+    with ThreadPoolExecutor(1) as beside:
+        backward = beside.submit(_dis_flow, second, first)
+        there, back = _dis_flow(first, second), backward.result()
     return CheckedFlow(there, is_consistent(there, back, slack)), CheckedFlow(back, is_consistent(back, there, slack))
+
+
+def _dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Flow:
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(method.calc(first, second, None), np.float32)
 
 
 def sample(values: NDArray[np.float32], flow: Flow, outside: float = 0.0) -> NDArray[np.float32]:

@@ -85,7 +85,7 @@ def with_motion_from_flow(
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     # The reference image has explained by depth what it could, movers too: what is left without it tells more.
-    depth = scene.without_depth_correction(places >= 0).seen_depth(camera, places, FARTHEST)
+    depth = scene.seen_depth(camera, places, FARTHEST, corrected=False)
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
     changes = np.zeros((scene.num_samples, count + MOST, 3), np.float32)  # of the velocity of each object
