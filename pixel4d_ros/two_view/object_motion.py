@@ -181,12 +181,12 @@ def whole_objects(ids: Ids, instances: Ids) -> Ids:
 def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | None, pool: Executor) -> list[MovingPart]:
     """What is LIKELY to move: instances, and patches elsewhere. longer: beside an older image, but near."""
     movers, standing, judged = _moving_instances(pair, whole, instances, longer, pool)
-    taken, still = whole > 0, _flow_difference(pair, np.zeros(3))
+    taken = whole > 0
     for mover in movers:
         taken |= mover.pixels
     for k, mover in enumerate(movers):
         if is_large(mover.pixels):  # its mask has holes
-            pixels = mover.pixels | _grown(pair, mover.pixels, mover.velocity, still) & ~taken & (instances == 0)
+            pixels = mover.pixels | _grown(pair, mover.pixels, mover.velocity) & ~taken & (instances == 0)
             taken |= pixels
             movers[k] = replace(mover, pixels=pixels)
     vehicles = [*standing, *(mover.pixels for mover in movers)]
@@ -194,7 +194,7 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | Non
         probability = pair.probability(patch, fit.velocity, network=False)
         if probability < LIKELY or _is_outline(patch, vehicles):
             continue
-        pixels = _grown(pair, patch, fit.velocity, still) & ~taken & ~judged
+        pixels = _grown(pair, patch, fit.velocity) & ~taken & ~judged
         if pixels.any():
             taken |= pixels
             movers.append(MovingPart.of(pixels, fit, probability))
@@ -264,23 +264,22 @@ def _over_longer_time(pair: TwoImages, mover: MovingPart) -> MovingPart:
     return MovingPart.of(mover.pixels, fit, mover.probability)
 
 
-def _flow_difference(pair: TwoImages, velocity: FloatArray) -> Map:
-    """Length (h, w) in pixels of the difference between the flow and that of a world moving at a velocity (3,)."""
-    R, seconds = pair.T_reference_source[:3, :3], pair.seconds
-    moved = pair.T_reference_source.copy()
-    moved[:3, 3] -= R @ velocity * seconds
-    return length(
-        static_flow(1 / np.maximum(pair.depth, np.float32(1e-3)), moved, pair.camera.K) - pair.measured.flow.flow
-    )
+def _flow_difference(pair: TwoImages, velocity: FloatArray, area: tuple[slice, slice]) -> Map:
+    """Length in pixels of the difference between the flow and that of a world moving at a velocity (3,), in an area."""
+    moved, K = pair.T_reference_source.copy(), pair.camera.K.copy()
+    moved[:3, 3] -= moved[:3, :3] @ velocity * pair.seconds
+    K[:2, 2] -= area[1].start, area[0].start
+    flow = static_flow(1 / np.maximum(pair.depth[area], np.float32(1e-3)), moved, K)
+    return length(flow - pair.measured.flow.flow[area])
 
 
-def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray, still: Map) -> Mask:
+def _grown(pair: TwoImages, patch: Mask, velocity: FloatArray) -> Mask:
     """The patch with connected pixels that move alike, and with gaps of unknown flow filled."""
     reach = 2 * round(GAP * patch.shape[1] / 2) + 1
     area = around(patch, reach)  # nothing grows farther
     inner, depth, agrees = patch[area], pair.depth[area], pair.measured.flow.agrees[area]
-    alike = _flow_difference(pair, velocity)[area]
-    joins = agrees & (alike < EXPLAINED * still[area])
+    alike, still = (_flow_difference(pair, motion, area) for motion in (velocity, np.zeros(3)))
+    joins = agrees & (alike < EXPLAINED * still)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     near = cv2.erode(np.where(inner, depth, np.float32(1e6)), disc)
     far = cv2.dilate(np.where(inner, depth, np.float32(0)), disc)
