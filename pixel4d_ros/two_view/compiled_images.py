@@ -94,8 +94,7 @@ def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
         return 1e4
     left, top = min(int(u), width - 2), min(int(v), height - 2)
     a, b = u - left, v - top
-    upper = (1 - a) * image[top, left] + a * image[top, left + 1]
-    lower = (1 - a) * image[top + 1, left] + a * image[top + 1, left + 1]
+    upper, lower = _between(image, top, left, a), _between(image, top + 1, left, a)
     return float((1 - b) * upper + b * lower)
 
 
@@ -113,7 +112,9 @@ def displaced_error(
         z = points[i, 2] - by[2]
         if z <= IN_FRONT:
             continue
-        u, v = K[0, 0] * (points[i, 0] - by[0]) / z + K[0, 2], K[1, 1] * (points[i, 1] - by[1]) / z + K[1, 2]
+        nearness = 1 / z
+        u = K[0, 0] * (points[i, 0] - by[0]) * nearness + K[0, 2]
+        v = K[1, 1] * (points[i, 1] - by[1]) * nearness + K[1, 2]
         value = _sampled(there, u, v)
         if value <= 255:
             seen += 1
@@ -153,12 +154,11 @@ def aligned_velocity(
             if z <= IN_FRONT:
                 continue
             u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
-            value = _sampled(there, u, v)
+            value, slope_u, slope_v = _with_slopes(there, u, v)
             if value > 255:
                 continue
             error = grey[i] - value - bright
             seen += 1
-            slope_u, slope_v = _slopes(there, u, v)
             weight = 1 / (1 + (error / outlier) ** 2)
             for a in range(3):
                 J[a] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
@@ -191,11 +191,28 @@ def sampled_at(image: NDArray[np.uint8], v: FloatArray, u: FloatArray) -> FloatA
 
 
 @njit(cache=True, nogil=True)
-def _slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, float]:
-    """Grey levels per pixel along columns and rows, over two pixels; where that leaves the image, over one."""
+def _with_slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, float, float]:
+    """As _sampled, and grey levels per pixel along columns and rows, over two pixels; at the border, over one."""
     height, width = image.shape
-    left, right = max(u - 1, 0.0), min(u + 1, width - 1.0)
-    above, below = max(v - 1, 0.0), min(v + 1, height - 1.0)
-    along = (_sampled(image, right, v) - _sampled(image, left, v)) / (right - left)
-    down = (_sampled(image, u, below) - _sampled(image, u, above)) / (below - above)
-    return along, down
+    if not (1 <= u < width - 2 and 1 <= v < height - 2):
+        value = _sampled(image, u, v)
+        if value > 255:
+            return value, 0.0, 0.0
+        left, right = max(u - 1, 0.0), min(u + 1, width - 1.0)
+        above, below = max(v - 1, 0.0), min(v + 1, height - 1.0)
+        along = (_sampled(image, right, v) - _sampled(image, left, v)) / (right - left)
+        return value, along, (_sampled(image, u, below) - _sampled(image, u, above)) / (below - above)
+    x, y = int(u), int(v)
+    a, b = u - x, v - y
+    upper, lower = _between(image, y, x, a), _between(image, y + 1, x, a)
+    right = (1 - b) * _between(image, y, x + 1, a) + b * _between(image, y + 1, x + 1, a)
+    left = (1 - b) * _between(image, y, x - 1, a) + b * _between(image, y + 1, x - 1, a)
+    below = (1 - b) * lower + b * _between(image, y + 2, x, a)
+    above = (1 - b) * _between(image, y - 1, x, a) + b * upper
+    return (1 - b) * upper + b * lower, (right - left) / 2, (below - above) / 2
+
+
+@njit(cache=True, nogil=True)
+def _between(image: NDArray[np.uint8], y: int, x: int, a: float) -> float:
+    """The image (h, w) in row y, between columns x and x + 1."""
+    return float((1 - a) * image[y, x] + a * image[y, x + 1])
