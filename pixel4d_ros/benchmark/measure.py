@@ -170,8 +170,20 @@ def _lower_bounds(forecaster: Forecaster, tasks: list[Task], plan: BenchmarkPlan
 
 
 def _frames(forecaster: Forecaster, task: Task) -> Frames:
-    """The frames (S, T, H, W, 3) of the task."""
-    return whole_forecast(forecaster, task).frames
+    """The frames (S, T, H, W, 3) of the task, with the network's own motion.
+
+    A comparison of two images decides what moves, which the last bit of a depth may change: no measure of precision.
+    """
+    source, speed = task.source, task.path.speed()
+    scene = forecaster.predict(
+        source.pixels,
+        source.camera.K,
+        task.samples,
+        speed=speed,
+        reference=source.reference,
+        measure_motion=False,
+    )
+    return forecaster.forecast_scene(scene, task.path, task.times, task.samples).frames
 
 
 def _agreement(frames: Frames, reference: Frames) -> Agreement:
