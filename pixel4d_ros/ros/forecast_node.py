@@ -31,6 +31,7 @@ from std_msgs.msg import Header
 from pixel4d_ros.forecaster import DeviceError, Forecaster, WeightsError
 from pixel4d_ros.geometry.camera_info import is_rectified_topic
 from pixel4d_ros.ros import diagnostics, parameter_documents, parameters
+from pixel4d_ros.ros.guarded_callbacks import guard_services, guarded
 from pixel4d_ros.ros.inputs import ImageMessage, Inputs, TrajectoryMessage
 from pixel4d_ros.ros.memory import configure_malloc, free_gpu, freeze_gc
 from pixel4d_ros.ros.messages.headers import nanoseconds
@@ -51,6 +52,7 @@ class ForecastNode(LifecycleNode):
 
     def __init__(self, load: Callable[[str | None, str], Any] = Forecaster.load, **options: Any) -> None:
         super().__init__("forecast_node", **options)
+        guard_services(self)
         self._load = load
         self.parameters = parameter_documents.declare(self)
         self._warn_of_renamed(parameter_documents.given_names(self))
@@ -73,6 +75,10 @@ class ForecastNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time is paused
         self.create_timer(self.parameters.diagnostics_period, self._on_timer, clock=steady)
+
+    def create_subscription(self, kind: Any, topic: str, callback: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """As a Node's; the callback, also rclpy's own of /clock, may raise."""
+        return super().create_subscription(kind, topic, guarded(self, topic, callback), *args, **kw)
 
     # Lifecycle
 
