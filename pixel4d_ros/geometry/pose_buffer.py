@@ -13,6 +13,8 @@ from pixel4d_ros.geometry.interpolation import poses_along
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse, rotation_vector
 
 HISTORY_S = 10.0  # how long a live buffer keeps poses
+MOST_POSES = 10_000  # that a live buffer keeps: a kilohertz of them
+MOST_FRAMES = 10_000  # of a tree: names that are made up anew, again and again, would fill the memory
 RESTART_S = 0.5  # a live source whose stamps go back by this much has restarted
 # Between two poses, s, and times the usual step: over more, a moving frame's pose is not known.
 GAP_S, GAP_STEPS = 1.0, 5.0
@@ -25,7 +27,7 @@ class PoseBuffer:
     """Poses T_parent_child (4, 4) by stamp, in order of stamps. One thread adds, others may read."""
 
     def __init__(self, history_s: float | None = HISTORY_S, restart_s: float | None = None) -> None:
-        """Poses history_s older than the newest are dropped; None keeps all, as a log needs.
+        """Poses history_s older than the newest, and more than MOST_POSES, are dropped; None keeps all, as a log needs.
 
         A pose restart_s or more before the newest one clears the buffer, as when a log is replayed; None: it is
         inserted by its stamp.
@@ -53,6 +55,7 @@ class PoseBuffer:
             self._poses.insert(place, pose)
             if self._history_s is not None:
                 old = bisect_left(self._stamps, self._stamps[-1] - round(self._history_s * 1e9))
+                old = max(old, len(self._stamps) - MOST_POSES)
                 del self._stamps[:old], self._poses[:old]
         return restarted
 
@@ -201,14 +204,20 @@ class TransformTree:
         return child in self._static
 
     def check_new(self, parent: str, child: str) -> None:
-        """Raise ValueError if the child is the parent or one of its ancestors."""
-        path: list[str] = []
+        """Raise ValueError if the child is the parent or one of its ancestors, or a frame more than MOST_FRAMES."""
+        before = self.parent(child)
+        if before == parent:
+            return
+        if before is None and len(self._static) + len(self._moving) >= MOST_FRAMES:
+            raise ValueError(f"tf has {MOST_FRAMES} frames already: does a publisher make up names?")
+        path: dict[str, None] = {}
         frame: str | None = parent
         while frame is not None and frame not in path:
-            path.append(frame)
+            path[frame] = None
             frame = self.parent(frame)
         if child in path:
-            loop = " -> ".join([*path[path.index(child) :: -1], child])
+            way = list(path)
+            loop = " -> ".join([*way[way.index(child) :: -1], child])
             raise ValueError(f"it closes a loop ({loop}); each frame has one parent, which others lead to")
 
     def has_frame(self, frame: str) -> bool:

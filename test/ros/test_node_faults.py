@@ -12,9 +12,25 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
+from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import Transition
 from pixel4d_ros.srv import ForecastTrajectories
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rosgraph_msgs.msg import Clock
-from support.harness import T0, Client, NodeProcess, balanced, call, path, picture, recovers, running_node, stamp
+from support.harness import (
+    T0,
+    Client,
+    NodeProcess,
+    balanced,
+    call,
+    path,
+    picture,
+    recovers,
+    running_node,
+    stamp,
+    transition,
+)
 from support.node_in_process import node_in_process
 from support.node_process import ForkedNodeProcess
 from support.paths import SUPPORT
@@ -37,6 +53,28 @@ def test_images_of_a_log_that_begins_anew(node, client):
     said = "the images' stamps jumped back: all state is dropped, with every image that is not published yet"
     assert node.log.count(said) == 1
     assert "no trajectory, no odometry" in client.until(lambda: client.values()["motion warning"])
+
+
+def test_requests_that_rclpy_cannot_read_are_refused_and_the_node_goes_on(node, client):
+    wrong = SetParameters.Request(parameters=[Parameter(name="steps", value=ParameterValue(type=200))])
+    assert not call(client, SetParameters, "forecast_node/set_parameters", wrong).results
+    node.wait_for("set_parameters: what came cannot be used: ValueError: 200 is not a valid Parameter.Type")
+    assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"  # as it is already
+    assert transition(client, 77) == "active"
+    recovers(client, 1000.0)
+
+
+def test_a_negative_clock_is_left_out(tmp_path):
+    parameters = {"steps": 2, "use_sim_time": "true"}
+    with running_node(tmp_path / "log.txt", "-r", "__ns:=/negative", **parameters) as node:
+        client = Client(namespace="negative").connect()
+        try:
+            client.clock_source.publish(Clock(clock=Time(sec=-5)))
+            node.wait_for("/clock: what came cannot be used: ValueError: Seconds value must not be negative")
+            client.clock_source.publish(Clock(clock=stamp(1.0)))
+            client.forecast(1.0)
+        finally:
+            client.destroy_node()
 
 
 def test_clock_that_jumps_back_drops_all_state_with_one_message(tmp_path):

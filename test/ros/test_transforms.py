@@ -13,7 +13,7 @@ pytest.importorskip("rclpy")
 from nav_msgs.msg import Odometry
 from support.drive import T0, stamp
 
-from pixel4d_ros.geometry.pose_buffer import PoseBuffer, TransformTree
+from pixel4d_ros.geometry.pose_buffer import MOST_FRAMES, MOST_POSES, PoseBuffer, TransformTree
 from pixel4d_ros.geometry.rotations import rigid
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.transforms import NullTransforms
@@ -53,6 +53,23 @@ def test_what_happened_in_a_pause_of_the_poses_is_not_known():
     assert buffer.at(4_900_000_000, 0.5) is None and buffer.at(2_000_000_000, 0.5) is None
     assert buffer.at(2_000_000_000, 3.0)[0, 3] == pytest.approx(2.0)  # an odometry_timeout as long as that
     assert buffer.at(5_150_000_000, 0.5)[0, 3] == pytest.approx(5.15)
+
+
+def test_poses_whose_stamps_hardly_go_on_do_not_fill_the_memory():
+    buffer = PoseBuffer()
+    for ns in range(MOST_POSES + 5):
+        buffer.add(ns, np.eye(4))
+    assert len(buffer) == MOST_POSES and buffer.oldest[0] == 5
+
+
+def test_frames_whose_names_are_made_up_do_not_fill_the_memory():
+    tree = TransformTree()
+    for number in range(MOST_FRAMES):
+        tree.check_new("base", f"frame_{number}")
+        tree.add_static("base", f"frame_{number}", np.eye(4))
+    tree.check_new("odom", "frame_7")  # known frames still move on
+    with pytest.raises(ValueError, match="tf has 10000 frames already"):
+        tree.check_new("base", "another")
 
 
 def test_a_single_pose_does_not_stand_for_later_times():
