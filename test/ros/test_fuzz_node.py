@@ -88,7 +88,7 @@ class Taken:
 
 def taken(good: Any, others: st.SearchStrategy[Any] | None = None) -> Taken:
     others = any_message(type(good), WORDS) if others is None else others
-    return Taken(type(good), good, others | varied(good, WORDS))
+    return Taken(type(good), good, others | varied(good, WORDS) | st.just(good))
 
 
 def compressed(pixels: np.ndarray) -> CompressedImage:
@@ -196,6 +196,7 @@ class Fuzzed:
         self._services = {name: self.client.create_client(SERVICES[name][0], f"{NODE}/{name}") for name in SERVICES}
         self.client.until(lambda: all(p.get_subscription_count() for p in self._publishers.values()))
         self.client.until(lambda: all(s.service_is_ready() for s in self._services.values()))
+        self.client.until(lambda: NODE[1:] in self.client.get_node_names())
         for topic, (kind,) in self.client.get_publisher_names_and_types_by_node(NODE[1:], "/"):
             if topic.startswith(NODE):
                 package, _, name = kind.split("/")
@@ -220,11 +221,16 @@ class Fuzzed:
         """A few messages and requests, each with its topic or service."""
         pairs = [st.tuples(st.just(name), t.others) for name, t in self._topics.items()]
         pairs += [st.tuples(st.just(name), requests(name)) for name in SERVICES]
-        return st.lists(st.one_of(pairs), min_size=4, max_size=10)
+        return st.lists(st.one_of(pairs), min_size=4, max_size=12)
 
     def send(self, messages: list[tuple[str, Any]]) -> None:
-        """Send these and good ones, and wait for the answers. The stamps of good ones go on, and begin anew."""
+        """Send good messages, then these, then a good image, and wait for the answers.
+
+        The node takes only the newest image, so each is given time. Stamps of good ones go on, and begin anew.
+        """
         now, self.examples = 1.0 + 0.1 * (self.examples % 20), self.examples + 1
+        self.send_good(now)
+        self._wait_for_forecast(now)
         answers = []
         for name, message in messages:
             self.sent[name] += 1
@@ -232,12 +238,21 @@ class Fuzzed:
                 answers.append(self._services[name].call_async(message))
             else:
                 self._publish(name, message, now)
-        self.send_good(now)
-        self.client.until(lambda: self._node.process.poll() is not None or all(answer.done() for answer in answers))
         self.client.spin_for(0.05)
+        self._publish("/image", self._topics["/image"].good, now + 0.05)
+        self._wait_for_forecast(now + 0.05)
+        self.client.until(lambda: self._has_ended or all(answer.done() for answer in answers))
+        assert not self._has_ended, self._node.log[-3000:]
         self.forecasts += len(self.client.got[f"{NODE}/forecast"])
         self.client.clear()
-        assert self._node.process.poll() is None, self._node.log[-3000:]
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._node.process.poll() is not None
+
+    def _wait_for_forecast(self, seconds: float) -> None:
+        """Until it is there, or a little: some messages prevent it."""
+        self.client.wait(lambda: self.client.stamped(f"{NODE}/forecast", seconds), 0.4)
 
     def send_good(self, now: float) -> None:
         for name, t in self._topics.items():

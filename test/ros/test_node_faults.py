@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from support.paths import SUPPORT
 from support.waiting import PATIENCE
 
 from pixel4d_ros.forecaster import DeviceError, Forecaster
+from pixel4d_ros.ros.guarded_callbacks import guarded
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 2, "diagnostics_period": 0.2}
@@ -62,6 +64,17 @@ def test_requests_that_rclpy_cannot_read_are_refused_and_the_node_goes_on(node, 
     assert transition(client, Transition.TRANSITION_ACTIVATE) == "active"  # as it is already
     assert transition(client, 77) == "active"
     recovers(client, 1000.0)
+
+
+def test_a_callback_of_the_node_that_raises_is_logged_with_its_traceback():
+    said: list[str] = []
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(error=lambda text, **_: said.append(text)))
+
+    def callback(request: object, response: object) -> object:
+        raise KeyError("a mistake")
+
+    assert guarded(node, "/service", callback)("request", "response") == "response"
+    assert said[0].startswith("/service: what came cannot be used: Traceback") and "KeyError: 'a mistake'" in said[0]
 
 
 def test_a_negative_clock_is_left_out(tmp_path):
