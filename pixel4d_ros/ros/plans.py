@@ -17,6 +17,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_from_xyzw
 from pixel4d_ros.ros.messages.headers import frame_name, nanoseconds
 
 MAX_POSES = 10_000  # longer trajectories are rejected: reading them takes seconds
+LONGEST_S = 1e6  # of a drive at the planned speeds: in nanoseconds, some longer ones are no integers of 64 bits
 STOPPED = 0.01  # m/s: below this planned speed the vehicle stands
 
 
@@ -160,6 +161,10 @@ def _timed_by_speeds(message: Any, poses: FloatArray, speeds: FloatArray, receiv
     stop = int(np.argmax(mean < STOPPED)) if (mean < STOPPED).any() else len(mean)
     steps = np.linalg.norm(np.diff(poses[: stop + 1, :3, 3], axis=0), axis=1) / mean[:stop]
     seconds, followed = np.append(0.0, np.cumsum(steps)), poses[: stop + 1]
+    if seconds[-1] > LONGEST_S:
+        raise PlanError(
+            f"trajectory takes more than {LONGEST_S:g} s at its speeds: are they in m/s, positions in metres?"
+        )
     if stop < len(mean) or abs(speeds[-1]) < STOPPED:
         # Two equal poses at the end: paths are extrapolated, and this one must stop.
         seconds, followed = np.append(seconds, seconds[-1] + 1.0), np.concatenate([followed, followed[-1:]])

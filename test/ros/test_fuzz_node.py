@@ -70,7 +70,9 @@ SECONDS = float(os.environ.get("PIXEL4D_FUZZ_SECONDS", "0"))
 GROWTH_MIB = 100
 NODE = "/forecast_node"
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context"), pytest.mark.timeout(300 + 2 * SECONDS)]
-round_of = settings(max_examples=10, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+round_of = settings(
+    max_examples=10 if SECONDS else 4, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck)
+)
 ENDS = (4, 7)  # transitions of an active node: deactivate, shut down
 WORDS = fuzz.frames | st.sampled_from(
     ["steps", "step", "num_samples", "output_size", "footprint", "rectify", "device", "base_frame", "use_sim_time"]

@@ -236,3 +236,10 @@ def test_a_node_without_the_type_says_so_in_one_line(tmp_path):
         assert len(lines) == 1 and "autoware_planning_msgs/Trajectory is not installed here: install" in lines[0]
     else:
         pytest.skip("it is installed here")
+
+
+def test_a_drive_of_centuries_at_the_planned_speeds_is_refused():
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[1:, 0, 3] = 9e8, 9.1e8  # metres
+    with pytest.raises(PlanError, match=r"takes more than 1e\+06 s at its speeds"):
+        read("autoware without times", autoware([0.0, 1.0, 2.0], poses, timed=False, speed=0.02))
