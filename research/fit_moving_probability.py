@@ -57,7 +57,7 @@ KINDS = CANDIDATE, PREDICTED, INSTANCE = "candidates", "predicted objects", "ins
 class Example:
     """One candidate, predicted object or instance."""
 
-    features: FloatArray  # (7,) 1, those of the evidence, and whether the network found it; of an instance (7,)
+    features: FloatArray  # (7,) 1, those of the evidence, and whether the network found it; of an instance (8,)
     kind: str  # one of KINDS
     moves: bool
     group: str  # what cross-validation leaves out at once
@@ -153,8 +153,8 @@ def examples(
 
 
 def of_candidates(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
-    """Moving patches, also where the network finds an object."""
-    for patch, fit in candidates(pair, np.zeros_like(source.ids)):
+    """Moving patches outside the instances, also where the network predicts motion: instances are judged apart."""
+    for patch, fit in candidates(pair, source.instances):
         evidence = motion_evidence(pair.images, patch, fit.velocity * pair.seconds)
         yield from source.example(patch, np.append(evidence.features, False), CANDIDATE)
 

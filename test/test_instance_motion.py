@@ -209,15 +209,20 @@ def test_the_rim_and_what_is_behind_an_instance_do_not_count() -> None:
 
 def test_evidence_of_both_kinds_makes_motion_likelier() -> None:
     static, unclear, moving = (
-        CALIBRATION.of_instance(np.array([flow, images, 3.0, 0.2, 0.0, 0.0]))
+        CALIBRATION.of_instance(np.array([flow, images, 3.0, 0.2, 0.0, 0.0, np.log(400)]))
         for flow, images in ((-8.0, 0.0), (0.0, 0.0), (5.0, 0.3))
     )
     assert static < LIKELY < unclear < moving
 
 
+def test_a_speck_needs_more_evidence_than_a_vehicle() -> None:
+    speck, vehicle = (CALIBRATION.of_instance(np.array([2.0, 0.1, 3.0, 0.2, 0, 0, np.log(n)])) for n in (40, 400))
+    assert speck < vehicle - 0.2
+
+
 def test_an_instance_in_the_air_or_on_the_road_needs_more_evidence() -> None:
     vehicle, treetop, road = (
-        CALIBRATION.of_instance(np.array([0.0, 0.0, 3.0, gap, flatness, 0.0]))
+        CALIBRATION.of_instance(np.array([0.0, 0.0, 3.0, gap, flatness, 0.0, np.log(400)]))
         for gap, flatness in ((0.2, 0.0), (2.0, 0.0), (0.2, 0.5))
     )
     assert treetop < vehicle - 0.2 and road < vehicle - 0.1

@@ -126,6 +126,22 @@ def test_labelled_boxes_tell_what_moves_and_what_was_found() -> None:
     assert [(e.probability, e.happened) for e in missed.events] == [(0.0, True)]
 
 
+def test_a_person_is_found_by_the_measured_points_of_its_body() -> None:
+    """A cyclist fills a fifth of the outline of its box; the rest shows the street behind."""
+    cyclist = replace(boxed(11.0, tuple(VELOCITY)), label="Cyclist")
+    clip = with_boxes(cyclist)
+    outline = clip.moving_mask(0)
+    assert outline is not None
+    body = outline & (np.arange(SIZE[0]) % 5 == 0)
+    scene = wall(body.astype(int))
+    assert score_motion(scene, clip, outline).found == 0  # nothing was measured: the outline counts
+    depth = np.where(body, 9.5, 30.0).astype(np.float32)
+    depth[outline & (np.arange(SIZE[1])[:, None] > 31)] = 9.5  # the ground beneath it is no body
+    measured = replace(clip, depth=np.stack((depth, depth)))
+    assert score_motion(scene, measured, outline).found == 1
+    assert score_motion(wall((outline & ~body).astype(int)), measured, outline).found == 0
+
+
 def test_an_object_that_moves_in_no_label_is_false() -> None:
     clip = with_boxes(boxed(11.0, (0, 0, 0)))
     still = np.zeros((SIZE[1], SIZE[0]), bool)

@@ -24,7 +24,7 @@ from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import CheckedFlow
-from pixel4d_ros.two_view.object_motion import MOST, with_motion_from_flow
+from pixel4d_ros.two_view.object_motion import MOST, candidates, with_motion_from_flow
 from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion, view_for_velocity
 from pixel4d_ros.two_view.rigid_flow import static_flow
 from pixel4d_ros.two_view.velocity_fit import ANY, MeasuredFlow, TwoImages, fitted
@@ -157,6 +157,17 @@ def test_an_earlier_image_may_be_kept_small(forecaster: Forecaster) -> None:
     views = [ReferenceView(image, camera, np.eye(4), -0.2) for image in (small, large)]
     one, other = (forecaster.predict(large, camera, reference=view) for view in views)
     assert torch.equal(one.object_ids, other.object_ids)
+
+
+@pytest.mark.parametrize(("distance", "count"), [(40.0, 1), (160.0, 0)])
+def test_what_is_remote_and_no_vehicle_does_not_move(
+    distance: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = np.zeros((HEIGHT, WIDTH), bool)
+    patch[20:40, 30:60] = True
+    monkeypatch.setattr(TwoImages, "moving", patch)
+    pair = two_images(np.array([15.0, 0, 0]), np.eye(4), np.full((HEIGHT, WIDTH), distance), 0.2)
+    assert len(list(candidates(pair, np.zeros((HEIGHT, WIDTH), np.int64)))) == count
 
 
 def test_synthetic_movers_are_forecast_better(forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch) -> None:

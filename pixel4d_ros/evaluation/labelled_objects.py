@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import unproject
 from pixel4d_ros.datasets.box_labels import MOVES
 from pixel4d_ros.datasets.boxes import Box, box_mask, is_inside
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 
 LEAST_SHARE = 0.001  # of the image's pixels: objects and masks smaller than this are not scored
-PEOPLE = frozenset({"Pedestrian", "Person", "Person_sitting", "Cyclist"})  # their outlines are mostly background
+PEOPLE = frozenset({"Pedestrian", "Person", "Person_sitting", "Cyclist"})  # their boxes show mostly background
+FEWEST_POINTS = 20  # measured points that tell which of a box's pixels show a person
+GROUND = 0.25  # metres above a box's bottom: lower points may be the ground's
 LARGELY_OCCLUDED = 2  # by the labels: such objects are not scored
 
 
@@ -26,6 +29,12 @@ class LabelledObject:
     center: FloatArray  # (3,) metres, source camera
     velocity: FloatArray | None  # (3,) m/s over ground, in the source camera's axes; None: unknown
     box: Box | None = None
+    points: NDArray[np.bool_] | None = None  # (H, W) pixels of a person where it was measured; None: too few
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Pixels (H, W) by which it is found: those that show it for sure where these are known, else its mask."""
+        return self.mask if self.points is None else self.points
 
     @property
     def moving(self) -> bool | None:
@@ -62,8 +71,25 @@ def _by_boxes(window: Clip) -> list[LabelledObject]:
         mask = box_mask(box, window.K, width, height) & ~taken
         taken |= mask
         if box.occluded != LARGELY_OCCLUDED:
-            found.append(LabelledObject(mask, box.T_camera_box[:3, 3], _velocity(window, box), box))
+            points = _measured_points(window, box, mask) if box.label in PEOPLE else None
+            found.append(LabelledObject(mask, box.T_camera_box[:3, 3], _velocity(window, box), box, points))
     return found
+
+
+def _measured_points(window: Clip, box: Box, mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The pixels (H, W) of a box's mask whose measured depth lies in the box, above the ground; None for few."""
+    if window.depth is None:
+        return None
+    depth = np.asarray(window.depth[0], np.float64)
+    v, u = np.nonzero(mask & (depth > 0) & np.isfinite(depth))
+    points = unproject(np.stack((u, v), -1), depth[v, u], window.K)
+    own = (points - box.T_camera_box[:3, 3]) @ box.T_camera_box[:3, :3]
+    inside = is_inside(points, box) & (own[:, 2] > GROUND - box.size[2] / 2)
+    if inside.sum() < FEWEST_POINTS:
+        return None
+    pixels = np.zeros_like(mask)
+    pixels[v[inside], u[inside]] = True
+    return pixels
 
 
 def _velocity(window: Clip, box: Box) -> FloatArray | None:

@@ -63,7 +63,7 @@ def score_motion(
     false_ids = [k for k in fast if _is_false(pixel_ids, k, moving)]
     errors, found, events = [], [], []
     for thing in labelled_objects(window) or ():
-        inside = pixel_ids[thing.mask & (pixel_ids >= 0)]
+        inside = pixel_ids[thing.shown & (pixel_ids >= 0)]
         if inside.size == 0 or thing.velocity is None:
             continue
         counts = np.bincount(inside)

@@ -19,6 +19,7 @@ import numpy as np
 from pixel4d_ros.geometry.rotations import FloatArray
 
 STATE = 6  # position and velocity
+BESIDE = 0.2  # of a box's length: what is so near to an object may be a piece of it, as of a lorry in parts
 PROBABLE = 0.5  # probability of existence from which on an object may have parts
 
 
@@ -230,14 +231,15 @@ def _largest_distance(share: float) -> float:
 
 
 def overlap(o: TrackedObject, d: Detection) -> bool:
-    """Whether, from above, the middle of one is in the box of the other."""
+    """Whether, from above, the middle of one is in the box of the other, or beside it by less than BESIDE."""
     return _covers(o.center, o.size, o.yaw, d.center) or _covers(d.center, d.size, d.yaw, o.center)
 
 
 def _covers(center: FloatArray, size: FloatArray, yaw: float, point: FloatArray) -> bool:
     x, y = (point - center)[:2]
     along, across = np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x
-    return bool(abs(along) <= size[0] / 2 and abs(across) <= size[1] / 2)
+    margin = BESIDE * size[0]
+    return bool(abs(along) <= size[0] / 2 + margin and abs(across) <= size[1] / 2 + margin)
 
 
 def _detected(o: TrackedObject, d: Detection, stamp: float, s: TrackerSettings) -> TrackedObject:

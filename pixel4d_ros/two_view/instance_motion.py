@@ -63,16 +63,17 @@ class JudgedInstance:
 
     @cached_property
     def features(self) -> FloatArray | None:
-        """(6,) log ratio of the likelihood of the flow, moving / static, and Evidence.features.
+        """(7,) log ratio of the likelihood of the flow, moving / static; Evidence.features; log of the pixel count.
 
-        None for a velocity that no moving object has.
+        More than MOST_PIXELS count as so many. None for a velocity that no moving object has.
         """
         pair, velocity = self.pair, self.fit.velocity
         if not is_plausible(velocity):
             return None
         baseline = float(np.linalg.norm(pair.T_reference_source[:3, 3]))
         ratio = np.clip(motion_log_ratio(self.equations, velocity, baseline), -CLEAR, CLEAR)
-        return np.append(ratio, motion_evidence(pair.images, self.inner, velocity * pair.seconds).features)
+        evidence = motion_evidence(pair.images, self.inner, velocity * pair.seconds)
+        return np.array((ratio, *evidence.features, np.log(min(self.pixels.sum(), MOST_PIXELS))))
 
     @property
     def probability(self) -> float:

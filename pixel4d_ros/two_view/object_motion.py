@@ -57,6 +57,7 @@ from pixel4d_ros.two_view.velocity_fit import (
 
 THREADS = min(8, os.cpu_count() or 1)  # for instances, and for images
 MOST = 16  # objects that the flow may add
+REMOTE = 120.0  # metres: patches beyond it are wires, clouds and treetops; what drives there is an instance
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
 SMALL = 0.5  # pixels: a smaller residual of a static world need not be explained
 TAKEN = 0.3  # share of a patch's pixels on a predicted object, from which on the patch is part of that object
@@ -160,7 +161,7 @@ def candidates(pair: TwoImages, ids: Ids, judged: Mask | None = None) -> Iterato
     count, labels, sizes, _ = cv2.connectedComponentsWithStats(moving.view(np.uint8), connectivity=4)
     for i in 1 + np.argsort(-sizes[1:count, cv2.CC_STAT_AREA]):
         patch = labels == i
-        if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST:
+        if (ids[patch] > 0).mean() > TAKEN or _height(pair, patch) < LOWEST or np.median(pair.depth[patch]) > REMOTE:
             continue
         fit = fitted_mover(pair, patch)
         if fit is not None:
