@@ -45,5 +45,5 @@ def test_the_curves_show_every_look(tmp_path: Path) -> None:
 def test_a_look_that_is_no_number_is_named(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
     path.write_text(CURVES.read_text() + "U,many,3.0,0.1\n")
-    with pytest.raises(ValueError, match="line 21: .*many.* is missing or no number"):
+    with pytest.raises(ValueError, match=r"line 21: .*many.* is missing or no number"):
         draw_curves.read_looks(path)
