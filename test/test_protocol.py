@@ -78,6 +78,11 @@ def test_bad_protocols_are_refused() -> None:
             Protocol(**arguments)
 
 
+def test_a_size_with_height_first_is_refused() -> None:
+    with pytest.raises(ValueError, match="size 16x24 would squeeze images of 48x32: width comes first"):
+        resized(drive(3), (16, 24))
+
+
 def test_resizing_keeps_rays_and_sparse_depth() -> None:
     clip = resized(drive(3), (24, 16))
     assert clip.images.shape == (3, 16, 24, 3)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.forecaster import Forecaster
 
 M = TypeVar("M", bound=np.generic)
+SQUEEZE = 2.0  # by which the shape of images may change: a size with height first changes it more
 
 
 def clip_windows(clip: Clip, protocol: Protocol) -> Iterator[Clip]:
@@ -50,10 +51,18 @@ def cut(clip: Clip, sequence: NDArray[np.intp]) -> Clip:
 
 
 def resized(clip: Clip, size: tuple[int, int] | None) -> Clip:
-    """The clip with images, depth and object ids resampled to size (width, height); None leaves it as it is."""
+    """The clip with images, depth and object ids resampled to size (width, height); None leaves it as it is.
+
+    Raises ValueError for a size that squeezes the images beyond recognition.
+    """
     height, width = clip.images.shape[1:3]
     if size is None or size == (width, height):
         return clip
+    squeeze = size[0] * height / (size[1] * width)
+    if max(squeeze, 1 / squeeze) > SQUEEZE:
+        raise ValueError(
+            f"size {size[0]}x{size[1]} would squeeze images of {width}x{height}: width comes first, their shape stays"
+        )
     camera = Camera(clip.K, width, height).resized(*size)
     images = np.stack([resize_image(image, size) for image in clip.images])
     depth = None if clip.depth is None else _nearest(np.asarray(clip.depth), size)
