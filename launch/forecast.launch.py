@@ -30,7 +30,7 @@ from launch.actions import (
     Shutdown,
 )
 from launch.event_handlers import OnProcessIO
-from launch.events.process import ProcessIO
+from launch.events.process import ProcessExited, ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -107,8 +107,8 @@ def _forecast_node(values: dict[str, str], sim_time: bool) -> LifecycleNode:
         arguments=["--ros-args", "--log-level", _log_level(values)],
         respawn=values["respawn"] == "true",
         respawn_delay=2.0,
-        # A player without the node would wait for it for minutes.
-        on_exit=_end_launch if values["bag"] and values["respawn"] == "false" else None,
+        # A player without the node would wait for it for minutes. Other cameras' nodes go on.
+        on_exit=_end_launch if (values["bag"] or not values["cameras"]) and values["respawn"] == "false" else None,
         sigterm_timeout=STOP_TIMEOUT_S,
         output="screen",
         emulate_tty=True,
@@ -137,9 +137,13 @@ def _log_level(values: dict[str, str]) -> str:
     return ".".join([*values["namespace"].strip("/").split("/"), NODE]).lstrip(".") + ":=debug"
 
 
-def _end_launch(_: Any, context: LaunchContext) -> list[Action]:
-    """End what is left, unless Ctrl-C does so already."""
-    return [] if context.is_shutdown else [Shutdown(reason="the forecast node has ended")]
+def _end_launch(event: ProcessExited, context: LaunchContext) -> list[Action]:
+    """End what is left, unless Ctrl-C does so already. If the node failed, the launch fails: its exit code is 1."""
+    if context.is_shutdown:
+        return []
+    if event.returncode > 0:
+        raise RuntimeError(f"the forecast node failed (exit code {event.returncode}): its last lines say why")
+    return [Shutdown(reason="the forecast node has ended")]
 
 
 def _player(values: dict[str, str], node: LifecycleNode) -> list[Action]:

@@ -254,10 +254,15 @@ def test_the_launch_ends_with_the_node_that_a_bag_is_played_for(launch_file, log
         return node.given["on_exit"]
 
     ended = at_the_nodes_end(respawn="false")
-    (ending,) = ended(None, LaunchContext())
+    (ending,) = ended(SimpleNamespace(returncode=0), LaunchContext())
     assert isinstance(ending, Shutdown)
-    assert ended(None, SimpleNamespace(is_shutdown=True)) == []
+    with pytest.raises(RuntimeError, match="exit code 1"):  # of which launch makes its own exit code
+        ended(SimpleNamespace(returncode=1), LaunchContext())
+    assert ended(SimpleNamespace(returncode=1), SimpleNamespace(is_shutdown=True)) == []
     assert at_the_nodes_end(respawn="true") is None
+    (alone,) = started(launch_file)
+    first, second = started(launch_file, cameras="front,left")
+    assert alone.given["on_exit"] and not first.given["on_exit"] and not second.given["on_exit"]
 
 
 @contextmanager
@@ -317,5 +322,5 @@ def test_a_bag_alone_reaches_the_node(tmp_path, log):
 def test_a_node_that_cannot_start_ends_the_launch(tmp_path, log):
     with launched(tmp_path, f"bag:={log}", "weights:=/no/such/file") as (process, output):
         wait_for("weights", process, output)
-        assert process.wait(60) is not None
-    assert "was required: shutting down launched system" in output.read_text()
+        assert process.wait(60) == 1
+    assert "the forecast node failed (exit code 1)" in output.read_text()

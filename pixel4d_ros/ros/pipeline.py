@@ -148,6 +148,7 @@ class ForecastPipeline:
                 self._logger.info(f"images come in; nothing is computed until somebody subscribes, e.g. to {name}")
             self._logger.debug("not computed: no subscribers")
             return
+        self._logger.info("computing the first forecast: on a CPU this takes seconds", once=True)
         began = time.monotonic()
         result = self._result(image, source, ego, path, p)
         self._predicted = Prediction(image, source, TrackedScene(result.scene, result.tracked))
