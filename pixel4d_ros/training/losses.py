@@ -63,7 +63,7 @@ def total_loss(
         **surface_losses(prediction, batch, coarse, matched_weight),
     }
     if not only_surface:
-        parts |= _coarse_depth_parts(prediction, coarse, matched_weight)
+        parts["coarse"] = _coarse_depth_loss(_coarse_depth(prediction), coarse, matched_weight)
         parts |= {**_motion_parts(prediction, coarse), "latent": latent_loss(prediction.posterior)}
         if prediction.maps.correction is not None:
             parts["sweep"] = sweep_loss(prediction, batch, matched_weight)[0]
@@ -77,10 +77,12 @@ def motion_loss(prediction: PredictedMaps, batch: Batch) -> tuple[Tensor, dict[s
 
 def structure_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """As total_loss, of what labels alone tell the static branch and the dynamic decoder: nothing is rendered."""
-    parts = {**_coarse_depth_parts(prediction, batch, matched_weight), **_motion_parts(prediction, batch)}
-    depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
-    scale = prediction.depth_scale[:, None, None]
-    parts["edges"] = gradient_loss(depth, batch.depth / scale, MAX_DEPTH * torch.ones_like(scale))
+    depth, scale, limit = predicted = _coarse_depth(prediction)
+    parts = {
+        "coarse": _coarse_depth_loss(predicted, batch, matched_weight),
+        **_motion_parts(prediction, batch),
+        "edges": gradient_loss(depth, batch.depth / scale, limit),
+    }
     return _weighted(parts, {**WEIGHTS, "coarse": STRUCTURE_DEPTH})
 
 
@@ -106,12 +108,18 @@ def sweep_loss(prediction: PredictedMaps, batch: Batch, matched_weight: float) -
     return loss, {"sweep": loss.detach(), "before": errors[0].detach(), "after": errors[1].detach()}
 
 
-def _coarse_depth_parts(prediction: PredictedMaps, batch: Batch, matched_weight: float) -> dict[str, Tensor]:
-    """The static branch's depth against known depth."""
-    depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
-    truth, trust = known_depth(batch, matched_weight)
+def _coarse_depth(prediction: PredictedMaps) -> tuple[Tensor, Tensor, Tensor]:
+    """Canonical depth (B, h, w) of the static branch, metres per unit of it, and the farthest (B, 1, 1)."""
     scale = prediction.depth_scale[:, None, None]
-    return {"coarse": depth_loss(depth, truth / scale, trust, MAX_DEPTH * torch.ones_like(scale))}
+    depth = inside_view(decode_depth(prediction.maps.static["depth"]), prediction.view)[:, 0]
+    return depth, scale, MAX_DEPTH * torch.ones_like(scale)
+
+
+def _coarse_depth_loss(predicted: tuple[Tensor, Tensor, Tensor], batch: Batch, matched_weight: float) -> Tensor:
+    """Error of what _coarse_depth predicts where depth is known."""
+    depth, scale, limit = predicted
+    truth, trust = known_depth(batch, matched_weight)
+    return depth_loss(depth, truth / scale, trust, limit)
 
 
 def _motion_parts(prediction: PredictedMaps, batch: Batch) -> dict[str, Tensor]:
