@@ -9,11 +9,11 @@ AbsRel that `pixel4d train` printed. docs/lab/training_log.md describes the runs
 
 from __future__ import annotations
 
-import csv
-import sys
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+
+from draw_runs import draw_table, read_rows
 
 GAIN, ABS_REL = 4.7, 0.11  # what is asked for: dB, share
 
@@ -30,14 +30,11 @@ class Look:
 
 def read_looks(path: Path) -> list[Look]:
     """The rows of the CSV. Raises ValueError naming the line that is not a look."""
-    with path.open(newline="") as file:
-        looks = []
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                looks.append(Look(row["run"], int(row["samples"]), float(row["gain_db"]), float(row["abs_rel"])))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: {error} is missing or no number") from None
-    return looks
+
+    def parse(row: dict[str, str]) -> Look:
+        return Look(row["run"], int(row["samples"]), float(row["gain_db"]), float(row["abs_rel"]))
+
+    return read_rows(path, parse)
 
 
 def draw(looks: list[Look], path: Path) -> None:
@@ -61,18 +58,5 @@ def draw(looks: list[Look], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def main() -> int:
-    """Draw; returns the exit status."""
-    if len(sys.argv) != 3:
-        print(__doc__)
-        return 2
-    try:
-        draw(read_looks(Path(sys.argv[1])), Path(sys.argv[2]))
-    except (ImportError, OSError, ValueError) as error:
-        print(f"draw_curves: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(draw_table("draw_curves", __doc__, lambda table, picture: draw(read_looks(table), picture)))

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Row = TypeVar("Row")
 FIRST_FRAME, GAIN, ABS_REL = 34.0, 4.2, 0.18  # what is asked for: dB, dB, share
 
 
@@ -34,17 +36,25 @@ class Run:
     abs_rel: float
 
 
-def read_runs(path: Path) -> list[Run]:
-    """The rows of the CSV. Raises ValueError naming the line that is not a run."""
-    runs = []
+def read_rows(path: Path, parse: Callable[[dict[str, str]], Row]) -> list[Row]:
+    """The rows of a CSV. Raises ValueError naming the line that lacks a figure."""
+    rows = []
     with path.open(newline="") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
             try:
-                figures = (float(row[name]) for name in ("first_frame_db", "gain_db", "abs_rel"))
-                runs.append(Run(row["weights"], row["series"], *figures))
+                rows.append(parse(row))
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {error} is missing or no number") from None
-    return runs
+    return rows
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The rows of the CSV. Raises ValueError naming the line that is not a run."""
+
+    def parse(row: dict[str, str]) -> Run:
+        return Run(row["weights"], row["series"], *(float(row[n]) for n in ("first_frame_db", "gain_db", "abs_rel")))
+
+    return read_rows(path, parse)
 
 
 def draw(runs: list[Run], path: Path) -> None:
@@ -76,18 +86,18 @@ def _scatter(axes: Axes, runs: list[Run], name: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def main() -> int:
-    """Draw; returns the exit status."""
+def draw_table(name: str, usage: str | None, draw_file: Callable[[Path, Path], None]) -> int:
+    """Draw the table to the picture that the command line names; returns the exit status."""
     if len(sys.argv) != 3:
-        print(__doc__)
+        print(usage)
         return 2
     try:
-        draw(read_runs(Path(sys.argv[1])), Path(sys.argv[2]))
+        draw_file(Path(sys.argv[1]), Path(sys.argv[2]))
     except (ImportError, OSError, ValueError) as error:
-        print(f"draw_runs: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(draw_table("draw_runs", __doc__, lambda table, picture: draw(read_runs(table), picture)))
