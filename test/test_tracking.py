@@ -97,6 +97,12 @@ def test_a_second_detection_on_a_known_object_is_a_part_of_it() -> None:
     assert track_ids([o]) == {1: 1, 2: 1}
 
 
+def test_pieces_of_an_object_that_appears_are_its_parts() -> None:
+    pieces = [detection((-0.8, 0.3, 0.3), 1, size=0.3 * CAR), detection((0, 0, 0.8), 2)]
+    (o,) = Tracker().update(0.0, pieces)
+    assert (o.scene_id, o.parts) == (2, (1,))  # the largest piece stands for it
+
+
 def test_a_detection_beside_a_known_object_is_an_object_of_its_own() -> None:
     tracker = Tracker()
     tracker.update(0.0, [detection((0, 0, 0.8), 1)])
@@ -119,8 +125,8 @@ def test_a_thing_that_looks_otherwise_is_another_object(change: dict[str, object
 
 def test_appearance_decides_between_two_that_are_equally_near() -> None:
     tracker = Tracker()
-    tracker.update(0.0, [detection((0, 0, 0), 1, color=GREY), detection((0, 1, 0), 2, color=GREY + 0.2)])
-    tracked = tracker.update(0.1, [detection((0, 0.5, 0), 1, color=GREY + 0.2), detection((0, 0.5, 0), 2, color=GREY)])
+    tracker.update(0.0, [detection((0, 0, 0), 1, color=GREY), detection((0, 2, 0), 2, color=GREY + 0.2)])
+    tracked = tracker.update(0.1, [detection((0, 1, 0), 1, color=GREY + 0.2), detection((0, 1, 0), 2, color=GREY)])
     assert {o.id: o.scene_id for o in tracked} == {1: 2, 2: 1}
 
 

@@ -20,6 +20,7 @@ from pixel4d_ros.geometry.rotations import FloatArray
 
 STATE = 6  # position and velocity
 BESIDE = 0.2  # of a box's length: what is so near to an object may be a piece of it, as of a lorry in parts
+PIECE = 0.5  # of an object's volume: what is smaller and appears with it, on it, is a piece of it
 PROBABLE = 0.5  # probability of existence from which on an object may have parts
 
 
@@ -133,16 +134,16 @@ class Tracker:
         stamp: float,
     ) -> list[TrackedObject]:
         """The objects and what the detections that have no object come to: parts of the known ones, or new ones."""
-        parts: list[tuple[int, ...]] = [() for _ in objects]
-        born = []
-        for d in (d for j, d in enumerate(detections) if j not in {j for _, j in pairs}):
-            around = [i for i, o in enumerate(objects) if o.existence >= PROBABLE and overlap(o, d)]
+        known = [replace(o, parts=()) for o in objects]
+        rest = [d for j, d in enumerate(detections) if j not in {j for _, j in pairs}]
+        for d in sorted(rest, key=lambda d: -float(np.prod(d.size))):  # the largest piece stands for a new object
+            around = [i for i, o in enumerate(known) if _may_be_part(o, d, is_new=i >= len(objects))]
             if around:
-                i = min(around, key=lambda i: float(np.linalg.norm(objects[i].center - d.center)))
-                parts[i] = (*parts[i], d.scene_id)
+                i = min(around, key=lambda i: float(np.linalg.norm(known[i].center - d.center)))
+                known[i] = replace(known[i], parts=(*known[i].parts, d.scene_id))
             else:
-                born.append(self._born(d, stamp))
-        return [replace(o, parts=own) for o, own in zip(objects, parts, strict=True)] + born
+                known.append(self._born(d, stamp))
+        return known
 
     def _relabeled(self, detections: Sequence[Detection], stamp: float) -> list[TrackedObject]:
         """The objects with the scene ids of another prediction from the same image, and those that it alone shows."""
@@ -228,6 +229,12 @@ def _largest_distance(share: float) -> float:
     from scipy.special import chdtri
 
     return float(chdtri(3, 1 - share))
+
+
+def _may_be_part(o: TrackedObject, d: Detection, is_new: bool) -> bool:
+    """Whether a detection without an object is a part of this one; of one that is new as well, a small part."""
+    is_small = float(np.prod(d.size)) < PIECE * float(np.prod(o.size))
+    return o.existence >= PROBABLE and (is_small or not is_new) and overlap(o, d)
 
 
 def overlap(o: TrackedObject, d: Detection) -> bool:
