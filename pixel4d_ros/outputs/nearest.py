@@ -16,7 +16,9 @@ from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
 
-PAIRS = 1 << 21  # distances computed at once: bounds memory
+# Distances computed at once: bounds memory. A GPU waits for each launch, so it is given more of them (30 paths of 14
+# poses among 27,000 points on an H200: 10 ms, 43 ms with as many as on the CPU).
+PAIRS, GPU_PAIRS = 1 << 21, 1 << 26
 ROUNDING = 1e-3  # metres by which bounds may be wrong in float32
 
 
@@ -41,7 +43,7 @@ def closest_places(
         return np.full((paths, count), np.inf), np.zeros((paths, count), np.int64)
     where = torch.as_tensor(poses, dtype=torch.float32, device=places.device)
     grouped = _Groups(places.float(), groups)
-    at_once = max(1, PAIRS // (count * number))
+    at_once = max(1, (GPU_PAIRS if places.is_cuda else PAIRS) // (count * number))
     parts = [grouped.closest(distances, some) for some in torch.split(where, at_once)]
     return (
         torch.cat([nearest for nearest, _ in parts]).double().cpu().numpy(),
