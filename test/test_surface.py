@@ -25,7 +25,7 @@ from pixel4d_ros.predictor.heads import (
 )
 from pixel4d_ros.predictor.input_view import InputView
 from pixel4d_ros.predictor.lifting import VisibleGrid
-from pixel4d_ros.predictor.surface import SurfaceNetwork, hidden_behind, structure, surface_maps
+from pixel4d_ros.predictor.surface import SurfaceNetwork, blend_structure, hidden_behind, structure, surface_maps
 from pixel4d_ros.training import surface_losses as losses
 from pixel4d_ros.training.batch import Batch, halved, rescaled
 
@@ -113,6 +113,34 @@ def test_the_surface_keeps_the_detail_of_its_branch() -> None:
     raw = DepthModes.of(maps).log_depth[0, 0, 64]
     torch.testing.assert_close(step, raw[128] - raw[131], atol=0.02, rtol=0)
     assert across[:60].sub(math.log(20)).abs().max() < 1e-3  # and elsewhere nothing changed
+
+
+@pytest.mark.parametrize(("factor", "share"), [(1, 1.0), (2, 1.0), (2, 0.5), (2, 0.0)])
+def test_a_share_of_the_large_structure_is_the_surface_branchs(factor: int, share: float) -> None:
+    maps, coarse = raw_maps(64 * factor, 128 * factor), torch.full((1, 1, 64, 128), math.log(20))
+    own = DepthModes.of(maps).most_likely()[0].mean().item()  # the same everywhere
+    blended = blend_structure(coarse, maps, None, torch.full((1, 1, 1, 1), share))
+    expected = share * own + (1 - share) * math.log(20)
+    torch.testing.assert_close(blended, torch.full_like(blended, expected), atol=1e-4, rtol=0)
+    surface = surface_maps(maps, blended, NO_VEHICLES)
+    torch.testing.assert_close(surface.depth.log().mean().item(), expected, atol=1e-4, rtol=0)
+
+
+def test_the_structure_of_what_is_far_is_the_static_branchs_alone() -> None:
+    maps = raw_maps(64, 128)
+    own = DepthModes.of(maps).most_likely()[0].mean().item()
+    for metres, share in ((5.0, 0.5), (14.0, 0.5), (27.5, 0.25), (41.0, 0.0), (200.0, 0.0)):
+        blended = blend_structure(torch.full((1, 1, 64, 128), math.log(metres)), maps, None).mean().item()
+        assert blended == pytest.approx(share * own + (1 - share) * math.log(metres), abs=1e-4)
+
+
+def test_near_measured_depth_the_large_structure_stays_the_static_branchs() -> None:
+    maps, coarse = raw_maps(64, 128), torch.full((1, 1, 64, 128), math.log(20))
+    sensor = torch.zeros(1, 2, 64, 128)
+    sensor[:, 1, 30, 20] = 1  # one pixel
+    blended = blend_structure(coarse, maps, sensor, torch.full((1, 1, 1, 1), 0.5))[0, 0]
+    assert blended[30, 20].item() == pytest.approx(math.log(20))
+    assert abs(blended[30, 120].item() - math.log(20)) > 0.1
 
 
 def test_structure_is_a_blur_of_means() -> None:

@@ -143,7 +143,7 @@ def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -
     layer = torch.nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
     before = layer.weight.clone()
-    monkeypatch.setattr(loop, "predict_views", lambda network, *rest: network)
+    monkeypatch.setattr(loop, "predict_views", lambda network, *rest, **shares: network)
 
     def not_finite(network: torch.nn.Linear, *rest: object) -> tuple[Tensor, dict[str, Tensor]]:
         return (network.weight * math.inf).sum(), {}

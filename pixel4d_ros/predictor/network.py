@@ -40,7 +40,7 @@ from pixel4d_ros.predictor.heads import (
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
 from pixel4d_ros.predictor.movable import MovableDecoder, distance_shift
 from pixel4d_ros.predictor.plane_sweep import DESCRIBED_LEVELS, PlaneSweep
-from pixel4d_ros.predictor.surface import SurfaceNetwork, surface_maps
+from pixel4d_ros.predictor.surface import SurfaceNetwork, blend_structure, surface_maps
 
 
 def choose_motion(mode: Tensor, spread: Tensor, z: Tensor) -> Tensor:
@@ -104,10 +104,12 @@ class Network(nn.Module):
         group: Callable[[dict[str, Tensor]], Tensor] | None = None,
         reference: ReferenceInput | None = None,
         disturb: Callable[[Tensor], Tensor] | None = None,
+        surface_share: Tensor | None = None,
     ) -> tuple[PixelMaps, Latent | None]:
         """One pass. fine: the same image, twice as large or as it is, for the surface branch.
 
         reference: an earlier image, by which depth is corrected. disturb: what training does to the log depth first.
+        surface_share: see blend_structure.
 
         z (B, S, LATENT_CHANNELS, H/32, W/32) samples the prior, without it there is one sample, the prior's mode; or a
         later frame samples the posterior (training only), which is returned. Where use_prior (B,) is true the latent is
@@ -137,6 +139,7 @@ class Network(nn.Module):
         )
         log_depth, correction = decode_log_depth(static["depth"]), None
         log_depth = log_depth if disturb is None else disturb(log_depth)
+        log_depth = blend_structure(log_depth, detail, source.sensor, surface_share)
         if reference is not None:
             correction = self.sweep(fine.image, fine_features, reference, there, log_depth)
         vehicles = distance_shift(movable, log_depth).detach()

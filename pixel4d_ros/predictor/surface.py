@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The surface branch: sharp depth and appearance, from the image at twice the resolution of the input view.
 
-The static branch sees the whole at a coarse resolution and generalises; this one sees edges. The surface takes its
-large structure from the first and its detail from the second.
+The static branch sees the whole at a coarse resolution; this one sees edges. The surface takes its detail from this
+branch, and its large structure from both (an ensemble of two networks: their errors differ).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,9 @@ HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
 STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is the static branch's
 MEASURED_STRUCTURE = 4  # input view pixels: the same near measured depth, whatever the factor
 CORRECTED_STRUCTURE = 8  # input view pixels: the same where a reference image is sure
+# The surface branch's share of the large structure of what is near; the rest is the static branch's. It falls to none
+# between these canonical metres: rendered views taught the static branch what is far (docs/lab/training_log.md, run V).
+SURFACE_SHARE, SHARED_NEAR, SHARED_FAR = 0.5, 15.0, 40.0
 
 
 class SurfaceNetwork(nn.Module):
@@ -52,6 +57,24 @@ class SurfaceNetwork(nn.Module):
         """The encoder's features (B, C, h, w) of an image (B, 3, H, W), those of the first levels."""
         features = self.encoder(image, levels)
         return features if self.precision is None else [channels_last(f, self.precision) for f in features]
+
+
+def blend_structure(
+    log_depth: Tensor, maps: dict[str, Tensor], sensor: Tensor | None, share: Tensor | None = None
+) -> Tensor:
+    """The static branch's log depth (B, 1, h, w) with a share of its large structure from SURFACE_MAPS (B, C, H, W).
+
+    sensor (B, 2, h, w): near measured depth the static branch's structure stays. share (B, 1, 1, 1): the same at all
+    depths, as in training; None: SURFACE_SHARE of what is near.
+    """
+    size = log_depth.shape[-2:]
+    cell = STRUCTURE * (maps["size"].shape[-1] // log_depth.shape[-1])
+    difference = _structure_difference(log_depth, DepthModes.of(maps).most_likely()[0], cell, size)
+    if share is None:
+        share = SURFACE_SHARE * (1 - ((log_depth.exp() - SHARED_NEAR) / (SHARED_FAR - SHARED_NEAR)).clamp(0, 1))
+    if sensor is not None:
+        share = share * (1 - F.interpolate(_near_measured(sensor, cell), size, mode="bilinear", align_corners=False))
+    return log_depth - share * difference
 
 
 def surface_maps(
@@ -103,8 +126,7 @@ def _shift(log_depth: Tensor, detail: Tensor, added: Tensor, sensor: Tensor | No
     if sure is not None:
         finer.append((sure, CORRECTED_STRUCTURE))
     if sensor is not None:
-        near = structure(sensor[:, 1:].float(), STRUCTURE * factor) > 0
-        finer.append((near.float(), MEASURED_STRUCTURE))
+        finer.append((_near_measured(sensor, STRUCTURE * factor), MEASURED_STRUCTURE))
     for where, cell in finer:
         share = F.interpolate(where, shift.shape[-2:], mode="bilinear", align_corners=False)
         shift = torch.lerp(shift, _structure_difference(log_depth, detail, cell), share)
@@ -117,11 +139,16 @@ def structure(values: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(means, 2, 1), 2, 1)
 
 
-def _structure_difference(coarse: Tensor, fine: Tensor, cell: int) -> Tensor:
-    """Structure of coarse (B, 1, h, w) less that of fine (B, 1, H, W), as large as fine; cell in coarse pixels."""
+def _near_measured(sensor: Tensor, cell: int) -> Tensor:
+    """1 in the cells (B, 1, h / cell, w / cell) in or beside which depth was measured (sensor (B, 2, h, w)), else 0."""
+    return (structure(sensor[:, 1:].float(), cell) > 0).float()
+
+
+def _structure_difference(coarse: Tensor, fine: Tensor, cell: int, size: Sequence[int] | None = None) -> Tensor:
+    """Structure of coarse (B, 1, h, w) less that of fine (B, 1, H, W); cell in coarse pixels; of this size (fine's)."""
     factor = fine.shape[-1] // coarse.shape[-1]
     difference = structure(coarse, cell) - structure(fine, cell * factor)
-    return F.interpolate(difference, fine.shape[-2:], mode="bilinear", align_corners=False)
+    return F.interpolate(difference, tuple(size or fine.shape[-2:]), mode="bilinear", align_corners=False)
 
 
 def hidden_behind(visible: Tensor, hidden: Tensor) -> Tensor:

@@ -222,6 +222,9 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Ada
         network.requires_grad_(False)
         for name in PARTS[config.only]:
             network.get_submodule(name).requires_grad_(True)
+    if config.encoder_rate == 0:
+        network.encoder.requires_grad_(False)
+        network.surface.encoder.requires_grad_(False)
     encoder = [p for e in (network.encoder, network.surface.encoder) for p in e.parameters() if p.requires_grad]
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
@@ -232,6 +235,14 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Ada
 def _rate(config: TrainingConfig, progress: float) -> float:
     """Cosine from rate_from to rate_to."""
     return config.rate_to + (config.rate_from - config.rate_to) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+
+
+def surface_shares(count: int, device: torch.device) -> Tensor:
+    """Shares (count, 1, 1, 1) of the large structure that is the surface branch's: 1 in half of the samples.
+
+    Alone it is trained as a network of an ensemble is; with others the surface is trained as it will be used.
+    """
+    return torch.rand(count, 1, 1, 1, device=device).add(0.5).clamp(max=1)
 
 
 def train_step(
@@ -260,7 +271,8 @@ def train_step(
         surface = config.only == "surface"
         use_prior = None if surface else torch.rand(len(batch.images), device=batch.images.device) < 0.5
         share = 0.0 if config.only == "static" else REFERENCE_SHARE
-        prediction = predict_views(network, batch, coarse, widen, use_prior, share)
+        own = surface_shares(len(batch.images), batch.images.device) if surface else None
+        prediction = predict_views(network, batch, coarse, widen, use_prior, share, surface_share=own)
         weights = config.depth_weight, config.matched_weight
         loss, parts = total_loss(prediction, batch, coarse, *weights, progress, surface)
     optimizer.zero_grad(set_to_none=True)

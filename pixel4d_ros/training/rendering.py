@@ -96,12 +96,13 @@ def predict_maps(
     use_prior: Tensor | None = None,
     reference_share: float = 0.0,
     disturb: Callable[[Tensor], Tensor] | None = None,
+    surface_share: Tensor | None = None,
 ) -> PredictedMaps:
     """Predict from view 0 of a batch; coarse is the same at half the resolution, or the batch itself.
 
     use_prior (B,) bool: samples that get the prior's mode as latent; None: all do. Other latents are drawn from the
     posterior, given what moved until view 1. reference_share: of the samples that have a reference image, those whose
-    depth it corrects; disturb: what is done to their log depth before.
+    depth it corrects; disturb: what is done to their log depth before. surface_share: see blend_structure.
     """
     view, fine = coarse_and_fine_views(batch, coarse)
     K, fine_K = _view_intrinsics(coarse, view), _view_intrinsics(batch, fine)
@@ -119,8 +120,9 @@ def predict_maps(
         use_prior = use_prior | (later.time <= 0)  # a stereo pair has no later frame: nothing to infer motion from
     with torch.autocast(source.image.device.type, torch.bfloat16, enabled=source.image.is_cuda):
         maps, posterior = network(
-            source, fine_source, later=later, use_prior=use_prior, reference=reference, disturb=disturb
-        )
+            source, fine_source, later=later, use_prior=use_prior, reference=reference, disturb=disturb,
+            surface_share=surface_share,
+        )  # fmt: skip
     maps = maps.float()
     motion = decode_motion(maps.motion, depth_scale)[:, 0]
     return PredictedMaps(source, maps, motion, depth_scale, view, fine, posterior)
@@ -134,9 +136,10 @@ def predict_views(
     use_prior: Tensor | None,
     reference_share: float = 0.0,
     disturb: Callable[[Tensor], Tensor] | None = None,
+    surface_share: Tensor | None = None,
 ) -> RenderedPrediction:
     """predict_maps, and all views rendered."""
-    predicted = predict_maps(network, batch, coarse, use_prior, reference_share, disturb)
+    predicted = predict_maps(network, batch, coarse, use_prior, reference_share, disturb, surface_share)
     view, fine, maps, depth_scale = predicted.view, predicted.fine, predicted.maps, predicted.depth_scale
     K, drawn = _view_intrinsics(coarse, view), predicted.source.image
     grid = VisibleGrid.of(fine.inner, fine)
