@@ -133,7 +133,7 @@ class ForecastNode(LifecycleNode):
         self._worker = LatestWorker(
             lambda image: pipeline.handle(image, self.parameters),
             lambda pending: pipeline.respond(pending, self._inputs, self.parameters),
-            lambda: pipeline.idle(self.parameters),
+            lambda: pipeline.handle(None, self.parameters),
         )
         self._inputs_subscribed = InputSubscriptions(self, self._input_topics())
         freeze_gc()

@@ -107,11 +107,13 @@ class ForecastPipeline:
         """Reject the current request as soon as possible. Called from another thread."""
         self._cancelled.set()
 
-    def handle(self, image: ImageMessage, p: Parameters) -> None:
-        """Forecast from one image."""
+    def handle(self, image: ImageMessage | None, p: Parameters) -> None:
+        """Forecast from one image; None: from the one that was skipped for lack of a subscriber, once there is one."""
         node, faults = self._context.node, self._context.faults
         try:
-            self._forecast(image, p)
+            image = image or self._standby.due(self._context.outputs.has_subscribers())
+            if image is not None:
+                self._forecast(image, p)
         except InputFault as fault:
             faults.report(fault.place, str(fault))
         except (DeviceError, ValueError) as error:
@@ -120,12 +122,6 @@ class ForecastPipeline:
             # After a shutdown of the context publishing fails: not a fault.
             if node.context.ok() and faults.report("forecast", f"{type(error).__name__}: {error}"):
                 self._logger.error(traceback.format_exc())
-
-    def idle(self, p: Parameters) -> None:
-        """Forecast the image that was skipped for lack of a subscriber, once there is one."""
-        image = self._standby.due(self._context.outputs.has_subscribers())
-        if image is not None:
-            self.handle(image, p)
 
     def respond(self, pending: PendingRequest, inputs: Inputs, p: Parameters) -> None:
         """Forecast along the paths of a request."""

@@ -20,7 +20,7 @@ NOBODY_S = 1.0  # without subscribers, after which that is said
 
 
 class Standby:
-    """State of one activation. Used by the worker's thread only."""
+    """Of one activation. Used by the worker's thread only."""
 
     def __init__(self, node: Any, statistics: Statistics) -> None:
         self._node, self._statistics = node, statistics
@@ -57,7 +57,8 @@ class Standby:
         if now - self._subscribed_at < SETTLE_S or not is_usable:
             return None
         self._statistics.frame_resumed()
-        return replace(self._kept, received_at=now)
+        image, self._kept = self._kept, None
+        return replace(image, received_at=now)
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

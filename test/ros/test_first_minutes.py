@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,14 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
+import rclpy
 from support.harness import Client, NodeProcess, balanced, image, picture, running_node, stamp
 
+from pixel4d_ros import Forecaster
 from pixel4d_ros.ros.compat import interface
+from pixel4d_ros.ros.forecast_node import ForecastNode
 from pixel4d_ros.ros.messages.headers import nanoseconds
+from pixel4d_ros.ros.worker import IDLE_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
@@ -75,3 +81,18 @@ def test_a_calibration_that_does_not_come_is_an_error(tmp_path):
         client.image.publish(image(1.0, picture()))
         node.wait_for("camera_info: nothing received on /none/camera_info yet: remap camera_info to the camera's")
         node.wait_for("images have stopped: 1 received, 0 forecast, 0 dropped; there is no forecast")
+
+
+def test_an_idle_node_ends_quietly_after_its_context(monkeypatch):
+    """Ctrl-C shuts the context down before the node, which looks for subscribers meanwhile."""
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = ForecastNode(Forecaster.load, namespace="idle", context=context)
+    node.trigger_configure()
+    node.trigger_activate()
+    context.shutdown()
+    time.sleep(3 * IDLE_S)
+    node.destroy_node()
+    assert not raised

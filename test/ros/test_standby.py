@@ -48,7 +48,6 @@ class World:
         while self.seconds < end:
             image = self.standby.due(subscribed)
             if image is not None:
-                self.standby.forget()
                 return image.message.encoding
             self.seconds += 0.25
         return None
@@ -80,6 +79,12 @@ def test_after_the_last_image_it_is_forecast_even_if_it_is_old(world):
     world.skips("first", "second")
     assert world.forecasts_within(50, subscribed=False) is None
     assert world.forecasts_within(1) == "second"
+
+
+def test_a_skipped_image_is_not_forecast_after_a_newer_one(world):
+    world.skips("first")
+    world.standby.forget()  # as a newer one is forecast
+    assert world.forecasts_within(10) is None
 
 
 def test_an_image_of_a_minute_ago_is_of_no_use(world):
