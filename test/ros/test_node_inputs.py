@@ -280,37 +280,31 @@ def test_inputs_that_are_remapped_to_one_topic_are_refused(tmp_path, remapped, w
 
 
 @contextmanager
-def node_in_its_own_participant(name: str, topic: str) -> Iterator[None]:
-    """A node that subscribes to CameraInfo of this topic, as far from others as one of another process."""
+def twin() -> Iterator[rclpy.node.Node]:
+    """A node that is always called so, as far from others as one of another process."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    other = rclpy.create_node(name, context=context, enable_rosout=False)
-    other.create_subscription(CameraInfo, topic, lambda message: None, 1)
+    node = rclpy.create_node("twin", context=context, enable_rosout=False)
     try:
-        yield
+        yield node
     finally:
-        other.destroy_node()
+        node.destroy_node()
         context.shutdown()
 
 
-def test_topics_of_another_node_of_the_same_name_are_not_this_nodes(ros_context):
-    """DDS keeps a node that was killed for ten seconds, and its successor starts meanwhile."""
+def test_topics_of_another_node_of_the_same_name_are_not_this_nodes():
+    """DDS keeps a node that was killed for ten seconds, and its successor starts meanwhile.
+
+    The graph's lists by name are those of one such node, here of the elder.
+    """
     inputs = [Input("camera_info", CameraInfo, lambda message: None, INPUT_IMAGE)]
-    with node_in_its_own_participant("twin", "camera_info"):
-        own = rclpy.create_node("twin", enable_rosout=False)
-        try:
-            wait_until(lambda: ("/camera_info", ["sensor_msgs/msg/CameraInfo"]) in listed_by_name(own))
+    with twin() as elder, twin() as own:
+        elder.create_subscription(CameraInfo, "camera_info", lambda message: None, 1)
+        wait_until(lambda: own.count_subscribers("camera_info") and own.get_node_names().count("twin") == 2)
+        check_remappings(own, inputs)
+        own.create_publisher(CameraInfo, "camera_info", 1)
+        with pytest.raises(RemappingError, match="which is used by this node, for sensor_msgs/msg/CameraInfo"):
             check_remappings(own, inputs)
-            own.create_publisher(CameraInfo, "camera_info", 1)
-            with pytest.raises(RemappingError, match="which is used by this node, for sensor_msgs/msg/CameraInfo"):
-                check_remappings(own, inputs)
-        finally:
-            own.destroy_node()
-
-
-def listed_by_name(node: rclpy.node.Node) -> list[tuple[str, list[str]]]:
-    """The subscriptions that the graph lists under a node's name: of the participant that is first there."""
-    return node.get_subscriber_names_and_types_by_node(node.get_name(), node.get_namespace())
 
 
 def test_a_deprecated_switch_that_switches_nothing_off_is_named(tmp_path):
