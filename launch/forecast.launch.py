@@ -155,11 +155,23 @@ def _player(values: dict[str, str], node: LifecycleNode) -> list[Action]:
     if shutil.which("ros2") and importlib.util.find_spec("ros2bag") and not bag.endswith(".bag"):
         quality = str(Path(get_package_share_directory("pixel4d_ros")) / "config" / "bag_qos.yaml")
         play = ["ros2", "bag", "play", bag, *options, "--qos-profile-overrides-path", quality]
-        return _once_active(node, ExecuteProcess(cmd=play, name="player", output="screen"))
+        return _once_active(node, _playing(play, bag))
     replay = str(Path(get_package_prefix("pixel4d_ros")) / "lib" / "pixel4d_ros" / "replay")
     topic = [values["image_topic"]] if values["image_topic"].startswith("/") else []
     wait = ["--wait-timeout", "600", "--wait-for-subscribers", *topic]
-    return [ExecuteProcess(cmd=[replay, bag, *options, *wait], name="player", output="screen")]
+    return [_playing([replay, bag, *options, *wait], bag)]
+
+
+def _playing(command: list[str], bag: str) -> ExecuteProcess:
+    """The player, at whose end a line says what goes on: without it the console falls silent."""
+    line = f"the bag {bag} has ended; the node stays active and says how many images and forecasts there were;"
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if context.is_shutdown or event.returncode:
+            return []
+        return [LogInfo(msg=f"{line} Ctrl-C ends the launch")]
+
+    return ExecuteProcess(cmd=command, name="player", output="screen", on_exit=ended)
 
 
 def _once_active(node: LifecycleNode, action: Action) -> list[Action]:

@@ -307,9 +307,11 @@ def test_node_comes_up_and_goes_down(tmp_path):
 
 @pytest.mark.slow
 def test_a_bag_alone_reaches_the_node(tmp_path, log):
-    """Its images arrive, and the console says what was taken from the bag and that nobody listens."""
-    with launched(tmp_path, f"bag:={log}", "bag_rate:=0.1") as (process, output):
+    """The console says what was taken from the bag, that nobody listens to its forecasts, and that it has ended."""
+    with launched(tmp_path, f"bag:={log}", "bag_rate:=0.2") as (process, output):
         wait_for("images come in; nothing is computed until somebody subscribes", process, output)
+        wait_for(f"the bag {log} has ended; the node stays active", process, output)
+        wait_for("without a subscriber; the newest is forecast as soon as somebody subscribes", process, output)
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0
     text = output.read_text()

@@ -17,6 +17,7 @@ from pixel4d_ros.ros.parameters import Parameters
 
 WINDOW = 300  # published forecasts over which latencies are taken
 RATE_S = 10.0  # seconds over which the rate is taken
+ENDED_S = (2.0, 10.0)  # without images, after which they have stopped, depending on their interval
 REPEAT_S = 10.0  # the same fault coming back within this time is not logged again
 DEGRADING = (
     "image stamps",
@@ -111,6 +112,7 @@ class Statistics:
         self.objects = FROM_ONE_IMAGE
         self.calibration = "none yet"
         self._last_received: float | None = None
+        self._interval = 0.0  # s, between the last two images
         self._last_stamp_ns: int | None = None
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._publish_times: deque[float] = deque(maxlen=1000)
@@ -120,7 +122,9 @@ class Statistics:
         with self._lock:
             self.received += 1
             self.dropped += dropped_one
-            self._last_received = time.monotonic()
+            now = time.monotonic()
+            self._interval = 0.0 if self._last_received is None else now - self._last_received
+            self._last_received = now
 
     def frame_dropped(self) -> None:
         """Count a received image whose forecast is not published."""
@@ -131,6 +135,11 @@ class Statistics:
         """Count a frame that was not computed for lack of subscribers."""
         with self._lock:
             self.skipped += 1
+
+    def frame_resumed(self) -> None:
+        """Count a frame that was skipped, and is computed for a late subscriber, as not skipped."""
+        with self._lock:
+            self.skipped -= 1
 
     def moved_by(self, source: str, warning: str) -> None:
         """Record the source of the ego motion, and why no better one is used."""
@@ -162,6 +171,18 @@ class Statistics:
         """Whether no image arrived within the last seconds."""
         with self._lock:
             return self._last_received is None or time.monotonic() - self._last_received > seconds
+
+    @property
+    def ended(self) -> bool:
+        """Whether images came and no next one is due: none within three intervals, but at least and at most ENDED_S."""
+        with self._lock:
+            return self._last_received is not None and self.silent(float(np.clip(3 * self._interval, *ENDED_S)))
+
+    def summary(self) -> str:
+        """What became of the images, for the console."""
+        with self._lock:
+            numbers = f"{self.received} received, {self.published} forecast, {self.dropped} dropped"
+            return numbers + (f", {self.skipped} without a subscriber" if self.skipped else "")
 
     def measured(self, ros_now_ns: int) -> Measured:
         """Current figures; age is the ROS time minus the last published stamp."""

@@ -102,8 +102,11 @@ class ForecastNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _warm_up(self) -> None:
+        from pixel4d_ros.ros.compilation import announced_compilation
+
         self._forecaster = self._load_configured()
-        self._forecaster.warm_up()
+        with announced_compilation(self.get_logger().info):
+            self._forecaster.warm_up()
 
     def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         """Report why a transition failed; unexpected errors with their traceback."""
@@ -130,6 +133,7 @@ class ForecastNode(LifecycleNode):
         self._worker = LatestWorker(
             lambda image: pipeline.handle(image, self.parameters),
             lambda pending: pipeline.respond(pending, self._inputs, self.parameters),
+            lambda: pipeline.handle(None, self.parameters),
         )
         self._inputs_subscribed = InputSubscriptions(self, self._input_topics())
         freeze_gc()

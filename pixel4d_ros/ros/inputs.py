@@ -30,6 +30,7 @@ from pixel4d_ros.ros.transforms import EgoState, TransformSource
 Depth = NDArray[np.float32]
 DEPTHS_KEPT, INFOS_KEPT = 10, 10
 MISSED_INFOS = 3  # images without a CameraInfo of their own, after which none is waited for
+FIRST_INFO_WAIT_S = 2.0  # for the first CameraInfo: its publisher may be discovered later than that of the images
 INFO_WAIT_S, INFO_POLL_S = 0.05, 0.002  # for the CameraInfo of an image that overtook it
 FRAMES_KEPT, BYTES_APART = 10, 997  # images whose frames and stamps are compared; between bytes of a sample
 RECENT_KEPT, RECENT_APART_NS = 5, 90_000_000  # images to compare with each other, ns between them at least
@@ -104,6 +105,7 @@ class Inputs:
     stamp_ns: int | None = None  # of the newest image
     image: ImageMessage | None = None  # newest
     outdated: bool = False  # time has jumped back since
+    first_info_until: float | None = None  # time.monotonic() until which images wait for the first CameraInfo
     awaited: int = 0  # so many more images may wait for a CameraInfo of their stamp
     frames: deque[str] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # of the newest images
     repeats: deque[bool] = field(default_factory=lambda: deque(maxlen=FRAMES_KEPT))  # newest images with old stamps
@@ -114,9 +116,11 @@ class Inputs:
         """The calibration with an image's stamp, else the newest; it may have changed since (zoom, resolution).
 
         Where cameras share the topic, only those of the image's frame count. Where one of the last images had one of
-        its own, waits up to wait_s for it.
+        its own, waits up to wait_s for it. The first images wait FIRST_INFO_WAIT_S for any, unless wait_s is 0.
         """
         deadline = time.monotonic() + wait_s
+        if wait_s and not self.infos:
+            deadline = self.first_info_until = self.first_info_until or time.monotonic() + FIRST_INFO_WAIT_S
         while True:
             infos = list(self.infos)
             infos = [info for info in infos if info.header.frame_id == image.header.frame_id] or infos
@@ -124,7 +128,7 @@ class Inputs:
             if own is not None:
                 self.awaited = MISSED_INFOS
                 return own
-            if not self.awaited or time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or (infos and not self.awaited):
                 self.awaited = max(0, self.awaited - 1)
                 return infos[-1] if infos else None
             time.sleep(INFO_POLL_S)

@@ -41,6 +41,7 @@ from pixel4d_ros.ros.publishing import OccupancyError, Result, SelectedFrame, pu
 from pixel4d_ros.ros.reference_budget import ReferenceBudget
 from pixel4d_ros.ros.reference_candidates import ImageHistory, ReferenceCandidates
 from pixel4d_ros.ros.services import PendingRequest, candidate_paths, forecast_candidates, path_distances
+from pixel4d_ros.ros.standby import Standby
 from pixel4d_ros.ros.topics import Publishers, has_subscribers
 from pixel4d_ros.ros.trajectory import ego_motion
 from pixel4d_ros.ros.transforms import EgoState, TransformSource
@@ -97,6 +98,7 @@ class ForecastPipeline:
         self._history, self._check = ImageHistory(), PoseCheck(context.forecaster.predict)
         self._budget = ReferenceBudget()
         self._tracks = ObjectTracks()
+        self._standby = Standby(context.node, context.statistics)
         self._cancelled = Event()
         self._size: tuple[int, int] | None = None  # of the newest decoded image
         self._predicted: Prediction | None = None  # the newest
@@ -105,11 +107,13 @@ class ForecastPipeline:
         """Reject the current request as soon as possible. Called from another thread."""
         self._cancelled.set()
 
-    def handle(self, image: ImageMessage, p: Parameters) -> None:
-        """Forecast from one image."""
+    def handle(self, image: ImageMessage | None, p: Parameters) -> None:
+        """Forecast from one image; None: from the one that was skipped for lack of a subscriber, once there is one."""
         node, faults = self._context.node, self._context.faults
         try:
-            self._forecast(image, p)
+            image = image or self._standby.due(self._context.outputs.has_subscribers())
+            if image is not None:
+                self._forecast(image, p)
         except InputFault as fault:
             faults.report(fault.place, str(fault))
         except (DeviceError, ValueError) as error:
@@ -142,12 +146,10 @@ class ForecastPipeline:
         path = self._camera_path(image.inputs, ego, source, p)
         if not out.has_subscribers():
             context.faults.clear(*OUTPUT_FAULTS)
-            context.statistics.frame_skipped()
-            if context.statistics.skipped == 1:
-                name = context.node.resolve_topic_name("~/forecast/image")
-                self._logger.info(f"images come in; nothing is computed until somebody subscribes, e.g. to {name}")
+            self._standby.skip(image)
             self._logger.debug("not computed: no subscribers")
             return
+        self._standby.forget()
         self._logger.info("computing the first forecast: on a CPU this takes seconds", once=True)
         began = time.monotonic()
         result = self._result(image, source, ego, path, p)
@@ -169,7 +171,7 @@ class ForecastPipeline:
         self._logger.debug(f"image {source.stamp_ns} forecast and published {seconds:.3f} s after reception")
         if context.statistics.published == 1:
             motion = context.statistics.motion
-            self._logger.info(f"first forecast: {seconds:.2f} s after its image, along {motion}")
+            self._logger.info(f"first forecast after {seconds:.2f} s, along {motion}")
 
     def _result(self, image: ImageMessage, source: Source, ego: EgoState, path: CameraPath, p: Parameters) -> Result:
         """Predict, track objects, and render what the subscribed outputs need."""
@@ -234,7 +236,7 @@ class ForecastPipeline:
     ) -> TrackedScene:
         """The scene of a node's image with its tracked objects, or that of the request's own image (None) without."""
         predicted = self._predicted
-        if image is not None and predicted is not None and predicted.image is image:
+        if image is not None and predicted is not None and predicted.image.message is image.message:
             return TrackedScene(predicted.tracked.scene.sample(0), predicted.tracked.objects)
         measured = Measurements() if image is None else self._measured(image, source, ego, p)
         began = time.monotonic()
@@ -260,7 +262,7 @@ class ForecastPipeline:
         if image is None:
             topic = self._context.node.resolve_topic_name("image")
             raise InputFault("image", f"no image yet on {topic}: send one in `image`")
-        if predicted is not None and predicted.image is image:
+        if predicted is not None and predicted.image.message is image.message:
             return image, predicted.source
         return image, self._source(image, p)
 

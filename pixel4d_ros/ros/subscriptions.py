@@ -33,10 +33,8 @@ class RemappingError(ValueError):
 
 def check_remappings(node: Node, inputs: Sequence[Input]) -> None:
     """Raise RemappingError where two inputs have one topic, or an input has a topic that this node uses already."""
-    name, namespace = node.get_name(), node.get_namespace()
-    used = node.get_publisher_names_and_types_by_node(name, namespace)
-    used += node.get_subscriber_names_and_types_by_node(name, namespace)
-    users = {topic: f"this node, for {types[0]}" for topic, types in used}
+    # Its own lists: those of the graph go by the node's name, and mix in another node of that name.
+    users = {e.topic_name: f"this node, for {_type_name(e.msg_type)}" for e in (*node.publishers, *node.subscriptions)}
     for i in inputs:
         topic = node.resolve_topic_name(i.topic)
         if topic in users:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread that processes the newest item; a newer item replaces the waiting one.
 
-Requests each need a response: they are queued, up to MAX_REQUESTS, and served before the waiting item.
+Requests each need a response: they are queued, up to MAX_REQUESTS, and served before the waiting item. While nothing is
+to be done, `idle` is called every IDLE_S.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 PendingRequest = TypeVar("PendingRequest")
+IDLE_S = 0.25
 MAX_REQUESTS = 8  # queue length; further requests are rejected
 
 
 class LatestWorker(Generic[Item, PendingRequest]):
-    """Calls handle(item) and respond(request) on its own thread. Neither may raise."""
+    """Calls handle(item), respond(request) and idle() on its own thread. None of them may raise."""
 
-    def __init__(self, handle: Callable[[Item], None], respond: Callable[[PendingRequest], None] | None = None) -> None:
-        self._handle = handle
-        self._respond = respond
+    def __init__(
+        self,
+        handle: Callable[[Item], None],
+        respond: Callable[[PendingRequest], None] | None = None,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._handle, self._respond, self._idle = handle, respond, idle
         self._changed = Condition()
         self._waiting: Item | None = None
         self._requests: deque[PendingRequest] = deque()
@@ -64,7 +70,7 @@ class LatestWorker(Generic[Item, PendingRequest]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._requests or self._waiting is not None)
+                self._changed.wait_for(lambda: self._stopping or self._requests or self._waiting is not None, IDLE_S)
                 if self._stopping:
                     return
                 request = self._requests.popleft() if self._requests else None
@@ -76,3 +82,5 @@ class LatestWorker(Generic[Item, PendingRequest]):
                 self._respond(request)
             elif item is not None:
                 self._handle(item)
+            else:
+                self._idle()

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
 
+import rclpy
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry, Path
@@ -36,7 +37,10 @@ from support.harness import (
     values_of,
 )
 from support.node_process import ForkedNodeProcess
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, wait_until
+
+from pixel4d_ros.ros.subscriptions import Input, RemappingError, check_remappings
+from pixel4d_ros.ros.topics import INPUT_IMAGE
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros_context")]
 PARAMETERS = {"steps": 4, "diagnostics_period": 0.2}
@@ -226,7 +230,9 @@ def test_image_transport_takes_effect_at_configure_as_its_description_says(tmp_p
 
 def test_debug_lines_are_the_nodes_own(node, client):
     """They tell what comes in, what is used and how long it takes."""
-    client.send_odometry(time.time() - T0)
+    now = time.time() - T0
+    client.send_odometry(now)
+    client.forecast(now)
     for words in ("received", "motion: constant velocity from odometry", "s after reception"):
         node.wait_for(words)
     debug = [line for line in node.log.splitlines() if line.startswith("[DEBUG]")]
@@ -271,6 +277,34 @@ def test_inputs_that_are_remapped_to_one_topic_are_refused(tmp_path, remapped, w
     assert node.process.wait(PATIENCE) == 1
     (line,) = node.log.strip().splitlines()
     assert words in line and "remap each input to a topic of its own" in line
+
+
+@contextmanager
+def twin() -> Iterator[rclpy.node.Node]:
+    """A node that is always called so, as far from others as one of another process."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("twin", context=context, enable_rosout=False)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        context.shutdown()
+
+
+def test_topics_of_another_node_of_the_same_name_are_not_this_nodes():
+    """DDS keeps a node that was killed for ten seconds, and its successor starts meanwhile.
+
+    The graph's lists by name are those of one such node, here of the elder.
+    """
+    inputs = [Input("camera_info", CameraInfo, lambda message: None, INPUT_IMAGE)]
+    with twin() as elder, twin() as own:
+        elder.create_subscription(CameraInfo, "camera_info", lambda message: None, 1)
+        wait_until(lambda: own.count_subscribers("camera_info") and own.get_node_names().count("twin") == 2)
+        check_remappings(own, inputs)
+        own.create_publisher(CameraInfo, "camera_info", 1)
+        with pytest.raises(RemappingError, match="which is used by this node, for sensor_msgs/msg/CameraInfo"):
+            check_remappings(own, inputs)
 
 
 def test_a_deprecated_switch_that_switches_nothing_off_is_named(tmp_path):

@@ -85,6 +85,7 @@ def test_every_message_arrives_and_the_clock_runs(tmp_path: Path, environment: d
     assert (np.diff(stamps) >= 0).all()
     assert np.median(running) < 1e9 / 40  # 100 Hz, were the machine idle
     assert "not replayed" not in said or "tf2_msgs" in said
+    assert "the log has ended: replayed " in said and f" messages, {frames} of them images" in said
 
 
 def test_rate_topics_remap_and_part(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -132,6 +133,7 @@ def test_an_interrupted_loop_ends_cleanly(tmp_path: Path, environment: dict[str,
     code, said = stopped(replay, signal.SIGINT)
     assert code == 0, said
     assert "Traceback" not in said
+    assert said.count("the log has ended and starts again (--loop)") >= 2
     assert "heavy modules: []" in said  # their import, at the first tick of the clock, made the replay a second late
 
 

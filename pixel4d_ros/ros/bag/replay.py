@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         replay_clock = replay.play()
         while args.loop and not stop.is_set():
+            print("the log has ended and starts again (--loop)", flush=True)
             replay_clock = replay.play()
         replay.flush()
         if not stop.is_set():
@@ -133,7 +134,7 @@ class Replay:
         self.publishers = make_publishers(node, log, chosen_topics(log, args.topics), self.remaps)
         self.clock = self._clock_publisher() if args.clock else None
         self.plan = self._plan() if args.plan_from_odometry else None
-        self.published = 0
+        self.published = self.images = 0
         self.time_ns = self.start_ns  # log time replayed so far
 
     def _plan(self) -> DrivenPlan | None:
@@ -205,6 +206,8 @@ class Replay:
         """Publish everything once."""
         from tqdm import tqdm
 
+        from pixel4d_ros.logs.streams import is_picture
+
         self._publish_latched_before_start()
         replay_clock = ReplayClock(self.start_ns, self.args.rate, self.stop)
         self.time_ns = self.start_ns
@@ -217,14 +220,17 @@ class Replay:
                     self.plan.publish_with(raw)
                 self.publishers[raw.topic].publish(raw.data)
                 self.published += 1
+                self.images += is_picture(self.log.topics[raw.topic])
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
             if not self.stop.is_set():
                 bar.update(seconds - bar.n)
         return replay_clock
 
     def report_lag(self, replay_clock: ReplayClock) -> None:
-        """Print the number of messages and the largest lag; warn about a large one."""
-        print(f"replayed {self.published} messages, at most {replay_clock.max_lag * 1e3:.0f} ms late", flush=True)
+        """Print that the log has ended, the numbers of messages and the largest lag; warn about a large one."""
+        numbers = f"{self.published} messages, {self.images} of them images"
+        lag = replay_clock.max_lag * 1e3
+        print(f"the log has ended: replayed {numbers}, at most {lag:.0f} ms late", flush=True)
         if replay_clock.max_lag > BEHIND_S:
             logger.warning(
                 "replay fell up to %.1f s behind real time: lower --rate, or publish less with --topics",
