@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("pixel4d_ros.commands.export", "write a scene as splat files, one per time step"),
     "synthesize": ("pixel4d_ros.commands.synthesize", "write a synthetic driving log"),
 }
+FORECASTING = ("forecast", "evaluate", "benchmark", "export")  # commands that run what numba compiles
 ROS_MODULES = ("rclpy", "rosidl_parser", "rosidl_runtime_py", "ament_index_python", "launch", "launch_ros", "tf2_ros")
 
 
@@ -61,7 +62,12 @@ def _run(command: str, arguments: list[str]) -> int:
     warnings = logging.StreamHandler()
     warnings.setLevel(logging.WARNING)  # what a command prints of its progress does not come twice
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[warnings])
-    return int(module.run(args))
+    if command not in FORECASTING:
+        return int(module.run(args))
+    from pixel4d_ros.compilation import announced_compilation
+
+    with announced_compilation(lambda text: print(text, file=sys.stderr)):
+        return int(module.run(args))
 
 
 def _explained(error: ImportError) -> str:

@@ -203,6 +203,15 @@ def test_no_output_replaces_an_input(tmp_path: Path, picture: Path, capsys: pyte
     assert (log.read_bytes(), picture.read_bytes()) == before
 
 
+def test_forecast_counts_the_objects_that_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("wall.png", np.random.default_rng(0).integers(90, 110, (64, 128, 3), np.uint8))
+    assert main(["forecast", "wall.png", "--steps", "1", "--device", "cpu"]) == 0
+    assert " 0 moving objects: " in capsys.readouterr().out
+
+
 def test_forecast_refuses_a_truncated_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

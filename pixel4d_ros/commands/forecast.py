@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.evaluation.video import VideoWriter
     from pixel4d_ros.forecaster import Forecaster
     from pixel4d_ros.logs.images import picture_doubt
+    from pixel4d_ros.two_view.moving_probability import moving_count
 
     if not 1 <= args.steps <= MOST_STEPS or not 0 < args.step <= LONGEST_STEP:
         raise ValueError(
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         with replacing(args.scene) as part:
             _save_scene(forecast.scene, part, args.scene)
         written.append(args.scene)
-    objects = len(forecast.scene.centroids) - 1
+    objects = moving_count(forecast.scene)
     print(f"{len(forecast.scene)} Gaussians, {objects} moving objects: {', '.join(map(str, written))}")
     return 0
 

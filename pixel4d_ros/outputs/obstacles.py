@@ -29,7 +29,7 @@ EDGE_ON = (
 CELL = 0.25  # metres of the cells in which the area is summed
 # m^2 that an obstacle turns to the camera in a cell of CELL, at the reference range. Farther away less is asked for,
 # as the predicted depth spreads things along their rays in proportion to the distance.
-MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.02, 8.0, 2.0
+MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.0115, 8.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def above_ground(
     return index, torch.cat((points[index, :2], height[index, None]), 1)
 
 
-def least_area(reach: Tensor, falloff: float = FALLOFF) -> Tensor:
+def least_area(reach: Tensor, area: float = MIN_AREA, falloff: float = FALLOFF) -> Tensor:
     """Area (K,) in m^2 that makes a cell at these distances (K,) from the camera an obstacle."""
-    return MIN_AREA * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** falloff
+    return area * (REFERENCE_RANGE / reach.clamp(min=REFERENCE_RANGE / 2)) ** falloff
 
 
 def first_of_each(keys: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ HIDDEN = 5.0  # evidence counts so much more where no ray crossed the cell
 # Near the camera a tail of flying pixels is long and well resolved: there, surfaces must face the camera more to count.
 NEAR, FAR = 8.0, 12.0  # metres; between them the cosines of ray and normal (see obstacles.EDGE_ON) pass from
 EDGE_ON_NEAR, EDGE_ON_FAR = (0.4, 0.5), (0.05, 0.1)
-FALLOFF = 1.0  # of the area asked for with the distance, see obstacles.least_area
+AREA, FALLOFF = 0.03, 0.5  # m^2 asked for, and how it falls with the distance: see obstacles.least_area
 # Things have a thickness and depth is uncertain: cells behind a seen surface are occupied too, unless rays crossed
 # them, up to THICKNESS * (distance - THICK_FROM) metres. The surface must be TALL, as road beside vehicles is often
 # predicted too high, and show SURE times the evidence of an obstacle there.
@@ -144,7 +144,7 @@ def _seen_surfaces(scene: DynamicGaussians, index: Tensor, crossed: Tensor, cell
     reach = means.norm(dim=1)
     far = ((reach - NEAR) / (FAR - NEAR)).clamp(0, 1)
     low, high = (near + far * (distant - near) for near, distant in zip(EDGE_ON_NEAR, EDGE_ON_FAR, strict=True))
-    weight = frontal_area(scene, index, (low, high)) / least_area(reach, FALLOFF)
+    weight = frontal_area(scene, index, (low, high)) / least_area(reach, AREA, FALLOFF)
     weight = torch.where(_look_up(crossed, cells.index(means)), weight, HIDDEN * weight)
     keep = torch.nonzero(weight)[:, 0]
     return _Evidence(index[keep], torch.ones_like(weight[keep]), weight[keep])

@@ -102,7 +102,7 @@ class ForecastNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _warm_up(self) -> None:
-        from pixel4d_ros.ros.compilation import announced_compilation
+        from pixel4d_ros.compilation import announced_compilation
 
         self._forecaster = self._load_configured()
         with announced_compilation(self.get_logger().info):

@@ -15,7 +15,7 @@ pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make se
 from support.node_in_process import node_in_process
 
 from pixel4d_ros import Forecaster
-from pixel4d_ros.ros.compilation import BEGUN, announced_compilation
+from pixel4d_ros.compilation import BEGUN, announced_compilation
 
 LOOPS = """
 from numba import njit
