@@ -4,9 +4,9 @@
 Two U-Nets on EfficientNet-Lite2 encoders. The first sees the input view and has a static decoder (coarse depth,
 mobility) and a dynamic decoder (objects and their motion: a conditional VAE as in Pixel-to-4D, arXiv 2601.00678, whose
 posterior sees a later frame). The second, the surface branch (surface.py), sees the same view at up to twice the
-resolution and predicts sharp depth, opacity, size and the hidden surface. With a reference image a plane sweep
-(plane_sweep.py) corrects the static branch's depth. The movable decoder (movable.py) finds vehicles and people in the
-surface branch's features.
+resolution and predicts sharp depth, opacity, size and the hidden surface. The large structure of depth is both
+branches'. With a reference image a plane sweep (plane_sweep.py) corrects it. The movable decoder (movable.py) finds
+vehicles and people in the surface branch's features.
 """
 
 from __future__ import annotations
