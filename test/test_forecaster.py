@@ -121,7 +121,7 @@ def test_measured_depth_is_used_where_it_is_known(forecaster: Forecaster, photo:
     told = forecaster.forecast(photo.image, photo.K, CameraPath.still(), [0.0], depth=measured).depth[0, 0]
     known = measured > 0
     error = [np.median(np.abs(d[known] / measured[known] - 1)) for d in (guessed, told)]
-    assert error[1] < 0.6 * error[0]
+    assert error[1] < 0.7 * error[0]
     nothing = forecaster.predict(photo.image, photo.K, depth=np.zeros((9, 9)))
     torch.testing.assert_close(nothing.means, forecaster.predict(photo.image, photo.K).means)
 

@@ -85,5 +85,5 @@ def test_brightness_may_change() -> None:
 
 def test_where_no_flow_is_known_an_instance_is_judged_by_alignment() -> None:
     judged = list(judged_instances(pair(np.array([0.0, 0, -14])), car().astype(np.int64)))
-    assert len(judged) == 1 and judged[0].probability > 0.9
+    assert len(judged) == 1 and judged[0].probability > 0.8
     assert judged[0].fit.velocity[2] == pytest.approx(-14, abs=2)
