@@ -70,7 +70,7 @@ class TrainingConfig:
     half_share: float = _option(0.15, "share of the steps at half resolution, as cameras of few pixels see")
     targets: int = _option(3, "views per sample besides the source")
     rate: float = _option(6e-4, "peak learning rate of the decoders")
-    encoder_rate: float = _option(0.1, "the encoder's, as a share of that")
+    encoder_rate: float = _option(0.1, "the encoder's, as a share of that; 0: it stays")
     rate_from: float = _option(1.0, "share of the peak rate at the start")
     rate_to: float = _option(0.02, "share of the peak rate at the end")
     widen: float = _option(3.0, "how much wider Gaussians are at the start; 1 for runs from trained weights")
