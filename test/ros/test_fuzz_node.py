@@ -37,6 +37,7 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
+from rclpy.node import NodeNameNonExistentError
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from support import fuzz
@@ -207,9 +208,10 @@ class Fuzzed:
 
     def _subscribed(self) -> set[str]:
         """What the node subscribes to; nothing while discovery shows no node, or that of the test before."""
-        if NODE[1:] not in self.client.get_node_names():
+        try:
+            return {name for name, _ in self.client.get_subscriber_names_and_types_by_node(NODE[1:], "/")}
+        except NodeNameNonExistentError:
             return set()
-        return {name for name, _ in self.client.get_subscriber_names_and_types_by_node(NODE[1:], "/")}
 
     def _declared_parameters(self) -> list[Parameter]:
         """The parameters of the node that can be set, with their values."""
