@@ -135,7 +135,8 @@ class Tracker:
     ) -> list[TrackedObject]:
         """The objects and what the detections that have no object come to: parts of the known ones, or new ones."""
         known = [replace(o, parts=()) for o in objects]
-        rest = [d for j, d in enumerate(detections) if j not in {j for _, j in pairs}]
+        paired = {j for _, j in pairs}
+        rest = [d for j, d in enumerate(detections) if j not in paired]
         for d in sorted(rest, key=lambda d: -float(np.prod(d.size))):  # the largest piece stands for a new object
             around = [i for i, o in enumerate(known) if _may_be_part(o, d, is_new=i >= len(objects))]
             if around:

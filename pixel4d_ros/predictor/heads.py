@@ -117,7 +117,7 @@ class SurfaceMaps:
 
 @dataclass(frozen=True)
 class DepthCorrection:
-    """What the comparison with a reference image says of the static branch's depth."""
+    """What the comparison with a reference image says of the depth that one image tells."""
 
     base: Tensor  # (B, 1, h, w) log of the canonical depth that is corrected, at a quarter of the finer view
     shift: Tensor  # (B, 1, h, w) of log depth, to be added; 0 where there is no reference image

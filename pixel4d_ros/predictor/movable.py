@@ -53,7 +53,7 @@ class MovableDecoder(nn.Module):
 
 
 def distance_shift(maps: dict[str, Tensor], log_depth: Tensor) -> Tensor:
-    """What MOVABLE_MAPS add to the static branch's log depth (B, 1, h, w) on vehicles and people: (B, 1, H / 4, W / 4).
+    """What MOVABLE_MAPS add to blend_structure's log depth (B, 1, h, w) on vehicles and people: (B, 1, H / 4, W / 4).
 
     Both estimates are weighted by their errors' variances. What is added changes little within an object.
     """

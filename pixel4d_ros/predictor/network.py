@@ -138,8 +138,8 @@ class Network(nn.Module):
             lambda: None if reference is None else self.surface.described(reference.image, DESCRIBED_LEVELS),
         )
         log_depth, correction = decode_log_depth(static["depth"]), None
-        log_depth = log_depth if disturb is None else disturb(log_depth)
         log_depth = blend_structure(log_depth, detail, source.sensor, surface_share)
+        log_depth = log_depth if disturb is None else disturb(log_depth)
         if reference is not None:
             correction = self.sweep(fine.image, fine_features, reference, there, log_depth)
         vehicles = distance_shift(movable, log_depth).detach()

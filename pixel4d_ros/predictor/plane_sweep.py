@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plane sweep: depth that the static branch predicts is corrected by comparing the image with a reference image.
+"""Plane sweep: depth that one image tells is corrected by comparing the image with a reference image.
 
 Where would each pixel be in the reference image if it lay at some depth around the predicted one, and does it look the
 same there (Collins 1996; as a network's cost volume MVSNet, Yao et al. 2018)? A small U-Net turns these similarities,

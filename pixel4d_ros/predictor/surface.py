@@ -29,7 +29,7 @@ from pixel4d_ros.predictor.heads import (
 
 HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at least
 HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
-STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is the static branch's
+STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is both branches'
 MEASURED_STRUCTURE = 4  # input view pixels: the same near measured depth, whatever the factor
 CORRECTED_STRUCTURE = 8  # input view pixels: the same where a reference image is sure
 # The surface branch's share of the large structure of what is near; the rest is the static branch's. It falls to none
@@ -84,7 +84,7 @@ def surface_maps(
     sensor: Tensor | None = None,
     correction: DepthCorrection | None = None,
 ) -> SurfaceMaps:
-    """Low frequencies of log depth from the static branch (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
+    """Low frequencies from blend_structure's log depth (B, 1, h, w), detail from SURFACE_MAPS (B, C, H, W).
 
     vehicles (B, 1, H / 4, W / 4): what is added to log depth on vehicles and people, see movable.distance_shift; not
     where more is known. sensor (B, 2, h, w): measured depth as the static branch had it. correction: of log_depth, by a

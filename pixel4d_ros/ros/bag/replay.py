@@ -208,6 +208,7 @@ class Replay:
 
         from pixel4d_ros.logs.streams import is_picture
 
+        pictures = {name for name, topic in self.log.topics.items() if is_picture(topic)}
         self._publish_latched_before_start()
         replay_clock = ReplayClock(self.start_ns, self.args.rate, self.stop)
         self.time_ns = self.start_ns
@@ -220,7 +221,7 @@ class Replay:
                     self.plan.publish_with(raw)
                 self.publishers[raw.topic].publish(raw.data)
                 self.published += 1
-                self.images += is_picture(self.log.topics[raw.topic])
+                self.images += raw.topic in pictures
                 bar.update((raw.time_ns - self.start_ns) * 1e-9 - bar.n)
             if not self.stop.is_set():
                 bar.update(seconds - bar.n)
