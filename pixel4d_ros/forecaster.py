@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.moving_probability import with_network_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
+
+if TYPE_CHECKING:  # numba takes half a second to import
+    from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
 
@@ -114,8 +117,8 @@ class Forecaster:
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
         of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s; traffic tends to move
         at a similar speed. reference is an earlier image, by which depth is corrected and, with measure_motion,
-        object motion is measured (on the CPU): its pose may be slightly wrong, as it is refined on the images. The
-        scene has a probability of moving for each object, and each future but the first draws what moves.
+        object motion is measured: its pose may be slightly wrong, as it is refined on the images. The scene has a
+        probability of moving for each object, and each future but the first draws what moves.
 
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
@@ -135,15 +138,31 @@ class Forecaster:
             from pixel4d_ros.two_view.object_motion import with_motion_from_flow
             from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
-            with ThreadPoolExecutor(len(reference.views)) as beside:
-                flows = beside.map(partial(MeasuredFlow.of, pixels), reference.views)
+            views = reference.views
+            # A GPU computes the flow first, then the scene, beside which the CPU refines the flow.
+            pending = self.predictor.start_flows(source, views)
+            with ThreadPoolExecutor(1) as beside:
+                flows = beside.submit(
+                    lambda: [MeasuredFlow.of(pixels, view, flow) for view, flow in zip(views, pending.result())]
+                )
                 scene = self.predictor.predict(*arguments)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the network's time is not the comparison's
             began = time.monotonic()
-            scene = with_motion_from_flow(scene, pixels, reference, seed, list(flows))
+            scene = with_motion_from_flow(scene, pixels, reference, seed, flows.result())
             self.reference_seconds = time.monotonic() - began
             return scene
+
+    def measured_flow(self, image: NDArray[np.uint8], references: Sequence[ReferenceView]) -> list[MeasuredFlow]:
+        """Optical flow from an image (H, W, 3) uint8 RGB to reference images, at two_view.flow.flow_size of the image.
+
+        Raises ValueError for images of different sizes, or too small, DeviceError when the device runs out of memory.
+        """
+        from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+
+        with memory_errors(self.device):
+            flows = self.predictor.flows(pin_memory(check_image(image), self.device), references)
+        return [MeasuredFlow.of(image, view, flow) for view, flow in zip(references, flows)]
 
     def forecast_scene(
         self,
@@ -210,7 +229,7 @@ class Forecaster:
 
         The network on the CPU has nothing to compile: there a scene of one Gaussian is rendered, which is much faster.
         """
-        from pixel4d_ros.two_view.velocity_alignment import compile_all
+        from pixel4d_ros.two_view.warm_up import compile_all
 
         compile_all()
         K = np.array([[128.0, 0, 64], [0, 128, 32], [0, 0, 1]])

@@ -38,7 +38,7 @@ from pixel4d_ros.two_view.moving_probability import LIKELY
 from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, MeasuredFlow, TwoImages, fitted
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages, fitted
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -127,7 +127,8 @@ def examples(
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
     depth = scene.seen_depth(camera, places, FARTHEST)
-    flow = MeasuredFlow.of(image, reference)
+    views = reference.views
+    flow, *longer = forecaster.measured_flow(image, views)
     source = SourceImage(
         TwoImages.of(flow, reference, camera, depth),
         scene,
@@ -144,7 +145,7 @@ def examples(
     beside = [source.pair]
     if reference.older is not None and reference.older.is_near:  # by it instances are judged, too
         older = reference.older
-        beside.append(TwoImages.of(MeasuredFlow.of(image, older), older, camera, depth))
+        beside.append(TwoImages.of(longer[0], older, camera, depth))
     for pair in beside:
         others = (replace(pair, depth=disturbed(depth, rng, MILD)) for _ in range(DISTURBANCES))
         for one in (pair, *others):

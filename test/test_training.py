@@ -21,6 +21,7 @@ from pixel4d_ros.training import loop, losses, rendering, synthetic_data
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import PARTS, TrainingConfig
 from pixel4d_ros.training.rendering import predict_views
+from pixel4d_ros.training.taught_flow import FlowPairs, flow_loss
 
 
 def test_joined_batches_pad_their_objects() -> None:
@@ -44,6 +45,14 @@ def test_residuals_are_left_out_in_training_only() -> None:
 # The loop
 
 
+def take_step(
+    network: torch.nn.Module, optimizer: torch.optim.AdamW, batch: Batch, config: TrainingConfig
+) -> dict[str, Tensor]:
+    """A step on a batch, of one resolution; the parts of its loss."""
+    loss, parts = loop.batch_loss(network, batch, batch, config, 0.5)
+    return parts | loop.optimizer_step(loss, network, optimizer)
+
+
 def tiny_config(out: Path, steps: int = 2) -> TrainingConfig:
     return TrainingConfig(
         out=out, steps=steps, batch=0, synthetic_batch=1, synthetic_pool=2, targets=1, widen=1.0, device="cpu"
@@ -57,7 +66,11 @@ def test_every_parameter_gets_a_finite_gradient() -> None:
     assert prediction.views.shape == (1, 2, 3, 32, 64)
     total, parts = losses.total_loss(prediction, batch, batch, 0.5, 0.2)
     movable, _ = losses.movable_loss(prediction, batch)  # is trained alone, since few sources label what stands
-    (total + movable).backward()
+    pairs = FlowPairs(
+        torch.rand(1, 3, 32, 64), torch.rand(1, 3, 32, 64), torch.ones(2, 2, 32, 64), torch.ones(2, 32, 64) > 0
+    )
+    flow, _ = flow_loss(network.flow, pairs)  # likewise
+    (total + movable + flow).backward()
     assert all(math.isfinite(value) for value in parts.values())
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
@@ -120,7 +133,7 @@ def test_a_step_of_depth_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
     config = replace(tiny_config(Path()), only="depth", weights=Path("any"))
-    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, batch, config, 0.5)
+    parts = take_step(network, loop.build_optimizer(network, config), batch, config)
     assert parts.keys() == {"coarse", "edges", "mobility", "objects", "spread", "gradient", "skipped"}
     assert all(p.grad is not None for p in network.static.parameters())
     assert all(p.grad is None for p in network.surface.parameters())
@@ -130,7 +143,7 @@ def test_a_step_of_motion_alone_teaches_every_parameter_of_its_branch() -> None:
     torch.manual_seed(0)
     network, batch = Network().train(), sample_batch()
     config = replace(tiny_config(Path()), only="motion", weights=Path("any"))
-    parts = loop.train_step(network, loop.build_optimizer(network, config), batch, batch, config, 0.5)
+    parts = take_step(network, loop.build_optimizer(network, config), batch, config)
     assert parts.keys() == {"mobility", "objects", "spread", "gradient", "skipped"} and not parts["skipped"]
     for name, parameter in network.named_parameters():
         if name.startswith("dynamic."):
@@ -149,7 +162,7 @@ def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -
         return (network.weight * math.inf).sum(), {}
 
     monkeypatch.setattr(loop, "total_loss", not_finite)
-    parts = loop.train_step(layer, optimizer, sample_batch(), sample_batch(), tiny_config(Path()), 0.5)
+    parts = take_step(layer, optimizer, sample_batch(), tiny_config(Path()))
     assert parts["skipped"] == 1
     assert torch.equal(layer.weight, before)
 
@@ -162,12 +175,12 @@ def test_a_step_waits_for_the_gpu_only_where_gsplat_counts() -> None:
     config = replace(tiny_config(Path()), device="cuda")
     network = Network().cuda().train()
     optimizer = loop.build_optimizer(network, config)
-    loop.train_step(network, optimizer, batch, batch, config, 0.5)  # loads kernels
+    take_step(network, optimizer, batch, config)  # loads kernels
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            loop.train_step(network, optimizer, batch, batch, config, 0.5)
+            take_step(network, optimizer, batch, config)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(w.message) for w in said if "synchroniz" in str(w.message)]

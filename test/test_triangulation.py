@@ -51,11 +51,15 @@ def forecaster() -> Forecaster:
     return Forecaster.load(device="cpu")
 
 
-def triangulated(image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatArray, K: FloatArray) -> Any:
-    """Depth of an image that K belongs to."""
+def triangulated(
+    image: NDArray[np.uint8], earlier: NDArray[np.uint8], T: FloatArray, K: FloatArray, by: Forecaster | None = None
+) -> Any:
+    """Depth of an image that K belongs to, by DIS flow or a forecaster's."""
     height, width = image.shape[:2]
     camera = Camera(K, width, height).resized(*flow_size(width, height))
-    return triangulated_depth(image, ReferenceView(earlier, K, rigid_inverse(T), -0.2), camera)
+    reference = ReferenceView(earlier, K, rigid_inverse(T), -0.2)
+    flow = None if by is None else by.measured_flow(image, [reference])[0].flow
+    return triangulated_depth(image, reference, camera, flow)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,7 +126,7 @@ def test_the_newest_view_from_far_enough_is_taken() -> None:
 
 def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip, forecaster: Forecaster) -> None:
     T = rigid_inverse(street.poses[3]) @ street.poses[5]
-    raw = triangulated(street.images[5], street.images[3], T, street.K)
+    raw = triangulated(street.images[5], street.images[3], T, street.K, forecaster)
     found = depth_from_motion(
         forecaster, street.images[5], street.K, ReferenceView(street.images[3], street.K, rigid_inverse(T), -0.2)
     )
@@ -130,7 +134,7 @@ def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip
     np.testing.assert_array_equal(found[found > 0], raw[found > 0])
     # Told that it drove four times as far, everything would lie four times as far.
     T[:3, 3] *= 4
-    raw = triangulated(street.images[5], street.images[3], T, street.K)
+    raw = triangulated(street.images[5], street.images[3], T, street.K, forecaster)
     found = depth_from_motion(
         forecaster, street.images[5], street.K, ReferenceView(street.images[3], street.K, rigid_inverse(T), -0.2)
     )

@@ -65,7 +65,9 @@ def staged_forecast(forecaster: Forecaster, task: Task, watch: Stopwatch) -> NDA
     scene = forecaster.predictor.predict(image, camera, task.samples, 0, None, speed, task.source.reference)
     watch.lap(PREDICT)
     if task.source.reference is not None:
-        scene = with_motion_from_flow(scene, task.source.pixels, task.source.reference)
+        pixels, reference = task.source.pixels, task.source.reference
+        flows = forecaster.measured_flow(pixels, reference.views)
+        scene = with_motion_from_flow(scene, pixels, reference, flows=flows)
         watch.lap(MOTION)
     moved_scene = advance([scene.sample(k) for k in range(task.samples)], times)
     parts = np.split(np.arange(len(times)), range(VIEWS_PER_CALL, len(times), VIEWS_PER_CALL))

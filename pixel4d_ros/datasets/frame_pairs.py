@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.two_view.flow import CheckedFlow, flow_both_ways
-from pixel4d_ros.two_view.rigid_flow import AGREEMENT, Known, Map, Residual, fineness, reach_of, refined_pose, residual
+from pixel4d_ros.two_view.flow import AGREEMENT, CheckedFlow, fineness, flow_both_ways
+from pixel4d_ros.two_view.rigid_flow import Known, Map, Residual, reach_of, refined_pose, residual
 
 V = TypeVar("V")
 

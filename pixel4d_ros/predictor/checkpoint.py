@@ -15,7 +15,7 @@ from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.files import find_resource, resource_folders
 from pixel4d_ros.predictor.network import Network
 
-FORMAT = "pixel4d_network_8"
+FORMAT = "pixel4d_network_9"
 SHIPPED = "pixel4d.safetensors"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 LARGEST_COUNT = 3  # graphs kept; each holds the memory of its computation
 MOST_AT_ONCE = 4  # computations side by side
+EAGER_PATH = "eager, float32"  # what runs where a computation cannot be recorded
 WARM_UPS = 3  # runs before recording, in which libraries choose and load their kernels
 
 T = TypeVar("T")
@@ -59,6 +61,19 @@ class Graphs:
             recorded.graph.replay()
             outputs: T = recorded.outputs
             return outputs
+
+    def attempt(self, key: Hashable, computation: Callable[..., T], *inputs: Tensor | None) -> T | None:
+        """As run, but None with a warning when the computation cannot be recorded: use eager mode from then on.
+
+        Running out of memory raises torch.cuda.OutOfMemoryError: the next attempt may succeed.
+        """
+        try:
+            return self.run(key, computation, *inputs)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            warnings.warn(f"predictions are slower now, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=5)
+            return None
 
 
 def concurrently(*computations: Callable[[], Any]) -> list[Any]:

@@ -6,7 +6,8 @@ mobility) and a dynamic decoder (objects and their motion: a conditional VAE as 
 posterior sees a later frame). The second, the surface branch (surface.py), sees the same view at up to twice the
 resolution and predicts sharp depth, opacity, size and the hidden surface. The large structure of depth is both
 branches'. With a reference image a plane sweep (plane_sweep.py) corrects it. The movable decoder (movable.py) finds
-vehicles and people in the surface branch's features.
+vehicles and people in the surface branch's features. Optical flow (optical_flow.py) is a network of its own, which the
+predictor asks beside this one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from pixel4d_ros.predictor.heads import (
 )
 from pixel4d_ros.predictor.latent import Latent, Later, Posterior
 from pixel4d_ros.predictor.movable import MovableDecoder, distance_shift
+from pixel4d_ros.predictor.optical_flow import OpticalFlow
 from pixel4d_ros.predictor.plane_sweep import DESCRIBED_LEVELS, PlaneSweep
 from pixel4d_ros.predictor.surface import SurfaceNetwork, blend_structure, surface_maps
 
@@ -66,6 +68,7 @@ class Network(nn.Module):
         self.surface = SurfaceNetwork()
         self.sweep = PlaneSweep()
         self.movable = MovableDecoder()
+        self.flow = OpticalFlow()
 
     def for_inference(self, dtype: torch.dtype) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
@@ -78,7 +81,7 @@ class Network(nn.Module):
         quick.surface.encoder.fold()
         parts: list[tuple[Any, torch.dtype]] = [
             (quick.static, dtype), (quick.dynamic, dtype), (quick.surface.decoder, dtype),
-            (quick.sweep, dtype), (quick.movable, dtype),
+            (quick.sweep, dtype), (quick.movable, dtype), (quick.flow, dtype),
         ]  # fmt: skip
         if next(self.parameters()).device.type == "cpu":  # where that was measured: 170 to 125 ms
             parts += [(quick.encoder, torch.float32), (quick.surface.encoder, torch.float32)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,8 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.predictor import fused_operations
 from pixel4d_ros.predictor.background import background_layer
 from pixel4d_ros.predictor.checkpoint import load_weights, shipped_weights
-from pixel4d_ros.predictor.cuda_graphs import Graphs, concurrently
+from pixel4d_ros.predictor.cuda_graphs import EAGER_PATH, Graphs, concurrently
+from pixel4d_ros.predictor.flow_estimator import FlowEstimator, PendingFlows
 from pixel4d_ros.predictor.heads import (
     NetworkInput,
     PixelMaps,
@@ -36,11 +37,12 @@ from pixel4d_ros.predictor.objects import MOVING, Objects, find_objects, nearest
 from pixel4d_ros.rendering import triton_kernels
 from pixel4d_ros.rendering.streams import pin_memory
 from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.two_view.flow import FlowBothWays
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 REACH = 2  # cells of 32 pixels each way over which a sampled latent is averaged
 FAST = torch.float16  # what follows the encoder on the fast path, but for the geometry
-EAGER_PATH, FAST_PATH = "eager, float32", "CUDA graph, float16 after the encoder"
+FAST_PATH = "CUDA graph, float16 after the encoder"
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,16 @@ class Predictor:
         self.weights_hash = weights_hash
         network = network.to(device)
         self.network = network.for_inference(torch.float32)
-        self._graphs = Graphs(device) if fast and device.type == "cuda" else None
-        self._fast = None if self._graphs is None else network.for_inference(FAST)
+        self._graphs = Graphs(device)
+        self._fast = network.for_inference(FAST) if fast and device.type == "cuda" else None
+        self._flow = FlowEstimator(self.network.flow, None if self._fast is None else self._fast.flow, device)
         self._constants: InputConstants | None = None  # of the last camera
         self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
 
     @property
     def path(self) -> str:
         """Which path runs: FAST_PATH, or EAGER_PATH on the CPU, where it was asked for, and where recording failed."""
-        return EAGER_PATH if self._graphs is None else FAST_PATH
+        return EAGER_PATH if self._fast is None else FAST_PATH
 
     @staticmethod
     def load(weights: str | Path | None, device: torch.device, fast: bool = True) -> Predictor:
@@ -105,18 +108,26 @@ class Predictor:
             second = (None, None) if reference is None else _reference_tensors(self._constants, reference, self.device)
             return _scene(self._run(self._constants, image, known_speed(speed), z, depth, *second), camera)
 
+    def flows(self, image: Tensor, references: Sequence[ReferenceView]) -> list[FlowBothWays]:
+        """Flow between an image (H, W, 3) uint8 RGB and reference images, at two_view.flow.flow_size of the image.
+
+        The image may be on the host or on the device. Raises ValueError for images of different sizes, or too small.
+        """
+        return self.start_flows(image, references).result()
+
+    def start_flows(self, image: Tensor, references: Sequence[ReferenceView]) -> PendingFlows:
+        """As flows, but without waiting for a GPU: result() waits."""
+        return self._flow.start(image, references)
+
     def _run(self, constants: InputConstants, *inputs: Tensor | None) -> _Parts:
         """Use the CUDA graph; after any failure other than out-of-memory, use eager mode permanently."""
-        if self._graphs is not None and self._fast is not None:
-            network = self._fast
+        network = self._fast
+        if network is not None:
             key = (constants.key, *(None if tensor is None else tuple(tensor.shape) for tensor in inputs))
-            try:
-                return self._graphs.run(key, lambda *tensors: predict_parts(network, constants, *tensors), *inputs)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                self._graphs = self._fast = None
-                warnings.warn(f"predictions are slower now, {EAGER_PATH}: no CUDA graph here ({error})", stacklevel=4)
+            parts = self._graphs.attempt(key, lambda *tensors: predict_parts(network, constants, *tensors), *inputs)
+            if parts is not None:
+                return parts
+            self._graphs, self._fast = Graphs(self.device), None
         there: list[Any] = [None if t is None else t.to(self.device, non_blocking=True) for t in inputs]
         return predict_parts(self.network, constants, *there)
 

@@ -56,6 +56,23 @@ class HostBuffer:
         return result
 
 
+class PendingCopy:
+    """A tensor on its way to host memory, after the current stream's work so far."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._host, self._copied = tensor, torch.cuda.Event(blocking=True) if tensor.is_cuda else None
+        if self._copied is not None:
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+            self._copied.record(torch.cuda.current_stream(tensor.device))
+
+    def array(self) -> NDArray[Any]:
+        """The tensor on the host, once it is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        result: NDArray[Any] = self._host.numpy()
+        return result
+
+
 class StreamPool:
     """CUDA streams for the parts of a long computation in turn, and one more for copies to the host.
 

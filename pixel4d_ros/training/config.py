@@ -17,6 +17,7 @@ PARTS = {
     "static": ("encoder", "static", "dynamic", "posterior"),
     "surface": ("surface",),
     "sweep": ("sweep",),
+    "flow": ("flow",),
 }
 
 
@@ -117,6 +118,8 @@ class TrainingConfig:
             raise ValueError(f"only must be {', '.join(PARTS)} or nothing, not {self.only!r}")
         if self.only and self.weights is None:
             raise ValueError(f"only {self.only} is trained: name the weights that the rest stays as")
+        if self.only == "flow" and self.flow_teacher is None:
+            raise ValueError("only flow is trained: name the flow_teacher that it learns from")
         if self.batch + self.synthetic_batch < 1:
             raise ValueError("batch and synthetic_batch are both 0: a step needs samples")
 

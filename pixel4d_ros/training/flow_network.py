@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixel4d_ros.predictor.objects import pixel_grid
+from pixel4d_ros.predictor.optical_flow import convex_upsampled, matched_flow, swapped, warped
 
 CHANNELS = 128
 UPSAMPLE = 4  # from features to pixels
@@ -45,10 +45,10 @@ class FlowNetwork(nn.Module):
         fine, coarse = self.backbone((images - mean) / std)
         a, b = coarse.chunk(2)
         a, b = self._attended(a, b, SPLITS[0])
-        flow = _global_flow(a.float(), b.float())
+        flow = matched_flow(a.float(), b.float())
         flow = self.feature_flow_attn.everywhere(torch.cat((a, b)), flow)
         flow = F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True) * 2
-        other = _warped(torch.cat(fine.chunk(2)[::-1]), flow)
+        other = warped(swapped(fine), flow)
         a, b = self._attended(fine, other, SPLITS[1])
         flow = flow + _local_flow(a.float(), b.float())
         flow = self.feature_flow_attn.around(a, flow)
@@ -63,12 +63,8 @@ class FlowNetwork(nn.Module):
 
     def _upsampled(self, flow: Tensor, features: Tensor) -> Tensor:
         """Each pixel's flow as a convex combination of 3 x 3 neighbours (as in RAFT)."""
-        b, _, h, w = flow.shape
         weights: Tensor = self.upsampler(torch.cat((flow.to(features.dtype), features), 1)).float()
-        weights = weights.view(b, 1, 9, UPSAMPLE, UPSAMPLE, h, w).softmax(2)
-        around = F.unfold(UPSAMPLE * flow, 3, padding=1).view(b, 2, 9, 1, 1, h, w)
-        fine = (weights * around).sum(2).permute(0, 1, 4, 2, 5, 3)
-        return fine.reshape(b, 2, UPSAMPLE * h, UPSAMPLE * w)
+        return convex_upsampled(flow, weights, UPSAMPLE)
 
 
 class _ResidualBlock(nn.Module):
@@ -178,7 +174,7 @@ class _Transformer(nn.Module):
         for i, block in enumerate(self.layers):
             assert isinstance(block, _Block)
             shifted = mask if i % 2 else None
-            other = torch.cat(x.chunk(2)[::-1])
+            other = swapped(x)
             x = block.self_attn(x, x, splits, shifted)
             x = block.cross_attn_ffn(x, other, splits, shifted)
         a, b = x.permute(0, 3, 1, 2).chunk(2)
@@ -246,17 +242,6 @@ def _shift_mask(height: int, width: int, splits: int, device: torch.device) -> T
     return torch.where(windows[:, :, None] == windows[:, None], 0.0, -100.0)
 
 
-def _global_flow(a: Tensor, b: Tensor) -> Tensor:
-    """Flow (2B, 2, h, w) from a to b, then from b to a: where each pixel's best matches are on average."""
-    with torch.autocast(a.device.type, enabled=False):
-        h, w = a.shape[2:]
-        likeness = a.flatten(2).transpose(1, 2) @ b.flatten(2) / CHANNELS**0.5
-        grid = pixel_grid(h, w, a.device).permute(2, 0, 1)
-        likeness = torch.cat((likeness, likeness.transpose(1, 2)))
-        place = likeness.softmax(2) @ grid.flatten(1).T
-        return torch.unflatten(place.transpose(1, 2), 2, (h, w)) - grid
-
-
 def _local_flow(a: Tensor, b: Tensor) -> Tensor:
     """Residual flow (B, 2, h, w) from a to b within RADIUS."""
     with torch.autocast(a.device.type, enabled=False):
@@ -271,11 +256,3 @@ def _local_flow(a: Tensor, b: Tensor) -> Tensor:
         weights = (torch.stack(scores, 1) / CHANNELS**0.5).softmax(1)
         offsets = torch.tensor([(x - RADIUS, y - RADIUS) for y, x in steps], device=a.device).float()
         return torch.einsum("bkhw,kc->bchw", weights, offsets)
-
-
-def _warped(features: Tensor, flow: Tensor) -> Tensor:
-    """Features (B, C, h, w) where the flow leads; 0 outside."""
-    h, w = flow.shape[2:]
-    places = pixel_grid(h, w, flow.device) + flow.permute(0, 2, 3, 1)
-    size = torch.tensor([w - 1, h - 1], device=flow.device)
-    return F.grid_sample(features.float(), places / size * 2 - 1, align_corners=True).to(features.dtype)

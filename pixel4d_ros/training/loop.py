@@ -31,6 +31,7 @@ from pixel4d_ros.training.processes import StopRequest, Team, join_processes
 from pixel4d_ros.training.rendering import disturbed, in_metres, predict_maps, predict_views
 from pixel4d_ros.training.resume import RunState, load_state, save_state
 from pixel4d_ros.training.sources import TrainingData
+from pixel4d_ros.training.taught_flow import flow_loss
 from pixel4d_ros.training.validation import validate
 
 WIDE, TALL = (832, 256), (512, 416)  # crops for roads and rooms: fixed shapes, about the same number of pixels
@@ -77,7 +78,8 @@ def _train(
     config: TrainingConfig, state: RunState, data: TrainingData, team: Team, stop: StopRequest, board: Board
 ) -> bool:
     """Step until the end (True) or a request to stop; the first process reports, validates and saves."""
-    parallel = DistributedDataParallel(state.network) if team.world > 1 else state.network
+    trained = state.network.flow if data.taught_flow is not None else state.network
+    parallel = DistributedDataParallel(trained) if team.world > 1 else trained
     peaks = [group["lr"] for group in state.optimizer.param_groups]
     clock = Clock(config, state)
     sums, reported = dict[str, Tensor](), state.step
@@ -91,12 +93,16 @@ def _train(
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
         batch = data.batch(state.step)
         board.remember(batch)
-        coarse = halved(batch)
-        factors = in_metres(state.network, coarse)
-        coarse = rescaled(coarse, factors)
-        half = np.random.default_rng((config.seed, state.step)).random() < config.half_share
-        batch = coarse if half else rescaled(batch, factors)
-        parts = train_step(parallel, state.optimizer, batch, coarse, config, progress)
+        if data.taught_flow is not None:
+            loss, parts = flow_loss(parallel, data.taught_flow.pairs(batch, state.step))
+        else:
+            coarse = halved(batch)
+            factors = in_metres(state.network, coarse)
+            coarse = rescaled(coarse, factors)
+            half = np.random.default_rng((config.seed, state.step)).random() < config.half_share
+            batch = coarse if half else rescaled(batch, factors)
+            loss, parts = batch_loss(parallel, batch, coarse, config, progress)
+        parts |= optimizer_step(loss, parallel, state.optimizer)
         # The average forgets its start quickly, unless that start is a trained network.
         decay = config.ema if config.weights else min(config.ema, 1 - 10 / (state.step + 11))
         _average(state.average, state.network, decay)
@@ -215,9 +221,11 @@ def _initialized(network: Network, config: TrainingConfig) -> Network:
 def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with a rate of its own for the encoders; config.only freezes the other parameters.
 
-    Without it the movable decoder stays as it is: most sources do not tell what stands, but could move.
+    Without it the movable decoder stays as it is: most sources do not tell what stands, but could move. So does the
+    flow network, which learns from its teacher alone.
     """
     network.movable.requires_grad_(False)
+    network.flow.requires_grad_(False)
     if config.only:
         network.requires_grad_(False)
         for name in PARTS[config.only]:
@@ -245,17 +253,12 @@ def surface_shares(count: int, device: torch.device) -> Tensor:
     return torch.rand(count, 1, 1, 1, device=device).add(0.5).clamp(max=1)
 
 
-def train_step(
-    network: nn.Module,
-    optimizer: torch.optim.AdamW,
-    batch: Batch,
-    coarse: Batch,
-    config: TrainingConfig,
-    progress: float,
-) -> dict[str, Tensor]:
-    """One step on a batch, and on the same at half the resolution; progress is the share of the run that is over.
+def batch_loss(
+    network: nn.Module, batch: Batch, coarse: Batch, config: TrainingConfig, progress: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss on a batch, and on the same at half the resolution, and its parts.
 
-    Returns the parts of the loss.
+    progress is the share of the run that is over.
     """
     if config.only == "motion":
         loss, parts = motion_loss(predict_maps(network, batch, coarse), coarse)
@@ -275,6 +278,11 @@ def train_step(
         prediction = predict_views(network, batch, coarse, widen, use_prior, share, surface_share=own)
         weights = config.depth_weight, config.matched_weight
         loss, parts = total_loss(prediction, batch, coarse, *weights, progress, surface)
+    return loss, parts
+
+
+def optimizer_step(loss: Tensor, network: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """One step down the loss, unless its gradient is not finite: the gradient's norm, and whether it was skipped."""
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -282,7 +290,7 @@ def train_step(
     # Mixed precision's way (torch.amp.GradScaler) to have the device skip a step: `if` would wait for it.
     optimizer.found_inf = skipped  # type: ignore[attr-defined]
     optimizer.step()
-    return {**parts, "gradient": norm.nan_to_num(0, 0, 0), "skipped": skipped}
+    return {"gradient": norm.nan_to_num(0, 0, 0), "skipped": skipped}
 
 
 @torch.no_grad()

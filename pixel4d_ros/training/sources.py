@@ -27,6 +27,7 @@ from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import is_wide
 from pixel4d_ros.training.real_data import RealData
 from pixel4d_ros.training.synthetic_data import make_batches, varied
+from pixel4d_ros.training.taught_flow import TaughtFlow
 
 Size = tuple[int, int]  # width, height
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class TrainingData:
         self.rng = np.random.default_rng(self.seed)
         clips = read_sources(config, quiet=rank > 0)
         teacher = self._teacher(rank, device)
+        self.taught_flow = TaughtFlow(teacher, self.seed) if teacher is not None and config.only == "flow" else None
         self.roads = self._real([c for c in clips if is_wide(c.clip)], device, teacher)
         self.rooms = self._real([c for c in clips if not is_wide(c.clip)], device, teacher)
 

@@ -68,10 +68,9 @@ class ReferenceView:
 
         Raises ValueError for images of different sizes, or too small for flow.
         """
+        check_pair(image.shape, self.image.shape)
         small = shrunk(image)
-        before = self.image if self.image.shape == small.shape else shrunk(self.image)
-        check_pair(small, before)
-        return small, before
+        return small, self.image if self.image.shape == small.shape else shrunk(self.image)
 
 
 def view_for_motion(ages: FloatArray, distances: FloatArray) -> int | None:

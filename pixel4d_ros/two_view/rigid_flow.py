@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, length, pixels_of, sample
+from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, fineness, length, pixels_of, sample
 
 Map = NDArray[np.float32]  # (H, W)
 Grey = NDArray[np.uint8]  # (H, W)
 
 NOISE = 1.1  # pixels at 832 columns: error of the flow
 RELATIVE_NOISE = 0.12  # of the flow of a static world: error from depth and poses
-AGREEMENT = 1.0  # pixels at 832 columns by which forward and backward flow may differ
 REACH = 0.02  # of the image's width: a depth value is used for pixels up to so far away
 PRIOR = 1 / np.array([0.002, 0.002, 0.002, 0.02, 0.02, 0.02]) ** 2  # of pose errors between frames, rad and metres
 SETTLED = 1e-5  # rad and metres: a refinement by less is the last
@@ -46,11 +45,6 @@ class Residual:
     static: Flow  # (H, W, 2) pixels: the static flow next to the measured one; NaN where no depth is near
     excess: Map  # (H, W) distance of the flow from it, noise = 1; NaN where that or the flow is unknown
     photometric_evidence: Map  # (H, W) grey levels that speak against a static pixel; 0 where it may be static
-
-
-def fineness(width: int) -> float:
-    """Scale of pixels in an image of this width, relative to 832 columns, for which NOISE and AGREEMENT hold."""
-    return width / 832
 
 
 def reach_of(width: int) -> int:

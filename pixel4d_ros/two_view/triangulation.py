@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera, unproject
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.flow import Flow, flow_size, measured_flow
+from pixel4d_ros.two_view.flow import CheckedFlow, Flow, flow_size, measured_flow
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 if TYPE_CHECKING:
@@ -34,22 +34,28 @@ def depth_from_motion(
     """
     camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
     camera = camera.resized(*flow_size(camera.width, camera.height))
-    depth = triangulated_depth(image, reference, camera)
     scene = forecaster.predict(image, K)
+    (measured,) = forecaster.measured_flow(image, [reference])
+    depth = triangulated_depth(image, reference, camera, measured.flow)
     with torch.inference_mode():
         predicted = scene.seen_depth(camera, scene.pixels(camera), FARTHEST)
     return np.where(depth < OVERSHOT * predicted, depth, np.float32(0))
 
 
-def triangulated_depth(image: NDArray[np.uint8], reference: ReferenceView, camera: Camera) -> NDArray[np.float32]:
+def triangulated_depth(
+    image: NDArray[np.uint8], reference: ReferenceView, camera: Camera, flow: CheckedFlow | None = None
+) -> NDArray[np.float32]:
     """Depth (h, w) in metres of image (H, W, 3) RGB by triangulation, 0 where unknown.
 
-    camera is the image's at h x w, two_view.flow.flow_size of the image. Objects are taken to stand still: where they
-    move off the epipolar line depth is unknown, where they move along it depth is wrong. Raises ValueError for images
-    of different sizes, or too small for flow.
+    camera is the image's at h x w, two_view.flow.flow_size of the image; flow: to the reference image, None: DIS flow.
+    Objects are taken to stand still: where they move off the epipolar line depth is unknown, where they move along it
+    depth is wrong. Raises ValueError for images of different sizes, or too small for flow.
     """
-    flow = measured_flow(*reference.beside(image)) * np.array((camera.width, camera.height), np.float32)
-    return depth_from_flow(flow, reference.T_reference_source, camera.K)
+    if flow is None:
+        known = measured_flow(*reference.beside(image)) * np.array((camera.width, camera.height), np.float32)
+    else:
+        known = np.where(flow.agrees[..., None], flow.flow, np.float32(np.nan))
+    return depth_from_flow(known, reference.T_reference_source, camera.K)
 
 
 def view_for_depth(T_reference_source: FloatArray) -> int | None:

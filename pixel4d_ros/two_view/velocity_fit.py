@@ -13,16 +13,24 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import CheckedFlow, Mask, Rows, flow_both_ways, pixels_of, thinned_rows
+from pixel4d_ros.two_view.flow import (
+    AGREEMENT,
+    CheckedFlow,
+    FlowBothWays,
+    Mask,
+    Rows,
+    fineness,
+    flow_both_ways,
+    pixels_of,
+    thinned_rows,
+)
 from pixel4d_ros.two_view.motion_evidence import ImagePair, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import (
-    AGREEMENT,
     Grey,
     Known,
     Map,
-    fineness,
     moving_patches,
     reach_of,
     refined_pose,
@@ -55,16 +63,19 @@ class MeasuredFlow:
     fine_there: Grey
 
     @staticmethod
-    def of(image: NDArray[np.uint8], reference: ReferenceView) -> MeasuredFlow:
+    def of(image: NDArray[np.uint8], reference: ReferenceView, flow: FlowBothWays | None = None) -> MeasuredFlow:
         """Compare an image (H, W, 3) RGB with a reference image: all that needs no predicted scene.
 
-        Raises ValueError for images of different sizes, or too small for flow.
+        flow: that of Predictor.flows; None: DIS flow. Raises ValueError for images of different sizes, or too small.
         """
         here, there = map(_grey, reference.beside(image))
-        flow, _ = flow_both_ways(here, there, AGREEMENT * fineness(here.shape[1]))
+        if flow is None:
+            checked, _ = flow_both_ways(here, there, AGREEMENT * fineness(here.shape[1]))
+        else:
+            checked = flow.checked(here, there)
         same = image.shape == reference.image.shape
         fine = map(_grey, (image, reference.image)) if same else (here, there)
-        return MeasuredFlow(here, there, flow, *fine)
+        return MeasuredFlow(here, there, checked, *fine)
 
 
 @dataclass(frozen=True)
@@ -202,11 +213,6 @@ def solved(equations: FlowEquations, prior: FloatArray, deviation: FloatArray) -
     relative = velocity - equations.camera_velocity
     covariance = noise * covariance + DEPTH_SPREAD**2 * np.outer(relative, relative)
     return Fit(velocity, covariance, before, after)
-
-
-def cauchy_weights(left: FloatArray) -> FloatArray:
-    """Weights of equations that leave so many pixels (2n,)."""
-    return np.asarray(1 / (1 + (left / LEFT) ** 2))
 
 
 def fitted_mover(pair: TwoImages, pixels: Mask) -> Fit | None:
