@@ -13,6 +13,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from numba import njit
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
@@ -30,7 +31,6 @@ from pixel4d_ros.two_view.velocity_fit import (
     FlowEquations,
     Ids,
     TwoImages,
-    cauchy_weights,
     is_plausible,
     solved,
 )
@@ -151,25 +151,42 @@ def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: f
     velocity, too. An object's flow has at most INDEPENDENT independent errors, as large as what a velocity leaves
     unexplained tells.
     """
-    y, V = equations.static, equations.velocity
-    count = len(y) // 2
-    parallax = np.linalg.norm(equations.inverse_depth.reshape(-1, 2), axis=1).repeat(2)
-    unexplained = np.abs(y - V @ velocity)
-    left = compiled.median(unexplained)
-    pixel = min(PIXEL, max(LEAST_PIXEL, LEFT_BEHIND * left))
-    variance = (pixel**2 + (RELIEF * parallax) ** 2) * count / min(count, INDEPENDENT)
-    weight = cauchy_weights(unexplained) / variance
-    shift = SHIFT + SHIFT_SHARE * baseline
-    static = np.column_stack((equations.inverse_depth, equations.pose))
-    deviation = np.array([DISTANCE_SPREAD, *3 * [ROTATION], *3 * [shift]])
+    parts = equations.static, equations.velocity, equations.inverse_depth, equations.pose
+    return float(log_ratio_of(parts, velocity, baseline))
 
-    normal, seen = compiled.normal_equations(np.hstack((static, V)), y, weight)
 
-    def log_likelihood(deviation: FloatArray) -> float:
-        """Of a model that has the first unknowns only."""
-        k = len(deviation)
-        precision, right = normal[:k, :k] + np.diag(deviation**-2.0), seen[:k]
-        explained = right @ np.linalg.solve(precision, right)
-        return float(explained / 2 - np.linalg.slogdet(precision)[1] / 2 - np.log(deviation).sum())
+@njit(cache=True, nogil=True)
+def log_ratio_of(
+    equations: tuple[FloatArray, FloatArray, FloatArray, FloatArray], velocity: FloatArray, baseline: float
+) -> float:
+    """motion_log_ratio of the static, velocity, inverse_depth and pose parts of FlowEquations."""
+    y, V, inverse_depth, pose = equations
+    rows = len(y)
+    X, weight, unexplained = np.empty((rows, 10)), np.empty(rows), np.empty(rows)
+    for i in range(rows):
+        X[i, 0] = inverse_depth[i]
+        X[i, 1:7], X[i, 7:] = pose[i], V[i]
+        unexplained[i] = abs(y[i] - V[i, 0] * velocity[0] - V[i, 1] * velocity[1] - V[i, 2] * velocity[2])
+    pixel = min(PIXEL, max(LEAST_PIXEL, LEFT_BEHIND * compiled.median(unexplained)))
+    share = (rows // 2) / min(rows // 2, INDEPENDENT)
+    for i in range(rows):
+        parallax = np.hypot(inverse_depth[i - i % 2], inverse_depth[i - i % 2 + 1])
+        variance = (pixel**2 + (RELIEF * parallax) ** 2) * share
+        weight[i] = 1 / (1 + (unexplained[i] / LEFT) ** 2) / variance
+    normal, seen = compiled.normal_equations(X, y, weight)
+    deviation = np.empty(10)
+    deviation[0], deviation[1:4], deviation[4:7], deviation[7:] = (
+        DISTANCE_SPREAD, ROTATION, SHIFT + SHIFT_SHARE * baseline, SPEED,
+    )  # fmt: skip
+    return float(_log_likelihood(normal, seen, deviation) - _log_likelihood(normal, seen, deviation[:7]))
 
-    return log_likelihood(np.append(deviation, SPEED)) - log_likelihood(deviation)
+
+@njit(cache=True, nogil=True)
+def _log_likelihood(normal: FloatArray, seen: FloatArray, deviation: FloatArray) -> float:
+    """Of a model that has the first k unknowns only, with deviation (k,)."""
+    k = len(deviation)
+    precision, right = normal[:k, :k].copy(), seen[:k].copy()
+    for i in range(k):
+        precision[i, i] += deviation[i] ** -2.0
+    explained = (right * np.linalg.solve(precision, right)).sum()
+    return float(explained / 2 - np.linalg.slogdet(precision)[1] / 2 - np.log(deviation).sum())

@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled, compiled_images
-from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of, thinned_rows
+from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of
 from pixel4d_ros.two_view.rigid_flow import Grey, Map
 
 DEPTH_FACTOR = 5.0  # a static world is tried at depths up to so many times as far and as near as predicted,
@@ -58,39 +59,56 @@ def motion_evidence(pair: ImagePair, patch: Mask, displacement: FloatArray) -> E
 
     The camera is taken to be about level: the ground is the lowest that the image shows at the patch's distance.
     """
-    v, u = pixels_of(patch)
-    static, moving = _photometric_errors(pair, v, u, displacement)
-    across, down, distance = np.sort(np.ascontiguousarray(compiled.unprojected(v, u, pair.depth, pair.camera.K).T))
-    middle, quantile = compiled.quantile(distance, 0.5), compiled.quantile
-    ground = compiled.ground_height(pair.depth, pair.camera.K, middle, SAME_DISTANCE, GROUND_QUANTILE, GROUND_STEP)
-    gap = ground - quantile(down, FOOT_QUANTILE) - GROUND_SLOPE * middle
-    width = quantile(across, 0.95) - quantile(across, 0.05)
-    return Evidence(
-        log_ratio=float(np.log((static + 1) / (moving + 1))),
-        texture=float(np.log1p(_texture(pair.here, v, u))),
-        gap=float(np.clip(gap, 0, MOST_GAP)),
-        flatness=max(0.0, FLAT - (ground - quantile(down, 0.5))),
-        width=float(np.log(max(width / WIDE, 1.0))),
-    )
+    images = pair.here, pair.there, pair.depth
+    return Evidence(*evidence_of_pixels(*pixels_of(patch), images, pair.camera.K, pair.T_there_here, displacement))
 
 
-def _photometric_errors(pair: ImagePair, v: Rows, u: Rows, displacement: FloatArray) -> tuple[float, float]:
+@njit(cache=True, nogil=True)
+def evidence_of_pixels(
+    v: Rows, u: Rows, images: tuple[Grey, Grey, Map], K: FloatArray, T: FloatArray, displacement: FloatArray
+) -> tuple[float, float, float, float, float]:
+    """The fields of Evidence of a patch that has its pixels at rows v and columns u (n,).
+
+    images are an image, the reference image and the depth of the first (h, w) each. Compiled as a whole, so that
+    threads do not wait for each other.
+    """
+    here, depth = images[0], images[2]
+    static, moving = _photometric_errors(v, u, images, K, T, displacement)
+    points = compiled.unprojected(v, u, depth, K)
+    across, down, distance = np.sort(points[:, 0].copy()), np.sort(points[:, 1].copy()), np.sort(points[:, 2].copy())
+    middle = compiled.quantile(distance, 0.5)
+    ground = compiled.ground_height(depth, K, middle, SAME_DISTANCE, GROUND_QUANTILE, GROUND_STEP)
+    gap = ground - compiled.quantile(down, FOOT_QUANTILE) - GROUND_SLOPE * middle
+    width = compiled.quantile(across, 0.95) - compiled.quantile(across, 0.05)
+    log_ratio = np.log((static + 1) / (moving + 1))
+    flatness = max(0.0, FLAT - (ground - compiled.quantile(down, 0.5)))
+    texture = np.log1p(_texture(here, v, u))
+    return log_ratio, texture, min(max(gap, 0.0), MOST_GAP), flatness, np.log(max(width / WIDE, 1.0))
+
+
+@njit(cache=True, nogil=True)
+def _photometric_errors(
+    v: Rows, u: Rows, images: tuple[Grey, Grey, Map], K: FloatArray, T: FloatArray, displacement: FloatArray
+) -> tuple[float, float]:
     """Mean differences between the images in grey levels of a patch: of a static world and of a moving object.
 
-    The patch has its pixels at rows v and columns u (n,). A static world may have any multiple of the predicted depth:
-    wrong depth, a common error, is no evidence of motion.
+    A static world may have any multiple of the predicted depth: wrong depth, a common error, is no evidence of motion.
     """
-    v, u = thinned_rows(v, u, MOST_PIXELS)
-    K, T, here = pair.camera.K, pair.T_there_here, pair.here[v, u].astype(np.float64)
-    points = compiled.unprojected(v, u, pair.depth, K)
-    span = compiled_images.parallax(points, K, T) * (
-        DEPTH_FACTOR - 1 / DEPTH_FACTOR
-    )  # pixels over which depths are tried
-    factors = 1 / np.linspace(1 / DEPTH_FACTOR, DEPTH_FACTOR, int(np.clip(span / APART, FEWEST, MOST)))
-    static, moving = compiled_images.mean_differences(here, pair.there, points, factors, displacement, K, T, OCCLUDED)
-    return float(static.min()), moving
+    here, there, depth = images
+    step = max(1, -(-len(v) // MOST_PIXELS))
+    rows, columns = v[::step].copy(), u[::step].copy()
+    grey = np.empty(len(rows))
+    for i in range(len(rows)):
+        grey[i] = here[rows[i], columns[i]]
+    points = compiled.unprojected(rows, columns, depth, K)
+    # Pixels over which depths are tried.
+    span = compiled_images.parallax(points, K, T) * (DEPTH_FACTOR - 1 / DEPTH_FACTOR)
+    factors = 1 / np.linspace(1 / DEPTH_FACTOR, DEPTH_FACTOR, int(min(max(span / APART, FEWEST), MOST)))
+    static, moving = compiled_images.mean_differences(grey, there, points, factors, displacement, K, T, OCCLUDED)
+    return static.min(), moving
 
 
+@njit(cache=True, nogil=True)
 def _texture(image: Grey, v: Rows, u: Rows) -> float:
     """Root of the smaller eigenvalue of a patch's structure tensor, in grey levels per pixel.
 

@@ -54,13 +54,13 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
         (measured.here, measured.there, pair.camera.K),
         (measured.fine_here, measured.fine_there, pair.fine_K),
     )
-    starts = _starts(pair.camera.K[0, 0] * pair.seconds / compiled.median(depth))
-    velocity, chosen = _aligned(pixels, points, coarse, fine, T[:3, :3] * pair.seconds, np.array(known), starts)
+    starts = search_starts(pair.camera.K[0, 0] * pair.seconds / compiled.median(depth))
+    velocity, chosen = aligned_from(pixels, points, coarse, fine, T[:3, :3] * pair.seconds, np.array(known), starts)
     return np.asarray(velocity) if chosen < 0 else known[chosen]
 
 
 @njit(cache=True, nogil=True)
-def _aligned(
+def aligned_from(
     pixels: FloatArray,
     points: FloatArray,
     coarse: Images,
@@ -100,7 +100,7 @@ def _level(pixels: FloatArray, points: FloatArray, images: Images, path: FloatAr
 
 
 @njit(cache=True, nogil=True)
-def _starts(pixels: float) -> FloatArray:
+def search_starts(pixels: float) -> FloatArray:
     """Velocities (k, 3) from which to look for the right one: along the optical axis, and across, pixels per m/s."""
     count = min(MOST_STARTS, 2 * int(ACROSS * pixels / STEP) + 1)
     starts = np.zeros((len(AHEAD) + count, 3))
@@ -128,24 +128,3 @@ def _reached(level: Level, start: FloatArray) -> tuple[FloatArray, float]:
         points, grey, there, K, path, start, BELIEF, ROUNDS, OUTLIER
     )
     return velocity, left if seen > LEAST_SEEN else np.inf
-
-
-def compile_all() -> None:
-    """Call each compiled function of two_view once, so that no forecast waits for it."""
-    v = u = np.zeros(2, np.intp)
-    depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
-    K, T, three = np.eye(3), np.eye(4), np.ones(3)
-    points = compiled.unprojected(v, u, depth, K)
-    static, velocity, _, _ = compiled.flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
-    compiled.reweighted_velocity(static, velocity, three, three, 1, 1.0)
-    compiled.normal_equations(velocity, static, static)
-    compiled.pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
-    compiled.median(static)
-    compiled.median(depth[0])
-    compiled.quantile(static, 0.5)
-    compiled.ground_height(depth, K, 1.0, 1.0, 0.5, 1)
-    compiled_images.parallax(points, K, T)
-    compiled_images.mean_differences(np.zeros(2), grey, points, three, three, K, T, 1.0)
-    compiled_images.structure(grey, v, u)
-    images, starts = (grey, grey, K), _starts(1.0)
-    _aligned(points[:, :2].copy(), points, images, images, K, starts[:1], starts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from pixel4d_ros.rendering import rasterize
-from pixel4d_ros.two_view.velocity_alignment import compile_all
+from pixel4d_ros.two_view.warm_up import compile_all
 from support.gaussian_views import converted, random_views, with_movers
 
 if __name__ == "__main__":
