@@ -20,6 +20,7 @@ from pixel4d_ros.predictor.heads import (
     MIN_DEPTH,
     SURFACE_MAPS,
     SURFACE_STARTS,
+    DepthCorrection,
     DepthModes,
     NetworkInput,
 )
@@ -102,6 +103,17 @@ def test_vehicles_are_moved_where_neither_a_laser_nor_a_reference_image_tells_mo
     sensor = torch.cat((torch.zeros_like(log_depth), torch.ones_like(log_depth)), 1)
     measured = [surface_maps(maps, log_depth, v, sensor).depth for v in (NO_VEHICLES, vehicles)]
     torch.testing.assert_close(*measured)
+
+
+def test_a_sure_correction_of_a_car_moves_neither_the_road_beside_it_nor_its_rim_by_halves() -> None:
+    maps, log_depth = raw_maps(64, 128), torch.full((1, 1, 64, 128), math.log(20))
+    shift = torch.zeros(1, 1, 16, 32)
+    shift[..., 12:20] = -0.5  # columns 48 to 79
+    correction = DepthCorrection(torch.zeros_like(shift), shift, torch.full_like(shift, 0.01))
+    before, after = (surface_maps(maps, log_depth, NO_VEHICLES, None, c).depth for c in (None, correction))
+    moved = torch.log(after / before)[0, 0, 32]
+    assert moved[54:74].sub(-0.5).abs().max() < 0.05
+    assert moved[:42].abs().max() < 0.05 and moved[86:].abs().max() < 0.05
 
 
 def test_the_surface_keeps_the_detail_of_its_branch() -> None:

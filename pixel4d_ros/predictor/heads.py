@@ -50,7 +50,7 @@ LOG_DEPTH_MEAN, LOG_DEPTH_SPREAD = 2.5, 1.3  # of scenes, for inputs of about un
 SPEED_SCALE = 10.0  # m/s
 # Of log depth: corrections with a larger error, as of skies and thickets, do more harm than good. The step there is
 # soft, so that rendered views can teach the error: SURENESS is its slope.
-SURE, SURENESS = 0.15, 8.0
+SURE, SURENESS = 0.2, 8.0
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ HIDDEN_GAP = 0.02  # of log depth between the visible and the hidden surface, at
 HIDDEN_SHARPNESS = 20.0  # of the smooth maximum of the two
 STRUCTURE = 8  # input view pixels times the resolution factor (1 or 2): larger structure is both branches'
 MEASURED_STRUCTURE = 4  # input view pixels: the same near measured depth, whatever the factor
-CORRECTED_STRUCTURE = 8  # input view pixels: the same where a reference image is sure
+CORRECTED_STRUCTURE = 4  # input view pixels: the same where a reference image is sure
 # The surface branch's share of the large structure of what is near; the rest is the static branch's. It falls to none
 # between these canonical metres: rendered views taught the static branch what is far (docs/lab/training_log.md, run V).
 SURFACE_SHARE, SHARED_NEAR, SHARED_FAR = 0.5, 15.0, 40.0
