@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ids",
         action="store_true",
         help="track predicted objects through every image: ids and predicted paths against labelled boxes "
-        "(--motion-from-flow: from two images)",
+        "(--reference-image: from two images)",
     )
     outputs.add_argument(
         "--occupancy", action="store_true", help="the occupancy grid at the image's time against the log's LiDAR depth"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optical flow between two images, both ways at once: a small network, coarse to fine.
 
-At an eighth of the resolution every place of one image is compared with every place of the other, so that flow of any
+At a sixteenth of the resolution every place of one image is compared with every place of the other, so that flow of any
 length is found (GMFlow, Xu et al. 2022). Then flow is refined from level to level: the other image's features are
 warped by it, and compared within a few pixels around (PWC-Net, Sun et al. 2018). What is between the finest level's
 places is a convex combination of their flow (RAFT, Teed and Deng 2020).
