@@ -29,7 +29,7 @@ EDGE_ON = (
 CELL = 0.25  # metres of the cells in which the area is summed
 # m^2 that an obstacle turns to the camera in a cell of CELL, at the reference range. Farther away less is asked for,
 # as the predicted depth spreads things along their rays in proportion to the distance.
-MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.0115, 8.0, 2.0
+MIN_AREA, REFERENCE_RANGE, FALLOFF = 0.009, 8.0, 2.0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles all of two_view's functions ahead, with the types that they are called with."""
+"""Compiles all of two_view's functions ahead, with the types that they are called with.
+
+The results are kept beside the files: where that is done (`make setup`, Forecaster.warm_up) no forecast waits for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pixel4d_ros.two_view import compiled, compiled_images, instance_motion, mot
 
 
 def compile_all() -> None:
-    """Call each compiled function of two_view once, so that no forecast waits for it."""
+    """Call each compiled function of two_view once."""
     v = u = np.zeros(2, np.intp)
     depth, grey = np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)
     K, T, three = np.eye(3), np.eye(4), np.ones(3)
