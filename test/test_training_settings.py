@@ -80,7 +80,7 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("ema: 1.5", "ema must be at least 0 and below 1"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
-        ("only: flow", "only must be motion, movable, depth, static, surface, sweep or nothing, not 'flow'"),
+        ("only: sky", "only must be motion, movable, depth, static, surface, sweep, flow or nothing, not 'sky'"),
         ("only: motion", "only motion is trained: name the weights that the rest stays as"),
         ("- steps", "must hold `option: value` lines"),
         ("steps: [", "is not YAML"),
@@ -102,8 +102,10 @@ def test_a_wrong_config_file_is_one_clear_line(
 def test_training_a_part_needs_the_rest() -> None:
     with pytest.raises(ValueError, match="name the weights"):
         TrainingConfig(only="motion")
-    with pytest.raises(ValueError, match=r"only must be motion, .*, depth, .*, sweep or nothing, not 'x'"):
+    with pytest.raises(ValueError, match=r"only must be motion, .*, depth, .*, sweep, flow or nothing, not 'x'"):
         TrainingConfig(only="x", weights=Path("w.safetensors"))
+    with pytest.raises(ValueError, match="name the flow_teacher"):
+        TrainingConfig(only="flow", weights=Path("w.safetensors"))
     assert TrainingConfig(only="motion", weights=Path("w.safetensors")).only == "motion"
 
 

@@ -23,6 +23,7 @@ from pixel4d_ros.evaluation.windows import cut, motion_depth
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import flow_size
+from pixel4d_ros.two_view.object_motion import instance_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import static_flow
 from pixel4d_ros.two_view.triangulation import (
@@ -139,6 +140,20 @@ def test_what_lies_much_farther_than_the_image_says_is_not_believed(street: Clip
         forecaster, street.images[5], street.K, ReferenceView(street.images[3], street.K, rigid_inverse(T), -0.2)
     )
     assert (raw > 0).mean() > 0.1 and (found > 0).sum() < 0.1 * (raw > 0).sum()
+
+
+def test_vehicles_get_no_depth_as_they_may_move(street: Clip, forecaster: Forecaster) -> None:
+    image = np.asarray(street.images[3])
+    scene = forecaster.predict(image, street.K)
+    assert scene.camera is not None
+    camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
+    vehicles = instance_pixels(scene, scene.pixels(camera), camera) > 0
+    T = rigid_inverse(street.poses[3]) @ street.poses[1]
+    found = depth_from_motion(
+        forecaster, image, street.K, ReferenceView(np.asarray(street.images[1]), street.K, T, -0.2)
+    )
+    assert vehicles.mean() > 0.01 and not found[vehicles].any()
+    assert (found > 0).mean() > 0.1
 
 
 def test_an_evaluation_looks_back_from_its_source_only(street: Clip, forecaster: Forecaster) -> None:

@@ -92,7 +92,7 @@ class Parameters:
     depth_from_motion: bool = parameter(
         False,
         "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry and a moving "
-        "camera, and takes a second prediction. Moving objects get no depth or a wrong one.",
+        "camera, and takes a second prediction. Vehicles and people, which may move, get none.",
         name="depth.from_motion",
     )
     reference_enabled: bool = parameter(

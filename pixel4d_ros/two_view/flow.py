@@ -106,9 +106,9 @@ def _refined(flow: Flow, first: NDArray[np.uint8], second: NDArray[np.uint8]) ->
 
     Variational refinement (T. Brox et al., High accuracy optical flow estimation, ECCV 2004).
     """
-    method, refined = cv2.VariationalRefinement.create(), np.ascontiguousarray(flow)
+    method = cv2.VariationalRefinement.create()
     method.setFixedPointIterations(REFINEMENTS)
-    return np.asarray(method.calc(first, second, refined.copy()), np.float32)
+    return np.asarray(method.calc(first, second, np.array(flow, np.float32, order="C")), np.float32)
 
 
 def _dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Flow:

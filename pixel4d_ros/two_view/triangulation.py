@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ NEAREST, FARTHEST = 1.5, 80.0  # metres
 BASELINE, LEAST_BASELINE = 0.5, 0.1  # metres between the two views: as wanted, and at least
 LEAST_PARALLAX = 1.0  # pixels that the camera's displacement moves a point by; of less, its depth is mostly noise
 EPIPOLAR_TOLERANCE, TOLERANCE_SHARE = 0.5, 0.1  # pixels off the epipolar line, and share of the parallax on top
+RIM = np.ones((3, 3), np.uint8)  # around what may move: outlines are not exact
 OVERSHOT = 1.7  # points farther than this many times the predicted depth are left out
 
 
@@ -29,17 +31,23 @@ def depth_from_motion(
 ) -> NDArray[np.float32]:
     """Depth (h, w) in metres of image (H, W, 3) RGB, 0 where unknown, for the forecaster's `depth`.
 
-    As triangulated_depth, but without points farther than OVERSHOT times the depth predicted from the image alone: flow
-    of ground that passes fast is often too short. K (3, 3) is the image's. Raises ValueError as triangulated_depth.
+    As triangulated_depth, but without points farther than OVERSHOT times the depth predicted from the image alone (flow
+    of ground that passes fast is often too short), and without vehicles and people, which may move. K (3, 3) is the
+    image's. Raises ValueError as triangulated_depth.
     """
+    # numba takes half a second to import.
+    from pixel4d_ros.two_view.object_motion import instance_pixels
+
     camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
     camera = camera.resized(*flow_size(camera.width, camera.height))
     scene = forecaster.predict(image, K)
     (measured,) = forecaster.measured_flow(image, [reference])
     depth = triangulated_depth(image, reference, camera, measured.flow)
     with torch.inference_mode():
-        predicted = scene.seen_depth(camera, scene.pixels(camera), FARTHEST)
-    return np.where(depth < OVERSHOT * predicted, depth, np.float32(0))
+        places = scene.pixels(camera)
+        predicted = scene.seen_depth(camera, places, FARTHEST)
+        may_move = cv2.dilate((instance_pixels(scene, places, camera) > 0).astype(np.uint8), RIM) > 0
+    return np.where((depth < OVERSHOT * predicted) & ~may_move, depth, np.float32(0))
 
 
 def triangulated_depth(
