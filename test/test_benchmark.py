@@ -28,6 +28,7 @@ from pixel4d_ros.benchmark.statistics import Spread, course
 from pixel4d_ros.benchmark.stopwatch import Effort, Stopwatch, measure_laps, measure_wall
 from pixel4d_ros.cli import main
 from pixel4d_ros.forecaster import Forecaster
+from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 96, 32
@@ -134,6 +135,13 @@ def test_stages_are_those_of_a_forecast(photo: Path) -> None:
     pin_memory = staged_forecast(forecaster, task, watch)
     assert tuple(watch.laps()) == STAGES
     np.testing.assert_array_equal(pin_memory, whole_forecast(forecaster, task).frames)
+
+
+def test_the_reference_image_shows_the_same_street() -> None:
+    source = source_image(None, (416, 128), CPU, with_reference=True)
+    assert source.reference is not None
+    flow = MeasuredFlow.of(source.pixels, source.reference).flow
+    assert flow.agrees.mean() > 0.3  # of another street 0.05
 
 
 def test_with_an_earlier_image_motion_from_flow_is_a_stage() -> None:

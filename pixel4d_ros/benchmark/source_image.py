@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera, CameraPath, intrinsics_from_fov
-from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.reference_view import ReferenceView
+from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
+from pixel4d_ros.two_view.reference_view import AGO, ReferenceView
 
 SEED = 900_002  # a held-out street with two near cars
 SPEED = 8.0  # m/s ahead
@@ -58,13 +58,15 @@ def source_image(
 
 
 def street(size: tuple[int, int], device: torch.device, with_reference: bool = False) -> SourceImage:
-    """A held-out synthetic street with KITTI's camera."""
-    from pixel4d_ros.evaluation.synthetic_worlds import reference_view
+    """A held-out synthetic street with KITTI's camera; its reference is the street AGO seconds before."""
     from pixel4d_ros.synthetic import street_clip
 
-    clip = street_clip(SEED, 1, size=size, device=device)
-    reference = reference_view(SEED, "street", size) if with_reference else None
-    return SourceImage(np.asarray(clip.images[0]), Camera(clip.K, *size), f"synthetic street of seed {SEED}", reference)
+    clip, reference = street_clip(SEED, 2 if with_reference else 1, step=AGO, size=size, device=device), None
+    if with_reference:
+        T = rigid_inverse(clip.poses[1]) @ clip.poses[0]
+        reference = ReferenceView(np.asarray(clip.images[0]), clip.K, T, -AGO)
+    pixels = np.asarray(clip.images[-1])
+    return SourceImage(pixels, Camera(clip.K, *size), f"synthetic street of seed {SEED}", reference)
 
 
 def first_of_log(path: Path) -> SourceImage:
