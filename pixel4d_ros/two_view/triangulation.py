@@ -40,8 +40,8 @@ def depth_from_motion(
 
     camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
     camera = camera.resized(*flow_size(camera.width, camera.height))
+    (measured,) = forecaster.measured_flow(image, [reference])  # first, as it refuses images that do not fit
     scene = forecaster.predict(image, K)
-    (measured,) = forecaster.measured_flow(image, [reference])
     depth = triangulated_depth(image, reference, camera, measured.flow)
     with torch.inference_mode():
         places = scene.pixels(camera)
