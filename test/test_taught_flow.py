@@ -20,7 +20,7 @@ from pixel4d_ros.predictor.optical_flow import OpticalFlow
 from pixel4d_ros.training import loop, sources, synthetic_data, taught_flow
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig
-from pixel4d_ros.training.taught_flow import KEPT, REUSED, SHRINK, FlowPairs, TaughtFlow, flow_loss
+from pixel4d_ros.training.taught_flow import KEPT, REUSED, FlowPairs, TaughtFlow, flow_loss
 
 WIDTH, HEIGHT = SIZE
 FLOW = 6.0  # pixels to the right that the fake teacher sees everywhere
@@ -68,20 +68,24 @@ class Constant(nn.Module):
         return [whole[..., ::2, ::2] / 2, whole]
 
 
-def test_pairs_have_the_teachers_flow_at_half_of_its_resolution() -> None:
+def test_pairs_have_the_teachers_flow_at_times_at_half_of_its_resolution() -> None:
     flows, _ = taught()
-    for _ in range(8):
+    scales = set()
+    for _ in range(16):
         pairs = flows.pairs(sample_batch(), 0)
-        assert pairs.first.shape == pairs.second.shape == (1, 3, HEIGHT // SHRINK, WIDTH // SHRINK)
-        assert pairs.flow.shape == (2, 2, HEIGHT // SHRINK, WIDTH // SHRINK)
+        scale = HEIGHT // pairs.first.shape[2]
+        scales.add(scale)
+        assert pairs.first.shape == pairs.second.shape == (1, 3, HEIGHT // scale, WIDTH // scale)
+        assert pairs.flow.shape == (2, 2, HEIGHT // scale, WIDTH // scale)
         sign = pairs.flow[0, 0, 0, 0].sign()  # a mirror turns it around
-        assert (pairs.flow[0, 0] == sign * FLOW / SHRINK).all() and (pairs.flow[1, 0] == -sign * FLOW / SHRINK).all()
+        assert (pairs.flow[0, 0] == sign * FLOW / scale).all() and (pairs.flow[1, 0] == -sign * FLOW / scale).all()
         assert not pairs.flow[:, 1].any()
         # What leaves the image is not known: there FLOW pixels at one rim, back at the other.
-        gone = int(FLOW) // SHRINK
+        gone = int(FLOW) // scale
         there, back = pairs.known if sign > 0 else pairs.known.flip(-1)
         assert there[:, :-gone].all() and not there[:, -gone:].any()
         assert back[:, gone:].all() and not back[:, :gone].any()
+    assert scales == {1, 2}
 
 
 def test_a_source_image_is_beside_a_later_view_or_its_reference() -> None:
@@ -109,7 +113,8 @@ def test_the_teacher_is_asked_for_some_of_the_steps_only(monkeypatch: pytest.Mon
     assert len(other.asked) == 1
 
 
-def test_the_same_pair_comes_in_other_colours_and_mirrored() -> None:
+def test_the_same_pair_comes_in_other_colours_and_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taught_flow, "HALVED", 0)
     flows, _ = taught()
     batch = sample_batch()
     drawn = [flows.pairs(batch, 1) for _ in range(12)]

@@ -18,6 +18,8 @@ from pixel4d_ros.rendering.streams import PendingCopy, pin_memory
 from pixel4d_ros.two_view.flow import FlowBothWays, check_pair, flow_size
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
+LARGEST_WIDTH, ENLARGED = 832, 1.5  # pixels of the images that the network sees, and by which factor at most
+
 
 @dataclass(frozen=True)
 class PendingFlows:
@@ -74,17 +76,22 @@ def flows_between(network: OpticalFlow, size: tuple[int, int], image: Tensor, *o
     A computation of fixed shapes that never waits for the device.
     """
     width, height = size
-    wide, high = network_size(size)
+    wide, high = network_size(image, *others)
     first, *seconds = (_resized(pixels, wide, high) for pixels in (image, *others))
     flow = network(first.expand(len(seconds), -1, -1, -1), torch.cat(seconds))[-1]
     x, y = F.interpolate(flow, (height, width), mode="bilinear", align_corners=False).unbind(1)
     return torch.stack((x * (width / wide), y * (height / high)), 3)
 
 
-def network_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height, multiples of MULTIPLE, nearest to a size (width, height)."""
-    width, height = (max(MULTIPLE, MULTIPLE * round(pixels / MULTIPLE)) for pixels in size)
-    return width, height
+def network_size(*images: Tensor) -> tuple[int, int]:
+    """Width and height, multiples of MULTIPLE, at which the network sees images (H, W, 3): by the smallest of them.
+
+    Flow of more pixels than are wanted is more precise, so that small images are ENLARGED.
+    """
+    height, width = min(tuple(image.shape[:2]) for image in images)
+    scale = min(ENLARGED, LARGEST_WIDTH / width)
+    high, wide = (max(MULTIPLE, MULTIPLE * round(scale * pixels / MULTIPLE)) for pixels in (height, width))
+    return wide, high
 
 
 def _resized(pixels: Tensor, width: int, height: int) -> Tensor:

@@ -20,6 +20,7 @@ MULTIPLE = 16  # pixels, of both sides of an image
 WIDTHS = (24, 40, 64, 96)  # channels at strides 2, 4, 8, 16
 DESCRIPTOR = 32  # channels by which places are compared
 HIDDEN = 32  # channels that one level leaves to the next
+PIECE = 16  # places of a row that are compared at once
 STRIDES, ROUNDS, RADIUS = (16, 8, 4), (1, 1, 2), (4, 4, 3)  # levels; how often each refines, within so many places
 
 
@@ -113,15 +114,20 @@ def matched_flow(a: Tensor, b: Tensor) -> Tensor:
 def similarities(here: Tensor, there: Tensor, radius: int) -> Tensor:
     """Scalar products (B, (2 radius + 1)^2, h, w) of features (B, C, h, w) with those around the same place there.
 
-    Rows are multiplied as matrices, of whose products the diagonals are taken: several times as fast as by windows.
+    Pieces of rows are multiplied as matrices, of whose products the diagonals are taken: faster than place by place.
     """
-    (b, _, h, w), side = here.shape, 2 * radius + 1
-    own, padded, found = here.permute(0, 2, 3, 1), F.pad(there, (radius,) * 4).permute(0, 2, 1, 3), []
+    (b, c, h, w), side, found = here.shape, 2 * radius + 1, []
+    pieces = -(-w // PIECE)
+    more = pieces * PIECE - w
+    own = F.pad(here, (0, more)).permute(2, 0, 3, 1).reshape(h, b * pieces, PIECE, c)
+    around = F.pad(there, (radius, radius + more, radius, radius)).unfold(3, PIECE + 2 * radius, PIECE)
+    around = around.permute(2, 0, 3, 1, 4).reshape(h + 2 * radius, b * pieces, c, PIECE + 2 * radius)
     for y in range(side):
-        products = own @ padded[:, y : y + h]  # (B, h, w, w + 2 radius)
+        products = own @ around[y : y + h]  # (h, B pieces, PIECE, PIECE + 2 radius)
         strides = products.stride()
-        found.append(products.as_strided((b, h, w, side), (*strides[:2], strides[2] + 1, 1)))
-    return torch.cat(found, 3).permute(0, 3, 1, 2)
+        found.append(products.as_strided((h, b * pieces, PIECE, side), (*strides[:2], strides[2] + 1, 1)))
+    rows = torch.cat(found, 3).view(h, b, pieces * PIECE, side**2)
+    return rows[:, :, :w].permute(1, 3, 0, 2)
 
 
 def warped(features: Tensor, flow: Tensor) -> Tensor:

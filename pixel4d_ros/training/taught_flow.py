@@ -14,7 +14,7 @@ from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.matched_points import is_there_and_back
 
-SHRINK = 2  # the teacher sees more pixels than its pupil
+HALVED = 0.3  # share of the steps at half of the teacher's resolution, at which small cameras see
 REUSED, KEPT = 3, 96  # steps that a batch of the teacher's serves on average; batches that are kept
 OCCLUDED = 0.2  # weight of flow that the way back contradicts: there the teacher guesses
 EARLIER = 0.7  # weight of each estimate, as a share of the next finer one's
@@ -38,6 +38,12 @@ class FlowPairs:
         )  # fmt: skip
 
 
+    def halved(self) -> FlowPairs:
+        """The pairs at half of the resolution; flow is known where it was in all of a pixel's four."""
+        first, second, flow = (F.avg_pool2d(x, 2) for x in (self.first, self.second, self.flow / 2))
+        return FlowPairs(first, second, flow, F.avg_pool2d(self.known[:, None].float(), 2)[:, 0] == 1)
+
+
 class TaughtFlow:
     """Pairs of the batches' images with the teacher's flow; each serves several steps, in other colours."""
 
@@ -52,6 +58,8 @@ class TaughtFlow:
         chosen = self.kept[int(self.rng.integers(len(self.kept)))]
         if self.rng.random() < 0.5:
             chosen = chosen.mirrored()
+        if self.rng.random() < HALVED:
+            chosen = chosen.halved()
         first, second = _as_two_cameras(chosen.first), _as_two_cameras(chosen.second)
         return FlowPairs(first, second, chosen.flow, chosen.known)
 
@@ -69,9 +77,7 @@ class TaughtFlow:
             there, back = self.teacher.network(first, second)
         there, back = there.float(), back.float()
         known = [is_there_and_back(a, b) for a, b in (*zip(there, back), *zip(back, there))]
-        sure = F.avg_pool2d(torch.stack(known)[:, None].float(), SHRINK)[:, 0] == 1
-        flow = F.avg_pool2d(torch.cat((there, back)), SHRINK) / SHRINK
-        return FlowPairs(F.avg_pool2d(first, SHRINK), F.avg_pool2d(second, SHRINK), flow, sure)
+        return FlowPairs(first, second, torch.cat((there, back)), torch.stack(known))
 
 
 def _as_two_cameras(images: Tensor) -> Tensor:
