@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,8 @@ class DynamicGaussians:
 
         at(s).at(t) equals at(s + t) as long as each object's angular velocity and acceleration share an axis.
         """
+        if not math.isfinite(t):
+            raise ValueError(f"the time of a scene must be a finite number of seconds, got {t}")
         means, quaternions = moved_gaussians(
             self.means, self.quaternions, self.centroids[self.object_ids], self.motion, t
         )
