@@ -11,6 +11,10 @@ __version__ = "0.1.0"
 # The messages (pixel4d_ros.msg) are in the colcon installation, these modules may be in the source tree.
 __path__ = extend_path(__path__, __name__)
 
+from pixel4d_ros.files import provide_numba_cache
+
+provide_numba_cache()  # before numba is imported
+
 if TYPE_CHECKING:
     from pixel4d_ros.camera import Camera, CameraPath
     from pixel4d_ros.forecaster import Forecast, Forecaster

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pixel4d_ros.camera import check_poses
+from pixel4d_ros.camera import Camera, check_pinhole, check_poses
 from pixel4d_ros.errors import DeviceError
+from pixel4d_ros.geometry.camera_info import warn_of_size
 from pixel4d_ros.geometry.rotations import FloatArray
 
 MIN_SIDE = 32  # pixels
@@ -56,6 +57,14 @@ def check_image(image: ArrayLike) -> NDArray[np.uint8]:
             f"the image must be at least {MIN_SIDE} pixels on each side, got {pixels.shape[1]}x{pixels.shape[0]}"
         )
     return np.require(pixels, requirements=["C", "W"])  # torch needs writable memory
+
+
+def check_camera(K: ArrayLike, width: int, height: int) -> Camera:
+    """Return the camera of an image, or raise ValueError; a K of another image size is named in a warning."""
+    camera = Camera(np.asarray(K, np.float64), width, height)
+    check_pinhole(camera.K, width, height, "K")
+    warn_of_size(camera, "K")
+    return camera
 
 
 def check_depth(depth: ArrayLike) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +135,27 @@ def write_text(path: Path, text: str) -> None:
         return
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def provide_numba_cache() -> None:
+    """Name a folder in /tmp for numba's compiled code where neither the package's nor the user's can be written.
+
+    Without any, as in read-only containers and for users without a home, numba raises RuntimeError.
+    """
+    package, home = Path(__file__).parent, Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    while not home.exists():
+        home = home.parent
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(package, os.W_OK) or os.access(home, os.W_OK):
+        return
+    folder = Path(tempfile.gettempdir()) / f"pixel4d_ros_numba_{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return
+    # numba runs what it finds there, so that nobody else may write there.
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
 
 
 def resource_folders(folder: str) -> list[Path]:

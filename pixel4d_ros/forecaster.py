@@ -22,7 +22,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pixel4d_ros.camera import Camera, CameraPath
-from pixel4d_ros.checks import check_depth, check_device, check_image, check_sampling, check_views, memory_errors
+from pixel4d_ros.checks import (
+    check_camera,
+    check_depth,
+    check_device,
+    check_image,
+    check_sampling,
+    check_views,
+    memory_errors,
+)
 from pixel4d_ros.errors import DeviceError, WeightsError
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor import Predictor
@@ -123,7 +131,7 @@ class Forecaster:
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
         pixels = check_image(image)
-        camera = Camera(np.asarray(K, np.float64), pixels.shape[1], pixels.shape[0])
+        camera = check_camera(K, pixels.shape[1], pixels.shape[0])
         check_sampling(num_samples, speed)
         measured = None if depth is None else check_depth(depth)
         with memory_errors(self.device):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,8 @@ class DynamicGaussians:
 
         at(s).at(t) equals at(s + t) as long as each object's angular velocity and acceleration share an axis.
         """
+        if not math.isfinite(t):
+            raise ValueError(f"the time of a scene must be a finite number of seconds, got {t}")
         means, quaternions = moved_gaussians(
             self.means, self.quaternions, self.centroids[self.object_ids], self.motion, t
         )
@@ -247,9 +250,21 @@ class DynamicGaussians:
             camera = (
                 None if source is None else Camera(source[:9].numpy().reshape(3, 3), int(source[9]), int(source[10]))
             )
-            return DynamicGaussians(**tensors, futures=futures, camera=camera)
+            scene = DynamicGaussians(**tensors, futures=futures, camera=camera)
         except (SafetensorError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a scene written by DynamicGaussians.save: {error}") from error
+        if broken := scene._broken_field():
+            raise ValueError(f"{path}: {broken} of the scene hold impossible values: copy it, or forecast it, again")
+        return scene
+
+    def _broken_field(self) -> str:
+        """The first field whose values no scene has, as in a damaged file; else empty."""
+        broken = {name: not torch.isfinite(values).all() for name, values in self.tensors().items()}
+        broken["scales"] |= bool((self.scales < 0).any())
+        broken["opacities"] |= bool(((self.opacities < 0) | (self.opacities > 1)).any())
+        broken["quaternions"] |= bool(((self.quaternions.norm(dim=1) - 1).abs() > 0.01).any())
+        broken["object_ids"] |= bool(((self.object_ids < 0) | (self.object_ids >= len(self.centroids))).any())
+        return next((name for name, is_broken in broken.items() if is_broken), "")
 
     def save_ply(self, path: str | Path) -> None:
         """Write the usual 3DGS PLY for splat viewers, of the scene at its own time."""

@@ -17,7 +17,7 @@ import test_detection_topic as detections
 from support.log_samples import START
 from support.paths import shared_path
 
-from pixel4d_ros.datasets.box_labels import labelled
+from pixel4d_ros.datasets.box_labels import is_complete, labelled
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.driving_log import read_clip
 from pixel4d_ros.datasets.image_files import DatasetError
@@ -82,6 +82,12 @@ def numbered() -> Callable[[Labels], Labels]:
     [
         pytest.param(as_it_is, "", id="as it is"),
         pytest.param(scaled(3.6, "velocity"), "boxes move at .* velocities must be over ground", id="km/h"),
+        pytest.param(scaled(-1, "velocity"), "boxes move elsewhere .* in the axes of the camera", id="backwards"),
+        pytest.param(
+            lambda box: {**box, "velocity": [box["velocity"][2], -box["velocity"][0], -box["velocity"][1]]},
+            "boxes move elsewhere .* in the axes of the camera",
+            id="velocity in axes of the body",
+        ),
         pytest.param(scaled(1e-3, "velocity"), "boxes move at .* velocities must be over ground", id="km/s"),
         pytest.param(
             lambda box: {**box, "rotation": np.transpose(box["rotation"]).tolist()}, "lie on their side", id="columns"
@@ -112,6 +118,24 @@ def test_labels_that_are_stamped_beside_their_images_are_counted(
         clip = clip_with(tmp_path, as_it_is, late)
     assert clip.boxes is not None and sum(map(len, clip.boxes)) == 6
     assert "27 of 30 labels of its time are left out, 0.05 s from the next image" in caplog.text
+
+
+def test_images_without_labels_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Labels of every fifth image (nuScenes' key frames) would tell that nothing is in the others."""
+
+    def key_frames(i: int, frame: Labels) -> Labels:
+        return frame if i % 5 == 0 else {**frame, "stamp": i}
+
+    with caplog.at_level(logging.WARNING):
+        clip_with(tmp_path, as_it_is, key_frames)
+    assert "61 of 77 images have no labels and count as images without objects" in caplog.text
+
+
+def test_complete_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.boxes.json"
+    file.write_text('{"frames": [], "complete": "false"}')
+    with pytest.raises(DatasetError, match=r"complete must be true or false \(without quotes\), not 'false'"):
+        is_complete(file)
 
 
 def test_detections_that_are_stamped_late_are_no_labels(

@@ -124,6 +124,12 @@ def test_footprints_are_read_as_nav2_writes_them() -> None:
     assert made.corners is not None and made.corners.tolist()[1] == [0.5, -0.3]
     with pytest.raises(ValueError, match="the footprint reaches 500 m far: corners must be in metres"):
         parse_footprint("[[500, 300], [500, -300], [-500, -300]]", 0.0)
+    with pytest.raises(ValueError, match="crosses itself: give its corners in order around the vehicle"):
+        parse_footprint("[[2, 1], [-1, -1], [2, -1], [-1, 1]]", 0.0)
+    with pytest.raises(ValueError, match="at least three corners of x and y"):  # not as x, y of six corners
+        parse_footprint("[[2, 1, 0], [-1, 1, 0], [-1, -1, 0], [2, -1, 0]]", 0.0)
+    concave = [(2, 1), (0, 0.2), (-1, 1), (-1, -1), (2, -1)]
+    assert Footprint(np.array(concave)).corners is not None
     assert parse_footprint("[]", 0.4) == parse_footprint("", 0.4) == Footprint(radius=0.4)
     assert footprint_of_corners([], 0.0, made) is made and footprint_of_corners([], 2.0, made) == Footprint(radius=2.0)
     for bad in ("banana", "[[1, 2], [3, 4]]", "[[1, 2], [3, 4], [5]]"):

@@ -92,12 +92,12 @@ def test_every_command_of_the_package_is_documented():
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    picture = np.random.default_rng(0).integers(0, 255, (48, 160, 3), np.uint8)
+    picture = np.random.default_rng(0).integers(0, 255, (120, 400, 3), np.uint8)  # the size of the K shown
     cv2.imwrite("image.png", cv2.GaussianBlur(picture, (9, 9), 3))
     (code,) = python_examples(page)
     names: dict[str, object] = {}
     exec(compile(code, page, "exec"), names)
-    assert names["forecast"].frames.shape == (4, 14, 48, 160, 3)
+    assert names["forecast"].frames.shape == (4, 14, 120, 400, 3)
 
 
 def test_parameters_are_those_of_the_node():

@@ -135,6 +135,10 @@ def test_clips_are_averaged_alike_and_unevaluable_ones_are_named(
     (mean,) = (line for line in out.err.splitlines() if line.startswith("mean over clips"))
     frames = [e["methods"]["forecast"]["psnr"]["mean"] for e in numbers["clips"]]
     assert f"{np.mean(frames):.2f}" in mean
+    clips[:] = [replace(drive(15), name="a"), short]  # the numbers of one say what was left out as well
+    assert command.run(parser.parse_args([str(tmp_path), "--json"])) == 1
+    numbers = json.loads(capsys.readouterr().out)
+    assert len(numbers["clips"]) == 1 and "short was left out" in numbers["notes"][0]
     clips[:] = [short]
     with pytest.raises(ValueError, match="no two images"):
         command.run(parser.parse_args([str(tmp_path)]))

@@ -201,6 +201,9 @@ IMAGE, GOOD_K = np.zeros((64, 208, 3), np.uint8), np.array([[121.0, 0, 104], [0,
         (IMAGE, np.zeros((3, 3)), "focal lengths must be positive"),
         (IMAGE, np.full((3, 3), np.nan), "NaN or Inf"),
         (IMAGE, np.eye(4), "must be 3x3"),
+        (IMAGE, GOOD_K.T, "K is no camera matrix"),
+        (IMAGE, 2 * GOOD_K, "K is no camera matrix"),
+        (IMAGE[:, :100], GOOD_K, r"principal point at \(104, 32\), outside the 100x64 image"),
     ],
 )
 def test_bad_images_and_intrinsics_are_refused(
@@ -208,6 +211,16 @@ def test_bad_images_and_intrinsics_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         forecaster.predict(image, K)
+
+
+def test_intrinsics_of_another_image_size_are_named_once(
+    forecaster: Forecaster, photo: Photo, caplog: pytest.LogCaptureFixture
+) -> None:
+    height, width = photo.image.shape[:2]
+    half = cv2.resize(photo.image, (int(width / 1.7), int(height / 1.7)))
+    for _ in range(2):
+        forecaster.predict(half, photo.K)
+    assert caplog.text.count("K seems to be in pixels of about") == 1
 
 
 def test_bad_requests_are_refused(forecaster: Forecaster, photo: Photo, forecast: Forecast) -> None:
@@ -221,6 +234,8 @@ def test_bad_requests_are_refused(forecaster: Forecaster, photo: Photo, forecast
         forecaster.render(forecast.scene, np.stack([np.eye(4)] * 2), [0.0])
     with pytest.raises(ValueError, match="finite"):
         forecaster.forecast(photo.image, photo.K, AHEAD, [np.nan])
+    with pytest.raises(ValueError, match="finite number of seconds, got nan"):
+        forecast.scene.at(float("nan"))
 
 
 def test_a_batch_of_paths_is_rendered_as_each_of_them(forecaster: Forecaster, forecast: Forecast) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,23 @@ def test_loading_what_is_not_a_scene(tmp_path: Path) -> None:
         DynamicGaussians.load(file)
     file.write_text("ply")
     with pytest.raises(ValueError, match="not a scene"):
+        DynamicGaussians.load(file)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("means", lambda values: values * torch.nan),
+        ("scales", torch.log),
+        ("opacities", lambda values: values + 1),
+        ("quaternions", torch.zeros_like),
+        ("object_ids", lambda values: values + 99),
+    ],
+)
+def test_a_damaged_scene_is_refused_with_the_field(field: str, change: Any, tmp_path: Path) -> None:
+    file, scene = tmp_path / "scene.safetensors", random_scene(0)
+    replace(scene, **{field: change(getattr(scene, field))}).save(file)
+    with pytest.raises(ValueError, match=f"{field} of the scene hold impossible values"):
         DynamicGaussians.load(file)
 
 

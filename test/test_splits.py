@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.paths import REPOSITORY
 
-from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, choose
+from pixel4d_ros.datasets.splits import HELD_OUT_LOGS, check_trainable, choose
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import read_config_file
 from pixel4d_ros.training.sources import read_sources
@@ -29,6 +29,12 @@ def test_training_refuses_a_log_that_the_weights_are_judged_by() -> None:
     config = TrainingConfig(sources=(TrainingSource(Path("logs/train/kitti_0052.mcap")),))
     with pytest.raises(ValueError, match=r"kitti_0052\.mcap is held out"):
         read_sources(config)
+
+
+def test_training_refuses_such_a_log_behind_a_link_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.mcap").symlink_to("/logs/kitti_0052.mcap")
+    with pytest.raises(ValueError, match=r"mine\.mcap is held out"):
+        check_trainable(tmp_path / "mine.mcap")
 
 
 def test_shipped_training_configs_leave_out_what_is_held_out() -> None:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from pixel4d_ros.predictor.checkpoint import save_weights
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.predictor.optical_flow import OpticalFlow
+from pixel4d_ros.synthetic import write_street_log
 from pixel4d_ros.training import loop, sources, synthetic_data, taught_flow
 from pixel4d_ros.training.batch import Batch
-from pixel4d_ros.training.config import TrainingConfig
+from pixel4d_ros.training.config import TrainingConfig, TrainingSource
+from pixel4d_ros.training.sources import TrainingData
 from pixel4d_ros.training.taught_flow import KEPT, REUSED, FlowPairs, TaughtFlow, flow_loss
 
 WIDTH, HEIGHT = SIZE
@@ -42,6 +44,10 @@ class FakeTeacher:
 def taught(seed: int = 0) -> tuple[TaughtFlow, FakeTeacher]:
     teacher: Any = FakeTeacher()
     return TaughtFlow(teacher, (seed, 0)), teacher
+
+
+def make_sample(step: int) -> Batch:
+    return sample_batch()
 
 
 def with_reference(batch: Batch, count: int) -> Batch:
@@ -72,7 +78,7 @@ def test_pairs_have_the_teachers_flow_at_times_at_half_of_its_resolution() -> No
     flows, _ = taught()
     scales = set()
     for _ in range(16):
-        pairs = flows.pairs(sample_batch(), 0)
+        pairs = flows.pairs(make_sample, 0)
         scale = HEIGHT // pairs.first.shape[2]
         scales.add(scale)
         assert pairs.first.shape == pairs.second.shape == (1, 3, HEIGHT // scale, WIDTH // scale)
@@ -91,13 +97,14 @@ def test_pairs_have_the_teachers_flow_at_times_at_half_of_its_resolution() -> No
 def test_a_source_image_is_beside_a_later_view_or_its_reference() -> None:
     flows, teacher = taught()
     batch = with_reference(sample_batch(), 32)
-    flows.pairs(batch, 0)
+    flows.pairs(lambda step: batch, 0)
     ((first, second),) = teacher.asked
     assert torch.equal(first, batch.images[:, 0])
     white = (second == 1).flatten(1).all(1)
     assert 4 < white.sum() < 28
     assert torch.equal(second[~white], batch.images[:, 1][~white])
-    flows.pairs(replace(batch, reference_time=torch.full((32,), torch.nan)), 0)  # none has a reference image
+    alone = replace(batch, reference_time=torch.full((32,), torch.nan))  # none has a reference image
+    flows.pairs(lambda step: alone, 0)
     assert torch.equal(teacher.asked[1][1], batch.images[:, 1])
 
 
@@ -105,11 +112,11 @@ def test_the_teacher_is_asked_for_some_of_the_steps_only(monkeypatch: pytest.Mon
     monkeypatch.setattr(taught_flow, "KEPT", 3)
     flows, teacher = taught()
     for step in range(5 * REUSED):
-        flows.pairs(sample_batch(), step)
+        flows.pairs(make_sample, step)
         assert len(flows.kept) == min(3, 1 + step // REUSED)
     assert len(teacher.asked) == 5 < KEPT
     resumed, other = taught()
-    resumed.pairs(sample_batch(), REUSED + 1)  # nothing is kept yet
+    resumed.pairs(make_sample, REUSED + 1)  # nothing is kept yet
     assert len(other.asked) == 1
 
 
@@ -117,7 +124,7 @@ def test_the_same_pair_comes_in_other_colours_and_mirrored(monkeypatch: pytest.M
     monkeypatch.setattr(taught_flow, "HALVED", 0)
     flows, _ = taught()
     batch = sample_batch()
-    drawn = [flows.pairs(batch, 1) for _ in range(12)]
+    drawn = [flows.pairs(lambda step: batch, 1) for _ in range(12)]
     assert len(flows.kept) == 1
     kept = flows.kept[0]
     assert {bool(pairs.flow[0, 0, 0, 0] > 0) for pairs in drawn} == {True, False}
@@ -132,7 +139,7 @@ def test_the_same_pair_comes_in_other_colours_and_mirrored(monkeypatch: pytest.M
 
 def test_two_mirrors_show_the_pairs_as_they_are() -> None:
     flows, _ = taught()
-    pairs = flows.pairs(sample_batch(), 0)
+    pairs = flows.pairs(make_sample, 0)
     again = pairs.mirrored().mirrored()
     assert all(torch.equal(getattr(again, name), value) for name, value in vars(pairs).items())
 
@@ -167,30 +174,60 @@ def test_the_network_learns_the_teachers_flow() -> None:
     batch = sample_batch()
     losses = []
     for step in range(30):
-        loss, parts = flow_loss(network, flows.pairs(batch, step))
+        loss, parts = flow_loss(network, flows.pairs(lambda step: batch, step))
         parts |= loop.optimizer_step(loss, network, optimizer)
         assert not parts["skipped"]
         losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
-def test_flow_alone_is_trained_and_all_else_stays_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def flow_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
+    """Training of flow alone by a fake teacher, which makes no labels of clips."""
     monkeypatch.setattr(loop, "WIDE", SIZE)
     monkeypatch.setattr(loop, "WARM_UP", 1)
     monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
-    fake = SimpleNamespace(network=FakeTeacher().network)
+    fake = SimpleNamespace(network=FakeTeacher().network, is_own=lambda number: True)
     monkeypatch.setattr(sources, "FlowTeacher", lambda *arguments: fake)
     torch.manual_seed(1)
     start = tmp_path / "start.safetensors"
     save_weights(Network(), start)
-    config = TrainingConfig(
+    return TrainingConfig(
         out=tmp_path / "out.safetensors", steps=2, batch=0, synthetic_batch=1, synthetic_pool=2, targets=1,
         device="cpu", only="flow", weights=start, flow_teacher=tmp_path / "teacher.pth", ema=0.0, rate=1e-2,
     )  # fmt: skip
-    before, after = load_file(start), load_file(loop.train(config, []))
+
+
+def test_flow_alone_is_trained_and_all_else_stays_bit_for_bit(flow_config: TrainingConfig) -> None:
+    assert flow_config.weights is not None
+    before, after = load_file(flow_config.weights), load_file(loop.train(flow_config, []))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith("flow.") for name in changed)
     assert changed == {f"flow.{name}" for name, _ in OpticalFlow().named_parameters()}
+
+
+def test_training_flow_reads_images_only(flow_config: TrainingConfig) -> None:
+    log = flow_config.out.with_name("street.mcap")
+    write_street_log(log, frames=6, size=(96, 48), progress=False)
+    config = replace(flow_config, sources=(TrainingSource(log),), batch=8, synthetic_batch=0)
+    batch = TrainingData(config, 0, torch.device("cpu"), SIZE, SIZE).batch(0)
+    assert batch.images.any() and batch.has_reference.any()
+    assert not batch.depth.any() and not batch.matched.any() and batch.flow.isnan().all()
+    assert (batch.object_ids == -1).all()
+
+
+def test_training_flow_makes_only_the_batches_that_it_uses(
+    flow_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = list[int](), TrainingData.batch
+
+    def batch(self: TrainingData, step: int) -> Batch:
+        made.append(step)
+        return make(self, step)
+
+    monkeypatch.setattr(TrainingData, "batch", batch)
+    loop.train(replace(flow_config, steps=2 * REUSED), [])
+    assert made == [0, REUSED]
 
 
 def test_only_flow_needs_a_teacher(tmp_path: Path) -> None:

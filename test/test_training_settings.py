@@ -119,6 +119,7 @@ def test_training_a_part_needs_the_rest() -> None:
         (["--validate", "short.mcap"], "short.mcap has fewer than 14 images with poses"),
         (["--validate", "damaged.mcap"], "damaged.mcap has damaged images"),
         (["--validate", "nowhere.mcap"], "nowhere.mcap does not exist"),
+        (["--weights", "old.safetensors", "--out", "old.safetensors"], "old.safetensors: it is read as input"),
     ],
 )
 def test_files_that_a_run_would_miss_late_are_checked_first(
@@ -127,6 +128,7 @@ def test_files_that_a_run_would_miss_late_are_checked_first(
     """After hours of training, weights without a place and a validation log without images are no use."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("steps: 1")
+    (tmp_path / "old.safetensors").touch()
     write_mcap(tmp_path / "short.mcap", entries(5))
     damaged = list(entries(15, compressed=True))
     next(e for e in damaged if e.topic.endswith("compressed")).message.data = np.zeros(9, np.uint8)

@@ -91,6 +91,15 @@ def not_finite(saved: Path, path: Path) -> None:
     rewritten(saved, path, lambda tensors: tensors["static.head.bias"].fill_(torch.nan))
 
 
+def integers(saved: Path, path: Path) -> None:
+    rewritten(saved, path, lambda tensors: tensors.update({"static.head.bias": tensors["static.head.bias"].to(int)}))
+
+
+def broken_off(saved: Path, path: Path) -> None:
+    data = saved.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -105,6 +114,8 @@ def not_finite(saved: Path, path: Path) -> None:
         (other_shapes, "another network: 1 tensors differ, static.head.bias first"),
         (tensor_missing, "another network: 1 tensors differ, static.head.bias first"),
         (not_finite, "NaN or Inf in static.head.bias"),
+        (integers, "another network: 1 tensors differ, static.head.bias first"),
+        (broken_off, "holds nothing but zeros in .*: copy or download it again"),
     ],
 )
 def test_bad_weights_are_refused_with_the_reason(damage, message: str, saved: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from pixel4d_ros.datasets.image_files import DatasetError
 from pixel4d_ros.datasets.posed_video import video_frames
 from pixel4d_ros.evaluation.video import VideoWriter
 from pixel4d_ros.evaluation.video import write_text as draw_text
-from pixel4d_ros.files import check_target, replacing, staging, write_text
+from pixel4d_ros.files import check_target, provide_numba_cache, replacing, staging, write_text
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.logs.reader import LogReader
 from pixel4d_ros.logs.writer import LogWriter
@@ -86,6 +87,24 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) 
     with LogReader(data / "c.mcap") as log:
         assert log.topics
     assert sorted(path.name for path in data.iterdir()) == ["a.txt", "b.txt", "c.mcap"]
+
+
+def test_compiled_code_has_a_private_folder_where_no_other_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only container, or a service whose user has no home."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    provide_numba_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    provide_numba_cache()
+    (folder,) = tmp_path.iterdir()
+    assert os.environ.pop("NUMBA_CACHE_DIR") == str(folder)
+    folder.chmod(0o777)  # others could put code there
+    provide_numba_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
 
 
 def test_a_device_or_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> None:

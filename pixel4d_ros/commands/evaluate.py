@@ -154,7 +154,9 @@ def run(args: argparse.Namespace) -> int:
     # JSON on stdout must stay parseable, so the tables go to stderr.
     print(_text(found, args.markdown, args.brief, notes), file=sys.stderr if args.json == "-" else sys.stdout)
     numbers = [evaluation.as_dict() for evaluation in found]
-    text = json.dumps(numbers[0] if len(numbers) == 1 else {"clips": numbers, "notes": notes}, indent=2)
+    left_out = any(LEFT_OUT in note for note in notes)
+    single = len(numbers) == 1 and not left_out
+    text = json.dumps(numbers[0] if single else {"clips": numbers, "notes": notes}, indent=2)
     if args.json == "-":
         print(text)
     elif args.json:
@@ -163,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
         write_text(args.out / "evaluation.json", text + "\n")
         write_text(args.out / "evaluation.md", _text(found, True, False, notes) + "\n")
         print(write_page(args.out, found, gallery.exhibits, notes), file=sys.stderr)
-    return 1 if any(LEFT_OUT in note for note in notes) else 0
+    return 1 if left_out else 0
 
 
 def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: Protocol) -> int:

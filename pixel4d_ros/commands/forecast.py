@@ -120,15 +120,14 @@ def _save_scene(scene: DynamicGaussians, part: Path, name: Path) -> None:
 
 def read_intrinsics(given: list[float] | None, width: int, height: int) -> FloatArray:
     """K (3, 3) of --intrinsics; None: of DEFAULT_FOV. Raises ValueError."""
-    from pixel4d_ros.geometry.camera_info import size_doubt
+    from pixel4d_ros.geometry.camera_info import warn_of_size
 
     if given is None:
         return intrinsics_from_fov(width, height)
     fx, fy, cx, cy = given
     K = check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     check_pinhole(K, width, height, "--intrinsics")
-    if doubt := size_doubt(Camera(K, width, height), "--intrinsics"):
-        logger.warning(doubt)
+    warn_of_size(Camera(K, width, height), "--intrinsics")
     return K
 
 

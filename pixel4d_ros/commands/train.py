@@ -64,7 +64,8 @@ def check_files(config: TrainingConfig) -> None:
     if config.assets is not None:
         read_assets(config.assets)
     check_folder(config.out.parent)
-    check_target(config.out, (".safetensors",), inputs=[config.backbone, config.validate])
+    inputs = [config.weights, config.flow_teacher, config.backbone, config.validate]
+    check_target(config.out, (".safetensors",), inputs)
     if config.validate is not None:
         clip = read_clip(config.validate)
         if len(clip) < FRAMES:

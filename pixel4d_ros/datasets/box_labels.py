@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pixel4d_ros.datasets.box_mistakes import boxes_doubt, in_view_doubt, unmatched_doubt
+from pixel4d_ros.datasets.box_mistakes import boxes_doubt, gaps_doubt, in_view_doubt, unmatched_doubt
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.detection_topic import read_detections
@@ -69,18 +69,24 @@ def with_box_labels(clip: Clip, path: Path) -> Clip:
     boxes = tuple(frames[stamp] if same else () for stamp, same in zip(nearest.tolist(), known.tolist()))
     if len(clip) and not known.any():
         raise DatasetError(f"{path}: no label has the stamp of an image of {clip.name}: are they of another log?")
-    clip = replace(clip, boxes=boxes, boxes_complete=is_complete(path))
+    clip = replace(clip, boxes=boxes, boxes_complete=is_complete(path) and bool(known.all()))
     with_boxes = np.array([stamp for stamp in stamps.tolist() if frames[stamp]])
-    for doubt in (unmatched_doubt(with_boxes, clip.times, SAME_STAMP), in_view_doubt(clip)):
+    for doubt in (unmatched_doubt(with_boxes, clip.times, SAME_STAMP), gaps_doubt(known), in_view_doubt(clip)):
         if doubt:
             logger.warning("%s: %s", path, doubt)
     return clip
 
 
 def is_complete(path: Path) -> bool:
-    """Whether everything movable in view has a box: `complete`, else true unless `source` contains "not official"."""
+    """Whether everything movable in view has a box: `complete`, else true unless `source` contains "not official".
+
+    Raises DatasetError.
+    """
     about = json.loads(path.read_text())
-    return bool(about.get("complete", "not official" not in str(about.get("source", "")).lower()))
+    complete = about.get("complete", "not official" not in str(about.get("source", "")).lower())
+    if not isinstance(complete, bool):
+        raise DatasetError(f"{path}: complete must be true or false (without quotes), not {complete!r}")
+    return complete
 
 
 def read_box_labels(path: Path) -> dict[float, tuple[Box, ...]]:

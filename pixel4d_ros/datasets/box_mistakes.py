@@ -17,6 +17,7 @@ UNMATCHED = 0.25  # share of the stamps of labels
 IN_VIEW, MARGIN = 0.2, 0.5  # share of the boxes, and how far their centres may be outside, of the image's sides
 SIDEWAYS, LYING = 0.7, 0.5  # of a box's z axis along the camera's x, and share of the boxes
 SPEED_RATIO, SPEED_APART_MPS = 1.5, 1.0  # between the velocities and the motion of the boxes: factor, and m/s
+ELSEWHERE = 0.5  # share of the speed, between the two as vectors: labels in use have up to 0.08
 LEAST_IMAGES = 5  # of a track whose motion is measured
 
 
@@ -32,6 +33,16 @@ def unmatched_doubt(stamps: FloatArray, times: FloatArray, slack: float) -> str:
     return (
         f"{unmatched.sum()} of {len(within)} labels of its time are left out, {np.median(off[unmatched]):.2f} s from"
         " the next image (median): stamp labels with the stamp of their image"
+    )
+
+
+def gaps_doubt(known: NDArray[np.bool_]) -> str:
+    """Says how many images (T,) have no labels, not even an empty list, where some have; else empty."""
+    if known.all() or not known.any():
+        return ""
+    return (
+        f"{(~known).sum()} of {len(known)} images have no labels and count as images without objects: label each image,"
+        " with an empty list of boxes where there is nothing, or cut the log to the labelled images"
     )
 
 
@@ -69,21 +80,28 @@ def boxes_doubt(clip: Clip) -> str:
 
 
 def _velocity_doubt(clip: Clip, tracks: list[list[tuple[int, Box]]]) -> str:
-    """Says where the boxes move at another speed than their velocities."""
-    given, moved = [], []
+    """Says where the boxes move at another speed, or elsewhere, than their velocities."""
+    given, moved, apart = [], [], []
     for track in tracks:
-        velocities = [box.velocity for _, box in track if box.velocity is not None]
+        velocities = [clip.poses[i][:3, :3] @ box.velocity for i, box in track if box.velocity is not None]
         if len(track) < LEAST_IMAGES or len(velocities) < len(track):
             continue
         (i, first), (j, last) = track[0], track[-1]
         way = (clip.poses[j] @ last.T_camera_box - clip.poses[i] @ first.T_camera_box)[:3, 3]
+        way /= float(clip.times[j] - clip.times[i])
         given.append(float(np.mean(np.linalg.norm(velocities, axis=1))))
-        moved.append(float(np.linalg.norm(way)) / float(clip.times[j] - clip.times[i]))
+        moved.append(float(np.linalg.norm(way)))
+        apart.append(float(np.linalg.norm(np.mean(velocities, axis=0) - way)))
     if not given or not clip.metric:
         return ""
     low, high = sorted((float(np.mean(given)), float(np.mean(moved))))
     if high <= SPEED_RATIO * low or high - low <= SPEED_APART_MPS:
-        return ""
+        if np.mean(apart) <= max(ELSEWHERE * high, SPEED_APART_MPS):
+            return ""
+        return (
+            f"boxes move elsewhere than their velocities say ({np.mean(apart):.3g} m/s apart at {high:.3g} m/s, mean):"
+            " velocities must be in the axes of the camera (x right, y down, z forward), over ground"
+        )
     return (
         f"boxes move at {np.mean(moved):.3g} m/s, but their velocities are {np.mean(given):.3g} m/s (mean): velocities"
         " must be over ground, in m/s, centers in metres"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixel4d_ros.datasets.box_mistakes import unmatched_doubt
+from pixel4d_ros.datasets.box_mistakes import gaps_doubt, unmatched_doubt
 from pixel4d_ros.datasets.boxes import Box, is_moving
 from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.logs.reader import LogError, LogReader
@@ -45,6 +45,7 @@ def read_detections(
         if len(topics) > 1:
             raise LogError(f"{path} has detections on {' and '.join(topics)}: keep one of the topics")
         labels: Labels = defaultdict(list)
+        known = np.zeros(len(times), bool)  # images with a message, be it empty
         stamps: list[float] = []  # of messages with detections
         world = _world(read_frames(log, pick_streams(log)), path)
         for logged in log.messages(topics):
@@ -55,9 +56,11 @@ def read_detections(
             if abs(times[i] - stamp * 1e-9) > slack:
                 continue
             T_camera_frame = rigid_inverse(poses[i]) @ world(logged.message.header.frame_id.strip("/"), stamp)
+            known[i] = True
             labels[i] += [_detection(d, T_camera_frame, path) for d in logged.message.detections]
-    if doubt := unmatched_doubt(np.array(stamps), times, slack):
-        logger.warning("%s: %s: %s", path, topics[0], doubt)
+    for doubt in (unmatched_doubt(np.array(stamps), times, slack), gaps_doubt(known)):
+        if doubt:
+            logger.warning("%s: %s: %s", path, topics[0], doubt)
     if any(len({name for name, *_ in frame}) < len(frame) for frame in labels.values()):
         logger.warning("%s: detections on %s are ignored, as several of a message have one id", path, topics[0])
         return None

@@ -28,6 +28,6 @@ def choose(items: Sequence[T], part: Part) -> list[T]:
 
 
 def check_trainable(path: Path) -> None:
-    """Raise ValueError for a held-out log."""
-    if path.stem in HELD_OUT_LOGS:
+    """Raise ValueError for a held-out log, also behind a link of another name."""
+    if {path.stem, path.resolve().stem} & HELD_OUT_LOGS:
         raise ValueError(f"{path} is held out for evaluation: leave it out of the sources of training")

@@ -42,6 +42,9 @@ STRETCHED = 2.5  # of fx to fy: images that were resized to another format have 
 OUTSIDE = 0.08  # of the image's side: how far a rectified image may reach beyond one side of the raw one only
 
 
+_warned: set[str] = set()  # doubts, see warn_of_size
+
+
 class AlreadyRectifiedError(ValueError):
     """K and D cannot be of raw images of this size, but P can be of rectified ones."""
 
@@ -138,6 +141,14 @@ def size_doubt(camera: Camera, name: str) -> str:
         f"{name} seems to be in pixels of about {width}x{height} images, not of {camera.width}x{camera.height}: its"
         f" principal point is ({cx:.0f}, {cy:.0f}); set width and height to those of the calibration, or scale K"
     )
+
+
+def warn_of_size(camera: Camera, name: str) -> None:
+    """Log size_doubt as a warning, each doubt once: many images have one K."""
+    doubt = size_doubt(camera, name)
+    if doubt and doubt.removeprefix(name) not in _warned:
+        _warned.add(doubt.removeprefix(name))
+        logger.warning(doubt)
 
 
 def _seems_rectified(info: Any, model: str, width: int, height: int) -> bool:

@@ -36,7 +36,7 @@ def is_overturned(poses: FloatArray, frame: str) -> NDArray[np.bool_]:
 
 
 def optical_mounting(mounting: FloatArray, base: str, camera: str) -> tuple[FloatArray, str]:
-    """T_base_camera of the images' optical frame, and a warning where `camera` is taken for a body frame, or far.
+    """T_base_camera of the images' optical frame, and a warning where `camera` is a body frame, far or tilted.
 
     mounting: T_base_camera (4, 4) of the frame that the images name. A frame whose z axis points up in a base that is
     no camera itself is one of a camera's body, unless its name says optical.
@@ -44,6 +44,12 @@ def optical_mounting(mounting: FloatArray, base: str, camera: str) -> tuple[Floa
     distance = float(np.linalg.norm(mounting[:3, 3]))
     if distance > FARTHEST_MOUNTING:
         return mounting, f"the camera {camera!r} is {distance:.0f} m away from {base!r}: tf must be in metres"
+    x_up, y_up, _ = mounting[2, :3]
+    if (y_up > UPWARD or abs(x_up) > UPWARD) and not any(word in base.lower() for word in SENSORS):
+        return mounting, (
+            f"the camera {camera!r} is mounted {'upside down' if y_up > UPWARD else 'on its side'} in {base!r}, whose z"
+            " is up: give upright images, with their K and their frame turned as well, or correct the mounting"
+        )
     if camera == base or mounting[2, 2] < UPWARD or "optical" in camera.lower() or "cam" in base.lower():
         return mounting, ""
     if "optical" in base.lower():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
 SUBSTEPS = 3  # poses between two times at which contact is looked for
 LARGEST_M = 100.0  # from the base to a corner of the footprint: no vehicle is larger
+MOST_CORNERS = 1000  # of a footprint
 GROUP = 1.0  # metres: the obstacles in a square of this size are looked at together
 
 
@@ -38,10 +40,14 @@ class Footprint:
             corners = np.asarray(self.corners, np.float64)
             if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
                 raise ValueError(f"a footprint needs at least three corners of x and y, got shape {corners.shape}")
+            if len(corners) > MOST_CORNERS:
+                raise ValueError(f"the footprint has {len(corners)} corners, more than {MOST_CORNERS}: simplify it")
             if not np.isfinite(corners).all():
                 raise ValueError("the footprint contains NaN or Inf")
             if np.abs(corners).max() > LARGEST_M:
                 raise ValueError(f"the footprint reaches {np.abs(corners).max():g} m far: corners must be in metres")
+            if _crosses_itself(corners):
+                raise ValueError("the footprint crosses itself: give its corners in order around the vehicle")
             object.__setattr__(self, "corners", corners)
 
     def distances(self, points: Tensor) -> Tensor:
@@ -62,6 +68,15 @@ class Footprint:
                 crosses = (y < ay) != (y < by)
                 inside ^= crosses & (ox < ex / ey * oy)
         return torch.where(inside, torch.zeros_like(nearest), nearest.sqrt())
+
+
+def _crosses_itself(corners: FloatArray) -> bool:
+    """Whether two edges of the polygon (n, 2) cross, ends apart."""
+    a, ab = corners, np.roll(corners, -1, 0) - corners
+    to = a[None] - a[:, None]  # from the begin of edge i to corner j
+    side = np.sign(ab[:, None, 0] * to[..., 1] - ab[:, None, 1] * to[..., 0])  # of edge i, on which corner j lies
+    apart = side * np.roll(side, -1, 1) < 0  # the ends of edge j lie on both sides of edge i
+    return bool((apart & apart.T).any())
 
 
 @dataclass(frozen=True)
@@ -211,14 +226,11 @@ def parse_footprint(text: str, radius: float) -> Footprint:
     """
     if not text.strip() or text.strip() == "[]":
         return Footprint(radius=radius)
-    numbers = text.replace("[", " ").replace("]", " ").replace(",", " ").split()
     try:
-        values = [float(n) for n in numbers]
-    except ValueError:
+        corners = np.asarray(ast.literal_eval(text.strip()), np.float64)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"footprint must look like [[x1, y1], [x2, y2], [x3, y3]], got {text!r}") from None
-    if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"footprint needs x and y of at least three corners, got {text!r}")
-    return Footprint(np.reshape(values, (-1, 2)))
+    return Footprint(corners)
 
 
 def footprint_of_corners(corners: Sequence[tuple[float, float]], radius: float, otherwise: Footprint) -> Footprint:

@@ -72,7 +72,7 @@ def read_weights(network: Network, path: str | Path) -> tuple[dict[str, str], di
     if kind != FORMAT:
         raise WeightsError(f"weights file {path} holds {kind or 'unknown tensors'}, but this version needs {FORMAT}")
     wanted = network.state_dict()
-    wrong = sorted(n for n in wanted.keys() | tensors.keys() if _shape(wanted.get(n)) != _shape(tensors.get(n)))
+    wrong = sorted(n for n in wanted.keys() | tensors.keys() if _kind(wanted.get(n)) != _kind(tensors.get(n)))
     if wrong:
         raise WeightsError(
             f"weights file {path} belongs to another network: {len(wrong)} tensors differ, {wrong[0]} first"
@@ -81,6 +81,10 @@ def read_weights(network: Network, path: str | Path) -> tuple[dict[str, str], di
     broken = [n for n, t in tensors.items() if not torch.isfinite(t.float().sum())]
     if broken:
         raise WeightsError(f"weights file {path} contains NaN or Inf in {broken[0]}: copy or download it again")
+    # Copies that broke off may have the whole length, and zeros at the end. No kernel or matrix is 0 all over.
+    empty = [n for n, t in tensors.items() if t.ndim > 1 and not t.any()]
+    if empty:
+        raise WeightsError(f"weights file {path} holds nothing but zeros in {empty[0]}: copy or download it again")
     return metadata, tensors
 
 
@@ -88,5 +92,5 @@ def _to_half(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
 
 
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else tuple(tensor.shape)
+def _kind(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else (tensor.is_floating_point(), *tensor.shape)

@@ -127,7 +127,7 @@ class ForecastPipeline:
         """Forecast along the paths of a request."""
         began = time.monotonic()
         try:
-            pending.respond(self._candidate_forecasts(pending.request, inputs, p))
+            pending.respond(*self._candidate_forecasts(pending.request, inputs, p))
         except CancelledError:
             pending.reject(NOT_ACTIVE)
         except (DeviceError, ValueError) as error:
@@ -210,12 +210,12 @@ class ForecastPipeline:
         if comparison:
             self._budget.took(source.stamp_ns * 1e-9, seconds - comparison, comparison)
 
-    def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> list[Any]:
-        """One TrajectoryForecast per path. Raises ValueError, DeviceError and CancelledError."""
+    def _candidate_forecasts(self, request: Any, inputs: Inputs, p: Parameters) -> tuple[list[Any], str]:
+        """One TrajectoryForecast per path, and their doubts. Raises ValueError, DeviceError and CancelledError."""
         image, source = self._requested_source(request, inputs, p)
         ego = ego_state(inputs, self._context.transforms, p)
         now = self._context.node.get_clock().now().nanoseconds
-        poses = candidate_paths(request.trajectories, ego, source, now, p)
+        poses, doubts = candidate_paths(request.trajectories, ego, source, now, p)
         footprint = requested_footprint(request, p.vehicle_footprint)
         tracked = self._candidate_scene(image, source, ego, poses, p)
         mounting = ego.camera_in_base(source.header.frame_id, source.stamp_ns)
@@ -229,7 +229,9 @@ class ForecastPipeline:
             found += forecast_candidates(
                 forecaster, tracked.scene, source, poses, chosen, distances, p, request.with_images
             )
-        return found
+        camera = source.header.frame_id
+        doubts = [source.doubt, picture_doubt(source.rgb), ego.mounting_fault(camera, source.stamp_ns), *doubts]
+        return found, "; ".join(filter(None, doubts))
 
     def _candidate_scene(
         self, image: ImageMessage | None, source: Source, ego: EgoState, poses: FloatArray, p: Parameters

@@ -40,9 +40,9 @@ class PendingRequest:
     reply: Callable[[Any], None]
     response_type: type
 
-    def respond(self, forecasts: list[Any]) -> None:
-        """Send one TrajectoryForecast per path."""
-        self.reply(self.response_type(success=True, forecasts=forecasts))
+    def respond(self, forecasts: list[Any], doubts: str) -> None:
+        """Send one TrajectoryForecast per path, and what is doubtful about them."""
+        self.reply(self.response_type(success=True, message=doubts, forecasts=forecasts))
 
     def reject(self, reason: str) -> None:
         """Send a failure with its reason."""
@@ -78,8 +78,11 @@ class CandidatesService:
 
 def candidate_paths(
     trajectories: list[Path], ego: EgoState, source: Source, received_ns: int, p: Parameters
-) -> FloatArray:
-    """Camera poses (P, T, 4, 4) along each path. Raises PlanError naming the path and its fault."""
+) -> tuple[FloatArray, list[str]]:
+    """Camera poses (P, T, 4, 4) along each path, and each doubt about them with the first path that it is about.
+
+    Raises PlanError naming the path and its fault.
+    """
     if not trajectories:
         raise PlanError("the request has no trajectories")
     if len(trajectories) > p.max_candidates:
@@ -90,7 +93,9 @@ def candidate_paths(
             paths.append(planned_base_path(plan_from_path(message, received_ns), ego, camera, stamp_ns, times))
         except PlanError as error:
             raise PlanError(f"trajectories[{number}]: {error}") from error
-    return camera_poses_along(paths, ego.camera_in_base(camera, stamp_ns), times)
+    doubts = {path.warning: f"trajectories[{i}]: {path.warning}" for i, path in reversed([*enumerate(paths)])}
+    doubts.pop("", None)
+    return camera_poses_along(paths, ego.camera_in_base(camera, stamp_ns), times), sorted(doubts.values())
 
 
 @dataclass(frozen=True)

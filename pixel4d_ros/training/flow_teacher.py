@@ -55,8 +55,9 @@ class FlowTeacher:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             self.network = FlowNetwork()
             self.network.load_state_dict(state)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{weights} holds no weights of GMFlow with two scales: {error}") from error
+        except Exception as error:  # torch.load raises many kinds, some with a line for each tensor
+            text = " ".join(str(error).split())[:200]
+            raise ValueError(f"{weights} holds no weights of GMFlow with two scales: {text}") from error
         self.network.eval().requires_grad_(False).to(device)
         self.name = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
         self._lock = Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,16 +59,20 @@ def is_wide(clip: Clip) -> bool:
 
 
 def fill_banks(
-    clips: list[Clip], device: torch.device, match: bool, teacher: FlowTeacher | None
+    clips: list[Clip], device: torch.device, match: bool, teacher: FlowTeacher | None, images_only: bool = False
 ) -> tuple[list[Bank], list[BankEntry]]:
-    """All frames of clips, a bank for each native size, and where each clip's are."""
+    """All frames of clips, a bank for each native size, and where each clip's are.
+
+    With images_only, nothing is known of them but their images.
+    """
     sizes = sorted({clip.images.shape[1:3] for clip in clips})
     parts: list[list[_ClipFrames]] = [[] for _ in sizes]
     # First the clips that this process labels, so that no two processes wait for each other.
     order = sorted(range(len(clips)), key=lambda i: teacher is not None and not teacher.is_own(i))
     with ThreadPoolExecutor(CLIPS_AT_ONCE) as pool:
-        found = pool.map(lambda i: _measured(clips[i], match, teacher, i), order)
-        bar = tqdm(found, "flow, depth and what moves", len(clips), leave=False, unit="clip")
+        found = pool.map(lambda i: _measured(clips[i], match, teacher, i, images_only), order)
+        text = "images" if images_only else "flow, depth and what moves"
+        bar = tqdm(found, text, len(clips), leave=False, unit="clip")
         measured = dict(zip(order, bar))
     entries = []
     for i, clip in enumerate(clips):
@@ -89,11 +93,15 @@ class _ClipFrames:
     labels: MotionLabels
 
 
-def _measured(clip: Clip, match: bool, teacher: FlowTeacher | None, number: int) -> list[_ClipFrames]:
+def _measured(
+    clip: Clip, match: bool, teacher: FlowTeacher | None, number: int, images_only: bool
+) -> list[_ClipFrames]:
     """A clip with its flow, what moves in it, and depth: the sensor's, and where that has none what matching finds.
 
     Then the other camera's images, if there is one.
     """
+    if images_only:
+        return [_seen_only(replace(c, depth=None)) for c in (clip, clip.stereo) if c is not None]
     clip = clip.in_memory()  # each frame is read once
     known, labels = _depth(clip), _labels(clip)
     if teacher is None:

@@ -91,11 +91,11 @@ def _train(
         _seed(config, team.rank, state.step)
         for group, peak in zip(state.optimizer.param_groups, peaks):
             group["lr"] = peak * _rate(config, progress) * min(1, (state.step + 1) / WARM_UP)
-        batch = data.batch(state.step)
-        board.remember(batch)
         if data.taught_flow is not None:
-            loss, parts = flow_loss(parallel, data.taught_flow.pairs(batch, state.step))
+            loss, parts = flow_loss(parallel, data.taught_flow.pairs(data.batch, state.step))
         else:
+            batch = data.batch(state.step)
+            board.remember(batch)
             coarse = halved(batch)
             factors = in_metres(state.network, coarse)
             coarse = rescaled(coarse, factors)

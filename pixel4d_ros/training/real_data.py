@@ -35,8 +35,8 @@ class RealData:
 
     A clip's share grows with the square root of its length, so that long drives do not drown short ones, times its
     weight (1 where weights are not given). With match, stereo pairs tell depth where no sensor does; with a teacher,
-    so do posed frames. Each sample has an earlier frame of its clip, or sometimes the other camera's, as
-    reference, if there is one.
+    so do posed frames. With images_only, neither depth nor motion is read or measured. Each sample has an earlier
+    frame of its clip, or sometimes the other camera's, as reference, if there is one.
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class RealData:
         weights: Sequence[float] | None = None,
         match: bool = True,
         teacher: FlowTeacher | None = None,
+        images_only: bool = False,
     ) -> None:
         self.rng, self.device = rng, device
-        self.banks, self.entries = fill_banks(clips, device, match, teacher)
+        self.banks, self.entries = fill_banks(clips, device, match, teacher, images_only)
         shares = np.sqrt([len(clip) for clip in clips]) * (1.0 if weights is None else np.asarray(weights))
         self.shares = shares / shares.sum()
 

@@ -95,7 +95,9 @@ class TrainingData:
         if not clips:
             return None
         match = self.config.matched_weight > 0
-        return RealData([c.clip for c in clips], self.rng, device, [c.weight for c in clips], match, teacher)
+        images_only = self.taught_flow is not None
+        weights = [c.weight for c in clips]
+        return RealData([c.clip for c in clips], self.rng, device, weights, match, teacher, images_only)
 
     def _teacher(self, rank: int, device: torch.device) -> FlowTeacher | None:
         path, world = self.config.flow_teacher, dist.get_world_size() if dist.is_initialized() else 1

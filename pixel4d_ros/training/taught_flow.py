@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +52,10 @@ class TaughtFlow:
         self.teacher, self.rng = teacher, np.random.default_rng(seed)
         self.kept: list[FlowPairs] = []
 
-    def pairs(self, batch: Batch, step: int) -> FlowPairs:
-        """Pairs for a step; of every REUSED-th step's batch."""
+    def pairs(self, make_batch: Callable[[int], Batch], step: int) -> FlowPairs:
+        """Pairs for a step; of every REUSED-th step, make_batch(step) is called for new ones."""
         if step % REUSED == 0 or not self.kept:
-            self.kept = [*self.kept[1 - KEPT :], self._taught(batch)]
+            self.kept = [*self.kept[1 - KEPT :], self._taught(make_batch(step))]
         chosen = self.kept[int(self.rng.integers(len(self.kept)))]
         if self.rng.random() < 0.5:
             chosen = chosen.mirrored()

@@ -53,7 +53,9 @@ def test_several_paths_are_answered_from_the_newest_image(node, client):
         client.send_frame(10.0)
         client.settle()
     answer = ask(client, path(10.0), path(10.0, speed=9.0), with_images=True)
-    assert answer.success and answer.message == "" and len(answer.forecasts) == 2
+    assert answer.success and len(answer.forecasts) == 2
+    # The second path is of another place, where nothing may be in its way.
+    assert answer.message.startswith("trajectories[1]: trajectory is more than 3 m or 45 degrees away from where the")
     for forecast, speed in zip(answer.forecasts, (5.0, 9.0)):
         sequence = forecast.sequence
         assert sequence.header.stamp == stamp(10.0) and sequence.header.frame_id == "camera"
@@ -76,6 +78,12 @@ def test_several_paths_are_answered_from_the_newest_image(node, client):
         assert not any(t.object_id for t in forecast.closest_static)
     assert answer.forecasts[0].unseen[0] < 0.2  # frame 0 is the image
     assert answer.forecasts[0].unseen[0] < answer.forecasts[1].unseen[3]  # where it has never been
+
+
+def test_a_path_that_ends_early_is_answered_and_named(node, client):
+    assert ask(client, path(10.0)).message == ""
+    answer = ask(client, path(10.0), path(10.0, count=3))
+    assert answer.success and answer.message.startswith("trajectories[1]: trajectory ends before the forecast does")
 
 
 def test_without_images_the_figures_are_about_the_same(node, client):

@@ -74,16 +74,19 @@ def move(ego: EgoState, message=None) -> EgoMotion:
     [
         (np.eye(4), "has its z axis up, so it is taken for the camera's body frame", True),
         (rigid(AHEAD[:3, :3], [1500.0, 0, 800]), "is 1700 m away from 'base_link': tf must be in metres", False),
+        (AHEAD @ np.diag([-1.0, -1, 1, 1]), "is mounted upside down in 'base_link', whose z is up", False),
+        (AHEAD @ rigid(rotation_matrix([0, 0, np.pi / 2]), [0, 0, 0]), "is mounted on its side in 'base_link'", False),
+        (AHEAD @ rigid(rotation_matrix([0.2, 0.1, 0.3]), [1, 0, 1]), "", False),
         (AHEAD, "", False),
     ],
 )
-def test_a_mounting_of_the_body_frame_or_in_millimetres_is_named(mounting, words, turned):
+def test_a_mounting_of_the_body_frame_in_millimetres_or_not_upright_is_named(mounting, words, turned):
     """By parameters, as by tf: 0 0 0 1 looks at the sky, and driving ahead would move the camera sideways."""
     ego = ego_state(odometry_track(SEEN), mounting=mounting)
     assert words in ego.mounting_fault("camera", T0) and bool(words) == bool(ego.mounting_fault("camera", T0))
     assert ("mounting.rotation must be its pose" in ego.mounting_fault("camera", T0)) == bool(words)
     looks = ego.camera_in_base("camera", T0)[:3, 2]
-    np.testing.assert_allclose(looks, [1, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(looks, mounting[:3, 0 if turned else 2], atol=1e-9)
     sky = ego_state(odometry_track(SEEN), mounting=np.eye(4))
     assert "looks at the sky" in sky.mounting_fault("camera_optical_frame", T0)
 

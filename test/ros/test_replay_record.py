@@ -185,6 +185,8 @@ def test_a_recorder_that_is_killed_leaves_what_it_recorded(
         (("--start", "100"), r"--start 100 is beyond the end"),
         (("--camera", "/nothing"), "has no camera /nothing: its image topics are"),
         (("--remap", "odometry"), "write it as /topic:=/other"),
+        (("--remap", "/odometri:=/odom"), "has no topic /odometri; it has /tf_static, /odometry, "),
+        (("--remap", "/odometry:=/camera/left/depth"), "several topics would be published as /camera/left/depth"),
         (
             ("--wait-for-subscribers", "--wait-timeout", "0.5"),
             "nobody subscribed to /camera/left/image_raw within 0.5 s",

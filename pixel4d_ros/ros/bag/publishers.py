@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.logs.reader import LogReader
 
 logger = logging.getLogger(__name__)
+PLAN = "/planned_path"  # of --plan-from-odometry
 
 
 def read_remaps(texts: Sequence[str]) -> dict[str, str]:
@@ -37,11 +39,20 @@ def chosen_topics(log: LogReader, requested: Sequence[str] | None) -> list[str]:
 
 
 def make_publishers(node: Node, log: LogReader, names: Sequence[str], remaps: dict[str, str]) -> dict[str, Publisher]:
-    """Publishers by the log's topic names; logs types that are not installed. Raises ValueError if none is left."""
+    """Publishers by the log's topic names; logs types that are not installed.
+
+    Raises ValueError if none is left, for a remapping of a topic that the log lacks, or of two topics to one name.
+    """
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     from pixel4d_ros.ros.session import message_class
 
+    unknown = remaps.keys() - log.topics.keys() - {PLAN}
+    if unknown:
+        raise ValueError(f"--remap: {log.path} has no topic {', '.join(sorted(unknown))}; it has {', '.join(names)}")
+    shared = [name for name, count in Counter(remaps.get(name, name) for name in names).items() if count > 1]
+    if shared:
+        raise ValueError(f"--remap: several topics would be published as {shared[0]}: choose another name")
     publishers, missing = {}, {}
     for name in names:
         topic = log.topics[name]

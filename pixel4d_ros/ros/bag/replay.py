@@ -13,7 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from pixel4d_ros.logs.options import FASTEST_RATE
-from pixel4d_ros.ros.bag.publishers import chosen_topics, make_publishers, read_remaps
+from pixel4d_ros.ros.bag.publishers import PLAN, chosen_topics, make_publishers, read_remaps
 from pixel4d_ros.ros.bag.replay_clock import ReplayClock, space_bar
 from pixel4d_ros.ros.bag.score import Scoring, add_score_arguments, report, scoring
 from pixel4d_ros.ros.bag.services import pause_services
@@ -142,7 +142,7 @@ class Replay:
         from pixel4d_ros.ros.bag.driven_path import DrivenPlan
 
         streams = pick_streams(self.log, self.args.camera)
-        topic = self.remaps.get("/planned_path", "/planned_path")
+        topic = self.remaps.get(PLAN, PLAN)
         return None if streams.path else DrivenPlan(self.log, streams, self.node, topic)
 
     def _clock_publisher(self) -> Publisher:
