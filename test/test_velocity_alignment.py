@@ -14,6 +14,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.instance_motion import judged_instances
+from pixel4d_ros.two_view.object_motion import corrected_velocity
 from pixel4d_ros.two_view.velocity_alignment import STILL, aligned
 from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
 
@@ -113,6 +114,23 @@ def test_a_person_does_not_move_at_the_speed_of_a_car_because_the_texture_is_muc
     images = ambiguous(np.array([12.0, 0, 0]), 0.55)
     assert aligned(images, car(), [])[0] == pytest.approx(12, abs=1)
     assert np.linalg.norm(aligned(images, mask_of(PERSON), [])) < 1
+
+
+@pytest.mark.parametrize("velocity", [(1, 0, 14), (4, 0, 2)])
+def test_a_wrong_prediction_from_one_image_is_corrected(velocity: tuple[float, ...]) -> None:
+    true = np.array(velocity, np.float64)
+    np.testing.assert_allclose(corrected(pair(true), 3.0), true, atol=0.7)
+
+
+@pytest.mark.parametrize(("predicted", "found"), [(-13.0, -14), (1.0, 0)])
+def test_a_prediction_from_one_image_decides_what_two_images_leave_open(predicted: float, found: float) -> None:
+    assert corrected(ambiguous(np.array([0.0, 0, -14]), 0.55), predicted)[2] == pytest.approx(found, abs=1)
+
+
+def corrected(images: TwoImages, ahead: float) -> FloatArray:
+    velocity = corrected_velocity(images, car(), np.array([0.0, 0, ahead]))
+    assert velocity is not None
+    return velocity
 
 
 def test_where_no_flow_is_known_an_instance_is_judged_by_alignment() -> None:
