@@ -35,10 +35,10 @@ from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import LIKELY
-from pixel4d_ros.two_view.object_motion import TRUST, TRUST_SHARE, candidates, instance_pixels, object_pixels
+from pixel4d_ros.two_view.object_motion import candidates, corrected_velocity, instance_pixels, object_pixels
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages, fitted
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -174,10 +174,10 @@ def of_predicted(source: SourceImage) -> Iterator[Example]:
     scene, pair = source.scene, source.pair
     velocities = scene.per_object(scene.velocities).double().cpu().numpy()
     for k in sorted(moving_ids(scene) & set(np.unique(source.ids).tolist())):
-        mask, trust = source.ids == k, np.full(3, TRUST + TRUST_SHARE * float(np.linalg.norm(velocities[k])))
-        found = fitted(pair, mask, velocities[k], trust)
-        if found is not None:
-            evidence = motion_evidence(pair.images, mask, found.velocity * pair.seconds)
+        mask = source.ids == k
+        velocity = corrected_velocity(pair, mask, velocities[k])
+        if velocity is not None:
+            evidence = motion_evidence(pair.images, mask, velocity * pair.seconds)
             yield from source.example(mask, np.append(evidence.features, True), PREDICTED)
 
 

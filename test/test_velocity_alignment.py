@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.instance_motion import judged_instances
+from pixel4d_ros.two_view.object_motion import corrected_velocity
 from pixel4d_ros.two_view.velocity_alignment import STILL, aligned
 from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
 
@@ -19,6 +22,7 @@ WIDTH, HEIGHT, FOCAL = 400, 120, 230.0
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
 DISTANCE, SECONDS, CAMERA_SPEED = 15.0, 0.1, 12.0
 CAR = (slice(45, 80), slice(80, 125))  # left of the camera's way
+PERSON = (slice(45, 80), slice(80, 95))  # a metre wide
 
 
 def picture(width: int, height: int) -> NDArray[np.uint8]:
@@ -51,9 +55,28 @@ def pair(velocity: FloatArray, scale: int = 2) -> TwoImages:
 
 
 def car() -> NDArray[np.bool_]:
+    return mask_of(CAR)
+
+
+def mask_of(box: tuple[slice, slice]) -> NDArray[np.bool_]:
     mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[CAR] = True
+    mask[box] = True
     return mask
+
+
+def changed(images: TwoImages, change: Callable[[int, NDArray[np.uint8]], FloatArray]) -> TwoImages:
+    """The pair with the grey levels that change returns for each of its four images, in the order of the fields."""
+    measured = images.measured
+    for k, image in enumerate((measured.here, measured.there, measured.fine_here, measured.fine_there)):
+        np.copyto(image, np.clip(change(k, image), 0, 255).astype(np.uint8))
+    return images
+
+
+def ambiguous(velocity: FloatArray, share: float) -> TwoImages:
+    """What stands and what moves at velocity (3,), one shining through the other: a share of the grey levels moves."""
+    moves = pair(velocity).measured
+    shown = moves.here, moves.there, moves.fine_here, moves.fine_there
+    return changed(pair(STILL), lambda k, image: (1 - share) * image + share * shown[k])
 
 
 @pytest.mark.parametrize("velocity", [(0, 0, 12), (0, 0, -14), (5, 0, 0), (-1, 0, 3)])
@@ -77,10 +100,37 @@ def test_a_car_that_stands_keeps_standing_and_a_right_guess_is_kept() -> None:
 
 def test_brightness_may_change() -> None:
     true = np.array([0.0, 0, 12])
-    images = pair(true)
-    for image in (images.measured.here, images.measured.fine_here):
-        np.copyto(image, np.clip(image.astype(int) + 15, 0, 255).astype(np.uint8))
+    images = changed(pair(true), lambda k, image: image + (15.0 if k % 2 == 0 else 0.0))
     np.testing.assert_allclose(aligned(images, car(), [true * 0.9]), true, atol=0.8)
+
+
+def test_little_contrast_makes_a_car_no_slower() -> None:
+    true = np.array([0.0, 0, 12])
+    images = changed(pair(true), lambda _, image: 128 + (image - 128.0) / 5)
+    assert aligned(images, car(), [true * 0.8])[2] == pytest.approx(12, abs=0.5)
+
+
+def test_a_person_does_not_move_at_the_speed_of_a_car_because_the_texture_is_much_the_same_there() -> None:
+    images = ambiguous(np.array([12.0, 0, 0]), 0.55)
+    assert aligned(images, car(), [])[0] == pytest.approx(12, abs=1)
+    assert np.linalg.norm(aligned(images, mask_of(PERSON), [])) < 1
+
+
+@pytest.mark.parametrize("velocity", [(1, 0, 14), (4, 0, 2)])
+def test_a_wrong_prediction_from_one_image_is_corrected(velocity: tuple[float, ...]) -> None:
+    true = np.array(velocity, np.float64)
+    np.testing.assert_allclose(corrected(pair(true), 3.0), true, atol=0.7)
+
+
+@pytest.mark.parametrize(("predicted", "found"), [(-13.0, -14), (1.0, 0)])
+def test_a_prediction_from_one_image_decides_what_two_images_leave_open(predicted: float, found: float) -> None:
+    assert corrected(ambiguous(np.array([0.0, 0, -14]), 0.55), predicted)[2] == pytest.approx(found, abs=1)
+
+
+def corrected(images: TwoImages, ahead: float) -> FloatArray:
+    velocity = corrected_velocity(images, car(), np.array([0.0, 0, ahead]))
+    assert velocity is not None
+    return velocity
 
 
 def test_where_no_flow_is_known_an_instance_is_judged_by_alignment() -> None:

@@ -14,6 +14,8 @@ from pixel4d_ros.two_view.compiled import IN_FRONT
 from pixel4d_ros.two_view.flow import Rows
 
 SETTLED = 0.01  # m/s
+TAIL = 3.0  # degrees of freedom of the prior of velocities (Student's t): some predictions are far off
+NORMAL_MEDIAN = 1.48  # standard deviation of a normal distribution over the median of its absolute values
 
 
 @njit(cache=True, nogil=True)
@@ -130,25 +132,28 @@ def aligned_velocity(
     K: FloatArray,
     path: FloatArray,
     start: FloatArray,
-    belief: FloatArray,
+    prior: tuple[FloatArray, FloatArray, float],
     rounds: int,
-    outlier: float,
+    noise: tuple[float, float],
 ) -> tuple[FloatArray, float, float]:
     """The velocity (3,) by which points (n, 3) of grey levels (n,) are where the reference image shows the same.
 
     Points are in the reference camera's frame, in which path (3, 3) is metres per m/s. Gauss and Newton from a start
-    (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness, and a prior about 0 of
-    precision belief (3,) per point. rounds may be 0. Also what displaced_error says of it.
+    (3,) until a step is below SETTLED, with Cauchy weights, a difference of brightness, and a prior: its mean (3,), its
+    precision (3,), and how many independent errors the points have. rounds may be 0. The standard deviation of the
+    images' differences is that of their median, within the bounds of noise (least, most) in grey levels: where images
+    fit well the prior weighs less. Also what displaced_error says of the velocity.
     """
     velocity, bright, d = start.copy(), 0.0, np.zeros(4)
-    normal, right, J = np.empty((4, 4)), np.empty(4), np.empty(4)
+    (mean, precision, independent), errors = prior, np.empty(len(points))
+    J, normal, right = np.empty((len(points), 4)), np.empty((4, 4)), np.empty(4)
     by = np.empty(3)
     for k in range(rounds + 1):
         for a in range(3):
             by[a] = path[a, 0] * velocity[0] + path[a, 1] * velocity[1] + path[a, 2] * velocity[2]
         if k == rounds or (k > 0 and np.abs(d[:3]).max() < SETTLED):
             break
-        normal[:], right[:], seen = 0.0, 0.0, 0
+        seen = 0
         for i in range(len(points)):
             x, y, z = points[i, 0] - by[0], points[i, 1] - by[1], points[i, 2] - by[2]
             if z <= IN_FRONT:
@@ -157,28 +162,39 @@ def aligned_velocity(
             value, slope_u, slope_v = _with_slopes(there, u, v)
             if value > 255:
                 continue
-            error = grey[i] - value - bright
-            seen += 1
-            weight = 1 / (1 + (error / outlier) ** 2)
+            errors[seen] = grey[i] - value - bright
             for a in range(3):
-                J[a] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
-                J[a] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
-            J[3] = 1.0
-            for a in range(4):
-                right[a] += weight * J[a] * error
-                for b in range(4):
-                    normal[a, b] += weight * J[a] * J[b]
+                J[seen, a] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
+                J[seen, a] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
+            J[seen, 3] = 1.0
+            seen += 1
         if seen < 4:
             break
+        outlier = min(max(NORMAL_MEDIAN * np.median(np.abs(errors[:seen])), noise[0]), noise[1])
+        _weigh(J[:seen], errors[:seen], outlier, normal, right)
+        belief = outlier**2 * seen / independent * (TAIL + 3) / (TAIL + (precision * (velocity - mean) ** 2).sum())
         for a in range(3):
-            normal[a, a] += belief[a] * seen
-            right[a] -= belief[a] * seen * velocity[a]
+            normal[a, a] += belief * precision[a]
+            right[a] -= belief * precision[a] * (velocity[a] - mean[a])
         normal[3, 3] += 1e-6 * seen
         d[:] = np.linalg.solve(normal, right)
         velocity += d[:3]
         bright += d[3]
     left, shown = displaced_error(points, grey, there, K, by, bright)
     return velocity, left, shown
+
+
+@njit(cache=True, nogil=True)
+def _weigh(J: FloatArray, errors: FloatArray, outlier: float, normal: FloatArray, right: FloatArray) -> None:
+    """Set the normal matrix (4, 4) and right side (4,) of errors (n,) of slopes J (n, 4), with Cauchy weights."""
+    normal[:], right[:] = 0.0, 0.0
+    for i in range(len(errors)):
+        weight = 1 / (1 + (errors[i] / outlier) ** 2)
+        for a in range(4):
+            by = weight * J[i, a]
+            right[a] += by * errors[i]
+            for b in range(4):
+                normal[a, b] += by * J[i, b]
 
 
 @njit(cache=True, nogil=True)

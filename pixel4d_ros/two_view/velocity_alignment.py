@@ -20,29 +20,39 @@ from pixel4d_ros.two_view.flow import Mask, pixels_of, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
 from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
 
-ROUNDS = 8
-OUTLIER = 8.0  # grey levels: such a difference counts half
-SPEED = np.array([8.0, 1.0, 15.0])  # m/s, standard deviation of a velocity about 0,
-BELIEF = OUTLIER**2 / INDEPENDENT / SPEED**2  # and its precision per pixel, as few errors of the images are independent
+ROUNDS, COARSE_ROUNDS = 20, 8
+NOISE = 2.0, 8.0  # grey levels, least and most: standard deviation of the images' differences
+SPEED = np.array([8.0, 0.5, 15.0])  # m/s, standard deviation of a velocity about 0,
+PERSON_SPEED = np.array([2.0, 0.3, 4.0])  # and of what is as narrow as a person, also on a bicycle seen from behind
+NARROW = 1.2  # metres
 LEAST_SEEN = 0.6  # share of an object's pixels that the reference image must show
 MOST_PIXELS, FEW = 400, 100  # of an object that are compared; of fewer, four places each
 CENTER, FOUR = np.zeros((1, 2)), np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])  # in a pixel
 AHEAD, ACROSS = np.arange(-24.0, 25.0, 3.0), 15.0  # m/s along the optical axis, and across to this, that are tried,
 STEP, MOST_STARTS = 2.0, 81  # across so many pixels apart, if there are not more; where the guesses explain too little
-BEST = 3  # and how many of them are followed
-ALIKE, EXPLAINED = 5.0, 0.5  # grey levels, or share of a static world's difference: a guess that leaves less is near
+BEST = 5  # and how many of them are followed
+THIN, THINNER = 2, 4  # at the smaller size each second pixel follows, each fourth is compared with what is tried
+ALIKE, EXPLAINED = 2.0, 0.2  # grey levels, or share of a static world's difference: a guess that leaves less is near
 BETTER = 0.97  # an alignment must leave less than this share of what a guess leaves
 STILL = np.zeros(3)
 
 
 Images = tuple[Grey, Grey, FloatArray]  # an image (h, w), the reference image, and K (3, 3) of both
 Level = tuple[FloatArray, FloatArray, Grey, FloatArray, FloatArray]  # the first arguments of aligned_velocity
+Prior = tuple[FloatArray, FloatArray, float]  # as aligned_velocity takes it
 
 
-def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> FloatArray:
+def aligned(
+    pair: TwoImages,
+    mask: Mask,
+    guesses: Sequence[FloatArray],
+    mean: FloatArray = STILL,
+    deviation: FloatArray | None = None,
+) -> FloatArray:
     """The velocity (3,) in m/s that aligns the images on a mask (h, w): one of the guesses (3,) if none is BETTER.
 
-    STILL, if nothing is better than that.
+    STILL, if nothing is better than that. The prior has a mean (3,) and spread (3,) in m/s; None for that of vehicles,
+    or for what is NARROW of people.
     """
     rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
     places = FOUR if len(rows) <= FEW else CENTER
@@ -55,7 +65,10 @@ def aligned(pair: TwoImages, mask: Mask, guesses: Sequence[FloatArray]) -> Float
         (measured.fine_here, measured.fine_there, pair.fine_K),
     )
     starts = search_starts(pair.camera.K[0, 0] * pair.seconds / compiled.median(depth))
-    velocity, chosen = aligned_from(pixels, points, coarse, fine, T[:3, :3] * pair.seconds, np.array(known), starts)
+    if deviation is None:
+        deviation = PERSON_SPEED if np.ptp(points[:, 0]) < NARROW else SPEED
+    prior, path = (mean, deviation**-2.0, float(INDEPENDENT)), T[:3, :3] * pair.seconds
+    velocity, chosen = aligned_from(pixels, points, coarse, fine, path, np.array(known), starts, prior)
     return np.asarray(velocity) if chosen < 0 else known[chosen]
 
 
@@ -68,25 +81,28 @@ def aligned_from(
     path: FloatArray,
     known: FloatArray,
     starts: FloatArray,
+    prior: Prior,
 ) -> tuple[FloatArray, int]:
     """The velocity (3,) and -1, or else the index of that of the velocities known (k, 3), of which the last is STILL.
 
     pixels (n, 2), x and y in coarse images, show points (n, 3) in the reference camera's frame, in which path (3, 3) is
     metres per m/s. starts (m, 3) are tried where the velocities known explain too little.
     """
-    level = _level(pixels, points, coarse, path, coarse[0].shape)
-    errors = _errors(level, known)
-    found = known[errors.argmin()]
+    size = coarse[0].shape
+    level = _level(pixels[::THIN].copy(), points[::THIN].copy(), coarse, path, size)
+    errors = _errors(level, known, prior)
+    start = known[errors.argmin()]
     if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
-        best = starts[np.argsort(_errors(level, starts), kind="mergesort")[:BEST]]
+        few = _level(pixels[::THINNER].copy(), points[::THINNER].copy(), coarse, path, size)
+        best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]]
         least = np.inf
-        for k, start in enumerate(np.concatenate((known[:-1], best))):
-            velocity, error = _reached(level, start)
+        for k, tried in enumerate(np.concatenate((known[:-1], best))):
+            velocity, error = _reached(level, tried, prior, COARSE_ROUNDS)
             if k == 0 or error < least:
-                found, least = velocity, error
-    level = _level(pixels, points, fine, path, coarse[0].shape)
-    velocity, error = _reached(level, found)
-    errors = _errors(level, known)
+                start, least = velocity, error
+    level = _level(pixels, points, fine, path, size)
+    velocity, error = _reached(level, start, prior, ROUNDS)
+    errors = _errors(level, known, prior)
     return velocity, -1 if error < BETTER * errors.min() else int(errors.argmin())
 
 
@@ -109,22 +125,33 @@ def search_starts(pixels: float) -> FloatArray:
 
 
 @njit(cache=True, nogil=True)
-def _errors(level: Level, tried: FloatArray) -> FloatArray:
-    """Mean differences (k,) in grey levels with velocities (k, 3); inf where too little of the object is seen."""
+def _errors(level: Level, tried: FloatArray, prior: Prior) -> FloatArray:
+    """Errors (k,) of velocities (k, 3); inf where too little of the object is seen."""
     points, grey, there, K, path = level
     errors = np.full(len(tried), np.inf)
     for k in range(len(tried)):
         left, seen = compiled_images.displaced_error(points, grey, there, K, path @ tried[k], 0.0)
         if seen > LEAST_SEEN:
-            errors[k] = left
+            errors[k] = _error(left, tried[k], prior)
     return errors
 
 
 @njit(cache=True, nogil=True)
-def _reached(level: Level, start: FloatArray) -> tuple[FloatArray, float]:
+def _reached(level: Level, start: FloatArray, prior: Prior, rounds: int) -> tuple[FloatArray, float]:
     """The velocity (3,) that is reached from a start, and its error."""
     points, grey, there, K, path = level
-    velocity, left, seen = compiled_images.aligned_velocity(
-        points, grey, there, K, path, start, BELIEF, ROUNDS, OUTLIER
-    )
-    return velocity, left if seen > LEAST_SEEN else np.inf
+    velocity, left, seen = compiled_images.aligned_velocity(points, grey, there, K, path, start, prior, rounds, NOISE)
+    return velocity, _error(left, velocity, prior) if seen > LEAST_SEEN else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _error(left: float, velocity: FloatArray, prior: Prior) -> float:
+    """The mean difference of the images in grey levels, the larger the less likely the velocity is by the prior.
+
+    For differences of a Laplace distribution of unknown spread, the negative logarithm of the posterior is log(error)
+    times the number of independent ones.
+    """
+    mean, precision, independent = prior
+    tail = compiled_images.TAIL
+    far = 1 + (precision * (velocity - mean) ** 2).sum() / tail
+    return float(left * far ** ((tail + 3) / 2 / independent))

@@ -28,4 +28,5 @@ def compile_all() -> None:
     motion_evidence.evidence_of_pixels(v, u, (grey, grey, depth), K, T, three)
     instance_motion.log_ratio_of(equations, three, 1.0)
     images, starts = (grey, grey, K), velocity_alignment.search_starts(1.0)
-    velocity_alignment.aligned_from(points[:, :2].copy(), points, images, images, K, starts[:1], starts)
+    prior = three, three, 1.0
+    velocity_alignment.aligned_from(points[:, :2].copy(), points, images, images, K, starts[:1], starts, prior)
