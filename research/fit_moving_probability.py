@@ -35,7 +35,8 @@ from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import LIKELY
-from pixel4d_ros.two_view.object_motion import candidates, corrected_velocity, instance_pixels, object_pixels
+from pixel4d_ros.two_view.object_motion import candidates, instance_pixels, object_pixels
+from pixel4d_ros.two_view.predicted_motion import corrected_velocity
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
 from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages

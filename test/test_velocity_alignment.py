@@ -14,7 +14,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.instance_motion import judged_instances
-from pixel4d_ros.two_view.object_motion import corrected_velocity
+from pixel4d_ros.two_view.predicted_motion import corrected_velocity
 from pixel4d_ros.two_view.velocity_alignment import STILL, aligned
 from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
 

@@ -38,7 +38,6 @@ class FlowPairs:
             self.first.flip(-1), self.second.flip(-1), self.flow.flip(-1) * sign, self.known.flip(-1)
         )  # fmt: skip
 
-
     def halved(self) -> FlowPairs:
         """The pairs at half of the resolution; flow is known where it was in all of a pixel's four."""
         first, second, flow = (F.avg_pool2d(x, 2) for x in (self.first, self.second, self.flow / 2))

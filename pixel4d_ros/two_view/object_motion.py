@@ -36,6 +36,7 @@ from pixel4d_ros.two_view.instance_motion import (
 )
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts, move_alike
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
+from pixel4d_ros.two_view.predicted_motion import corrections
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
 from pixel4d_ros.two_view.velocity_alignment import aligned
@@ -48,7 +49,6 @@ from pixel4d_ros.two_view.velocity_fit import (
     Ids,
     MeasuredFlow,
     TwoImages,
-    fitted,
     fitted_mover,
     is_plausible,
     solved,
@@ -63,9 +63,6 @@ GAP = 0.06  # of the image's width: narrower gaps of unknown flow in an object a
 AROUND = 2  # outlines of an instance are searched for so many times the error of its mask around it
 OUTLINE = 0.2  # of a vehicle's pixels: a smaller patch beside it is its outline
 THICK = 1.1  # depth ratio, at most, of what is joined to an object
-# Standard deviation of a velocity predicted from one image: m/s right, down and ahead, and share of the speed ahead. On
-# streets from seed 800001 half of the errors are below 0.6, 0.2 and 1.6 m/s, but some are far larger.
-TRUST, TRUST_SHARE = np.array([1.5, 0.3, 1.0]), np.array([0.0, 0.0, 0.15])
 
 
 @torch.inference_mode()
@@ -97,12 +94,13 @@ def with_motion_from_flow(
         ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
         whole, added = whole_objects(ids, instances), np.zeros_like(ids)
         pair, *longer = pairs
+        corrected = corrections(scene, pair, ids, pool)
         nearby = longer[0] if reference.older is not None and reference.older.is_near else None
         movers = _movers(pair, whole, instances, nearby, pool)[:MOST]
         for other in longer:
             movers = list(pool.map(partial(_over_longer_time, other), movers))
-    for k, change, moves in _corrections(scene, pair, ids):
-        changes[:, k], probability[k] = change, moves
+        for k, change, moves in filter(None, corrected):
+            changes[:, k], probability[k] = change, moves
     scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
     for k, mover in enumerate(movers, count):
         added[mover.pixels], probability[k] = k, mover.probability
@@ -137,33 +135,6 @@ def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
 def _at_places(ids: Ids, places: Tensor) -> Tensor:
     """The ids (N,) that Gaussians at places (N,) in the image find in ids (h, w); 0 at place -1, which is nowhere."""
     return torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]
-
-
-def _corrections(scene: DynamicGaussians, pair: TwoImages, ids: Ids) -> Iterator[tuple[int, FloatArray, float]]:
-    """Predicted objects on which the flow is known: id, change (3,) of velocity in m/s, probability of moving."""
-    numbers = np.unique(ids)[1:]
-    if len(numbers) == 0:
-        return
-    predicted = scene.per_object(scene.velocities).double().cpu().numpy()
-    for k in numbers:
-        mask = ids == k
-        velocity = corrected_velocity(pair, mask, predicted[k])
-        if velocity is not None:
-            yield int(k), velocity - predicted[k], pair.probability(mask, velocity, network=True)
-
-
-def corrected_velocity(pair: TwoImages, mask: Mask, predicted: FloatArray) -> FloatArray | None:
-    """The velocity (3,) in m/s of an object on a mask (h, w), from the images and a prediction (3,); None if too small.
-
-    A prediction from one image is the prior.
-    """
-    inner = thinned(inner_pixels(pair, mask))
-    if not inner.any():
-        return None
-    deviation = TRUST + TRUST_SHARE * float(np.linalg.norm(predicted))
-    fit = fitted(pair, inner, predicted, deviation)
-    guesses = [predicted] if fit is None else [predicted, fit.velocity]
-    return aligned(pair, inner, guesses, predicted, deviation)
 
 
 def candidates(pair: TwoImages, ids: Ids, judged: Mask | None = None) -> Iterator[tuple[Mask, Fit]]:
@@ -205,8 +176,9 @@ def _movers(pair: TwoImages, whole: Ids, instances: Ids, longer: TwoImages | Non
             taken |= pixels
             movers[k] = replace(mover, pixels=pixels)
     vehicles = [*standing, *(mover.pixels for mover in movers)]
-    for patch, fit in candidates(pair, whole, judged):
-        probability = pair.probability(patch, fit.velocity, network=False)
+    patches = list(candidates(pair, whole, judged))
+    probabilities = pool.map(lambda found: pair.probability(found[0], found[1].velocity, network=False), patches)
+    for (patch, fit), probability in zip(patches, probabilities):
         if probability < LIKELY or _is_outline(patch, vehicles):
             continue
         pixels = _grown(pair, patch, fit.velocity) & ~taken & ~judged
