@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.compiled import IN_FRONT
+from pixel4d_ros.two_view.compiled import IN_FRONT, normal_equations
 from pixel4d_ros.two_view.flow import Rows
 
 SETTLED = 0.01  # m/s
@@ -146,8 +146,7 @@ def aligned_velocity(
     """
     velocity, bright, d = start.copy(), 0.0, np.zeros(4)
     (mean, precision, independent), errors = prior, np.empty(len(points))
-    J, normal, right = np.empty((len(points), 4)), np.empty((4, 4)), np.empty(4)
-    by = np.empty(3)
+    J, by = np.empty((len(points), 4)), np.empty(3)
     for k in range(rounds + 1):
         for a in range(3):
             by[a] = path[a, 0] * velocity[0] + path[a, 1] * velocity[1] + path[a, 2] * velocity[2]
@@ -171,7 +170,7 @@ def aligned_velocity(
         if seen < 4:
             break
         outlier = min(max(NORMAL_MEDIAN * np.median(np.abs(errors[:seen])), noise[0]), noise[1])
-        _weigh(J[:seen], errors[:seen], outlier, normal, right)
+        normal, right = normal_equations(J[:seen], errors[:seen], 1 / (1 + (errors[:seen] / outlier) ** 2))
         belief = outlier**2 * seen / independent * (TAIL + 3) / (TAIL + (precision * (velocity - mean) ** 2).sum())
         for a in range(3):
             normal[a, a] += belief * precision[a]
@@ -182,19 +181,6 @@ def aligned_velocity(
         bright += d[3]
     left, shown = displaced_error(points, grey, there, K, by, bright)
     return velocity, left, shown
-
-
-@njit(cache=True, nogil=True)
-def _weigh(J: FloatArray, errors: FloatArray, outlier: float, normal: FloatArray, right: FloatArray) -> None:
-    """Set the normal matrix (4, 4) and right side (4,) of errors (n,) of slopes J (n, 4), with Cauchy weights."""
-    normal[:], right[:] = 0.0, 0.0
-    for i in range(len(errors)):
-        weight = 1 / (1 + (errors[i] / outlier) ** 2)
-        for a in range(4):
-            by = weight * J[i, a]
-            right[a] += by * errors[i]
-            for b in range(4):
-                normal[a, b] += by * J[i, b]
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOVES = 0.5  # m/s over ground
 # Probability from which on an object moves in sample 0: below a half, as a mover that is missed costs more than a false
-# one. At 0.15 the logs of training have 38 of 76 movers in place of 36, and 11 false objects in 79 images, not 8.
+# one. At it an image of kitti_0052, kitti_0056 and kitti_0002 has 0.09, 0.10 and 0.08 false objects.
 LIKELY = 0.2
 
 

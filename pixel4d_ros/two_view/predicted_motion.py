@@ -30,6 +30,9 @@ def corrections(
 
     ids (h, w) are the objects' in the image. The pool begins at once.
     """
+    numbers = np.unique(ids[ids > 0]).tolist()
+    if not numbers:  # without waiting for the device
+        return iter(())
     predicted = scene.per_object(scene.velocities).double().cpu().numpy()
 
     def correction(k: int) -> tuple[int, FloatArray, float] | None:
@@ -39,7 +42,7 @@ def corrections(
             return None
         return k, velocity - predicted[k], pair.probability(mask, velocity, network=True)
 
-    return pool.map(correction, np.unique(ids)[1:].tolist())
+    return pool.map(correction, numbers)
 
 
 def corrected_velocity(pair: TwoImages, mask: Mask, predicted: FloatArray) -> FloatArray | None:
