@@ -25,7 +25,7 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rot
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import CheckedFlow
 from pixel4d_ros.two_view.object_motion import MOST, candidates, with_motion_from_flow
-from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_motion, view_for_velocity
+from pixel4d_ros.two_view.reference_view import AGO, LONGEST_AGO, view_for_depth, view_for_motion, view_for_velocity
 from pixel4d_ros.two_view.rigid_flow import static_flow
 from pixel4d_ros.two_view.velocity_fit import ANY, MeasuredFlow, TwoImages, fitted
 
@@ -212,12 +212,13 @@ def test_an_evaluation_looks_back_from_its_source_only(street: Clip) -> None:
     assert found.older is not None and found.older.seconds == pytest.approx(0.2)
     np.testing.assert_array_equal(found.image, street.images[3])
     np.testing.assert_array_equal(found.older.image, street.images[2])
+    assert found.wider is not None and np.linalg.norm(found.wider.T_source_reference[:3, 3]) == pytest.approx(3, abs=1)
     assert reference_view(street, cut(street, np.array([0, 1]))) is None
 
 
 def test_motion_from_flow_needs_metres(forecaster: Forecaster, street: Clip) -> None:
     unscaled = replace(street, metric=False)
-    with pytest.raises(ValueError, match="--motion-from-flow needs metres"):
+    with pytest.raises(ValueError, match="--reference-image needs metres"):
         evaluate_clip(forecaster, unscaled, Protocol(frames=2), "street", Options(reference_view=True))
 
 
@@ -243,6 +244,14 @@ def test_velocities_are_measured_over_a_fifth_of_a_second_at_any_speed() -> None
     assert view_for_velocity(longer, 1.5 * longer) == 3  # near a slow camera traffic is slow, too
     assert view_for_velocity(longer, 4 * longer) is None
     assert view_for_velocity(np.zeros(0), np.zeros(0)) is None
+
+
+def test_depth_is_corrected_over_the_widest_of_baselines_up_to_three_metres() -> None:
+    ages = np.array([0.1, 0.2, 0.3, 0.4, 1.0, 1.1])
+    assert view_for_depth(ages, 10 * ages) == 2
+    assert view_for_depth(ages, 30 * ages) == 0
+    assert view_for_depth(ages, 0.5 * ages) == 4  # of a slow camera the oldest that counts
+    assert view_for_depth(ages[-1:], ages[-1:]) is None
 
 
 PICTURE = np.zeros((64, 96, 3), np.uint8)

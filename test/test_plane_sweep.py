@@ -137,6 +137,14 @@ def test_a_reference_image_makes_depth_better_at_half_its_size_too(forecaster: F
     assert both < 0.8 * alone and depth_error(forecaster, street, half) < alone
 
 
+def test_depth_is_corrected_by_the_wider_view_where_there_is_one(forecaster: Forecaster, street: Clip) -> None:
+    pose = rigid_inverse(street.poses[1]) @ street.poses[0]
+    good = ReferenceView(np.asarray(street.images[0]), street.K, pose, -0.1)
+    unlike = replace(good, image=np.full_like(good.image, 128))
+    by_good, by_unlike = (depth_error(forecaster, street, view) for view in (good, unlike))
+    assert depth_error(forecaster, street, replace(unlike, wider=good)) == by_good < by_unlike
+
+
 class NothingFromTheHost(TorchFunctionMode):
     """Refuses what a CUDA graph cannot record: values that come from the host or go there."""
 

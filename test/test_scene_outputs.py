@@ -11,7 +11,6 @@ import torch
 
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
-from pixel4d_ros.evaluation import scene_outputs
 from pixel4d_ros.evaluation.clearance import (
     FARTHEST,
     Probe,
@@ -130,18 +129,3 @@ def test_without_depth_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no path"):
         summarise_probes([])
     assert FARTHEST == 10
-
-
-def test_the_predictor_is_given_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = np.full((HEIGHT, WIDTH), 8.0, np.float32)
-    monkeypatch.setattr(scene_outputs, "motion_depth", lambda *_: measured)
-
-    class Recorder:
-        def predict(
-            self, image: np.ndarray, K: np.ndarray, samples: int, seed: int, depth: object, *_: object
-        ) -> object:
-            return depth
-
-    for asked, expected in ((True, measured), (False, None)):
-        predict = scene_outputs.predictor_of(Recorder(), clip_of(8.0), Protocol(), False, asked)  # type: ignore[arg-type]
-        assert predict(clip_of(8.0)) is expected

@@ -109,11 +109,6 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         help="moving pixels: known: labels, if any; residual: from flow and depth (default: known)",
     )
     p.add_argument(
-        "--depth-from-motion",
-        action="store_true",
-        help="give the network depth triangulated with an earlier image (the node's depth.from_motion)",
-    )
-    p.add_argument(
         "--reference-image",
         "--motion-from-flow",
         dest="motion_from_flow",
@@ -178,7 +173,7 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
     numbers: dict[str, dict[str, object]] = {}
     for data in args.data:
         for clip in _clips(data, args, forecaster, None):
-            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow, args.depth_from_motion)
+            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow)
             tables = []
             found = numbers.setdefault(clip.name, {})
             if args.ids:
@@ -314,8 +309,6 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
     from pixel4d_ros.evaluation.runner import Options
 
     notes = []
-    if args.depth_from_motion:
-        notes.append("the network had depth from an earlier image (--depth-from-motion)")
     if args.motion_from_flow:
         notes.append("depth was corrected and object motion measured with an earlier image (--reference-image)")
     missing = [name for name, given in (("LPIPS", args.lpips), ("FVD", args.fvd)) if given is None]
@@ -327,7 +320,6 @@ def _options(args: argparse.Namespace, forecaster: Forecaster) -> Options:
         flip=load_flip() if args.flip else None,
         video_features=args.fvd and load_video_features(args.fvd, forecaster.device),
         notes=tuple(notes),
-        motion_depth=args.depth_from_motion,
         reference_view=args.motion_from_flow,
     )
 

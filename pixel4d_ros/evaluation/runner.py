@@ -22,7 +22,7 @@ from pixel4d_ros.evaluation.results import Evaluation, Subject
 from pixel4d_ros.evaluation.scoring import ScoredWindow, Setting, SourceScore, Video, score_windows
 from pixel4d_ros.evaluation.summary import summarise
 from pixel4d_ros.evaluation.synthetic_worlds import WorldSet, make_clip
-from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, reference_view, resized, windows_of
+from pixel4d_ros.evaluation.windows import clip_windows, reference_view, resized, windows_of
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
@@ -39,7 +39,6 @@ class Options:
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos
     notes: tuple[str, ...] = ()
-    motion_depth: bool = False  # the network gets depth from motion with each source image
     reference_view: bool = False  # what moved since an earlier image is measured
     watch: Callable[[ScoredWindow], None] = field(default=lambda scored: None)  # is called with every scored window
 
@@ -56,9 +55,8 @@ def evaluate_clip(
             f"the log has no {protocol.frames} frames in a row about {protocol.step:g} s apart:"
             f" {len(sequences[0])} were used"
         )
-    if (options.motion_depth or options.reference_view) and not clip.metric:
-        option = "--depth-from-motion" if options.motion_depth else "--motion-from-flow"
-        raise ValueError(f"{name} has poses without a metric scale: {option} needs metres")
+    if options.reference_view and not clip.metric:
+        raise ValueError(f"{name} has poses without a metric scale: --reference-image needs metres")
     align = protocol.align or ("given" if clip.metric else "clip-scale")
     height = options.camera_height or known_height(name)
     if height is None:
@@ -68,8 +66,6 @@ def evaluate_clip(
         probed = [sequences[i] for i in np.unique(np.linspace(0, len(sequences) - 1, PROBED).round().astype(int))]
         scale = clip_scale(forecaster, list(windows_of(clip, probed, protocol)), protocol.seed)
     setting = Setting(align, scale, height, options.perceptual, options.video_features, options.flip)
-    if options.motion_depth:
-        setting = replace(setting, depth=partial(motion_depth, forecaster, clip))
     if options.reference_view:
         setting = replace(setting, reference=partial(reference_view, clip))
     windows = tqdm(clip_windows(clip, protocol), "evaluate", len(sequences), unit="forecast", leave=False)
@@ -87,8 +83,6 @@ def evaluate_worlds(
     from pixel4d_ros.synthetic.street import make_street
 
     options = options or Options()
-    if options.motion_depth:
-        raise ValueError(f"{worlds.name} has one source image of each world: --depth-from-motion needs earlier ones")
     scores = []
     size = protocol.size or protocol.image_size(*worlds.size)
     for seed in tqdm(worlds.seeds, "worlds", leave=False, unit="world"):
@@ -117,8 +111,8 @@ def evaluate_images(
     Raises ValueError without images.
     """
     options = options or Options()
-    if options.motion_depth or options.reference_view:
-        raise ValueError(f"{name} has single images: --depth-from-motion and --motion-from-flow need earlier ones")
+    if options.reference_view:
+        raise ValueError(f"{name} has single images: --reference-image needs earlier ones")
     scores, sizes = [], set()
     setting = Setting(perceptual=options.perceptual, flip=options.flip)
     for clip in tqdm(clips[:: protocol.stride or 1], "images", leave=False, unit="image"):

@@ -17,7 +17,7 @@ from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights, seen
 from pixel4d_ros.evaluation.occupancy import RANGES, OccupancyCounts, compare_with_lidar, total
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.tables import Table
-from pixel4d_ros.evaluation.windows import clip_windows, motion_depth, reference_view
+from pixel4d_ros.evaluation.windows import clip_windows, reference_view
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.outputs.obstacles import HEIGHTS
@@ -32,19 +32,13 @@ EXTENT = MapExtent((70.0, 70.0), 0.25, HEIGHTS)  # 35 m around the camera
 Predict = Callable[[Clip], DynamicGaussians]
 
 
-def predictor_of(
-    forecaster: Forecaster, clip: Clip, protocol: Protocol, two_images: bool, depth_from_motion: bool = False
-) -> Predict:
-    """Predicts the source image of a window of the clip.
-
-    two_images: with an earlier image, for motion. depth_from_motion: with depth from an earlier image.
-    """
+def predictor_of(forecaster: Forecaster, clip: Clip, protocol: Protocol, two_images: bool) -> Predict:
+    """Predicts the source image of a window of the clip; two_images: with an earlier image."""
 
     def predict(window: Clip) -> DynamicGaussians:
         speed = CameraPath(window.times - window.times[0], source_poses(window)).speed()
         reference = reference_view(clip, window) if two_images else None
-        depth = motion_depth(forecaster, clip, window) if depth_from_motion else None
-        return forecaster.predict(window.images[0], window.K, 1, protocol.seed, depth, speed, reference)
+        return forecaster.predict(window.images[0], window.K, 1, protocol.seed, None, speed, reference)
 
     return predict
 

@@ -42,8 +42,7 @@ class Setting:
     perceptual: Callable[[Video, Video], FloatArray] | None = None  # LPIPS (T,) of two videos
     video_features: Callable[[Video], FloatArray] | None = None  # (D,) of a video, for FVD
     flip: Callable[[Video, Video], FloatArray] | None = None  # FLIP (T,) of two videos, NaN where it was not computed
-    depth: Callable[[Clip], NDArray[np.float32] | None] = lambda window: None  # that the network is given of a source
-    reference: Callable[[Clip], ReferenceView | None] = lambda window: None  # the same
+    reference: Callable[[Clip], ReferenceView | None] = lambda window: None  # that the network is given of a source
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def score_window(forecaster: Forecaster, window: Clip, protocol: Protocol, setti
     started = time.perf_counter()
     # As Forecaster.forecast does; without a metric scale the speed is not known.
     speed = CameraPath(times, source_poses(window)).speed() if window.metric else None
-    given, reference = setting.depth(window), setting.reference(window)
-    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, given, speed, reference)
+    reference = setting.reference(window)
+    scene = forecaster.predict(truth[0], window.K, protocol.samples, protocol.seed, None, speed, reference)
     searched = time.perf_counter()
     path = _camera_path(forecaster, scene, window, setting)
     if path is None:

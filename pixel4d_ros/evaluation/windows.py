@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,18 +14,11 @@ from numpy.typing import NDArray
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
-from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
-from pixel4d_ros.two_view.reference_view import (
-    LONGEST_AGO,
-    ReferenceView,
-    distances_of,
-    view_for_motion,
-    view_for_velocity,
-)
-from pixel4d_ros.two_view.triangulation import depth_from_motion, view_for_depth
+from pixel4d_ros.geometry.rotations import rigid_inverse
+from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, chosen_views
 
 if TYPE_CHECKING:
-    from pixel4d_ros.forecaster import Forecaster
+    pass
 
 M = TypeVar("M", bound=np.generic)
 SQUEEZE = 2.0  # by which the shape of images may change: a size with height first changes it more
@@ -83,42 +76,19 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
 
 
-def motion_depth(forecaster: Forecaster, clip: Clip, window: Clip) -> NDArray[np.float32] | None:
-    """Depth from motion (h, w) of a window's source and an earlier frame of its clip, whose poses are metric.
-
-    None where the camera has not moved enough since.
-    """
-    reference = _looking_back(clip, window, lambda T, _: view_for_depth(T))
-    return (
-        None if reference is None else depth_from_motion(forecaster, np.asarray(window.images[0]), window.K, reference)
-    )
-
-
 def reference_view(clip: Clip, window: Clip) -> ReferenceView | None:
     """An earlier frame of its clip, whose poses are metric, beside a window's source; None where none is near."""
-    view = _looking_back(clip, window, lambda T, ages: view_for_motion(ages, distances_of(T)))
-    older = _looking_back(clip, window, lambda T, ages: view_for_velocity(ages, distances_of(T)))
-    return None if view is None else replace(view, older=older)
-
-
-def _looking_back(
-    clip: Clip, window: Clip, choose: Callable[[FloatArray, FloatArray], int | None]
-) -> ReferenceView | None:
-    """A frame before a window's source, at the window's size; None when choose takes none.
-
-    choose gets T_frame_source (N, 4, 4) of all frames up to LONGEST_AGO before, newest first, and their ages (N,) in
-    seconds. It returns the index of one.
-    """
     source = int(np.searchsorted(clip.times, window.times[0]))
     first = int(np.searchsorted(clip.times, window.times[0] - LONGEST_AGO))
     before = np.arange(source - 1, first - 1, -1)
-    T_frame_source = rigid_inverse(clip.poses[before]) @ clip.poses[source]
-    ages = window.times[0] - clip.times[before]
-    chosen = choose(T_frame_source, ages)
-    if chosen is None:
-        return None
-    image = resize_image(np.asarray(clip.images[before[chosen]]), (window.images.shape[2], window.images.shape[1]))
-    return ReferenceView(image, window.K, rigid_inverse(T_frame_source[chosen]), -float(ages[chosen]))
+    T_source_frame = rigid_inverse(clip.poses[source]) @ clip.poses[before]
+    ages, size = window.times[0] - clip.times[before], (window.images.shape[2], window.images.shape[1])
+
+    def view(k: int) -> ReferenceView:
+        image = resize_image(np.asarray(clip.images[before[k]]), size)
+        return ReferenceView(image, window.K, T_source_frame[k], -float(ages[k]))
+
+    return chosen_views(view, ages, T_source_frame)
 
 
 def moving_masks(clip: Clip) -> NDArray[np.bool_] | None:

@@ -105,7 +105,8 @@ class Predictor:
             if self._constants is None or not self._constants.fits(camera):
                 self._constants = InputConstants(camera, self.device)
             z = None if num_samples == 1 else _latents(*self._constants.latent_shape, num_samples, seed)
-            second = (None, None) if reference is None else _reference_tensors(self._constants, reference, self.device)
+            far = None if reference is None else reference.wider or reference
+            second = (None, None) if far is None else _reference_tensors(self._constants, far, self.device)
             return _scene(self._run(self._constants, image, known_speed(speed), z, depth, *second), camera)
 
     def flows(self, image: Tensor, references: Sequence[ReferenceView]) -> list[FlowBothWays]:

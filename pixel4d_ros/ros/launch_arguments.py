@@ -68,7 +68,6 @@ ARGUMENTS = (
         "reference.enabled",
     ),
     Argument("motion_from_flow", "", "Deprecated: use reference.", OPTIONAL_SWITCH, "motion.from_flow"),
-    Argument("depth_from_motion", "", "Depth from a second image.", OPTIONAL_SWITCH, "depth.from_motion"),
     Argument("weights", "", "Weights file (.safetensors).", (), "weights"),
     Argument("device", "", "auto, cpu, cuda or cuda:N.", (), "device"),
     Argument("namespace", "", "Namespace of the node and its topics."),

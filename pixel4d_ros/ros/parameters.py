@@ -89,12 +89,6 @@ class Parameters:
         low=0.0,
         high=1.0,
     )
-    depth_from_motion: bool = parameter(
-        False,
-        "Triangulate depth with an earlier image where the depth topic gives none. Requires odometry and a moving "
-        "camera, and takes a second prediction. Vehicles and people, which may move, get none.",
-        name="depth.from_motion",
-    )
     reference_enabled: bool = parameter(
         True,
         "Correct depth by a second image where odometry gives the pose between the two, and measure object motion with "

@@ -48,7 +48,6 @@ from pixel4d_ros.ros.transforms import EgoState, TransformSource
 from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.moving_probability import moving_count
 from pixel4d_ros.two_view.reference_view import ReferenceView
-from pixel4d_ros.two_view.triangulation import depth_from_motion
 
 NOT_ACTIVE = "the node is not active: activate it first"
 OUTPUT_FAULTS = ("forecast", "occupancy")  # places whose faults require subscribers
@@ -291,19 +290,12 @@ class ForecastPipeline:
         return source
 
     def _measured(self, image: ImageMessage, source: Source, ego: EgoState, p: Parameters) -> Measurements:
-        """Depth from sensor or motion, and a reference image, depending on parameters and inputs."""
-        statistics, candidates = self._context.statistics, None
-        if p.depth_from_motion or p.uses_reference:
-            candidates = self._history.candidates(source, ego, image.inputs)
-        depth, origin = self._sensor_depth(image, source, p), ""
-        reference = candidates.for_depth() if depth is None and candidates is not None and p.depth_from_motion else None
-        if reference is not None:
-            depth = depth_from_motion(self._context.forecaster, source.rgb, source.camera.K, reference)
-            origin = ", from motion"
-        share = 0.0 if depth is None else (depth > 0).mean()
+        """Depth from a sensor, and a reference image, depending on parameters and inputs."""
+        candidates = self._history.candidates(source, ego, image.inputs) if p.uses_reference else None
+        depth = self._sensor_depth(image, source, p)
         reference, measure_motion = self._reference(candidates, source, p)
-        described = "none" if depth is None else f"known of {share:.0%} of the pixels{origin}"
-        statistics.depth = described + ("" if reference is None else ", corrected by a reference image")
+        described = "none" if depth is None else f"known of {(depth > 0).mean():.0%} of the pixels"
+        self._context.statistics.depth = described + ("" if reference is None else ", corrected by a reference image")
         return Measurements(depth=depth, reference=reference, measure_motion=measure_motion)
 
     def _reference(
@@ -315,7 +307,7 @@ class ForecastPipeline:
         """
         stamp, statistics = source.stamp_ns * 1e-9, self._context.statistics
         self._budget.image(stamp, statistics.received)
-        found = candidates.for_motion() if candidates is not None and p.uses_reference else None
+        found = None if candidates is None else candidates.reference()
         refusal = "" if found is None else self._budget.refusal(stamp)
         if not p.uses_reference:
             statistics.no_reference(OFF)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Earlier images of the camera with their poses, as reference images for depth and motion."""
+"""Earlier images of the camera with their poses, as reference images."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,16 +16,10 @@ from pixel4d_ros.geometry.rotations import FloatArray, rigid_inverse
 from pixel4d_ros.ros.inputs import Inputs, Source
 from pixel4d_ros.ros.object_tracks import camera_in_odometry
 from pixel4d_ros.ros.transforms import EgoState
-from pixel4d_ros.two_view.reference_view import (
-    LONGEST_AGO,
-    ReferenceView,
-    distances_of,
-    view_for_motion,
-    view_for_velocity,
-)
-from pixel4d_ros.two_view.triangulation import view_for_depth
+from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, chosen_views
 
 IMAGES_KEPT = 10
+APART = 0.12  # seconds over which three images need not be kept, so that IMAGES_KEPT reach back far enough
 WIDEST_KEPT = 1280  # pixels: of a usual camera, the predictor sees no more
 
 
@@ -60,32 +53,16 @@ class ReferenceCandidates:
     now: PastImage
     images: list[PastImage]
 
-    @cached_property
-    def _motions(self) -> FloatArray:
-        """T_earlier_camera (N, 4, 4) of the images."""
+    def reference(self) -> ReferenceView | None:
+        """What the image is compared with; None if no image has the right age."""
         poses = np.array([image.T_odometry_camera for image in self.images]).reshape(-1, 4, 4)
-        return rigid_inverse(poses) @ self.now.T_odometry_camera
+        T_source_reference = rigid_inverse(self.now.T_odometry_camera) @ poses
+        ages = np.array([(self.now.stamp_ns - image.stamp_ns) * 1e-9 for image in self.images])
 
-    @cached_property
-    def _ages(self) -> FloatArray:
-        """(N,) seconds of the images."""
-        return np.array([(self.now.stamp_ns - image.stamp_ns) * 1e-9 for image in self.images])
+        def view(k: int) -> ReferenceView:
+            return ReferenceView(self.images[k].image, self.images[k].camera.K, T_source_reference[k], -float(ages[k]))
 
-    def for_depth(self) -> ReferenceView | None:
-        """The reference for depth; None if the camera has hardly moved."""
-        return self._view(view_for_depth(self._motions))
-
-    def for_motion(self) -> ReferenceView | None:
-        """The reference for object motion; None if none has the right age."""
-        distances = distances_of(self._motions)
-        view, older = (self._view(choose(self._ages, distances)) for choose in (view_for_motion, view_for_velocity))
-        return None if view is None else replace(view, older=older)
-
-    def _view(self, chosen: int | None) -> ReferenceView | None:
-        if chosen is None:
-            return None
-        image, T_source_reference = self.images[chosen], rigid_inverse(self._motions[chosen])
-        return ReferenceView(image.image, image.camera.K, T_source_reference, -float(self._ages[chosen]))
+        return chosen_views(view, ages, T_source_reference)
 
 
 class ImageHistory:
@@ -104,6 +81,8 @@ class ImageHistory:
             return None
         images = [image for image in reversed(self._images) if image.is_comparable_with(now, LONGEST_AGO)]
         if not self._images or self._images[-1].stamp_ns != now.stamp_ns:
+            if len(self._images) > 1 and 0 < now.stamp_ns - self._images[-2].stamp_ns < APART * 1e9:
+                self._images.pop()
             self._images.append(now)
         if images and np.array_equal(now.image, images[0].image):
             images = []

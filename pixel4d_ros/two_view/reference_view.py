@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from pixel4d_ros.two_view.flow import check_pair, shrunk
 AGO, LONGEST_AGO = 0.2, 1.0  # seconds between the two images: as wanted, and at most
 SLOW_AGO = 0.6  # seconds, of a camera that moves less than WIDEST in that time
 WIDEST = 1.2  # metres that the camera moves between them, at most, if there is a choice
+BASELINE = 3.0  # metres that it moves between the images by which depth is corrected, as wanted
 
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """An earlier image of the scene, for a Forecaster's `reference` or for depth_from_motion.
+    """An earlier image of the scene, for a Forecaster's `reference`.
 
     Raises ValueError for an image, K, pose or time that cannot be right.
     """
@@ -29,6 +31,7 @@ class ReferenceView:
     T_source_reference: FloatArray  # (4, 4) pose of the earlier camera in the frame of the source image's camera
     time: float  # seconds relative to the source image, below 0
     older: ReferenceView | None = None  # an older image: velocities of what moves are measured over the time since
+    wider: ReferenceView | None = None  # an image from farther away, by which depth is corrected; None: by this one
 
     def __post_init__(self) -> None:
         image, K = np.asarray(self.image), np.asarray(self.K, np.float64)
@@ -103,6 +106,29 @@ def view_for_velocity(ages: FloatArray, distances: FloatArray) -> int | None:
     return None if older == chosen else older
 
 
-def distances_of(T_reference_source: FloatArray) -> FloatArray:
-    """Metres (N,) that the camera has moved since the views of poses (N, 4, 4)."""
-    return np.asarray(np.linalg.norm(T_reference_source[:, :3, 3], axis=1), np.float64)
+def view_for_depth(ages: FloatArray, distances: FloatArray) -> int | None:
+    """Index of the best reference view for depth, nearest to BASELINE away; None: none is young enough.
+
+    ages (N,) and distances (N,) as for view_for_motion. Parallax grows with the distance, and so does what only one of
+    the images shows.
+    """
+    young = ages <= LONGEST_AGO
+    return int(np.where(young, np.abs(distances - BASELINE), np.inf).argmin()) if young.any() else None
+
+
+def chosen_views(
+    view: Callable[[int], ReferenceView], ages: FloatArray, T_source_reference: FloatArray
+) -> ReferenceView | None:
+    """The best of N earlier images as reference view for motion, and with it those for velocity and depth; None: none.
+
+    view(k) makes that of image k. ages (N,) in seconds, newest first; T_source_reference (N, 4, 4).
+    """
+    distances = np.asarray(np.linalg.norm(T_source_reference[:, :3, 3], axis=1), np.float64)
+    chosen = view_for_motion(ages, distances)
+    if chosen is None:
+        return None
+    older, wider = (
+        None if k is None or k == chosen else view(k)
+        for k in (choose(ages, distances) for choose in (view_for_velocity, view_for_depth))
+    )
+    return replace(view(chosen), older=older, wider=wider)

@@ -158,27 +158,6 @@ def test_depth_of_another_time_is_not_used_and_a_late_one_is_waited_for(world, m
     assert client.until(late_depths)[-1].max() == pytest.approx(3.0)
 
 
-def test_where_it_is_wanted_depth_is_found_from_motion_unless_a_sensor_gives_some(world, moment):
-    client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
-    clip = street_clip(900_003, 3, size=(WIDTH, HEIGHT))
-    k = clip.K.ravel().tolist()
-    speed = float(np.linalg.norm(clip.poses[2][:3, 3] - clip.poses[0][:3, 3])) / 0.2
-    assert set_parameter(client, "depth.from_motion", wanted).successful
-    try:
-        for seconds in (moment, moment + 0.2):
-            client.send_odometry(seconds, speed)
-        assert given(world, moment, None, rgb=clip.images[0], k=k)["depth"] is None  # nothing to compare with yet
-        found = given(world, moment + 0.2, None, rgb=clip.images[2], k=k)["depth"]
-        assert (found > 0).mean() > 0.02
-        client.until(lambda: "% of the pixels, from motion" in client.values()["depth"])
-        sensed = given(world, moment + 0.2, depth_image(moment + 0.2, sparse()), rgb=clip.images[2], k=k)["depth"]
-        assert np.allclose(sensed, sparse())
-    finally:
-        wanted.bool_value = False
-        assert set_parameter(client, "depth.from_motion", wanted).successful
-    assert given(world, moment + 0.4, None, rgb=clip.images[2], k=k)["depth"] is None
-
-
 def test_an_earlier_image_is_given_with_the_way_since_unless_it_is_switched_off(world, moment):
     client, wanted = world[0], ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False)
     clip = street_clip(900_003, 3, size=(WIDTH, HEIGHT))

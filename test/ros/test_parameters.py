@@ -111,11 +111,11 @@ def test_unknown_parameters_are_named_with_what_could_be_meant():
         "use_sim_time",
         "qos_overrides./tf.subscription.depth",
         "odometry_timout",
-        "depth.from_moton",
+        "depth.tolerances",
         "xyz",
     ]
     assert unknown_names(given) == [
         "parameter odometry_timout is unknown and has no effect: is odometry_timeout meant?",
-        "parameter depth.from_moton is unknown and has no effect: is depth.from_motion meant?",
+        "parameter depth.tolerances is unknown and has no effect: is depth.tolerance meant?",
         "parameter xyz is unknown and has no effect: see docs/parameters.md",
     ]

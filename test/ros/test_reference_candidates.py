@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 pytest.importorskip("rclpy")
 pytest.importorskip("pixel4d_ros.msg", reason="the package is not built: make setup")
@@ -24,8 +23,7 @@ from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.reference_candidates import ImageHistory
 from pixel4d_ros.ros.transforms import EgoState, NullTransforms
 from pixel4d_ros.synthetic import street_clip
-from pixel4d_ros.two_view.flow import flow_size
-from pixel4d_ros.two_view.triangulation import triangulated_depth
+from pixel4d_ros.two_view.reference_view import BASELINE, ReferenceView
 
 pytestmark = pytest.mark.ros
 SPEED = 8.0  # m/s, about the street's
@@ -56,35 +54,27 @@ def driving(*seconds: float, frame: str = "odom", speed: float = SPEED) -> EgoSt
 TIMES = (0.0, 0.1, 0.2, 0.3)
 
 
-def depth(views: ImageHistory, image: Source, near: EgoState, inputs: Inputs) -> NDArray[np.float32] | None:
-    """What an image and the earlier one that is chosen for it tell of depth."""
+def reference(views: ImageHistory, image: Source, near: EgoState, inputs: Inputs) -> ReferenceView | None:
+    """The earlier image that is chosen for an image."""
     past = views.candidates(image, near, inputs)
-    earlier = None if past is None else past.for_depth()
-    if earlier is None:
-        return None
-    return triangulated_depth(image.rgb, earlier, image.camera.resized(*flow_size(*image.size)))
+    return None if past is None else past.reference()
 
 
-def test_depth_comes_from_the_image_before(street: Clip) -> None:
+def test_an_image_is_compared_with_the_one_before(street: Clip) -> None:
     views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
-    assert depth(views, source(street, 0), near, inputs) is None
-    first = depth(views, source(street, 1), near, inputs)
-    assert first is not None and (first > 0).mean() > 0.02
-    again = depth(views, source(street, 1), near, inputs)  # asked about once more, by a service perhaps
-    np.testing.assert_array_equal(first, again)
-
-
-def test_a_vehicle_that_stands_has_none(street: Clip) -> None:
-    views, inputs, near = ImageHistory(), Inputs(), driving(0.0, 0.001, 0.002)
-    assert depth(views, source(street, 0, 0.0), near, inputs) is None
-    assert depth(views, source(street, 1, 0.002), near, inputs) is None
+    assert reference(views, source(street, 0), near, inputs) is None
+    first = reference(views, source(street, 1), near, inputs)
+    assert first is not None and first.seconds == pytest.approx(0.1)
+    np.testing.assert_array_equal(first.image, street.images[0])
+    again = reference(views, source(street, 1), near, inputs)  # asked about once more, by a service perhaps
+    assert again is not None and again.time == first.time
 
 
 @pytest.mark.parametrize("what", ["time jumped back", "too long ago", "another lens", "other odometry", "no odometry"])
 def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) -> None:
     views, inputs, later = ImageHistory(), Inputs(), source(street, 1)
     near = driving(*TIMES)
-    assert depth(views, source(street, 0), near, inputs) is None
+    assert reference(views, source(street, 0), near, inputs) is None
     if what == "time jumped back":
         inputs = Inputs()
     elif what == "too long ago":
@@ -95,7 +85,7 @@ def test_what_does_not_belong_together_is_not_compared(street: Clip, what: str) 
         near = driving(*TIMES, frame="map")
     else:
         near = driving()
-    assert depth(views, later, near, inputs) is None
+    assert reference(views, later, near, inputs) is None
 
 
 def test_large_images_are_kept_small(street: Clip) -> None:
@@ -104,7 +94,7 @@ def test_large_images_are_kept_small(street: Clip) -> None:
     tracemalloc.start()
     for t in range(20):
         wide = Source(large.copy(), Camera(street.K * [[8], [8], [1]], 1664, 512), image(0.1 * t, large).header)
-        depth(views, wide, near, inputs)
+        reference(views, wide, near, inputs)
     del wide
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -114,7 +104,7 @@ def test_large_images_are_kept_small(street: Clip) -> None:
 def test_what_moves_is_seen_over_a_metre_and_its_velocity_measured_over_a_fifth_of_a_second(street: Clip) -> None:
     views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
     pasts = [views.candidates(source(street, t), near, inputs) for t in range(4)]
-    first, *seen = [past.for_motion() for past in pasts if past is not None]
+    first, *seen = [past.reference() for past in pasts if past is not None]
     assert first is None
     assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.1, 0.1]
     assert seen[2] is not None
@@ -127,15 +117,26 @@ def test_what_moves_is_seen_over_a_metre_and_its_velocity_measured_over_a_fifth_
 def test_a_slow_vehicle_compares_with_the_image_a_fifth_of_a_second_before(street: Clip) -> None:
     views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES, speed=2.0)
     pasts = [views.candidates(source(street, t), near, inputs) for t in range(4)]
-    seen = [past.for_motion() for past in pasts if past is not None]
+    seen = [past.reference() for past in pasts if past is not None]
     assert [round(view.seconds, 3) for view in seen if view is not None] == [0.1, 0.2, 0.2]
 
 
-def test_a_vehicle_that_stands_sees_motion_but_no_depth(street: Clip) -> None:
-    views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES, speed=0.0)
-    views.candidates(source(street, 0), near, inputs)
-    past = views.candidates(source(street, 2), near, inputs)
-    assert past is not None and past.for_depth() is None and past.for_motion() is not None
+def test_depth_is_corrected_by_an_image_from_three_metres_away(street: Clip) -> None:
+    times = np.arange(0, 1.45, 0.1)
+    views, inputs, near = ImageHistory(), Inputs(), driving(*times, speed=5.0)
+    views_of = [reference(views, source(street, k % 4, t), near, inputs) for k, t in enumerate(times)]
+    found = views_of[-1]
+    assert found is not None and found.seconds == pytest.approx(0.2)
+    assert found.wider is not None and found.wider.seconds == pytest.approx(BASELINE / 5.0)
+
+
+def test_images_of_a_fast_camera_reach_back_as_far(street: Clip) -> None:
+    times = np.arange(45) / 30
+    views, inputs, near = ImageHistory(), Inputs(), driving(*times, speed=5.0)
+    views_of = [reference(views, source(street, k % 4, t), near, inputs) for k, t in enumerate(times)]
+    found = views_of[-1]
+    assert found is not None and found.seconds == pytest.approx(0.2, abs=0.05)
+    assert found.wider is not None and found.wider.seconds == pytest.approx(BASELINE / 5.0, abs=0.05)
 
 
 def test_an_image_that_repeats_has_no_reference(street: Clip) -> None:
@@ -143,6 +144,5 @@ def test_an_image_that_repeats_has_no_reference(street: Clip) -> None:
     views, inputs, near = ImageHistory(), Inputs(), driving(*TIMES)
     views.candidates(source(street, 0), near, inputs)
     again = views.candidates(source(street, 0, 0.1), near, inputs)
-    assert again is not None and again.for_depth() is None and again.for_motion() is None
-    later = views.candidates(source(street, 2), near, inputs)
-    assert later is not None and later.for_depth() is not None
+    assert again is not None and again.reference() is None
+    assert reference(views, source(street, 2), near, inputs) is not None
