@@ -23,7 +23,7 @@ from pixel4d_ros.evaluation.windows import cut, motion_depth
 from pixel4d_ros.geometry.rotations import FloatArray, rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.synthetic import street_clip
 from pixel4d_ros.two_view.flow import flow_size
-from pixel4d_ros.two_view.object_motion import instance_pixels
+from pixel4d_ros.two_view.object_motion import SeenMaps
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import static_flow
 from pixel4d_ros.two_view.triangulation import (
@@ -147,7 +147,7 @@ def test_vehicles_get_no_depth_as_they_may_move(street: Clip, forecaster: Foreca
     scene = forecaster.predict(image, street.K)
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
-    vehicles = instance_pixels(scene, scene.pixels(camera), camera) > 0
+    vehicles = SeenMaps.of(scene, scene.pixels(camera), camera).instance_ids > 0
     T = rigid_inverse(street.poses[3]) @ street.poses[1]
     found = depth_from_motion(
         forecaster, image, street.K, ReferenceView(np.asarray(street.images[1]), street.K, T, -0.2)

@@ -36,7 +36,7 @@ def depth_from_motion(
     image's. Raises ValueError as triangulated_depth.
     """
     # numba takes half a second to import.
-    from pixel4d_ros.two_view.object_motion import instance_pixels
+    from pixel4d_ros.two_view.object_motion import SeenMaps
 
     camera = Camera(np.asarray(K, np.float64), image.shape[1], image.shape[0])
     camera = camera.resized(*flow_size(camera.width, camera.height))
@@ -44,10 +44,9 @@ def depth_from_motion(
     scene = forecaster.predict(image, K)
     depth = triangulated_depth(image, reference, camera, measured.flow)
     with torch.inference_mode():
-        places = scene.pixels(camera)
-        predicted = scene.seen_depth(camera, places, FARTHEST)
-        may_move = cv2.dilate((instance_pixels(scene, places, camera) > 0).astype(np.uint8), RIM) > 0
-    return np.where((depth < OVERSHOT * predicted) & ~may_move, depth, np.float32(0))
+        seen = SeenMaps.of(scene, scene.pixels(camera), camera)
+    may_move = cv2.dilate((seen.instance_ids > 0).astype(np.uint8), RIM) > 0
+    return np.where((depth < OVERSHOT * seen.depth) & ~may_move, depth, np.float32(0))
 
 
 def triangulated_depth(
