@@ -96,8 +96,9 @@ def aligned_from(
         few = _level(pixels[::THINNER].copy(), points[::THINNER].copy(), coarse, path, size)
         best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]]
         least = np.inf
-        for k, tried in enumerate(np.concatenate((known[:-1], best))):
-            velocity, error = _reached(level, tried, prior, COARSE_ROUNDS)
+        followed = np.concatenate((known[:-1], best))
+        for k in range(len(followed)):  # an iterator's rows have another type: all that follows would compile twice
+            velocity, error = _reached(level, followed[k], prior, COARSE_ROUNDS)
             if k == 0 or error < least:
                 start, least = velocity, error
     level = _level(pixels, points, fine, path, size)
