@@ -177,7 +177,7 @@ class DynamicGaussians:
 
     def pixels(self, camera: Camera) -> Tensor:
         """Pixel (N,), counted row by row, in which a camera at the source sees each observed Gaussian; -1 for none."""
-        x, y, z = self.means.T.contiguous()
+        x, y, z = self.means.unbind(1)
         u = (camera.K[0, 0] * x).div_(z).add_(camera.K[0, 2]).round_()
         v = (camera.K[1, 1] * y).div_(z).add_(camera.K[1, 2]).round_()
         inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)

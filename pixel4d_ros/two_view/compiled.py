@@ -143,7 +143,7 @@ def _turned(change: FloatArray, T: FloatArray) -> FloatArray:
     """A pose T (4, 4) and after it a rotation vector and a translation, together (6,)."""
     angle = max(np.sqrt(change[0] ** 2 + change[1] ** 2 + change[2] ** 2), 1e-12)
     sine, cosine, square = np.sin(angle) / angle, np.cos(angle), 2 * (np.sin(angle / 2) / angle) ** 2
-    moved = T.copy()
+    moved: FloatArray = T.copy()
     for i in range(3):
         one, other = (i + 1) % 3, (i + 2) % 3
         for k in range(4):

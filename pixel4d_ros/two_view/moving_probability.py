@@ -91,12 +91,12 @@ def with_moving_probability(
     probability = np.append(0.0, probability[1:])
     draws = np.random.default_rng((seed, 1)).random((scene.num_samples, len(probability)))
     draws[0] = LIKELY
-    moves = draws <= probability
-    moves[:, 0] = True  # the background has no motion to take away
     if changes is None:
         members = scene.members
-        changes = MotionChanges(members, members, False, np.zeros((*moves.shape, 3), np.float32))
+        changes = MotionChanges(members, members, False, np.zeros((*draws.shape, 3), np.float32))
     members, own_ids = changes.members, scene.object_ids[changes.members]
+    exists = own_ids.new_zeros(len(probability)).scatter(0, own_ids, 1).cpu().numpy() > 0
+    moves = (draws <= probability) | ~exists  # what does not exist has no motion to take away
 
     def changed(motion: Motion, k: int) -> Motion:
         names = MOTION_FIELDS if changes.is_joined or not moves[k].all() else ("velocities",)
