@@ -135,23 +135,31 @@ class DynamicGaussians:
             futures=(),
         )
 
-    def per_object(self, values: Tensor) -> Tensor:
-        """Mean (M + 1, 3) of per-Gaussian values (N, 3) over each object; zero for the background and empty objects."""
+    @property
+    def members(self) -> Tensor:
+        """Indices (n,) of the Gaussians that belong to objects; a GPU is waited for."""
+        return torch.nonzero(self.object_ids)[:, 0]
+
+    def per_object(self, values: Tensor, members: Tensor | None = None) -> Tensor:
+        """Mean (M + 1, 3) of per-Gaussian values (N, 3) over each object; zero for the background and empty objects.
+
+        members (n,) as the property, if they are known.
+        """
         # Without the background, whose many values a GPU would add up one after another.
-        members = torch.nonzero(self.object_ids)[:, 0]
+        members = self.members if members is None else members
         ids, own = self.object_ids[members], values[members].to(self.centroids.dtype)
         total = torch.zeros_like(self.centroids).index_add(0, ids, own)
         count = torch.zeros_like(self.centroids[:, :1]).index_add(0, ids, torch.ones_like(own[:, :1]))
         return total / count.clamp(min=1)
 
-    def without_depth_correction(self, where: Tensor) -> DynamicGaussians:
-        """The scene in which Gaussians where (N,) is true lie as far away as without a reference image.
+    def without_depth_correction(self, some: Tensor | None = None) -> DynamicGaussians:
+        """The scene in which the Gaussians of some indices (n,) lie as far away as without a reference image.
 
-        For what moves, since a reference image tells the depth of what stands. The source view does not change.
+        None: those of objects, since a reference image tells the depth of what stands. The source view does not change.
         """
         if self.depth_correction is None:
             return self
-        some = torch.nonzero(where)[:, 0]  # of what moves: few
+        some = self.members if some is None else some
         factor = torch.exp(-self.depth_correction[some])[:, None]
         means, scales = (values.index_copy(0, some, values[some] * factor) for values in (self.means, self.scales))
         return replace(self, means=means, scales=scales, depth_correction=None)
@@ -171,28 +179,31 @@ class DynamicGaussians:
     def pixels(self, camera: Camera) -> Tensor:
         """Pixel (N,), counted row by row, in which a camera at the source sees each observed Gaussian; -1 for none."""
         x, y, z = self.means.unbind(1)
-        u = (camera.K[0, 0] * x / z + camera.K[0, 2]).round().long()
-        v = (camera.K[1, 1] * y / z + camera.K[1, 2]).round().long()
+        u = (camera.K[0, 0] * x).div_(z).add_(camera.K[0, 2]).round_()
+        v = (camera.K[1, 1] * y).div_(z).add_(camera.K[1, 2]).round_()
         inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
         if self.observed is not None:
             inside &= self.observed > 0.5
-        return torch.where(inside, v * camera.width + u, -1)
+        return torch.where(inside, v.int() * camera.width + u.int(), -1).long()
 
-    def seen_depth(self, camera: Camera, places: Tensor, nothing: float, corrected: bool = True) -> NDArray[np.float32]:
+    def seen_depth(self, camera: Camera, places: Tensor, nothing: float) -> NDArray[np.float32]:
+        """depth_map in the host's memory."""
+        return self.depth_map(camera, places, nothing).cpu().numpy()
+
+    def depth_map(self, camera: Camera, places: Tensor, nothing: float, corrected: bool = True) -> Tensor:
         """Mean depth (h, w) in metres of what a camera at the source sees in each pixel, `nothing` where there is none.
 
         places (N,) as pixels(camera) gives them. corrected: with what a reference image tells of depth.
         """
         seen = torch.nonzero(places >= 0)[:, 0]  # a GPU would add up the many others one after another
-        depths = self.means[seen, 2]
+        depths, own = self.means[seen, 2], places[seen]
         if not corrected and self.depth_correction is not None:
             depths = depths * torch.exp(-self.depth_correction[seen])
         total, count = (
-            torch.zeros(camera.height * camera.width, device=places.device).index_add(0, places[seen], values)
+            torch.zeros(camera.height * camera.width, device=places.device).scatter_add(0, own, values)
             for values in (depths, torch.ones_like(depths))
         )
-        depth = torch.where(count > 0, total / count.clamp(min=1), nothing)
-        return depth.view(camera.height, camera.width).cpu().numpy()
+        return torch.where(count > 0, total / count.clamp(min=1), nothing).view(camera.height, camera.width)
 
     def transformed(self, T: ArrayLike | Tensor) -> DynamicGaussians:
         """The scene in frame a, given T_a_source (4, 4)."""

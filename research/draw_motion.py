@@ -26,7 +26,7 @@ from pixel4d_ros.evaluation.motion_metrics import moving_ids, moving_probabiliti
 from pixel4d_ros.evaluation.video import GREY, sheet
 from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.two_view.object_motion import instance_pixels
+from pixel4d_ros.two_view.object_motion import SeenMaps
 from pixel4d_ros.two_view.velocity_fit import Ids
 
 WIDTH = 640  # pixels of a panel
@@ -55,7 +55,7 @@ def row(forecaster: Forecaster, clip: Clip, window: Clip) -> Picture:
     image, reference = np.asarray(window.images[0]), reference_view(clip, window)
     scene = forecaster.predict(image, window.K, reference=reference).to("cpu")
     assert scene.camera is not None
-    instances = instance_pixels(scene, scene.pixels(scene.camera), scene.camera)
+    instances = SeenMaps.of(scene, scene.pixels(scene.camera), scene.camera).instance_ids
     ids, fast, probabilities = visible_objects(scene, window), moving_ids(scene), moving_probabilities(scene)
     height, width = image.shape[:2]
     scale = WIDTH / width

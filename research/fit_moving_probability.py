@@ -35,11 +35,11 @@ from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import LIKELY
-from pixel4d_ros.two_view.object_motion import candidates, instance_pixels, object_pixels
+from pixel4d_ros.two_view.object_motion import SeenMaps, candidates
 from pixel4d_ros.two_view.predicted_motion import corrected_velocity
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, Ids, TwoImages
+from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -99,8 +99,7 @@ class SourceImage:
 
     pair: TwoImages
     scene: DynamicGaussians
-    ids: Ids  # (h, w) of predicted objects
-    instances: Ids  # (h, w)
+    seen: SeenMaps
     truth: Truth  # h x w
     complete: bool  # whether everything that moves is known
     group: str
@@ -126,15 +125,14 @@ def examples(
     scene = forecaster.predict(image, window.K, speed=speed)
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
-    places = scene.pixels(camera)
-    depth = scene.seen_depth(camera, places, FARTHEST)
+    seen = SeenMaps.of(scene, scene.pixels(camera), camera)
+    depth = seen.depth
     views = reference.views
     flow, *longer = forecaster.measured_flow(image, views)
     source = SourceImage(
         TwoImages.of(flow, reference, camera, depth),
         scene,
-        object_pixels(scene, places, camera),
-        instance_pixels(scene, places, camera),
+        seen,
         truth.resized(camera.width, camera.height),
         window.boxes_complete,
         group,
@@ -156,14 +154,14 @@ def examples(
 
 def of_candidates(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
     """Moving patches outside the instances, also where the network predicts motion: instances are judged apart."""
-    for patch, fit in candidates(pair, source.instances):
+    for patch, fit in candidates(pair, source.seen.instance_ids):
         evidence = motion_evidence(pair.images, patch, fit.velocity * pair.seconds)
         yield from source.example(patch, np.append(evidence.features, False), CANDIDATE)
 
 
 def of_instances(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
     """Vehicles and people, but those that move without showing it."""
-    for instance in judged_instances(pair, source.instances):
+    for instance in judged_instances(pair, source.seen.instance_ids):
         if instance.features is not None:
             for example in source.example(instance.pixels, instance.features, INSTANCE):
                 if instance.features[0] > UNSEEN or not example.moves:
@@ -172,11 +170,10 @@ def of_instances(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
 
 def of_predicted(source: SourceImage) -> Iterator[Example]:
     """Objects that the network predicts to move."""
-    scene, pair = source.scene, source.pair
-    velocities = scene.per_object(scene.velocities).double().cpu().numpy()
-    for k in sorted(moving_ids(scene) & set(np.unique(source.ids).tolist())):
-        mask = source.ids == k
-        velocity = corrected_velocity(pair, mask, velocities[k])
+    pair, ids = source.pair, source.seen.object_ids
+    for k in sorted(moving_ids(source.scene) & set(np.unique(ids).tolist())):
+        mask = ids == k
+        velocity = corrected_velocity(pair, mask, source.seen.velocities[k])
         if velocity is not None:
             evidence = motion_evidence(pair.images, mask, velocity * pair.seconds)
             yield from source.example(mask, np.append(evidence.features, True), PREDICTED)

@@ -74,82 +74,141 @@ def reweighted_velocity(
     equations. Residuals of `outlier` weigh half. The medians are those of |still| and of the last residuals.
     """
     weight = np.ones(len(still))  # the first round must not take the prior's residuals for outliers
-    left = np.empty(len(still))
-    normal, seen = np.zeros((3, 3)), np.zeros(3)
-    velocity = np.zeros(3)
+    left, by_axis = np.empty(len(still)), np.ascontiguousarray(J.T)
+    normal, velocity = np.empty((3, 3)), np.zeros(3)
     for _ in range(rounds):
-        normal[:], seen[:] = 0.0, belief * prior
+        normal, seen = normal_equations(by_axis, still, weight, len(still))
         for k in range(3):
-            normal[k, k] = belief[k]
-        for i in range(len(still)):
-            for a in range(3):
-                by = weight[i] * J[i, a]
-                seen[a] += by * still[i]
-                for b in range(a + 1):
-                    normal[a, b] += by * J[i, b]
-        for a in range(3):
-            for b in range(a):
-                normal[b, a] = normal[a, b]
-        velocity[:] = np.linalg.solve(normal, seen)
+            normal[k, k] += belief[k]
+        velocity = np.linalg.solve(normal, seen + belief * prior)
         for i in range(len(still)):
             left[i] = abs(still[i] - J[i, 0] * velocity[0] - J[i, 1] * velocity[1] - J[i, 2] * velocity[2])
             weight[i] = 1 / (1 + (left[i] / outlier) ** 2)
     return velocity, np.asarray(np.linalg.inv(normal)), median(np.abs(still)), median(left)
 
 
-@njit(cache=True, nogil=True)
-def normal_equations(X: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """X' W X (k, k) and X' W y (k,) of equations X (n, k), y (n,) with weights (n,)."""
-    k = X.shape[1]
-    normal, seen = np.zeros((k, k)), np.zeros(k)
-    for i in range(len(y)):
-        for a in range(k):
-            by = weight[i] * X[i, a]
-            seen[a] += by * y[i]
-            for b in range(a + 1):
-                normal[a, b] += by * X[i, b]
+@njit(cache=True, nogil=True, fastmath=True)
+def normal_equations(X: FloatArray, y: FloatArray, weight: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """X W X' (k, k) and X W y (k,) of the first equations of X (k, n), y (n,) with weights (n,): a row per unknown."""
+    k = X.shape[0]
+    normal, seen, weighted = np.zeros((k, k)), np.zeros(k), np.empty(count)
     for a in range(k):
-        for b in range(a):
-            normal[b, a] = normal[a, b]
+        for i in range(count):
+            weighted[i] = weight[i] * X[a, i]
+        total = 0.0
+        for i in range(count):
+            total += weighted[i] * y[i]
+        seen[a] = total
+        for b in range(a + 1):
+            total = 0.0
+            for i in range(count):
+                total += weighted[i] * X[b, i]
+            normal[a, b] = normal[b, a] = total
     return normal, seen
 
 
 @njit(cache=True, nogil=True)
-def pose_equations(
+def refined_motion(
+    points: FloatArray,
+    target: FloatArray,
+    K: FloatArray,
+    T: FloatArray,
+    pixel: float,
+    prior: FloatArray,
+    evidence: float,
+    settled: float,
+) -> FloatArray:
+    """The pose (4, 4) near T by which points (n, 3) are seen at target (n, 2) pixels, by Gauss and Newton.
+
+    Errors count in units of `pixel` pixels, as `evidence` points, with Cauchy weights: an error of one unit counts
+    half. prior (6,) is the precision of a small motion put before T, rotation first. A step below `settled` is the
+    last.
+    """
+    moved = np.zeros(6)  # by the refinement so far
+    for _ in range(10):
+        normal, seen = _pose_equations(points, target, K, T, pixel)
+        normal *= evidence
+        for a in range(6):
+            normal[a, a] += prior[a]
+        change = np.linalg.solve(normal, evidence * seen - prior * moved)
+        moved += change
+        T = _turned(change, T)
+        if np.abs(change).max() < settled:
+            break
+    return T
+
+
+@njit(cache=True, nogil=True)
+def _turned(change: FloatArray, T: FloatArray) -> FloatArray:
+    """A pose T (4, 4) and after it a rotation vector and a translation, together (6,)."""
+    angle = max(np.sqrt(change[0] ** 2 + change[1] ** 2 + change[2] ** 2), 1e-12)
+    sine, cosine, square = np.sin(angle) / angle, np.cos(angle), 2 * (np.sin(angle / 2) / angle) ** 2
+    moved: FloatArray = T.copy()
+    for i in range(3):
+        one, other = (i + 1) % 3, (i + 2) % 3
+        for k in range(4):
+            along = change[0] * T[0, k] + change[1] * T[1, k] + change[2] * T[2, k]
+            across = change[one] * T[other, k] - change[other] * T[one, k]
+            moved[i, k] = cosine * T[i, k] + sine * across + square * change[i] * along
+        moved[i, 3] += change[3 + i]
+    return moved
+
+
+@njit(cache=True, nogil=True)
+def _pose_equations(
     points: FloatArray, target: FloatArray, K: FloatArray, T: FloatArray, pixel: float
 ) -> tuple[FloatArray, FloatArray]:
-    """One step of Gauss and Newton towards a pose T (4, 4) by which points (n, 3) are seen at target (n, 2) pixels.
-
-    Normal matrix (6, 6) and right side (6,) of a small motion put before T, rotation first, in units of squared errors
-    of `pixel` pixels, as means over the points. Cauchy weights: an error of that size counts half.
-    """
-    normal, seen, J, count = np.zeros((6, 6)), np.zeros(6), np.empty(6), 0
+    """Normal matrix (6, 6) and right side (6,) of one step of refined_motion, as means over the points."""
+    count = 0
+    J, error, weight = np.zeros((6, 2 * len(points))), np.empty(2 * len(points)), np.empty(2 * len(points))
     for i in range(len(points)):
         x = T[0, 0] * points[i, 0] + T[0, 1] * points[i, 1] + T[0, 2] * points[i, 2] + T[0, 3]
         y = T[1, 0] * points[i, 0] + T[1, 1] * points[i, 1] + T[1, 2] * points[i, 2] + T[1, 3]
         z = T[2, 0] * points[i, 0] + T[2, 1] * points[i, 1] + T[2, 2] * points[i, 2] + T[2, 3]
         if z <= IN_FRONT:
             continue
+        x, y, j, k = x / z, y / z, 2 * count, 2 * count + 1
+        error[j], error[k] = target[i, 0] - (K[0, 0] * x + K[0, 2]), target[i, 1] - (K[1, 1] * y + K[1, 2])
+        J[0, j], J[1, j], J[2, j] = -K[0, 0] * x * y, K[0, 0] * (1 + x * x), -K[0, 0] * y
+        J[0, k], J[1, k], J[2, k] = -K[1, 1] * (1 + y * y), K[1, 1] * x * y, K[1, 1] * x
+        J[3, j], J[5, j], J[4, k], J[5, k] = K[0, 0] / z, -K[0, 0] * x / z, K[1, 1] / z, -K[1, 1] * y / z
+        for row in (j, k):
+            weight[row] = 1 / (pixel**2 + error[row] ** 2)
         count += 1
-        for axis in range(2):
-            focal = K[axis, axis] / z
-            if axis == 0:
-                error = target[i, 0] - (K[0, 0] * x / z + K[0, 2])
-                J[0], J[1], J[2], J[3], J[4], J[5] = -x * y / z, z + x * x / z, -y, 1.0, 0.0, -x / z
-            else:
-                error = target[i, 1] - (K[1, 1] * y / z + K[1, 2])
-                J[0], J[1], J[2], J[3], J[4], J[5] = -z - y * y / z, x * y / z, x, 0.0, 1.0, -y / z
-            weight = 1 / (1 + (error / pixel) ** 2) / pixel**2
-            for a in range(6):
-                by = weight * focal * J[a]
-                seen[a] += by * error
-                for b in range(a + 1):
-                    normal[a, b] += by * focal * J[b]
-    for a in range(6):
-        for b in range(a):
-            normal[b, a] = normal[a, b]
-    count = max(count, 1)
-    return normal / count, seen / count
+    normal, seen = normal_equations(J, error, weight, 2 * count)
+    return normal / max(count, 1), seen / max(count, 1)
+
+
+@njit(cache=True, nogil=True)
+def nearest_static_flow(
+    bounds: tuple[NDArray[np.float32], NDArray[np.float32]],
+    turn: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    flow: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """The flow (h, w, 2) nearest to the measured one of a static world at inverse depths within bounds (h, w) each.
+
+    A point at inverse depth d is seen at turn (3, 3) times its pixel, plus d shift (3,). NaN where no depth is near. In
+    single precision, as rigid_flow.static_flow.
+    """
+    static, ends = np.empty_like(flow), np.empty((2, 2), np.float32)
+    for v in range(flow.shape[0]):
+        for u in range(flow.shape[1]):
+            column, row = np.float32(u), np.float32(v)
+            for k in range(2):
+                inverse = bounds[k][v, u]
+                x = turn[0, 0] * column + (turn[0, 1] * row + turn[0, 2]) + shift[0] * inverse
+                y = turn[1, 0] * column + (turn[1, 1] * row + turn[1, 2]) + shift[1] * inverse
+                z = turn[2, 0] * column + (turn[2, 1] * row + turn[2, 2]) + shift[2] * inverse
+                if not z > np.float32(1e-3):
+                    z = np.float32(np.nan)
+                ends[k, 0], ends[k, 1] = x / z - column, y / z - row
+            span_u, span_v = ends[0, 0] - ends[1, 0], ends[0, 1] - ends[1, 1]
+            along = (flow[v, u, 0] - ends[1, 0]) * span_u + (flow[v, u, 1] - ends[1, 1]) * span_v
+            along /= max(span_u * span_u + span_v * span_v, np.float32(1e-6))
+            along = min(max(along, np.float32(0)), np.float32(1))
+            static[v, u, 0], static[v, u, 1] = ends[1, 0] + along * span_u, ends[1, 1] + along * span_v
+    return static
 
 
 @njit(cache=True, nogil=True)

@@ -146,7 +146,7 @@ def aligned_velocity(
     """
     velocity, bright, d = start.copy(), 0.0, np.zeros(4)
     (mean, precision, independent), errors = prior, np.empty(len(points))
-    J, by = np.empty((len(points), 4)), np.empty(3)
+    J, weight, by = np.ones((4, len(points))), np.empty(len(points)), np.empty(3)
     for k in range(rounds + 1):
         for a in range(3):
             by[a] = path[a, 0] * velocity[0] + path[a, 1] * velocity[1] + path[a, 2] * velocity[2]
@@ -163,14 +163,15 @@ def aligned_velocity(
                 continue
             errors[seen] = grey[i] - value - bright
             for a in range(3):
-                J[seen, a] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
-                J[seen, a] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
-            J[seen, 3] = 1.0
+                J[a, seen] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
+                J[a, seen] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
             seen += 1
         if seen < 4:
             break
         outlier = min(max(NORMAL_MEDIAN * np.median(np.abs(errors[:seen])), noise[0]), noise[1])
-        normal, right = normal_equations(J[:seen], errors[:seen], 1 / (1 + (errors[:seen] / outlier) ** 2))
+        for i in range(seen):
+            weight[i] = 1 / (1 + (errors[i] / outlier) ** 2)
+        normal, right = normal_equations(J, errors, weight, seen)
         belief = outlier**2 * seen / independent * (TAIL + 3) / (TAIL + (precision * (velocity - mean) ** 2).sum())
         for a in range(3):
             normal[a, a] += belief * precision[a]

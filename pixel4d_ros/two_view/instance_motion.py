@@ -162,10 +162,9 @@ def log_ratio_of(
     """motion_log_ratio of the static, velocity, inverse_depth and pose parts of FlowEquations."""
     y, V, inverse_depth, pose = equations
     rows = len(y)
-    X, weight, unexplained = np.empty((rows, 10)), np.empty(rows), np.empty(rows)
+    X, weight, unexplained = np.empty((10, rows)), np.empty(rows), np.empty(rows)
+    X[0], X[1:7], X[7:] = inverse_depth, pose.T, V.T
     for i in range(rows):
-        X[i, 0] = inverse_depth[i]
-        X[i, 1:7], X[i, 7:] = pose[i], V[i]
         unexplained[i] = abs(y[i] - V[i, 0] * velocity[0] - V[i, 1] * velocity[1] - V[i, 2] * velocity[2])
     pixel = min(PIXEL, max(LEAST_PIXEL, LEFT_BEHIND * compiled.median(unexplained)))
     share = (rows // 2) / min(rows // 2, INDEPENDENT)
@@ -173,7 +172,7 @@ def log_ratio_of(
         parallax = np.hypot(inverse_depth[i - i % 2], inverse_depth[i - i % 2 + 1])
         variance = (pixel**2 + (RELIEF * parallax) ** 2) * share
         weight[i] = 1 / (1 + (unexplained[i] / LEFT) ** 2) / variance
-    normal, seen = compiled.normal_equations(X, y, weight)
+    normal, seen = compiled.normal_equations(X, y, weight, rows)
     deviation = np.empty(10)
     deviation[0], deviation[1:4], deviation[4:7], deviation[7:] = (
         DISTANCE_SPREAD, ROTATION, SHIFT + SHIFT_SHARE * baseline, SPEED,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
 
 if TYPE_CHECKING:
@@ -60,40 +61,65 @@ CALIBRATION = Calibration(
 )
 
 
+@dataclass(frozen=True)
+class MotionChanges:
+    """How the motion of a scene's objects changes in S futures."""
+
+    members: Tensor  # (n,) Gaussians of objects
+    models: Tensor  # (n,) Gaussians whose motion they take over, mostly their own
+    is_joined: bool  # whether some of these are others
+    velocities: NDArray[np.float32]  # (S, M + 1, 3) m/s that are added to that of each object
+
+
 def with_network_probability(scene: DynamicGaussians, seed: int) -> DynamicGaussians:
-    """A scene predicted from one image, whose objects move with the calibrated probability."""
-    probability = np.full(len(scene.centroids), CALIBRATION.one_image)
-    return with_moving_probability(scene, probability, seed)
+    """A scene predicted from one image, whose objects move with the calibrated probability.
+
+    What moves has the depth that was predicted without a reference image.
+    """
+    scene = scene.without_depth_correction()
+    return with_moving_probability(scene, np.full(len(scene.centroids), CALIBRATION.one_image), seed)
 
 
-def with_moving_probability(scene: DynamicGaussians, probability: FloatArray, seed: int) -> DynamicGaussians:
+def with_moving_probability(
+    scene: DynamicGaussians, probability: FloatArray, seed: int, changes: MotionChanges | None = None
+) -> DynamicGaussians:
     """The scene with probability (M + 1,) that each object moves, in whose futures an object moves as often.
 
-    In sample 0 moves what is LIKELY to. The background's probability is taken as 0. seed draws the others.
+    In sample 0 moves what is LIKELY to. The background's probability is taken as 0. seed draws the others. changes come
+    first.
     """
     probability = np.append(0.0, probability[1:])
     draws = np.random.default_rng((seed, 1)).random((scene.num_samples, len(probability)))
     draws[0] = LIKELY
     moves = draws <= probability
     moves[:, 0] = True  # the background has no motion to take away
-    futures = tuple(_kept(motion, row, scene.object_ids) for motion, row in zip(scene.futures, moves))
-    own = futures[0] if futures else _kept(scene.motion, moves[0], scene.object_ids)
+    moving_probability = to_device(probability, scene.means.device).to(scene.centroids)
+    if changes is None and moves.all():  # without waiting for the device
+        return replace(scene, moving_probability=moving_probability)
+    if changes is None:
+        members = scene.members
+        changes = MotionChanges(members, members, False, np.zeros((*draws.shape, 3), np.float32))
+    members, own_ids = changes.members, scene.object_ids[changes.members]
+    exists = own_ids.new_zeros(len(probability)).scatter(0, own_ids, 1).cpu().numpy() > 0
+    moves |= ~exists  # what does not exist has no motion to take away
+
+    def changed(motion: Motion, k: int) -> Motion:
+        names = MOTION_FIELDS if changes.is_joined or not moves[k].all() else ("velocities",)
+        if len(names) == 1 and not changes.velocities[k].any():
+            return motion
+        own = {name: getattr(motion, name)[changes.models] for name in names}
+        own["velocities"] = own["velocities"] + velocities[k, own_ids]
+        written = {name: getattr(motion, name).index_copy(0, members, own[name] * kept[k, own_ids]) for name in names}
+        return replace(motion, **written)
+
+    velocities, kept = (to_device(x, members.device) for x in (changes.velocities, moves[..., None]))
+    futures = tuple(map(changed, scene.futures or (scene.motion,), range(scene.num_samples)))
     return replace(
         scene,
-        **{name: getattr(own, name) for name in MOTION_FIELDS},
-        futures=futures,
-        moving_probability=torch.as_tensor(probability).to(scene.centroids),
+        **vars(futures[0]),
+        futures=futures if scene.futures else (),
+        moving_probability=moving_probability,
     )
-
-
-def _kept(motion: Motion, moves: NDArray[np.bool_], object_ids: Tensor) -> Motion:
-    """The motion of the objects for which moves (M + 1,) is true; the others stand."""
-    if moves.all():
-        return motion  # without waiting for the device
-    stopped = torch.nonzero(~torch.as_tensor(moves, device=object_ids.device)[object_ids])[:, 0]
-    if len(stopped) == 0:
-        return motion
-    return Motion(*(getattr(motion, f.name).index_fill(0, stopped, 0) for f in fields(Motion)))
 
 
 def moving_count(scene: DynamicGaussians) -> int:

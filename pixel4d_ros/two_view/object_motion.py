@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -23,7 +23,8 @@ from torch import Tensor
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.predictor.movable import UNNUMBERED
-from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
+from pixel4d_ros.rendering.streams import to_device
+from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view import compiled
 from pixel4d_ros.two_view.flow import Mask, around, flow_size, length, pixels_of
 from pixel4d_ros.two_view.instance_motion import (
@@ -35,7 +36,7 @@ from pixel4d_ros.two_view.instance_motion import (
     window,
 )
 from pixel4d_ros.two_view.moving_parts import MovingPart, is_large, joined_parts, move_alike
-from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, with_moving_probability
+from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, MotionChanges, with_moving_probability
 from pixel4d_ros.two_view.predicted_motion import corrections
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map, static_flow
@@ -82,59 +83,62 @@ def with_motion_from_flow(
     assert scene.camera is not None
     camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
     places = scene.pixels(camera)
-    # The reference image has explained by depth what it could, movers too: what is left without it tells more.
-    depth = scene.seen_depth(camera, places, FARTHEST, corrected=False)
+    seen = SeenMaps.of(scene, places, camera)
+    ids, instances = seen.object_ids, seen.instance_ids
     count = len(scene.centroids)
     rng = np.random.default_rng(seed)
     changes = np.zeros((scene.num_samples, count + MOST, 3), np.float32)  # of the velocity of each object
     probability = np.full(count + MOST, CALIBRATION.one_image)
     with ThreadPoolExecutor(THREADS) as pool:
         flows = flows or list(pool.map(lambda view: MeasuredFlow.of(image, view), reference.views))
-        pairs = pool.map(lambda flow, view: TwoImages.of(flow, view, camera, depth), flows, reference.views)
-        ids, instances = object_pixels(scene, places, camera), instance_pixels(scene, places, camera)
-        whole, added = whole_objects(ids, instances), np.zeros_like(ids)
+        pairs = pool.map(lambda flow, view: TwoImages.of(flow, view, camera, seen.depth), flows, reference.views)
+        whole = whole_objects(ids, instances)
         pair, *longer = pairs
-        corrected = corrections(scene, pair, ids, pool)
+        corrected = corrections(seen.velocities, pair, ids, pool)
         nearby = longer[0] if reference.older is not None and reference.older.is_near else None
         movers = _movers(pair, whole, instances, nearby, pool)[:MOST]
         for other in longer:
             movers = list(pool.map(partial(_over_longer_time, other), movers))
         for k, change, moves in filter(None, corrected):
             changes[:, k], probability[k] = change, moves
-    scene = _with_objects(scene, places, np.where(whole != ids, whole, 0))
+    given = np.where(whole != ids, whole, 0)
+    is_joined = bool(given.any())
     for k, mover in enumerate(movers, count):
-        added[mover.pixels], probability[k] = k, mover.probability
+        given[mover.pixels], probability[k] = k, mover.probability
         changes[:, k] = rng.multivariate_normal(mover.velocity, mover.covariance, scene.num_samples)
         changes[0, k] = mover.velocity
-    return with_moving_probability(_moved(scene, places, added, changes), probability, seed)
+    scene, members, models = _with_objects(scene, places, given, MOST)
+    return with_moving_probability(scene, probability, seed, MotionChanges(members, models, is_joined, changes))
 
 
-def object_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
-    """Ids (h, w) of the scene's objects in the image."""
-    return _in_image(scene.object_ids, places, camera)
+@dataclass(frozen=True)
+class SeenMaps:
+    """What a camera at the source sees of a scene, at one of the sizes of its image, in the host's memory."""
 
+    depth: Map  # (h, w) metres as predicted from one image: a reference image has explained by depth what moves, too
+    object_ids: Ids  # (h, w) of objects
+    instance_ids: Ids  # (h, w) of instances; what belongs to none of them is split where it is apart
+    velocities: FloatArray  # (M + 1, 3) m/s, of the objects that are seen
 
-def instance_pixels(scene: DynamicGaussians, places: Tensor, camera: Camera) -> Ids:
-    """Ids (h, w) of the scene's instances in the image; what belongs to none of them is split where it is apart."""
-    if scene.instance_ids is None:
-        return np.zeros((camera.height, camera.width), np.int64)
-    ids = _in_image(scene.instance_ids, places, camera)
-    rest = ids == UNNUMBERED
-    ids[rest] = UNNUMBERED + cv2.connectedComponents(rest.astype(np.uint8), connectivity=4)[1][rest]
-    return ids
-
-
-def _in_image(numbers: Tensor, places: Tensor, camera: Camera) -> Ids:
-    """Numbers (N,) of Gaussians at places (N,) in the image (h, w); those above 0 come before 0."""
-    ids = torch.zeros(camera.height * camera.width + 1, dtype=torch.int64, device=places.device)
-    some = torch.nonzero(numbers)[:, 0]
-    ids[places[some]] = numbers[some]  # place -1 is nowhere: the last, which is left out
-    return np.asarray(ids[:-1].view(camera.height, camera.width).cpu().numpy(), np.int64)
-
-
-def _at_places(ids: Ids, places: Tensor) -> Tensor:
-    """The ids (N,) that Gaussians at places (N,) in the image find in ids (h, w); 0 at place -1, which is nowhere."""
-    return torch.from_numpy(np.append(ids.ravel(), 0)).to(places.device)[places]
+    @staticmethod
+    def of(scene: DynamicGaussians, places: Tensor, camera: Camera) -> SeenMaps:
+        """places (N,) as scene.pixels(camera) gives them. There is one copy from the device."""
+        depth = scene.depth_map(camera, places, FARTHEST, corrected=False).flatten()
+        instances = torch.zeros_like(places) if scene.instance_ids is None else scene.instance_ids
+        some = torch.nonzero((places >= 0) & (scene.object_ids + instances > 0))[:, 0]
+        own, own_places = scene.object_ids[some], places[some]
+        # Ids above 0 come before 0, which goes to a place beyond the image.
+        maps = (
+            places.new_zeros(len(depth) + 1).scatter(0, torch.where(n > 0, own_places, len(depth)), n)[:-1]
+            for n in (own, instances[some])
+        )
+        members = places.new_zeros(len(scene.centroids)).scatter(0, own, some)  # one of each object
+        copied = torch.cat((depth, *maps, scene.velocities[members].flatten())).cpu().numpy()
+        images, velocities = copied[: 3 * len(depth)].reshape(3, camera.height, camera.width), copied[3 * len(depth) :]
+        ids = images[1:].astype(np.int64)
+        rest = ids[1] == UNNUMBERED
+        ids[1, rest] = UNNUMBERED + cv2.connectedComponents(rest.view(np.uint8), connectivity=4)[1][rest]
+        return SeenMaps(images[0], ids[0], ids[1], velocities.reshape(-1, 3).astype(np.float64))
 
 
 def candidates(pair: TwoImages, ids: Ids, judged: Mask | None = None) -> Iterator[tuple[Mask, Fit]]:
@@ -285,45 +289,24 @@ def _height(pair: TwoImages, patch: Mask) -> float:
     return float(compiled.quantile(down, 0.95) - compiled.quantile(down, 0.05))
 
 
-def _with_objects(scene: DynamicGaussians, places: Tensor, ids: Ids) -> DynamicGaussians:
-    """The scene whose Gaussians on the background belong to the objects whose ids (h, w) their pixels have, 0: none."""
-    if not ids.any():
-        return scene
-    given = _at_places(ids, places)
-    joining = torch.nonzero(given * (scene.object_ids == 0))[:, 0]
-    members = torch.nonzero(scene.object_ids)[:, 0]
-    member = torch.zeros(len(scene.centroids), dtype=torch.int64, device=places.device)
-    member[scene.object_ids[members]] = members  # one of each object
-    alike = member[given[joining]]
+def _with_objects(
+    scene: DynamicGaussians, places: Tensor, given: Ids, most: int
+) -> tuple[DynamicGaussians, Tensor, Tensor]:
+    """The scene whose Gaussians on the background belong to the objects that given (h, w) has, 0: none.
 
-    def joined(motion: Motion) -> Motion:
-        fields = (getattr(motion, name) for name in MOTION_FIELDS)
-        return Motion(*(values.index_copy(0, joining, values[alike]) for values in fields))
-
-    futures = tuple(joined(future) for future in scene.futures)
-    own = vars(futures[0] if futures else joined(scene.motion))
-    return replace(scene, object_ids=scene.object_ids.index_copy(0, joining, given[joining]), futures=futures, **own)
-
-
-def _moved(scene: DynamicGaussians, places: Tensor, added: Ids, changes: NDArray[np.float32]) -> DynamicGaussians:
-    """The scene with objects added where `added` (h, w) has their ids; changes (S, M + 1, 3) m/s of the velocities."""
-    device = scene.means.device
-    given = _at_places(added, places)
-    ids = torch.where((given > 0) & (scene.object_ids == 0), given, scene.object_ids)
-    change = torch.from_numpy(changes).to(scene.velocities)
-    members = torch.nonzero(ids)[:, 0]  # of an object: few
-    own_ids = ids[members]
-    motions = scene.futures or (scene.motion,)
-    own = [motion.velocities.index_add(0, members, by[own_ids]) for motion, by in zip(motions, change)]
-    futures = tuple(replace(f, velocities=velocities) for f, velocities in zip(scene.futures, own))
-    moved = replace(
-        scene,
-        velocities=own[0],
-        object_ids=ids,
-        moving_probability=None,  # with_moving_probability sets that of all objects
-        centroids=torch.cat((scene.centroids, scene.centroids.new_zeros(MOST, 3))),
-        futures=futures,
-    )
-    moved = moved.without_depth_correction(ids > 0)
-    fresh = torch.arange(len(moved.centroids), device=device)[:, None] >= len(scene.centroids)
-    return replace(moved, centroids=torch.where(fresh, moved.per_object(moved.means), moved.centroids))
+    Objects may be new, up to `most`. Also the objects' Gaussians (n,), and those (n,) whose motion they take over.
+    """
+    count = len(scene.centroids)
+    joining = to_device(np.append(given, 0), places.device).take(places)  # 0 at place -1, which is nowhere
+    ids = torch.where(scene.object_ids > 0, scene.object_ids, joining)
+    members = torch.nonzero(ids)[:, 0]  # few
+    own_ids, was = ids[members], scene.object_ids[members]
+    # What joins a predicted object moves as one of the object's Gaussians.
+    of_each = members.new_zeros(count).scatter(0, was, members)
+    models = torch.where((was == 0) & (own_ids < count), of_each[own_ids.clamp(max=count - 1)], members)
+    centroids = torch.cat((scene.centroids, scene.centroids.new_zeros(most, 3)))
+    # with_moving_probability sets that of all objects.
+    scene = replace(scene, object_ids=ids, moving_probability=None, centroids=centroids)
+    scene = scene.without_depth_correction(members)
+    centroids[count:] = scene.per_object(scene.means, members)[count:]
+    return scene, members, models

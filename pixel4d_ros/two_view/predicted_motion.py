@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 import numpy as np
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.scene import DynamicGaussians
 from pixel4d_ros.two_view.flow import Mask
 from pixel4d_ros.two_view.instance_motion import inner_pixels, thinned
 from pixel4d_ros.two_view.velocity_alignment import aligned
@@ -24,16 +23,12 @@ TRUST, TRUST_SHARE = np.array([1.5, 0.3, 1.0]), np.array([0.0, 0.0, 0.15])
 
 
 def corrections(
-    scene: DynamicGaussians, pair: TwoImages, ids: Ids, pool: Executor
+    predicted: FloatArray, pair: TwoImages, ids: Ids, pool: Executor
 ) -> Iterator[tuple[int, FloatArray, float] | None]:
     """Of each predicted object id, change (3,) of its velocity in m/s, probability of moving; None if it is too small.
 
-    ids (h, w) are the objects' in the image. The pool begins at once.
+    predicted (M + 1, 3) are the objects' velocities, ids (h, w) theirs in the image. The pool begins at once.
     """
-    numbers = np.unique(ids[ids > 0]).tolist()
-    if not numbers:  # without waiting for the device
-        return iter(())
-    predicted = scene.per_object(scene.velocities).double().cpu().numpy()
 
     def correction(k: int) -> tuple[int, FloatArray, float] | None:
         mask = ids == k
@@ -42,7 +37,7 @@ def corrections(
             return None
         return k, velocity - predicted[k], pair.probability(mask, velocity, network=True)
 
-    return pool.map(correction, numbers)
+    return pool.map(correction, np.unique(ids[ids > 0]).tolist())
 
 
 def corrected_velocity(pair: TwoImages, mask: Mask, predicted: FloatArray) -> FloatArray | None:

@@ -63,10 +63,7 @@ def residual(checked: CheckedFlow, known: Known, T: FloatArray, K: FloatArray, h
     At each pixel the static world may have any depth between the known bounds.
     """
     flow = checked.flow
-    near, far = static_flow(known.near, T, K), static_flow(known.far, T, K)
-    span, beyond = near - far, flow - far
-    along = (beyond[..., 0] * span[..., 0] + beyond[..., 1] * span[..., 1]) / np.maximum(length(span) ** 2, 1e-6)
-    static = far + np.clip(along, 0, 1)[..., None] * span
+    static: Flow = compiled.nearest_static_flow((known.near, known.far), *_seen_by(T, K), flow)
     excess = length(flow - static) / flow_noise(static)
     excess[~checked.agrees] = np.nan
     photometric_evidence = np.where(excess > 1, _mismatch(here, there, static) - _mismatch(here, there, flow), 0)
@@ -106,10 +103,15 @@ def pixels(height: int, width: int) -> tuple[Map, Map]:
 def static_flow(inverse_depth: Map, T: FloatArray, K: FloatArray) -> Flow:
     """Flow (H, W, 2) of static points at inverse depths (H, W), when the camera moves so that p_b = T p_a."""
     u, v = pixels(*inverse_depth.shape)
-    turn, shift = (K @ T[:3, :3] @ np.linalg.inv(K)).astype(np.float32), (K @ T[:3, 3]).astype(np.float32)
+    turn, shift = _seen_by(T, K)
     x, y, z = (turn[i, 0] * u + (turn[i, 1] * v + turn[i, 2]) + shift[i] * inverse_depth for i in range(3))
     z[~(z > 1e-3)] = np.nan
     return np.stack((x / z - u, y / z - v), -1)
+
+
+def _seen_by(T: FloatArray, K: FloatArray) -> tuple[Map, Map]:
+    """turn (3, 3) and shift (3,): a pixel p = (u, v, 1) of inverse depth d is seen at turn p + d shift after T."""
+    return (K @ T[:3, :3] @ np.linalg.inv(K)).astype(np.float32), (K @ T[:3, 3]).astype(np.float32)
 
 
 def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray) -> FloatArray:
@@ -125,14 +127,4 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
     pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
     points = compiled.unprojected(v, u, depth, K)
     target = np.stack((u, v), -1) + checked.flow[v, u]
-    moved = np.zeros(6)  # by the refinement so far
-    for _ in range(10):
-        normal, seen = compiled.pose_equations(points, target, K, T, pixel)
-        change = np.linalg.solve(EVIDENCE * normal + np.diag(PRIOR), EVIDENCE * seen - PRIOR * moved)
-        moved += change
-        small = np.eye(4)
-        small[:3, :3], small[:3, 3] = cv2.Rodrigues(change[:3])[0], change[3:]
-        T = small @ T
-        if np.abs(change).max() < SETTLED:
-            break
-    return T
+    return np.asarray(compiled.refined_motion(points, target, K, T, pixel, PRIOR, EVIDENCE, SETTLED))

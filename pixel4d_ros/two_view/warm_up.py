@@ -20,7 +20,9 @@ def compile_all() -> None:
     equations = compiled.flow_equations(points, points[:, :2].copy(), K, T, 1.0, 1.0)
     static, velocity = equations[:2]
     compiled.reweighted_velocity(static, velocity, three, three, 1, 1.0)
-    compiled.pose_equations(points, np.zeros((2, 2)), K, T, 1.0)
+    compiled.refined_motion(points, np.zeros((2, 2)), K, T, 1.0, np.ones(6), 1, 1.0)
+    flow, single = np.zeros((2, 2, 2), np.float32), depth[0, 0] * K.astype(np.float32)
+    compiled.nearest_static_flow((depth, depth), single, single[0].copy(), flow)
     compiled.median(static)
     compiled.median(depth[0])
     compiled.quantile(static, 0.5)
