@@ -98,7 +98,8 @@ def clip_name(name: str, about: dict[str, Any]) -> str:
 def read_array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...] = ()) -> FloatArray:
     """Numbers of clip.json in a shape. Raises DatasetError."""
     try:
-        return np.array(about[key], np.float64).reshape(shape)
+        numbers = np.array(about[key], np.float64).reshape(shape)
+        return numbers if shape else np.array(int(numbers))
     except KeyError:
         raise DatasetError(f"{folder / DESCRIPTION} has no {key}: see docs/datasets.md") from None
     except (TypeError, ValueError) as error:
