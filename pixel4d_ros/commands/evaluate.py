@@ -191,7 +191,8 @@ def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: P
         several = len(args.data) > 1 or Path(data).is_dir()
         for clip in _clips(data, args, forecaster, notes if several else None):
             # Logs of different folders may have one name.
-            name = next(n for i in range(len(numbers) + 1) if (n := f"{clip.name}{f'_{i}' if i else ''}") not in numbers)
+            free = (f"{clip.name}{f'_{i}' if i else ''}" for i in range(len(numbers) + 1))
+            name = next(name for name in free if name not in numbers)
             predict = predictor_of(forecaster, clip, protocol, args.motion_from_flow, args.depth_from_motion)
             try:
                 found, tables = score_outputs(predict, clip, name, protocol, args.ids, args.occupancy, args.clearance)
