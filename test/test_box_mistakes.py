@@ -30,14 +30,16 @@ def scaled(factor: float, *names: str) -> Callable[[Labels], Labels]:
     return lambda box: {**box, **{name: (np.array(box[name]) * factor).tolist() for name in names}}
 
 
-def clip_with(folder: Path, change: Callable[[Labels], Labels], frame: Callable[[int, Labels], Labels]) -> Clip:
+def clip_with(
+    folder: Path, change: Callable[[Labels], Labels], frame: Callable[[int, Labels], Labels], name: str = NAME
+) -> Clip:
     """The log's clip with the changed labels: change gets each box, frame each frame and its number."""
-    log = shared_path(f"logs/val/{NAME}.mcap")
-    labels = json.loads(log.with_name(f"{NAME}.boxes.json").read_text())
+    log = shared_path(f"logs/val/{name}.mcap")
+    labels = json.loads(log.with_name(f"{name}.boxes.json").read_text())
     labels["frames"] = [
         frame(i, {**f, "boxes": [change(box) for box in f["boxes"]]}) for i, f in enumerate(labels["frames"])
     ]
-    (folder / f"{NAME}.boxes.json").write_text(json.dumps(labels))
+    (folder / f"{name}.boxes.json").write_text(json.dumps(labels))
     return labelled(read_clip(log), folder)
 
 
@@ -97,6 +99,11 @@ def numbered() -> Callable[[Labels], Labels]:
             "0 of 55 boxes lie in the images",
             id="axes of the body",
         ),
+        pytest.param(
+            lambda box: {**box, "rotation": (np.array(box["rotation"])[:, [1, 0, 2]] * [1, -1, 1]).tolist()},
+            "most moving boxes drive sideways: the x axis of a box must point forward",
+            id="x to the side",
+        ),
         pytest.param(numbered(), "no id of a box is in two images", id="ids of detections"),
     ],
 )
@@ -106,6 +113,15 @@ def test_boxes_that_are_odd_are_named(
     with caplog.at_level(logging.WARNING):
         clip_with(tmp_path, change, same_frame)
     assert re.search(words, caplog.text) if words else caplog.text == ""
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)], ids=["as it is", "KITTI", "nuScenes"])
+def test_sizes_in_the_order_of_another_data_set_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, order: tuple[int, ...]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        clip_with(tmp_path, lambda box: {**box, "size": [box["size"][i] for i in order]}, same_frame, "kitti_0056")
+    assert ("size must be length, width, height" in caplog.text) == (order != (0, 1, 2))
 
 
 def test_labels_that_are_stamped_beside_their_images_are_counted(

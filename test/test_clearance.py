@@ -139,3 +139,15 @@ def test_footprints_are_read_as_nav2_writes_them() -> None:
         footprint_of_corners([(0, 0), (1, 0), (np.nan, 1)], 0.0, made)
     with pytest.raises(ValueError, match="radius"):
         Footprint(radius=-1.0)
+
+
+def test_a_radius_in_millimetres_is_refused() -> None:
+    """All that is inside the footprint at the image's time counts as the vehicle: nothing would ever be touched."""
+    with pytest.raises(ValueError, match="radius must be 0 to 100 metres, got 300"):
+        footprint_of_corners([], 300.0, Footprint())
+
+
+@pytest.mark.parametrize("corners", [[(0, 0)] * 4, [(0, 0), (1, 0), (2, 0)], [(-1, -1), (2, 2), (1, 1), (0, 0)]])
+def test_a_footprint_without_an_area_is_refused(corners: list[tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match=r"the footprint has no area: .* are x and y filled\?"):
+        footprint_of_corners(corners, 0.0, Footprint())

@@ -147,6 +147,7 @@ def test_several_clips_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
         (["kitti", "{raw}/nowhere", "a.mcap"], "nowhere holds no drives of KITTI raw"),
         (["dl3dv", "{raw}", "a.mcap"], "holds no scene: a transforms.json was expected"),
         (["re10k", "{raw}", "a.mcap", "--split", "eigen"], "only KITTI raw has splits"),
+        (["kitti", "{raw}", "a.mcap", "--part", "val"], "--part val is of no split: name it with --split"),
         (["re10k", "{raw}", "a.mcap", "--camera", "2"], "which has one camera: omit the camera"),
     ],
 )

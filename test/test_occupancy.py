@@ -168,6 +168,14 @@ def test_the_road_beside_a_ditch_and_a_bank_are_ground_and_a_box_is_not() -> Non
     assert np.abs(heights[~box]).max() < 0.28
 
 
+@pytest.mark.parametrize(("camera", "slope"), [(0.7, 0.0), (1.6, 0.5)], ids=["low", "tilted"])
+def test_depth_without_a_level_road_below_a_vehicles_camera_is_refused(camera: float, slope: float) -> None:
+    """A robot's low camera or one held by hand: heights were above the camera, and the scores wrong without a word."""
+    x, y = (part.ravel() for part in np.mgrid[4:20:0.2, -6:6:0.2])
+    with pytest.raises(ValueError, match=r"no level road 1\.2 m or more below the camera"):
+        road_heights(np.column_stack((x, y, slope * y - camera)))
+
+
 def test_returns_that_the_camera_cannot_see_do_not_count() -> None:
     """A van at 6 m with a window, its body 0.5 m above the ground; a wall at 15 m; the road."""
     K = np.array([[480.0, 0, 200], [0, 480.0, 60], [0, 0, 1]])

@@ -80,6 +80,10 @@ def test_a_folder_of_posed_videos_opens_in_order_of_names(tmp_path: Path) -> Non
         ({"times": [100.0 * i for i in range(COUNT)]}, r"1e\+02 s lie between its images"),
         ({"metric": "false"}, "metric is 'false', true or false was expected"),
         ({"K": None}, "K should have the shape"),
+        ({"K": {"fx": 60.0}}, "K should have the shape"),
+        ({"width": None}, "width should be a number"),
+        ({"stereo": True}, 'stereo should be {"video": "right.mp4"'),
+        ({"stereo": {"video": "right.mp4"}}, "has no T_left_right"),
         ({"T_world_camera": np.zeros((COUNT, 4, 4)).tolist()}, "clip.json"),
         ({"stereo": {"video": "other.mp4", "T_left_right": np.eye(4).tolist()}}, "other.mp4 is missing"),
     ],
@@ -135,4 +139,11 @@ def test_an_image_without_its_depth_in_pixels_is_named(tmp_path: Path) -> None:
     write_depth_images(tmp_path / "x", ["a"])
     cv2.imwrite(str(tmp_path / "x" / "a_depth.png"), np.zeros((4, 4), np.uint16))
     with pytest.raises(DatasetError, match=r"a_depth\.png is no 16-bit png of .* the size of its image"):
+        read_depth_folder(tmp_path / "x")
+
+
+def test_a_right_image_without_its_pose_is_named(tmp_path: Path) -> None:
+    write_depth_images(tmp_path / "x", ["left"])
+    (tmp_path / "x" / "right.jpg").write_bytes((tmp_path / "x" / "left.jpg").read_bytes())
+    with pytest.raises(DatasetError, match="has no T_left_right"):
         read_depth_folder(tmp_path / "x")

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from pixel4d_ros.cli import main
+from pixel4d_ros.commands import evaluate
 from pixel4d_ros.datasets.boxes import Box
 from pixel4d_ros.datasets.clip import Clip
+from pixel4d_ros.datasets.open import good_clips
 from pixel4d_ros.evaluation.clearance import (
     FARTHEST,
     Probe,
@@ -129,3 +137,30 @@ def test_without_depth_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no path"):
         summarise_probes([])
     assert FARTHEST == 10
+
+
+def test_clips_of_one_name_keep_their_numbers_and_one_without_depth_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As a/drive.mcap, b/drive.mcap: the numbers of the first were lost; one bad log ended the command without any."""
+    clips = [clip_of(15.0), replace(clip_of(8.0), name="blind", depth=None), clip_of(8.0)]
+    opener = SimpleNamespace(open_clips=lambda *_, **__: iter(clips), good_clips=good_clips)
+    wall = SimpleNamespace(predict=lambda *_: scene_of(depth_of(8.0)))
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.datasets.open", opener)
+    forecaster = SimpleNamespace(Forecaster=SimpleNamespace(load=lambda *_: wall))
+    monkeypatch.setitem(sys.modules, "pixel4d_ros.forecaster", forecaster)
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    assert evaluate.run(parser.parse_args([str(tmp_path), "--clearance", "--json"])) == 1
+    out = capsys.readouterr()
+    numbers = json.loads(out.out)
+    assert list(numbers) == ["wall", "wall_1"] and numbers["wall"]["clearance"] != numbers["wall_1"]["clearance"]
+    assert "blind was left out: blind has no depth" in out.err
+
+
+def test_options_of_forecasts_beside_outputs_for_planners_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "drive.mcap", "--clearance", "--flip", "--out", str(tmp_path / "page")]) == 1
+    assert "omit --out, --flip; --json writes their numbers" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()

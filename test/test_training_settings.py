@@ -59,6 +59,15 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
     assert given["rate"] == 8e-4 and given["weights"] is None
 
 
+def test_a_new_run_does_not_replace_the_weights_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default --out of two runs is the same: hours of the first were lost."""
+    out = tmp_path / "weights.safetensors"
+    out.write_bytes(b"hours of work")
+    assert cli.main(["train", "--out", str(out), "--device", "cpu"]) == 1
+    assert "exists: --resume continues its run; else name another --out, or remove it" in capsys.readouterr().err
+    assert out.read_bytes() == b"hours of work"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -78,6 +87,10 @@ def test_paths_in_a_config_file_start_at_its_folder(tmp_path: Path) -> None:
         ("weight_decay: .nan", "weight_decay must be a finite number, not nan"),
         ("rate: .inf", "rate must be a finite number, not inf"),
         ("ema: 1.5", "ema must be at least 0 and below 1"),
+        ("room_share: 25", "room_share must be a share of at most 1, not 25.0: 25 % are 0.25"),
+        ("half_share: 80", "half_share must be a share of at most 1"),
+        ("rate_to: -1", "rate_to must be at least 0"),
+        ("widen: 0", "widen must be a factor above 0"),
         ("steps: 0", "steps must be at least 1, not 0"),
         ("drop_path: 1", "drop_path must be below 1"),
         ("only: sky", "only must be motion, movable, depth, static, surface, sweep, flow or nothing, not 'sky'"),

@@ -183,6 +183,7 @@ def picture(tmp_path: Path) -> Path:
         (["--intrinsics", "50", "50", "320", "24"], "--intrinsics has its principal point at (320, 24), outside"),
         (["--speed", "nan"], "--speed must be at most 200 m/s"),
         (["--yaw-rate", "1e155"], "--yaw-rate at most 20 rad/s"),
+        (["--path", "a.csv", "--speed", "25"], "--path gives the camera's motion: omit --speed and --yaw-rate"),
     ],
 )
 def test_forecast_refuses_before_the_work(
@@ -216,6 +217,7 @@ def test_no_output_replaces_an_input(tmp_path: Path, picture: Path, capsys: pyte
         ["demo", "--log", log, "--out", tmp_path],
         ["replay", log, "--score", tmp_path, "--wait-timeout", "1"],
         ["forecast", picture, "-o", picture],
+        ["benchmark", "--image", log, "--json", log],
     ):
         assert main([str(word) for word in command]) == 1
         assert "it is read as input; choose another name" in capsys.readouterr().err

@@ -129,12 +129,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raise ValueError for invalid options before measuring."""
+    inputs = (args.image, args.weights)
     if args.json is not None:
-        check_target(args.json)
+        check_target(args.json, inputs=inputs)
     if args.plot is not None:
         from pixel4d_ros.benchmark.plots import check_plot
 
         check_plot(args.plot)
+        check_target(args.plot, inputs=inputs)
         if args.node is not None:
             raise ValueError("--plot shows times of the library: omit --node, or omit --plot")
     if args.motion_from_flow and args.node is not None:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="the .mcap file to write; for several clips a folder")
     parser.add_argument("--camera", help="0..3 of KITTI (default 2), FRONT, SIDE_LEFT ... of Waymo (default FRONT)")
     parser.add_argument("--split", choices=("tulsiani", "eigen"), help="only KITTI's drives of this split")
-    parser.add_argument("--part", default="test", help="part of the split: train, val, test (default: %(default)s)")
+    parser.add_argument("--part", help="part of the split: train, val, test (default: test)")
     parser.add_argument(
         "--scale", type=float, metavar="METRES", help="length of the unit of RealEstate10K and DL3DV (default: 1)"
     )
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--frames must be at least 1, got {args.frames}")
     if args.scale is not None and not args.scale > 0:
         raise ValueError(f"--scale must be a positive length in metres, got {args.scale:g}")
-    clips = open_clips(args.source, args.kind, args.camera, args.split, args.part, stop=args.frames)
+    if args.part is not None and args.split is None:
+        raise ValueError(f"--part {args.part} is of no split: name it with --split tulsiani or eigen, or omit --part")
+    clips = open_clips(args.source, args.kind, args.camera, args.split, args.part or "test", stop=args.frames)
     if args.out.suffix == ".mcap":
         check_replaceable(args.out, args.force)
         _write(args.out, _only_clip(clips, args.out), args)

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     from pixel4d_ros.forecaster import Forecaster
 
     protocol = _protocol(args)
+    _check_unused(args)
     if args.json not in (None, "-"):
         check_target(Path(args.json), inputs=[*map(Path, args.data), args.weights])
     if args.out is not None:
@@ -163,39 +164,48 @@ def run(args: argparse.Namespace) -> int:
     return 1 if left_out else 0
 
 
+def _check_unused(args: argparse.Namespace) -> None:
+    """Raise ValueError for options of forecasts beside those that score outputs for planners."""
+    unused = [f"--{name}" for name in ("out", "lpips", "flip", "fvd") if getattr(args, name)]
+    if unused and (args.ids or args.occupancy or args.clearance):
+        raise ValueError(
+            f"--ids, --occupancy and --clearance are scored instead of forecasts: omit {', '.join(unused)}; --json"
+            " writes their numbers"
+        )
+
+
 def _score_outputs(args: argparse.Namespace, forecaster: Forecaster, protocol: Protocol) -> int:
     """Print how ids last, and how grids and distances agree with LiDAR, in each clip; with --json the numbers."""
-    from pixel4d_ros.evaluation import scene_outputs as outputs
-    from pixel4d_ros.evaluation.path_metrics import paths_table
+    from pixel4d_ros.evaluation.scene_outputs import predictor_of, score_outputs
     from pixel4d_ros.evaluation.tables import table
-    from pixel4d_ros.evaluation.track_objects import FUTURE, ids_table, track_clip
 
+    stream = sys.stderr if args.json == "-" else sys.stdout
     numbers: dict[str, dict[str, object]] = {}
+    notes: list[str] = []
     for data in args.data:
-        for clip in _clips(data, args, forecaster, None):
-            predict = outputs.predictor_of(forecaster, clip, protocol, args.motion_from_flow)
-            tables = []
-            found = numbers.setdefault(clip.name, {})
-            if args.ids:
-                ids, paths = track_clip(predict, clip)
-                found["ids"] = asdict(ids)
-                found["paths"] = None if paths is None else asdict(paths)
-                seconds = FUTURE * float(clip.times[-1] - clip.times[0]) / (len(clip) - 1)
-                tables += [ids_table(clip.name, ids), paths_table(clip.name, paths, seconds)]
-            if args.occupancy:
-                counts = outputs.score_occupancy(predict, clip, protocol)
-                found["occupancy"] = {name: values.tolist() for name, values in asdict(counts).items()}
-                tables.append(outputs.occupancy_table(clip.name, counts))
-            if args.clearance:
-                clearance = outputs.score_clearance(predict, clip, protocol)
-                found["clearance"] = asdict(clearance)
-                tables.append(outputs.clearance_table(clip.name, clearance))
-            text = "\n\n".join(table(*content, args.markdown) for content in tables)
-            print(text, file=sys.stderr if args.json == "-" else sys.stdout)
+        several = len(args.data) > 1 or Path(data).is_dir()
+        for clip in _clips(data, args, forecaster, notes if several else None):
+            # Logs of different folders may have one name.
+            free = (f"{clip.name}{f'_{i}' if i else ''}" for i in range(len(numbers) + 1))
+            name = next(name for name in free if name not in numbers)
+            predict = predictor_of(forecaster, clip, protocol, args.motion_from_flow)
+            try:
+                found, tables = score_outputs(predict, clip, name, protocol, args.ids, args.occupancy, args.clearance)
+            except ValueError as error:
+                if not several:
+                    raise
+                notes.append(f"{name} {LEFT_OUT}{error}")
+                continue
+            numbers[name] = found
+            print("\n\n".join(table(*content, args.markdown) for content in tables), file=stream)
+    if not numbers:
+        raise ValueError("; ".join(notes) or f"no clip in {', '.join(args.data)}")
     if args.json is not None:
         text = json.dumps(numbers, indent=2)
         print(text) if args.json == "-" else write_text(Path(args.json), text + "\n")
-    return 0
+    for note in notes:
+        print(note, file=sys.stderr)
+    return 1 if notes else 0
 
 
 def _text(found: list[Evaluation], markdown: bool, brief: bool, notes: list[str]) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pixel4d_ros.scene import DynamicGaussians
 
 logger = logging.getLogger(__name__)
-FASTEST_TURN = 20.0  # rad/s
+SPEED_MPS, FASTEST_TURN = 8.0, 20.0  # m/s without a path, and rad/s
 MOST_STEPS, LONGEST_STEP, MOST_SAMPLES = 1000, 2.0, 64  # frames are kept in memory; as the node's parameters
 
 
@@ -30,12 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--path", type=Path, metavar="CSV", help="camera path: lines of t x y z qx qy qz qw (metres, optical frame)"
     )
-    parser.add_argument(
-        "--speed", type=float, default=8.0, help="without --path: forward speed, m/s (default %(default)s)"
-    )
-    parser.add_argument(
-        "--yaw-rate", type=float, default=0.0, help="without --path: turn to the right, rad/s (default %(default)s)"
-    )
+    parser.add_argument("--speed", type=float, help=f"without --path: forward speed, m/s (default {SPEED_MPS:g})")
+    parser.add_argument("--yaw-rate", type=float, help="without --path: turn to the right, rad/s (default 0)")
     add_intrinsics_argument(parser)
     parser.add_argument("--steps", type=int, default=14, help="frames (default %(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="seconds between frames (default %(default)s)")
@@ -132,12 +128,16 @@ def read_intrinsics(given: list[float] | None, width: int, height: int) -> Float
 
 
 def _camera_path(args: argparse.Namespace, horizon: float) -> CameraPath:
-    if args.path is None:
-        if not (abs(args.speed) <= FASTEST and abs(args.yaw_rate) <= FASTEST_TURN):
-            raise ValueError(
-                f"--speed must be at most {FASTEST:g} m/s and --yaw-rate at most {FASTEST_TURN:g} rad/s, got"
-                f" {args.speed:g} and {args.yaw_rate:g}"
-            )
-        warn_of_turn(abs(args.yaw_rate) * horizon, horizon)
-        return CameraPath.constant_twist([0, 0, args.speed], [0, args.yaw_rate, 0], max(horizon, args.step))
-    return read_camera_path(args.path, horizon)
+    if args.path is not None:
+        if args.speed is not None or args.yaw_rate is not None:
+            raise ValueError("--path gives the camera's motion: omit --speed and --yaw-rate, or omit --path")
+        return read_camera_path(args.path, horizon)
+    speed = SPEED_MPS if args.speed is None else args.speed
+    yaw_rate = args.yaw_rate or 0.0
+    if not (abs(speed) <= FASTEST and abs(yaw_rate) <= FASTEST_TURN):
+        raise ValueError(
+            f"--speed must be at most {FASTEST:g} m/s and --yaw-rate at most {FASTEST_TURN:g} rad/s, got {speed:g} and"
+            f" {yaw_rate:g}"
+        )
+    warn_of_turn(abs(yaw_rate) * horizon, horizon)
+    return CameraPath.constant_twist([0, 0, speed], [0, yaw_rate, 0], max(horizon, args.step))

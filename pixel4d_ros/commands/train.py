@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if not config.sources and not config.stereo and not config.synthetic_batch:
         raise ValueError("nothing to train on: name driving logs, a stereo folder, or a synthetic batch above 0")
     check_files(config)
+    if config.out.is_file() and not args.resume:
+        raise ValueError(f"{config.out} exists: --resume continues its run; else name another --out, or remove it")
     with progress_lines():
         try:
             train(config, resume=args.resume)

@@ -18,6 +18,7 @@ IN_VIEW, MARGIN = 0.2, 0.5  # share of the boxes, and how far their centres may 
 SIDEWAYS, LYING = 0.7, 0.5  # of a box's z axis along the camera's x, and share of the boxes
 SPEED_RATIO, SPEED_APART_MPS = 1.5, 1.0  # between the velocities and the motion of the boxes: factor, and m/s
 ELSEWHERE = 0.5  # share of the speed, between the two as vectors: labels in use have up to 0.08
+VEHICLE_M, DRIVES_MPS, ACROSS = 2.5, 2.0, 0.7  # longest side, speed, and cosine between a box's x axis and its velocity
 LEAST_IMAGES = 5  # of a track whose motion is measured
 
 
@@ -76,7 +77,22 @@ def boxes_doubt(clip: Clip) -> str:
         )
     if all(len(track) == 1 for track in tracks.values()) and sum(map(bool, clip.boxes or ())) > 1:
         return "no id of a box is in two images: give an object the same id in all images"
-    return _velocity_doubt(clip, list(tracks.values()))
+    return _velocity_doubt(clip, list(tracks.values())) or _sides_doubt(boxes)
+
+
+def _sides_doubt(boxes: list[Box]) -> str:
+    """Says where vehicles are not longest along their x axis, or drive across it; else empty."""
+    vehicles = [box.size.argmax() for box in boxes if box.size.max() > VEHICLE_M]
+    if vehicles and np.mean(np.array(vehicles) > 0) > LYING:
+        return (
+            "most boxes of vehicles are wider or higher than long: size must be length, width, height (labels of KITTI"
+            " have height, width, length, those of nuScenes width, length, height)"
+        )
+    driven = [(box.T_camera_box[:3, 0], box.velocity) for box in boxes if box.velocity is not None]
+    along = [abs(x @ v) / speed for x, v in driven if (speed := float(np.linalg.norm(v))) > DRIVES_MPS]
+    if along and np.mean(np.array(along) < ACROSS) > LYING:
+        return "most moving boxes drive sideways: the x axis of a box must point forward, along its length"
+    return ""
 
 
 def _velocity_doubt(clip: Clip, tracks: list[list[tuple[int, Box]]]) -> str:

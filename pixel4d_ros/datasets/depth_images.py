@@ -11,7 +11,7 @@ import numpy as np
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.damaged_images import readable
 from pixel4d_ros.datasets.image_files import DatasetError, read_16_bits, read_rgb
-from pixel4d_ros.datasets.posed_video import DESCRIPTION, clip_name, is_posed_video, read_description
+from pixel4d_ros.datasets.posed_video import DESCRIPTION, clip_name, is_posed_video, read_array, read_description
 from pixel4d_ros.datasets.splits import Part, choose
 
 DEPTH = "_depth.png"
@@ -53,11 +53,11 @@ def _read_image(folder: Path, name: str) -> Clip:
     about = read_description(folder)
     image, path = read_rgb(folder / f"{name}.jpg"), folder / f"{name}{DEPTH}"
     depth = read_16_bits(path, (image.shape[1], image.shape[0]), 1000)
-    K, here, now = np.array(about["K"], np.float64), np.eye(4)[None], np.zeros(1)
+    K, here, now = read_array(folder, about, "K", (3, 3)), np.eye(4)[None], np.zeros(1)
     stereo = None
     if name == "left" and (folder / "right.jpg").is_file():
-        beside = np.array(about["T_left_right"], np.float64)[None]
-        right_K = np.array(about.get("K_right", about["K"]), np.float64)
+        beside = read_array(folder, about, "T_left_right", (1, 4, 4))
+        right_K = read_array(folder, about, "K_right" if "K_right" in about else "K", (3, 3))
         stereo = Clip(f"{folder.name}_right", read_rgb(folder / "right.jpg")[None], right_K, beside, now)
     title = clip_name(f"{folder.name}_{name}", about)
     return Clip(title, image[None], K, here, now, depth[None], stereo=stereo, metric=bool(about.get("metric", False)))

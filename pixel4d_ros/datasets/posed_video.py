@@ -43,10 +43,10 @@ def read_posed_video(folder: Path) -> Clip:
     damaged files, also on access to a frame.
     """
     about = read_description(folder)
-    poses = _array(folder, about, "T_world_camera", (-1, 4, 4))
-    times = _array(folder, about, "times", (len(poses),))
-    size = int(about["width"]), int(about["height"])
-    K = _array(folder, about, "K", (3, 3))
+    poses = read_array(folder, about, "T_world_camera", (-1, 4, 4))
+    times = read_array(folder, about, "times", (len(poses),))
+    size = int(read_array(folder, about, "width")), int(read_array(folder, about, "height"))
+    K = read_array(folder, about, "K", (3, 3))
     name = str(about.get("name", folder.name))
     try:
         return Clip(
@@ -67,8 +67,11 @@ def _stereo(
     folder: Path, about: dict[str, Any], name: str, K: FloatArray, poses: FloatArray, times: FloatArray
 ) -> Clip:
     """The other camera, which has the same K and size."""
-    T_left_right = np.array(about["stereo"]["T_left_right"], np.float64).reshape(4, 4)
-    images = video_frames(folder / about["stereo"]["video"], (int(about["width"]), int(about["height"])), len(poses))
+    stereo = about["stereo"]
+    if not isinstance(stereo, dict) or not isinstance(stereo.get("video"), str):
+        raise ValueError('stereo should be {"video": "right.mp4", "T_left_right": [...]}: see docs/datasets.md')
+    T_left_right = read_array(folder, stereo, "T_left_right", (4, 4))
+    images = video_frames(folder / stereo["video"], (int(about["width"]), int(about["height"])), len(poses))
     return Clip(f"{name}_right", images, K, poses @ T_left_right, times)
 
 
@@ -92,13 +95,16 @@ def clip_name(name: str, about: dict[str, Any]) -> str:
     return name if kind in name.split("_") or kind not in KINDS else f"{kind}_{name}"
 
 
-def _array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...]) -> FloatArray:
+def read_array(folder: Path, about: dict[str, Any], key: str, shape: tuple[int, ...] = ()) -> FloatArray:
+    """Numbers of clip.json in a shape. Raises DatasetError."""
     try:
-        return np.array(about[key], np.float64).reshape(shape)
+        numbers = np.array(about[key], np.float64).reshape(shape)
+        return numbers if shape else np.array(int(numbers))
     except KeyError:
         raise DatasetError(f"{folder / DESCRIPTION} has no {key}: see docs/datasets.md") from None
-    except ValueError as error:
-        raise DatasetError(f"{folder / DESCRIPTION}: {key} should have the shape {shape} ({error})") from error
+    except (TypeError, ValueError) as error:
+        what = f"have the shape {shape}" if shape else "be a number"
+        raise DatasetError(f"{folder / DESCRIPTION}: {key} should {what} ({error})") from error
 
 
 def _depth(folder: Path, size: tuple[int, int], count: int) -> LazyFrames[np.float32]:

@@ -33,14 +33,19 @@ def road_heights(points: FloatArray, lowest: float = -1.2) -> FloatArray:
 
     A plane is fitted to the low points (below `lowest`, metres in the frame's z). The ground is the lower envelope of
     the points' heights above it, no steeper than SLOPE (G. Vosselman, "Slope based filtering of laser altimetry data",
-    2000), looked for within LOCAL metres and at most RISE from the plane.
+    2000), looked for within LOCAL metres and at most RISE from the plane. Raises ValueError where there is no road.
     """
     A = np.column_stack((points[:, :2], np.ones(len(points))))
     on_road = points[:, 2] < lowest
-    plane = np.array([0.0, 0.0, np.median(points[on_road, 2])])
+    plane = np.array([0.0, 0.0, np.median(points[on_road, 2]) if on_road.any() else np.inf])
     for band in (0.3, 0.2, 0.15, 0.15):
         near = np.abs(points[:, 2] - A @ plane) < band
         plane = np.linalg.lstsq(A[near], points[near, 2], rcond=None)[0]
+    if not (on_road.any() and plane[2] < lowest and np.hypot(*plane[:2]) < SLOPE):
+        raise ValueError(
+            f"depth shows no level road {-lowest:g} m or more below the camera, from which heights are measured: grids"
+            " and distances are scored on logs of road vehicles"
+        )
     heights: FloatArray = points[:, 2] - A @ plane
     cells = np.floor(points[:, :2] / CELL).astype(int)
     cells -= cells.min(0)

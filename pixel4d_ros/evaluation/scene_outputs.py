@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score what planners read of predicted scenes: occupancy grids and distances along paths, against a log's LiDAR."""
+"""Score what planners read of predicted scenes: ids, and grids and distances along paths against a log's LiDAR."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,10 @@ from pixel4d_ros.evaluation.alignment import source_poses
 from pixel4d_ros.evaluation.clearance import ClearanceScore, Probe, score_probes, summarise_probes
 from pixel4d_ros.evaluation.lidar_ground import lidar_points, road_heights, seen_by_camera
 from pixel4d_ros.evaluation.occupancy import RANGES, OccupancyCounts, compare_with_lidar, total
+from pixel4d_ros.evaluation.path_metrics import paths_table
 from pixel4d_ros.evaluation.protocol import Protocol
 from pixel4d_ros.evaluation.tables import Table
+from pixel4d_ros.evaluation.track_objects import FUTURE, ids_table, track_clip
 from pixel4d_ros.evaluation.windows import clip_windows, reference_view
 from pixel4d_ros.geometry.optical import FORWARD_OPTICAL
 from pixel4d_ros.geometry.rotations import rigid_inverse
@@ -41,6 +44,28 @@ def predictor_of(forecaster: Forecaster, clip: Clip, protocol: Protocol, two_ima
         return forecaster.predict(window.images[0], window.K, 1, protocol.seed, None, speed, reference)
 
     return predict
+
+
+def score_outputs(
+    predict: Predict, clip: Clip, name: str, protocol: Protocol, ids: bool, occupancy: bool, clearance: bool
+) -> tuple[dict[str, object], list[Table]]:
+    """The chosen scores of a clip, as numbers and as tables under a name. Raises ValueError."""
+    numbers: dict[str, object] = {}
+    tables = []
+    if ids:
+        found, paths = track_clip(predict, clip)
+        numbers |= {"ids": asdict(found), "paths": None if paths is None else asdict(paths)}
+        seconds = FUTURE * float(clip.times[-1] - clip.times[0]) / (len(clip) - 1)
+        tables += [ids_table(name, found), paths_table(name, paths, seconds)]
+    if occupancy:
+        counts = score_occupancy(predict, clip, protocol)
+        numbers["occupancy"] = {key: values.tolist() for key, values in asdict(counts).items()}
+        tables.append(occupancy_table(name, counts))
+    if clearance:
+        score = score_clearance(predict, clip, protocol)
+        numbers["clearance"] = asdict(score)
+        tables.append(clearance_table(name, score))
+    return numbers, tables
 
 
 def score_occupancy(predict: Predict, clip: Clip, protocol: Protocol) -> OccupancyCounts:

@@ -21,7 +21,7 @@ from pixel4d_ros.scene import DynamicGaussians, moved_gaussians
 
 SPACING = 0.1  # metres: of the obstacles' points closer together than this, seen from above, one is enough
 SUBSTEPS = 3  # poses between two times at which contact is looked for
-LARGEST_M = 100.0  # from the base to a corner of the footprint: no vehicle is larger
+LARGEST_M, SMALLEST_M = 100.0, 1e-3  # metres: from the base to a corner, and breadth of a footprint
 MOST_CORNERS = 1000  # of a footprint
 GROUP = 1.0  # metres: the obstacles in a square of this size are looked at together
 
@@ -34,8 +34,8 @@ class Footprint:
     radius: float = 0.0  # metres, used without corners
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise ValueError(f"the footprint's radius must be a number of metres of at least 0, got {self.radius}")
+        if not 0 <= self.radius <= LARGEST_M:
+            raise ValueError(f"the footprint's radius must be 0 to {LARGEST_M:g} metres, got {self.radius:g}")
         if self.corners is not None:
             corners = np.asarray(self.corners, np.float64)
             if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
@@ -48,6 +48,8 @@ class Footprint:
                 raise ValueError(f"the footprint reaches {np.abs(corners).max():g} m far: corners must be in metres")
             if _crosses_itself(corners):
                 raise ValueError("the footprint crosses itself: give its corners in order around the vehicle")
+            if np.linalg.matrix_rank(corners - corners[0], SMALLEST_M) < 2:
+                raise ValueError("the footprint has no area: its corners lie on one line; are x and y filled?")
             object.__setattr__(self, "corners", corners)
 
     def distances(self, points: Tensor) -> Tensor:

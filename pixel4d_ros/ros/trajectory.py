@@ -45,6 +45,10 @@ OTHER_SPEED = (
     "trajectory goes on at another speed than the vehicle's by odometry: are its times in seconds, its positions in"
     " metres?"
 )
+OTHER_DIRECTION = (
+    "trajectory leads elsewhere than the vehicle drives by odometry: are its poses in the axes of its frame (of a body:"
+    " x ahead, y left, z up)?"
+)
 BACK = "trajectory leads away behind the vehicle: is it in reverse order, or of another vehicle?"
 BACK_COSINE = -0.5  # between the x axes of vehicle and plan
 JUMPS = "trajectory jumps from one pose to the next: are all its poses of one drive, in one frame?"
@@ -120,8 +124,7 @@ def planned_base_path(plan: Plan, ego: EgoState, camera: str, stamp_ns: int, tim
         ((now, soon),) = poses_along([(seconds, poses)], np.array([[0.0, SOON_S]]))
         doubts = _joined(doubts, _far_off(start, now))
         if seconds[-1] >= SOON_S:  # a shorter rest of a plan tells no speed
-            planned = float(np.linalg.norm(soon[:3, 3] - now[:3, 3])) / SOON_S
-            doubts = _joined(doubts, _other_speed(planned, ego.speed(stamp_ns)))
+            doubts = _joined(doubts, _other_motion(soon[:3, 3] - now[:3, 3], start, ego.velocity(stamp_ns)))
     return BasePath(seconds, poses, 0.0, np.minimum(times, seconds[-1]), start, doubts)
 
 
@@ -155,17 +158,25 @@ def _warning(plan: Plan, ego: EgoState, stamp_ns: int, ends_early: bool) -> str:
 
 
 def _far_off(vehicle: FloatArray, planned: FloatArray, with_heading: bool = True) -> str:
-    """A warning where the plan's pose of now (4, 4) is not where the vehicle is; else empty."""
+    """A warning where the plan's pose of now (4, 4) is not where the vehicle is; without heading, tilt counts alone."""
     step = rigid_inverse(vehicle) @ planned
-    turned = with_heading and np.linalg.norm(rotation_vector(step[:3, :3])) > FAR_OFF_ANGLE
-    return FAR_OFF if turned or np.linalg.norm(step[:3, 3]) > FAR_OFF_M else ""
+    angle = np.linalg.norm(rotation_vector(step[:3, :3])) if with_heading else np.arccos(np.clip(step[2, 2], -1, 1))
+    return FAR_OFF if angle > FAR_OFF_ANGLE or np.linalg.norm(step[:3, 3]) > FAR_OFF_M else ""
 
 
-def _other_speed(planned: float, driven: float | None) -> str:
-    """A warning where no vehicle brakes or accelerates as fast as from odometry's speed to the plan's; else empty."""
-    if driven is None or abs(planned - driven) < SPEED_APART_MPS + SPEED_SHARE * max(planned, driven):
+def _other_motion(way: FloatArray, vehicle: FloatArray, velocity: FloatArray | None) -> str:
+    """A warning where no vehicle changes from odometry's velocity (3,) to the plan's so soon; else empty.
+
+    way (3,): the plan's over SOON_S, in the frame of the vehicle's pose (4, 4).
+    """
+    if velocity is None:
         return ""
-    return OTHER_SPEED
+    planned, driven = way / SOON_S, vehicle[:3, :3] @ velocity
+    speeds = np.linalg.norm(planned), np.linalg.norm(driven)
+    most = SPEED_APART_MPS + SPEED_SHARE * max(speeds)
+    if abs(speeds[0] - speeds[1]) >= most:
+        return OTHER_SPEED
+    return OTHER_DIRECTION if np.linalg.norm(planned - driven) >= most else ""
 
 
 def _stands_at_end(seconds: FloatArray, poses: FloatArray) -> bool:
@@ -202,14 +213,20 @@ def _untimed_path(plan: Plan, ego: EgoState, start: FloatArray | None, stamp_ns:
     lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
     new = np.append(True, np.diff(lengths) > 1e-6)
     if speed < STANDSTILL or new.sum() < 2:
-        return BasePath(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)), warning=motion.warning)
+        warning = motion.warning
+        if speed >= STANDSTILL:  # a place alone, which the vehicle drives to or past
+            far = "" if start is None else _far_off(start, poses[0], with_heading=False)
+            warning = _joined(warning, ENDS_EARLY, far)
+        return BasePath(np.zeros(1), np.eye(4)[None], 0.0, np.zeros(len(times)), warning=warning)
     poses, lengths = poses[new], lengths[new]
     begin = 0.0 if start is None else _arc_length_nearest(poses[:, :3, 3], lengths, start[:3, 3])
     places = begin + speed * times
     warning = _joined(motion.warning, ENDS_EARLY if places[-1] > lengths[-1] + 1e-6 else "")
     if start is not None:
-        ((now,),) = poses_along([(lengths, poses)], np.array([[begin]]))
+        ((now, soon),) = poses_along([(lengths, poses)], np.array([[begin, begin + speed * SOON_S]]))
         back = BACK if start[:3, 0] @ now[:3, 0] < BACK_COSINE else ""
+        if not back and begin + speed * SOON_S <= lengths[-1]:
+            back = _other_motion(soon[:3, 3] - now[:3, 3], start, ego.velocity(stamp_ns))
         warning = _joined(warning, _far_off(start, now, with_heading=False), back)
     return BasePath(lengths, poses, begin, np.minimum(places, lengths[-1]), warning=warning)
 

@@ -211,10 +211,15 @@ class EgoState:
         poses = rigid_inverse(offset) @ motion.path.poses @ offset
         return FrameMotion(CameraPath(motion.path.times, poses), motion.warning)
 
+    def velocity(self, stamp_ns: int) -> FloatArray | None:
+        """Velocity (3,) of the base along its own axes, m/s; None without usable odometry."""
+        motion = self.base_motion(stamp_ns, BASELINE_S)
+        return None if motion is None else np.asarray(motion.path.at(BASELINE_S)[0, :3, 3] / BASELINE_S)
+
     def speed(self, stamp_ns: int) -> float | None:
         """Metres per second along the base's path; None without usable odometry."""
-        motion = self.base_motion(stamp_ns, BASELINE_S)
-        return None if motion is None else float(np.linalg.norm(motion.path.at(BASELINE_S)[0, :3, 3])) / BASELINE_S
+        velocity = self.velocity(stamp_ns)
+        return None if velocity is None else float(np.linalg.norm(velocity))
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> FloatArray | None:
         key = ("tf", target, source, stamp_ns)

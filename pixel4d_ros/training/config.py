@@ -98,7 +98,11 @@ class TrainingConfig:
             "targets": 1,
             "rate": 0,
             "encoder_rate": 0,
+            "rate_from": 0,
+            "rate_to": 0,
+            "weight_decay": 0,
             "drop_path": 0,
+            "depth_weight": 0,
             "matched_weight": 0,
             "save_minutes": 0,
             "panel_every": 0,
@@ -112,8 +116,7 @@ class TrainingConfig:
         for name, limit in least.items():
             if not getattr(self, name) >= limit:
                 raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
-        if not self.drop_path < 1:
-            raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
+        self._check_shares()
         if self.only not in ("", *PARTS):
             raise ValueError(f"only must be {', '.join(PARTS)} or nothing, not {self.only!r}")
         if self.only and self.weights is None:
@@ -122,6 +125,15 @@ class TrainingConfig:
             raise ValueError("only flow is trained: name the flow_teacher that it learns from")
         if self.batch + self.synthetic_batch < 1:
             raise ValueError("batch and synthetic_batch are both 0: a step needs samples")
+
+    def _check_shares(self) -> None:
+        for name in ("room_share", "half_share", "rate_from", "rate_to"):
+            if not getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share of at most 1, not {getattr(self, name)}: 25 % are 0.25")
+        if not self.widen > 0:
+            raise ValueError(f"widen must be a factor above 0, not {self.widen}")
+        if not self.drop_path < 1:
+            raise ValueError(f"drop_path must be below 1, not {self.drop_path}: nothing would be left")
 
     @property
     def checkpoint(self) -> Path:

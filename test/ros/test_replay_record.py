@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -229,6 +230,8 @@ def test_record_keeps_an_existing_file(
     assert out.read_bytes() == b"precious"
     assert run_here(environment, "record", out, "--duration", 1, "--topics", "/nothing", "--overwrite") == 0
     assert "nobody published /nothing" in caplog.text
+    assert run_here(environment, "record", out, "--duration", "nan", "--overwrite") == 1
+    assert "--duration must be positive seconds, got nan" in capfd.readouterr().err
     with Reader(out) as reader:
         assert reader.message_count == 0
 
@@ -261,6 +264,21 @@ def test_what_came_before_the_clock_gets_its_first_moment_and_is_announced(capsy
         ("/forecast", START, b"later"),
     ]
     assert capsys.readouterr().out == "first message on /forecast\nfirst message on /odometry\n"
+
+
+def test_a_recording_without_a_clock_and_with_a_misspelled_topic_is_named(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """--use-sim-time on a robot gave all messages one time, a typing error lost a topic; both without a word."""
+    log, out = write_mcap(tmp_path / "drive.mcap", entries(20)), tmp_path / "out.mcap"
+    options = ("--topics", "/odometry", "/camera/left/image", "--use-sim-time")
+    recorder = start(environment, command("record", out, *options))
+    finish(start(environment, command("replay", log, "--no-clock", "--wait-for-subscribers", "/odometry")))
+    said = finish(recorder, signal.SIGINT)
+    assert "--use-sim-time, but nobody publishes /clock" in said
+    assert "nobody published /camera/left/image; check" in said
+    came = arrivals(out, "/odometry")
+    assert len(came) > 10 and np.ptp(came) > 1 and abs(came[-1] - time.time()) < 60
 
 
 def test_a_topic_is_recorded_with_its_publishers_type() -> None:

@@ -22,7 +22,16 @@ from pixel4d_ros.geometry.rotations import rigid, rigid_inverse, rotation_matrix
 from pixel4d_ros.ros.messages.conversions import pose_message
 from pixel4d_ros.ros.odometry import OdometryTrack
 from pixel4d_ros.ros.plans import PlanError, plan_from_path
-from pixel4d_ros.ros.trajectory import BACK, EgoMotion, camera_poses_along, ego_motion, planned_base_path
+from pixel4d_ros.ros.trajectory import (
+    BACK,
+    ENDS_EARLY,
+    FAR_OFF,
+    OTHER_DIRECTION,
+    EgoMotion,
+    camera_poses_along,
+    ego_motion,
+    planned_base_path,
+)
 from pixel4d_ros.ros.transforms import EgoState
 from pixel4d_ros.scene import DynamicGaussians
 
@@ -139,6 +148,29 @@ def test_path_without_times_in_reverse_order_is_named():
     poses[:, :3, :3] = np.eye(3)
     motion = move(path_message(seconds, poses, stamped=False), ego_state(odometry_track()))
     assert motion.source == "trajectory, timed by odometry speed" and BACK in motion.warning
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_path_of_one_place_for_a_driving_vehicle_is_named(count):
+    """A goal alone: the camera was forecast to stand while the vehicle drives at 8 m/s, without a word."""
+    goal = np.tile(drive([0.5]), (count, 1, 1))
+    motion = move(path_message(np.zeros(count), goal, stamped=False), ego_state(odometry_track()))
+    assert np.allclose(motion.path.poses, np.eye(4)) and ENDS_EARLY in motion.warning and FAR_OFF in motion.warning
+
+
+def test_path_without_times_whose_quaternions_are_in_another_order_is_named():
+    message = path_message(PLANNED, drive(PLANNED), stamped=False)
+    for pose in message.poses:
+        q = pose.pose.orientation
+        q.x, q.y, q.z, q.w = q.w, q.x, q.y, q.z
+    assert FAR_OFF in move(message, ego_state(odometry_track())).warning
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_path_in_axes_of_the_camera_under_the_name_of_the_base_is_named(stamped):
+    poses = rigid_inverse(AHEAD) @ rigid_inverse(drive([0.0])[0]) @ drive(PLANNED) @ AHEAD
+    motion = move(path_message(PLANNED, poses, frame="base_link", stamped=stamped), ego_state(odometry_track()))
+    assert motion.source.startswith("trajectory") and OTHER_DIRECTION in motion.warning
 
 
 def test_path_without_times_for_a_standing_vehicle_stands():

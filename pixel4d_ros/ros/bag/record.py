@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 NOT_BY_DEFAULT = ("/rosout", "/parameter_events", "/clock")
 DISCOVERY_PERIOD_S = 0.1
 TIME_BEGAN = "simulated time began\n"  # printed at the first /clock message
+CLOCK_TIMEOUT_S = 60.0  # of simulated time, after which its absence is named: a replay may be started later
+NO_CLOCK = (
+    "--use-sim-time, but nobody publishes /clock: messages stay in memory until it comes, and get times of the wall"
+    " clock if it does not; outside of simulations and replays omit --use-sim-time"
+)
 QUEUE = 100  # messages per topic that may wait for a slow disk
 
 
@@ -44,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """Record until interrupted. Raises ValueError with one line for the user."""
     if args.out.exists() and not args.overwrite:
         raise ValueError(f"{args.out} exists: choose another name or pass --overwrite")
+    if args.duration is not None and not 0 < args.duration < float("inf"):
+        raise ValueError(f"--duration must be positive seconds, got {args.duration:g}")
     from pixel4d_ros.logs.writer import LogWriter
     from pixel4d_ros.ros.session import ros_node
 
@@ -53,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
         counts = log.counts
     total = sum(counts.values())
     print(f"recorded {total} messages on {len(counts)} topics to {args.out}", file=sys.stderr)
-    if not total:
-        topics = " ".join(args.topics or ["any topic"])
-        logger.warning("nobody published %s; check ROS_DOMAIN_ID and the topics' names", topics)
+    missing = [p for p in args.topics or ["*"] if not any(n for topic, n in counts.items() if fnmatchcase(topic, p))]
+    if missing:
+        topics = " ".join(missing) if args.topics else "any topic"
+        logger.warning("nobody published %s; check ROS_DOMAIN_ID and the topics' names, which begin with /", topics)
     return 0
 
 
@@ -65,7 +73,7 @@ class Recorder:
     def __init__(self, node: Node, log: LogWriter, patterns: list[str] | None, everything: bool) -> None:
         self.node, self.log, self.patterns, self.everything = node, log, patterns, everything
         self.subscriptions: dict[str, Subscription | None] = {}  # None: cannot be recorded
-        self._early: list[tuple[str, bytes]] = []  # received before simulated time began
+        self._early: list[tuple[str, int, bytes]] = []  # received before simulated time began, with the wall clock's
 
     def spin(self, stop: Event, duration: float | None) -> None:
         """Record until the event is set or the duration has passed."""
@@ -75,10 +83,14 @@ class Recorder:
         executor.add_node(self.node)
         end = None if duration is None else time.monotonic() + duration
         next_discovery, waits_for_time = 0.0, self._now() == 0
+        complain_at = time.monotonic() + CLOCK_TIMEOUT_S
         while not stop.is_set() and (end is None or time.monotonic() < end):
             if waits_for_time and self._now() > 0:
                 print(TIME_BEGAN, end="", flush=True)
                 waits_for_time = False
+            if self._early and time.monotonic() >= complain_at:
+                logger.warning(NO_CLOCK)
+                complain_at = float("inf")
             if time.monotonic() >= next_discovery:
                 self.subscribe_to_new()
                 next_discovery = time.monotonic() + DISCOVERY_PERIOD_S
@@ -89,7 +101,9 @@ class Recorder:
         while self._spin_some(executor) and time.monotonic() < last:
             pass
         executor.shutdown()
-        self._write_early(time.time_ns())
+        if self._early and complain_at < float("inf"):
+            logger.warning(NO_CLOCK)
+        self._write_early()
 
     def _now(self) -> int:
         """Nanoseconds; 0 before simulated time began."""
@@ -99,14 +113,15 @@ class Recorder:
         """Write a message at the node's time; earlier ones get the first moment of simulated time."""
         now = self._now()
         if now == 0:
-            self._early.append((topic, data))
+            self._early.append((topic, time.time_ns(), data))
             return
         self._write_early(now)
         self._store(topic, now, data)
 
-    def _write_early(self, time_ns: int) -> None:
-        for topic, data in self._early:
-            self._store(topic, time_ns, data)
+    def _write_early(self, time_ns: int | None = None) -> None:
+        """Write what came before simulated time began; None: it never did."""
+        for topic, arrived_ns, data in self._early:
+            self._store(topic, arrived_ns if time_ns is None else time_ns, data)
         self._early.clear()
 
     def _store(self, topic: str, time_ns: int, data: bytes) -> None:
