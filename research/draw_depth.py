@@ -83,7 +83,7 @@ def row(forecaster: Forecaster, clip: Clip, reference: ReferenceView | None = No
     if reference is not None:
         predicted = {
             "from one image": alone,
-            f"and one of {reference.seconds:.1f} s before": predicted_depth(forecaster, clip, reference),
+            f"and one of {(reference.wider or reference).seconds:.1f} s before": predicted_depth(forecaster, clip, reference),
         }
     limits = depth_range(truth)
     measured = truth if is_dense(truth) and (truth > 0).mean() > 0.5 else filled(truth, POINT)

@@ -21,12 +21,12 @@ from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.flow import frame_gaps, frame_period, is_stills
 from pixel4d_ros.training.flow_teacher import FlowTeacher
 from pixel4d_ros.training.frame_bank import Bank, BankEntry, fill_banks
-from pixel4d_ros.two_view.reference_view import LONGEST_AGO, view_for_depth
 
 LONGEST, LONGEST_STATIC = 1.3, 2.0  # seconds between a source and its targets; hand-held cameras are slower
 LONGEST_STILL_STEP = 3  # frames: photographs are farther apart
 STILL_TIME = 0.1  # seconds between photographs, as input of the network: their own times are nominal
-USUAL_SHARE = 0.6  # of the samples, whose reference is the one that a forecast would correct depth by
+USUAL_REFERENCE, OLDEST_REFERENCE = 0.1, 0.55  # seconds before the source
+USUAL_SHARE = 0.6  # of the samples, whose reference is about USUAL_REFERENCE old
 STEREO_SHARE = 0.15  # of the samples of stereo clips, whose reference is the other camera's image
 
 
@@ -102,18 +102,15 @@ class RealData:
         return [source, *soon, *chosen][:views]
 
     def _reference(self, clip: Clip, source: int) -> int | None:
-        """An earlier frame, mostly that of view_for_depth; None where there is none up to LONGEST_AGO old."""
+        """An earlier frame, mostly USUAL_REFERENCE old; None where there is none that young."""
         if is_stills(clip):
             return source - 1 if source > 0 else None
         age = clip.times[source] - clip.times[:source]
-        young = np.flatnonzero(age <= LONGEST_AGO)
+        young = np.flatnonzero(age <= OLDEST_REFERENCE)
         if not len(young):
             return None
-        if clip.metric and self.rng.random() < USUAL_SHARE:
-            distances = np.linalg.norm(clip.poses[young, :3, 3] - clip.poses[source, :3, 3], axis=1)
-            chosen = view_for_depth(age[young], distances)
-            assert chosen is not None
-            return int(young[chosen])
+        if self.rng.random() < USUAL_SHARE:
+            return int(young[np.argmin(np.abs(age[young] - USUAL_REFERENCE))])
         return int(self.rng.choice(young))
 
     def _cut(self, bank: Bank, samples: list[_Sample], size: tuple[int, int]) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
@@ -35,13 +36,14 @@ def make_batches(
 ) -> list[Batch]:
     """MADE_AT_ONCE batches of count samples with `views` views at size (width, height); kind, assets: see sample_views.
 
-    The reference image is up to LONGEST_REFERENCE steps before the source.
+    The reference image is one step before the source, sometimes up to LONGEST_REFERENCE steps.
     """
     total = count * MADE_AT_ONCE
     steps = torch.from_numpy(rng.integers(1, LONGEST_STEP + 1, (total, views + 1)))
     steps[:, 0] = 0
     steps[:, 1] = torch.from_numpy(rng.integers(1, SOON + 1, total))
-    steps[:, views] = -torch.from_numpy(rng.integers(1, LONGEST_REFERENCE + 1, total))
+    ago = rng.integers(2, LONGEST_REFERENCE + 1, total)
+    steps[:, views] = -torch.from_numpy(np.where(rng.random(total) < 0.6, 1, ago))
     seeds = [int(s) for s in rng.integers(FIRST_TRAINING_SEED, 1 << 31, total)]
     scenes = sample_views(seeds, steps * STEP, size, device, kind=kind, hidden=True, camera=True, assets=assets)
     assert scenes.hidden_depth is not None

@@ -236,12 +236,16 @@ def ground_height(
     """
     down, alike = np.empty(depth.shape[0] * (depth.shape[1] // step + 1)), 0
     for _ in range(2):
-        for u in range(0, depth.shape[1], step):
-            for v in range(depth.shape[0]):
+        for v in range(depth.shape[0]):
+            for u in range(0, depth.shape[1], step):
                 if distance / same < depth[v, u] < distance * same:
                     down[alike] = depth[v, u] * (v - K[1, 2]) / K[1, 1]
                     alike += 1
         if alike > 0:
             break
         same = np.inf
-    return float(quantile(np.sort(down[:alike]), share))
+    # Values are many: what is below the quantile need not be in order.
+    ordered = np.partition(down[:alike], int(share * (alike - 1)))
+    i = int(share * (alike - 1))
+    ordered[i:].sort()
+    return float(quantile(ordered, share))

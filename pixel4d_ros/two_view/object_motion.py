@@ -55,7 +55,7 @@ from pixel4d_ros.two_view.velocity_fit import (
     solved,
 )
 
-THREADS = min(8, os.cpu_count() or 1)  # for instances, and for images
+THREADS = min(4, os.cpu_count() or 1)  # for instances, and for images: with more, Python makes them wait
 MOST = 16  # objects that the flow may add
 REMOTE = 120.0  # metres: patches beyond it are wires, clouds and treetops; what drives there is an instance
 LOWEST = 0.3  # metres, height of an added object: shadows and painted lines are lower
