@@ -81,9 +81,10 @@ def row(forecaster: Forecaster, clip: Clip, reference: ReferenceView | None = No
     truth, alone = np.asarray(clip.depth[0]), predicted_depth(forecaster, clip)
     predicted = {"predicted depth": alone / depth_ratio(alone, truth)}
     if reference is not None:
+        ago = (reference.wider or reference).seconds
         predicted = {
             "from one image": alone,
-            f"and one of {(reference.wider or reference).seconds:.1f} s before": predicted_depth(forecaster, clip, reference),
+            f"and one of {ago:.1f} s before": predicted_depth(forecaster, clip, reference),
         }
     limits = depth_range(truth)
     measured = truth if is_dense(truth) and (truth > 0).mean() > 0.5 else filled(truth, POINT)
