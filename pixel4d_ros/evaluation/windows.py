@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,9 +16,6 @@ from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.evaluation.protocol import Protocol, choose_sequences
 from pixel4d_ros.geometry.rotations import rigid_inverse
 from pixel4d_ros.two_view.reference_view import LONGEST_AGO, ReferenceView, chosen_views
-
-if TYPE_CHECKING:
-    pass
 
 M = TypeVar("M", bound=np.generic)
 SQUEEZE = 2.0  # by which the shape of images may change: a size with height first changes it more

@@ -46,12 +46,19 @@ def mean_differences(
     of points that were elsewhere by displacement (3,). Larger differences count as `occluded`.
     """
     static, moved = np.zeros(len(factors)), 0.0
-    for d in range(len(factors)):
-        for i in range(len(points)):
-            u, v = _seen(factors[d] * points[i, 0], factors[d] * points[i, 1], factors[d] * points[i, 2], K, T)
-            static[d] += min(abs(_sampled(there, u, v) - here[i]), occluded)
     for i in range(len(points)):
         x, y, z = points[i]
+        right = K[0, 0] * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z)
+        down = K[1, 1] * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z)
+        ahead = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z
+        for d in range(len(factors)):  # as _seen, of which the depth changes but a part
+            far = factors[d] * ahead + T[2, 3]
+            value = occluded
+            if far > IN_FRONT:
+                u = (factors[d] * right + K[0, 0] * T[0, 3]) / far + K[0, 2]
+                v = (factors[d] * down + K[1, 1] * T[1, 3]) / far + K[1, 2]
+                value = min(abs(_sampled(there, u, v) - here[i]), occluded)
+            static[d] += value
         u, v = _seen(x - displacement[0], y - displacement[1], z - displacement[2], K, T)
         moved += min(abs(_sampled(there, u, v) - here[i]), occluded)
     return static / len(points), moved / len(points)
