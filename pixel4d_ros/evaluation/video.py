@@ -102,7 +102,7 @@ def side_by_side(comparison: Comparison, i: int, title: str, seconds: float) -> 
     middle = top + small[1] + MARGIN + CAPTION
     canvas = np.full((middle + panel[1] + MARGIN, 2 * PANEL_WIDTH + 3 * MARGIN, 3), BACKGROUND, np.uint8)
     left, right = MARGIN, 2 * MARGIN + PANEL_WIDTH
-    write_text(canvas, f"the one image it sees, t = {seconds:.2f} s", (left, top), GREY)
+    write_text(canvas, f"the newest image it sees, t = {seconds:.2f} s", (left, top), GREY)
     paste(canvas, comparison.source, (left, top), small)
     write_text(canvas, f"forecast, {comparison.times[i]:+.2f} s", (left, middle), BLUE)
     paste(canvas, comparison.forecast[i], (left, middle), panel)
