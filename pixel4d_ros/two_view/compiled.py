@@ -245,7 +245,7 @@ def ground_height(
             break
         same = np.inf
     # Values are many: what is below the quantile need not be in order.
-    ordered = np.partition(down[:alike], int(share * (alike - 1)))
     i = int(share * (alike - 1))
+    ordered = np.partition(down[:alike], i)
     ordered[i:].sort()
     return float(quantile(ordered, share))
