@@ -141,7 +141,7 @@ class Forecaster:
             self.reference_seconds = 0.0
             if reference is None or not measure_motion:
                 scene = self.predictor.predict(*arguments)
-                return with_network_probability(scene, seed)
+                return with_network_probability(scene, speed, seed)
             # numba takes half a second to import, and not everyone has a reference image.
             from pixel4d_ros.two_view.object_motion import with_motion_from_flow
             from pixel4d_ros.two_view.velocity_fit import MeasuredFlow

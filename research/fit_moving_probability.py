@@ -17,8 +17,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pixel4d_ros.camera import Camera
 from pixel4d_ros.datasets.box_labels import labelled
 from pixel4d_ros.datasets.clip import Clip
 from pixel4d_ros.datasets.open import open_clips
@@ -122,9 +124,9 @@ def examples(
     image = np.asarray(window.images[0])
     step = window.poses[1][:3, 3] - window.poses[0][:3, 3]
     speed = float(np.linalg.norm(step) / (window.times[1] - window.times[0]))
-    scene = forecaster.predict(image, window.K, speed=speed)
-    assert scene.camera is not None
-    camera = scene.camera.resized(*flow_size(image.shape[1], image.shape[0]))
+    source_camera = Camera(window.K, image.shape[1], image.shape[0])
+    scene = forecaster.predictor.predict(torch.from_numpy(image), source_camera, 1, 0, speed=speed)  # no lead vehicles
+    camera = source_camera.resized(*flow_size(image.shape[1], image.shape[0]))
     seen = SeenMaps.of(scene, scene.pixels(camera), camera)
     depth = seen.depth
     views = reference.views

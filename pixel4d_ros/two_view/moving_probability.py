@@ -14,6 +14,7 @@ from torch import Tensor
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.rendering.streams import to_device
 from pixel4d_ros.scene import MOTION_FIELDS, DynamicGaussians, Motion
+from pixel4d_ros.two_view.lead_vehicle import with_lead_vehicle
 
 if TYPE_CHECKING:
     from pixel4d_ros.two_view.motion_evidence import Evidence
@@ -33,6 +34,7 @@ class Calibration:
     weights: tuple[float, ...]  # (5,) added per unit of Evidence.features
     network: float  # added where the network found the object, too
     instance: tuple[float, ...]  # (8,) log odds of an instance: bias and weights of JudgedInstance.features
+    lead: float  # probability of a lead vehicle in one image: assumed, as too few are labelled
     source: str  # what it was fitted on, and when
 
     def with_reference(self, evidence: Evidence, network: bool) -> float:
@@ -56,6 +58,7 @@ CALIBRATION = Calibration(
     weights=(5.96, 0.81, -0.81, -4.95, -1.08),
     network=4.92,
     instance=(-11.89, 0.36, 2.44, 1.47, -1.29, -3.24, -10.89, 1.25),
+    lead=0.9,
     source="252 objects of kitti_0005, 0027, track14, kitti_0039 and streets 900101 to 900120, 2026-11-30: "
     "cross-validated Brier score 0.053; instances: 1,186 of the same, 2026-12-01, 0.063",
 )
@@ -71,13 +74,17 @@ class MotionChanges:
     velocities: NDArray[np.float32]  # (S, M + 1, 3) m/s that are added to that of each object
 
 
-def with_network_probability(scene: DynamicGaussians, seed: int) -> DynamicGaussians:
-    """A scene predicted from one image, whose objects move with the calibrated probability.
+def with_network_probability(scene: DynamicGaussians, speed: float | None, seed: int) -> DynamicGaussians:
+    """A scene predicted from one image, whose objects move with the calibrated probability; lead vehicles, too.
 
-    What moves has the depth that was predicted without a reference image.
+    speed is the camera's in m/s, None if it is not known. What moves has the depth that was predicted without a
+    reference image.
     """
-    scene = scene.without_depth_correction()
-    return with_moving_probability(scene, np.full(len(scene.centroids), CALIBRATION.one_image), seed)
+    found = len(scene.centroids)
+    scene = with_lead_vehicle(scene, speed, seed).without_depth_correction()
+    probability = np.full(len(scene.centroids), CALIBRATION.lead)
+    probability[:found] = CALIBRATION.one_image
+    return with_moving_probability(scene, probability, seed)
 
 
 def with_moving_probability(
