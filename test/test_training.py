@@ -113,6 +113,7 @@ def test_both_encoders_start_from_the_backbone(tmp_path: Path) -> None:
             assert torch.allclose(trained[f"{branch}encoder.{name}"], backbone[name].half(), atol=1e-3), (branch, name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("only", ["motion", "depth", "static", "surface", "sweep"])
 def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(only: str, tmp_path: Path) -> None:
