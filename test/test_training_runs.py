@@ -91,6 +91,12 @@ def test_processes_draw_different_samples_and_each_step_its_own(log: Path) -> No
     assert torch.equal(third, first.batch(3).images)
 
 
+def test_processes_draw_different_worlds(log: Path) -> None:
+    config, cpu = replace(tiny_config(Path(), log), batch=0), torch.device("cpu")
+    first, second = (TrainingData(config, rank, cpu, SIZE, SIZE).batch(0).images for rank in (0, 1))
+    assert not torch.equal(first, second)
+
+
 # Stopping and going on
 
 
