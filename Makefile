@@ -15,6 +15,9 @@ demo: setup  ## forecast a replayed driving log: out/demo/report.html (LOG=path 
 	@source ./env.sh && pixel4d demo --out out/demo $(if $(LOG),--log "$(LOG)")
 
 # Three workers on two cores, one thread each: tests with ROS wait a lot. Each file's tests stay together.
+# Bytecode is kept even where the machine's default is not to: processes by the dozen import the package, and pytest
+# rewrites all assertions in every worker otherwise.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup  ## all tests (ARGS="-k camera" for some)
 ifdef ARGS
 	@source ./env.sh && python -m pytest $(ARGS)

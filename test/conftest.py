@@ -35,7 +35,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run files with slow tests first and those without ROS last, so that all workers end at about the same time.
+    """Run files with slow tests first, so that all workers end at about the same time, and then mix ROS and others.
+
+    Tests with ROS wait a lot, and others compute: where all workers waited at once, the processor would be idle.
 
     A test over DDS that fails runs once more, as with `colcon test --retest-until-pass 1`: discovery and schedulers of
     a shared machine are not under its control. The summary lists it as rerun. All other tests run once.
@@ -44,11 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("ros"):
                 item.add_marker(pytest.mark.flaky(reruns=1))
-    rank: dict[Path, int] = {}
-    for item in items:
-        kind = 0 if item.get_closest_marker("slow") else 1 if item.get_closest_marker("ros") else 2
-        rank[item.path] = min(kind, rank.get(item.path, kind))
-    items.sort(key=lambda item: rank[item.path])
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    ros = {item.path for item in items if item.get_closest_marker("ros")} - slow
+    files = dict.fromkeys(item.path for item in items)
+    place = dict.fromkeys(slow, -1.0)
+    for kind in ([path for path in files if path in ros], [path for path in files if path not in ros | slow]):
+        place |= {path: i / len(kind) for i, path in enumerate(kind)}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def module_name(file: str) -> str:
 MODULES = {module_name(file): file for file in FILES}
 
 
+@cache
 def imported(file: str) -> set[str]:
     """Full names that a file imports at run time, also within functions."""
     types_only = {
@@ -107,8 +108,9 @@ def private_names(path: Path) -> set[str]:
     """Names with one leading underscore that a file imports, patches, or takes from anything but self and cls."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
-            found.add(node.attr)
+        if isinstance(node, ast.Attribute):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(node.attr)
         elif isinstance(node, ast.ImportFrom):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("getattr", "setattr"):

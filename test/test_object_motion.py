@@ -170,8 +170,9 @@ def test_what_is_remote_and_no_vehicle_does_not_move(
     assert len(list(candidates(pair, np.zeros((HEIGHT, WIDTH), np.int64)))) == count
 
 
+@pytest.mark.slow
 def test_synthetic_movers_are_forecast_better(forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    worlds = WorldSet("street", 6, 900_003)  # ordinary traffic
+    worlds = WorldSet("street", 3, 900_006)  # ordinary traffic
     monkeypatch.setattr(runner, "make_clip", cache(runner.make_clip))  # both evaluations are of the same worlds
     alone, told = (
         evaluate_worlds(forecaster, worlds, Protocol(frames=8), Options(reference_view=given))

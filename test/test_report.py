@@ -17,6 +17,7 @@ import pytest
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from support.paths import REPOSITORY, shared_path
 
+from pixel4d_ros.evaluation import video
 from pixel4d_ros.evaluation.metrics import PSNR_CEILING
 from pixel4d_ros.evaluation.node_record import rate
 from pixel4d_ros.evaluation.plots import Series, histogram, line_chart, nice_ticks
@@ -118,10 +119,10 @@ def make_recording(
     return path
 
 
-def described(video: Path) -> str:
+def described(path: Path) -> str:
     """What ffmpeg says about a video."""
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    return subprocess.run([ffmpeg, "-i", str(video)], capture_output=True, text=True, check=False).stderr
+    return subprocess.run([ffmpeg, "-i", str(path)], capture_output=True, text=True, check=False).stderr
 
 
 class Page(HTMLParser):
@@ -166,6 +167,12 @@ def report(out: Path) -> Any:
     return json.loads((out / "report.json").read_text())
 
 
+@pytest.fixture
+def small_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at numbers only: drawing and encoding the usual size take five seconds of CPU time."""
+    monkeypatch.setattr(video, "PANEL_WIDTH", SIZE[0])
+
+
 def test_a_perfect_forecast_gets_full_marks(report: Any) -> None:
     assert report["forecasts"] == report["scored"] == 10
     assert report["size"] == list(SIZE)
@@ -190,11 +197,13 @@ def test_the_node_is_described_by_what_it_published(report: Any) -> None:
     assert {t["name"]: t["count"] for t in node["topics"]} == {"/diagnostics": 10, "/forecast_node/forecast": 10}
 
 
+@pytest.mark.usefixtures("small_video")
 def test_repeating_the_image_gains_nothing(log: Path, tmp_path: Path) -> None:
     recording = make_recording(tmp_path / "forecast.mcap", repeats=True)
     assert write_report(log, recording, tmp_path / "out")["gain"]["mean"] == 0
 
 
+@pytest.mark.usefixtures("small_video")
 def test_a_smaller_forecast_is_judged_at_its_own_size(log: Path, tmp_path: Path) -> None:
     recording = make_recording(tmp_path / "forecast.mcap", size=(48, 24), samples=2)
     report = write_report(log, recording, tmp_path / "out")
@@ -220,19 +229,19 @@ def test_the_page_is_whole_and_needs_no_other_file(out: Path) -> None:
 
 
 def test_the_video_is_h264_that_plays_everywhere(out: Path) -> None:
-    video = out / "forecast.mp4"
-    assert "h264" in described(video)
-    assert "yuv420p" in described(video)
-    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    path = out / "forecast.mp4"
+    assert "h264" in described(path)
+    assert "yuv420p" in described(path)
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
     # Ten forecasts, of which those from images 28, 32 and 36 end with the log; each is held for 5 frames.
     assert frames == 7 * 14 + 12 + 8 + 4 + 10 * 5
 
 
 def test_a_video_refuses_a_change_of_size_and_makes_odd_ones_even(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "video.mp4", 10) as video:
-        video.add(np.zeros((33, 65, 3), np.uint8))
+    with VideoWriter(tmp_path / "video.mp4", 10) as writer:
+        writer.add(np.zeros((33, 65, 3), np.uint8))
         with pytest.raises(ValueError, match="one size"):
-            video.add(np.zeros((48, 64, 3), np.uint8))
+            writer.add(np.zeros((48, 64, 3), np.uint8))
     assert "64x32" in described(tmp_path / "video.mp4")
     with VideoWriter(tmp_path / "empty.mp4", 10):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.batch_samples import SIZE, sample_batch
+from support.small_training import small_training, worlds_made_once
 from torch import Tensor
 
 from pixel4d_ros.predictor.checkpoint import load_weights, save_weights
 from pixel4d_ros.predictor.encoder import Encoder
 from pixel4d_ros.predictor.network import Network
-from pixel4d_ros.training import loop, losses, rendering, synthetic_data
+from pixel4d_ros.training import loop, losses, rendering
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import PARTS, TrainingConfig
 from pixel4d_ros.training.rendering import predict_views
@@ -43,6 +45,13 @@ def test_residuals_are_left_out_in_training_only() -> None:
 
 
 # The loop
+
+
+@pytest.fixture(scope="module")
+def small_runs() -> Iterator[None]:
+    """Runs of little work, which share their synthetic batches."""
+    with small_training(SIZE), worlds_made_once():
+        yield
 
 
 def take_step(
@@ -76,10 +85,8 @@ def test_every_parameter_gets_a_finite_gradient() -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
-def test_a_short_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "WIDE", SIZE)
-    monkeypatch.setattr(loop, "WARM_UP", 1)
-    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)  # renders less
+@pytest.mark.usefixtures("small_runs")
+def test_a_short_training_writes_weights_that_load(tmp_path: Path) -> None:
     path = loop.train(tiny_config(tmp_path / "new" / "weights.safetensors"), [])
     network = Network()
     assert len(load_weights(network, path)) == 64
@@ -94,9 +101,8 @@ def test_a_short_training_writes_weights_that_load(tmp_path: Path, monkeypatch: 
     assert loop.train(replace(tiny_config(tmp_path / "more.safetensors", steps=1), weights=path), []).is_file()
 
 
-def test_both_encoders_start_from_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "WIDE", SIZE)
-    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+@pytest.mark.usefixtures("small_runs")
+def test_both_encoders_start_from_the_backbone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     backbone = Encoder().state_dict()
     torch.save(backbone, tmp_path / "imagenet.pth")
@@ -107,17 +113,14 @@ def test_both_encoders_start_from_the_backbone(tmp_path: Path, monkeypatch: pyte
             assert torch.allclose(trained[f"{branch}encoder.{name}"], backbone[name].half(), atol=1e-3), (branch, name)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("only", ["motion", "depth", "static", "surface", "sweep"])
-def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(
-    only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "WIDE", SIZE)
-    monkeypatch.setattr(loop, "WARM_UP", 1)
-    monkeypatch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+def test_one_branch_is_trained_and_all_else_stays_bit_for_bit(only: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     start = tmp_path / "start.safetensors"
     save_weights(Network(), start)
-    config = tiny_config(tmp_path / "out.safetensors")
+    config = tiny_config(tmp_path / "out.safetensors", steps=1)
     config = replace(config, only=only, weights=start, ema=0.0, synthetic_batch=4)  # some in which something moves
     before, after = load_file(start), load_file(loop.train(config, []))
     assert before.keys() == after.keys()

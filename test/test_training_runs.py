@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.paths import REPOSITORY
+from support.small_training import small_training
 
 from pixel4d_ros import cli
 from pixel4d_ros.errors import WeightsError
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.predictor.network import Network
 from pixel4d_ros.synthetic import write_street_log
-from pixel4d_ros.training import loop, resume, sources, synthetic_data
+from pixel4d_ros.training import loop, resume, sources
 from pixel4d_ros.training.batch import Batch
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.config_file import parse_fields, plain_values
@@ -46,10 +47,7 @@ def small() -> Iterator[None]:
     """Little to compute, in one thread: several add up in no fixed order, and wait for each other on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "WIDE", SIZE)
-        patch.setattr(loop, "WARM_UP", 1)
-        patch.setattr(synthetic_data, "MADE_AT_ONCE", 1)
+    with small_training(SIZE), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "RENEW_EVERY", 2)  # so that the pool changes within a few steps
         yield
     torch.set_num_threads(threads)
@@ -93,6 +91,12 @@ def test_processes_draw_different_samples_and_each_step_its_own(log: Path) -> No
     assert torch.equal(third, first.batch(3).images)
 
 
+def test_processes_draw_different_worlds(log: Path) -> None:
+    config, cpu = replace(tiny_config(Path(), log), batch=0), torch.device("cpu")
+    first, second = (TrainingData(config, rank, cpu, SIZE, SIZE).batch(0).images for rank in (0, 1))
+    assert not torch.equal(first, second)
+
+
 # Stopping and going on
 
 
@@ -108,58 +112,68 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, kind: signal.Signals
     monkeypatch.setattr(TrainingData, "batch", batch_and_signal)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that was not stopped, and the steps at which it saved."""
+
+    config: TrainingConfig
+    saved: list[int]
+
+    @property
+    def end(self) -> dict[str, torch.Tensor]:
+        """Its checkpoint: network, average and optimizer."""
+        return load_file(self.config.checkpoint)
+
+
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, log: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint of a run that was not stopped."""
-    config = tiny_config(tmp_path_factory.mktemp("unbroken"), log)
-    loop.train(config)
-    return load_file(config.checkpoint)
+def unbroken(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Run:
+    """Three steps, each of which is saved."""
+    run = Run(replace(tiny_config(tmp_path_factory.mktemp("unbroken"), log), save_minutes=0), [])
+    save = resume.save_state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_state", lambda state, *rest: (save(state, *rest), run.saved.append(state.step)))
+        loop.train(run.config)
+    return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
-    tmp_path: Path,
-    log: Path,
-    unbroken: dict[str, torch.Tensor],
-    kind: signal.Signals,
-    caplog: pytest.LogCaptureFixture,
+def test_a_run_that_is_stopped_twice_ends_bit_for_bit_where_an_unbroken_one_does(
+    tmp_path: Path, log: Path, unbroken: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = tiny_config(tmp_path / "broken", log)
     caplog.set_level(logging.INFO)
     handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 2, kind)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(broken)
-    assert [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert "stopped at step 2" in caplog.text
+    for step, kind in ((1, signal.SIGTERM), (2, signal.SIGINT)):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(patch, step, kind)
+            with pytest.raises(KeyboardInterrupt):
+                loop.train(broken, resume=step > 1)
+        assert [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)] == handlers
+        assert f"stopped at step {step}" in caplog.text
+        Forecaster.load(broken.out, device="cpu")  # the EMA weights of a run that was stopped
     half = load_file(broken.checkpoint)
-    Forecaster.load(broken.out, device="cpu")  # the EMA weights of a run that was stopped
     assert cli.main(["train", "--resume", "--out", str(broken.out)]) == 0
-    end = load_file(broken.checkpoint)
-    assert end.keys() == unbroken.keys() and any(name.startswith("optimizer/") for name in end)
-    different = [name for name in end if not torch.equal(end[name], unbroken[name])]
+    end, expected = load_file(broken.checkpoint), unbroken.end
+    assert end.keys() == expected.keys() and any(name.startswith("optimizer/") for name in end)
+    different = [name for name in end if not torch.equal(end[name], expected[name])]
     assert not different
     assert any(not torch.equal(half[name], end[name]) for name in half)
 
 
 @pytest.mark.slow
-def test_equal_seeds_give_equal_weights(tmp_path: Path, log: Path) -> None:
-    configs = [replace(tiny_config(tmp_path / str(i), log, steps=1), seed=seed) for i, seed in enumerate((5, 5, 6))]
-    first, again, other = (load_file(loop.train(config)) for config in configs)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
+def test_another_seed_gives_other_weights(tmp_path: Path, log: Path, unbroken: Run) -> None:
+    """That equal seeds give equal weights shows above: two runs of one seed agree in every bit."""
+    config = replace(tiny_config(tmp_path, log), seed=unbroken.config.seed + 1)
+    other, weights = load_file(loop.train(config)), load_file(unbroken.config.out)
+    assert other.keys() == weights.keys()
+    assert not all(torch.equal(weights[name], other[name]) for name in weights)
 
 
-def test_checkpoints_are_written_on_the_way(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(tiny_config(tmp_path, log, steps=3), batch=0, save_minutes=0)
-    saved = []
-    save = resume.save_state
-    monkeypatch.setattr(loop, "save_state", lambda state, *rest: (save(state, *rest), saved.append(state.step)))
-    loop.train(config)
-    assert saved == [1, 2, 3, 3]
-    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["weights.resume.safetensors", "weights.safetensors"]
+def test_checkpoints_are_written_on_the_way(unbroken: Run) -> None:
+    config = unbroken.config
+    assert unbroken.saved == [1, 2, 3, 3]
+    names = sorted(p.name for p in config.out.parent.glob("*.*"))
+    assert names == ["weights.resume.safetensors", "weights.safetensors"]
     with safe_open(str(config.checkpoint), "pt") as file:
         metadata = file.metadata()
     assert metadata["step"] == "3" and float(metadata["seconds"]) > 0
@@ -231,13 +245,13 @@ from pathlib import Path
 import torch
 import torch._inductor  # torch imports it for deterministic algorithms: once, before the forks
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-from pixel4d_ros.training import loop, synthetic_data, validation
+from pixel4d_ros.training import loop, validation
 from pixel4d_ros.training.config import TrainingConfig, TrainingSource
 from pixel4d_ros.training.sources import TrainingData
 
 def work(log, out, resume):
     rank = int(os.environ["RANK"])
-    loop.WIDE, loop.WARM_UP, synthetic_data.MADE_AT_ONCE = (32, 32), 1, 1
+    loop.WIDE, loop.WARM_UP = (32, 32), 1
     torch.set_num_threads(1)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     batch, seen = TrainingData.batch, {}
@@ -254,7 +268,7 @@ def work(log, out, resume):
     loop.build_optimizer = lambda network, config: networks.append(network) or build(network, config)
     config = TrainingConfig(
         sources=(TrainingSource(log),), out=out / "weights.safetensors", steps=3 if resume else 40, batch=1,
-        synthetic_batch=1, synthetic_pool=2, targets=1, panel_every=1, device="cpu",
+        synthetic_batch=0, targets=1, panel_every=1, device="cpu",
     )
     try:
         loop.train(config, resume=resume)

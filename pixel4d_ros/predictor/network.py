@@ -70,13 +70,14 @@ class Network(nn.Module):
         self.movable = MovableDecoder()
         self.flow = OpticalFlow()
 
-    def for_inference(self, dtype: torch.dtype) -> Network:
+    def for_inference(self, dtype: torch.dtype, in_place: bool = False) -> Network:
         """A copy, for float32 sources, that computes the same in fewer steps; it cannot be trained.
 
+        in_place: this network itself, which takes neither the time (0.3 s on a CPU) nor the memory of a copy.
         Everything after the encoders runs in this precision. The encoders stay in float32: their rounding errors show
         on near surfaces ten times more than those of all later layers.
         """
-        quick = copy.deepcopy(self).eval()
+        quick = (self if in_place else copy.deepcopy(self)).eval()
         quick.encoder.fold()
         quick.surface.encoder.fold()
         parts: list[tuple[Any, torch.dtype]] = [

@@ -60,13 +60,16 @@ class _Parts:
 class Predictor:
     """A trained network and what turns its maps into a scene. Threads that share one take turns."""
 
-    def __init__(self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True) -> None:
+    def __init__(
+        self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True, copy: bool = True
+    ) -> None:
+        """copy: leave the network as it is, for a caller that goes on using it."""
         self.device = device
         self.weights_hash = weights_hash
         network = network.to(device)
-        self.network = network.for_inference(torch.float32)
-        self._graphs = Graphs(device)
         self._fast = network.for_inference(FAST) if fast and device.type == "cuda" else None
+        self.network = network.for_inference(torch.float32, in_place=not copy)
+        self._graphs = Graphs(device)
         self._flow = FlowEstimator(self.network.flow, None if self._fast is None else self._fast.flow, device)
         self._constants: InputConstants | None = None  # of the last camera
         self._turn = Lock()  # a graph's next replay writes over what is not yet copied into a scene
@@ -82,7 +85,7 @@ class Predictor:
         with torch.device("meta"):
             network = Network()
         weights_hash = load_weights(network, weights or shipped_weights())
-        return Predictor(network, device, weights_hash, fast)
+        return Predictor(network, device, weights_hash, fast, copy=False)
 
     @torch.inference_mode()
     def predict(
