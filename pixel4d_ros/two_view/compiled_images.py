@@ -47,16 +47,13 @@ def mean_differences(
     """
     static, moved = np.zeros(len(factors)), 0.0
     places = np.empty(len(factors), np.uint32), np.empty(len(factors)), np.empty(len(factors))
-    pixels, below, diagonal = there.ravel(), np.uint64(there.shape[1]), np.uint64(there.shape[1] + 1)
+    pixels, next_row = there.ravel(), np.uint64(there.shape[1])
     for i in range(len(points)):
         x, y, z = points[i]
         _enter_places(places, (x, y, z), factors, K, T, there.shape)
-        for d in range(len(factors)):  # unsigned indices are not checked for being negative
-            k, a, b = np.uint64(places[0][d]), places[1][d], places[2][d]
-            upper = (1 - a) * pixels[k] + a * pixels[k + np.uint64(1)]
-            lower = (1 - a) * pixels[k + below] + a * pixels[k + diagonal]
-            value = min(abs((1 - b) * upper + b * lower - here[i]), occluded)
-            static[d] += value if b >= 0 else occluded
+        for d in range(len(factors)):
+            value = _bilinear(pixels, np.uint64(places[0][d]), next_row, places[1][d], places[2][d])
+            static[d] += min(abs(value - here[i]), occluded) if places[2][d] >= 0 else occluded
         u, v = _seen(x - displacement[0], y - displacement[1], z - displacement[2], K, T)
         moved += min(abs(_sampled(there, u, v) - here[i]), occluded)
     return static / len(points), moved / len(points)
@@ -125,6 +122,18 @@ def _seen(x: float, y: float, z: float, K: FloatArray, T: FloatArray) -> tuple[f
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _bilinear(pixels: NDArray[np.uint8], k: np.uint64, next_row: np.uint64, a: float, b: float) -> float:
+    """The image of h * w pixels at the shares a and b of the way from pixel k to its right, and to the next row.
+
+    Unsigned indices are not checked for being negative.
+    """
+    below, right = k + next_row, np.uint64(1)
+    upper = (1 - a) * pixels[k] + a * pixels[k + right]
+    lower = (1 - a) * pixels[below] + a * pixels[below + right]
+    return float((1 - b) * upper + b * lower)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
     """The image (h, w) between pixels; beyond its border something unlike any grey level."""
     height, width = image.shape
@@ -145,16 +154,21 @@ def displaced_error(
     Points (n, 3) in the reference camera's frame, of grey levels (n,), were elsewhere by (3,) metres and darker by
     `bright`.
     """
-    left, seen = 0.0, 0
-    for i in range(len(points)):
+    height, width = np.int32(there.shape[0]), np.int32(there.shape[1])
+    index, across, below = np.empty(len(points), np.uint32), np.empty(len(points)), np.empty(len(points))
+    for i in range(len(points)):  # as _enter_places
         z = points[i, 2] - by[2]
-        if z <= IN_FRONT:
-            continue
-        nearness = 1 / z
-        u = K[0, 0] * (points[i, 0] - by[0]) * nearness + K[0, 2]
-        v = K[1, 1] * (points[i, 1] - by[1]) * nearness + K[1, 2]
-        value = _sampled(there, u, v)
-        if value <= 255:
+        u = K[0, 0] * (points[i, 0] - by[0]) / z + K[0, 2]
+        v = K[1, 1] * (points[i, 1] - by[1]) / z + K[1, 2]
+        shown = (z > IN_FRONT) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
+        u, v = (u if shown else 0.0), (v if shown else 0.0)
+        column, row = min(np.int32(u), np.int32(width - 2)), min(np.int32(v), np.int32(height - 2))
+        index[i], across[i], below[i] = row * width + column, u - column, (v - row if shown else -1.0)
+    left, seen = 0.0, 0
+    pixels, next_row = there.ravel(), np.uint64(width)
+    for i in range(len(points)):
+        if below[i] >= 0:
+            value = _bilinear(pixels, np.uint64(index[i]), next_row, across[i], below[i])
             seen += 1
             left += min(abs(grey[i] - value - bright), 60.0)
     return left / max(seen, 1), seen / max(len(points), 1)
@@ -193,11 +207,13 @@ def aligned_velocity(
             x, y, z = points[i, 0] - by[0], points[i, 1] - by[1], points[i, 2] - by[2]
             if z <= IN_FRONT:
                 continue
-            x, y = x / z, y / z
+            nearness = 1 / z
+            x, y = x * nearness, y * nearness
             value, slope_u, slope_v = _with_slopes(there, K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2])
             if value > 255:
                 continue
-            errors[seen], slope_u, slope_v = grey[i] - value - bright, slope_u * K[0, 0] / z, slope_v * K[1, 1] / z
+            errors[seen] = grey[i] - value - bright
+            slope_u, slope_v = slope_u * K[0, 0] * nearness, slope_v * K[1, 1] * nearness
             for a in range(3):
                 J[a, seen] = slope_u * (x * path[2, a] - path[0, a]) + slope_v * (y * path[2, a] - path[1, a])
             seen += 1

@@ -99,7 +99,7 @@ def aligned_from(
     start = known[errors.argmin()]
     if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
         few = _level(pixels[::THINNER].copy(), points[::THINNER].copy(), coarse, path, size, COARSE_ROUNDS)
-        best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]]
+        best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]].copy()
         least = np.inf
         tried = np.concatenate((known[:-1], best))
         for k in range(len(tried)):
@@ -136,9 +136,9 @@ def search_starts(pixels: float) -> FloatArray:
 def _errors(level: Level, tried: FloatArray, prior: Prior) -> FloatArray:
     """Errors (k,) of velocities (k, 3); inf where too little of the object is seen."""
     points, grey, there, K, path, _ = level
-    errors = np.full(len(tried), np.inf)
+    errors, by = np.full(len(tried), np.inf), tried @ path.T
     for k in range(len(tried)):
-        left, seen = compiled_images.displaced_error(points, grey, there, K, path @ tried[k], 0.0)
+        left, seen = compiled_images.displaced_error(points, grey, there, K, by[k], 0.0)
         if seen > LEAST_SEEN:
             errors[k] = _error(left, tried[k], prior)
     return errors
@@ -161,5 +161,7 @@ def _error(left: float, velocity: FloatArray, prior: Prior) -> float:
     """
     mean, precision, independent = prior
     tail = compiled_images.TAIL
-    far = 1 + (precision * (velocity - mean) ** 2).sum() / tail
+    far = 1.0
+    for k in range(3):
+        far += precision[k] * (velocity[k] - mean[k]) ** 2 / tail
     return float(left * far ** ((tail + 3) / 2 / independent))
