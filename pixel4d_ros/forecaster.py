@@ -42,7 +42,7 @@ from pixel4d_ros.two_view.moving_probability import with_network_probability
 from pixel4d_ros.two_view.reference_view import ReferenceView
 
 if TYPE_CHECKING:  # numba takes half a second to import
-    from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+    from pixel4d_ros.two_view.two_images import MeasuredFlow
 
 __all__ = ["DeviceError", "Forecast", "Forecaster", "RenderedPaths", "WeightsError"]
 
@@ -144,7 +144,7 @@ class Forecaster:
                 return with_network_probability(scene, speed, seed)
             # numba takes half a second to import, and not everyone has a reference image.
             from pixel4d_ros.two_view.object_motion import with_motion_from_flow
-            from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+            from pixel4d_ros.two_view.two_images import MeasuredFlow
 
             views = reference.views
             # A GPU computes the flow first, then the scene, beside which the CPU refines the flow.
@@ -166,7 +166,7 @@ class Forecaster:
 
         Raises ValueError for images of different sizes, or too small, DeviceError when the device runs out of memory.
         """
-        from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+        from pixel4d_ros.two_view.two_images import MeasuredFlow
 
         with memory_errors(self.device):
             flows = self.predictor.flows(pin_memory(check_image(image), self.device), references)

@@ -27,7 +27,7 @@ from pixel4d_ros.evaluation.video import GREY, sheet
 from pixel4d_ros.evaluation.windows import cut, reference_view
 from pixel4d_ros.forecaster import Forecaster
 from pixel4d_ros.two_view.object_motion import SeenMaps
-from pixel4d_ros.two_view.velocity_fit import Ids
+from pixel4d_ros.two_view.two_images import Ids
 
 WIDTH = 640  # pixels of a panel
 IMAGES = {"kitti_0052": (9, 30), "kitti_0056": (6, 12), "kitti_0002": (5,), "kitti_0095": (72, 126)}  # log -> images

@@ -35,13 +35,13 @@ from pixel4d_ros.training.motion_labels import label_motion
 from pixel4d_ros.training.stereo_depth import stereo_depth
 from pixel4d_ros.two_view.flow import Mask, flow_size
 from pixel4d_ros.two_view.instance_motion import judged_instances
-from pixel4d_ros.two_view.motion_evidence import motion_evidence
+from pixel4d_ros.two_view.moving_patches import candidates
 from pixel4d_ros.two_view.moving_probability import LIKELY
-from pixel4d_ros.two_view.object_motion import SeenMaps, candidates
+from pixel4d_ros.two_view.object_motion import SeenMaps
 from pixel4d_ros.two_view.predicted_motion import corrected_velocity
 from pixel4d_ros.two_view.reference_view import ReferenceView
 from pixel4d_ros.two_view.rigid_flow import Map
-from pixel4d_ros.two_view.velocity_fit import FARTHEST, TwoImages
+from pixel4d_ros.two_view.two_images import FARTHEST, TwoImages
 
 MOVES, STANDS = 0.5, 0.15  # shares of moving pixels from which on an object moves, and below which it stands
 PRIOR = 0.3  # precision of the Gaussian prior of the parameters, of features of unit variance
@@ -156,9 +156,8 @@ def examples(
 
 def of_candidates(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
     """Moving patches outside the instances, also where the network predicts motion: instances are judged apart."""
-    for patch, fit in candidates(pair, source.seen.instance_ids):
-        evidence = motion_evidence(pair.images, patch, fit.velocity * pair.seconds)
-        yield from source.example(patch, np.append(evidence.features, False), CANDIDATE)
+    for patch, _, evidence in candidates(pair, source.seen.instance_ids):
+        yield from source.example(patch, np.append(evidence, False), CANDIDATE)
 
 
 def of_instances(source: SourceImage, pair: TwoImages) -> Iterator[Example]:
@@ -175,10 +174,9 @@ def of_predicted(source: SourceImage) -> Iterator[Example]:
     pair, ids = source.pair, source.seen.object_ids
     for k in sorted(moving_ids(source.scene) & set(np.unique(ids).tolist())):
         mask = ids == k
-        velocity = corrected_velocity(pair, mask, source.seen.velocities[k])
-        if velocity is not None:
-            evidence = motion_evidence(pair.images, mask, velocity * pair.seconds)
-            yield from source.example(mask, np.append(evidence.features, True), PREDICTED)
+        is_seen, _, evidence = corrected_velocity(pair.images, mask, source.seen.velocities[k])
+        if is_seen:
+            yield from source.example(mask, np.append(evidence, True), PREDICTED)
 
 
 def of_log(forecaster: Forecaster, path: Path, images: int) -> Iterator[Example]:

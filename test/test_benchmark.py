@@ -28,7 +28,7 @@ from pixel4d_ros.benchmark.statistics import Spread, course
 from pixel4d_ros.benchmark.stopwatch import Effort, Stopwatch, measure_laps, measure_wall
 from pixel4d_ros.cli import main
 from pixel4d_ros.forecaster import Forecaster
-from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+from pixel4d_ros.two_view.two_images import MeasuredFlow
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 96, 32

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pixel4d_ros import Camera, DynamicGaussians, ReferenceView
 from pixel4d_ros.camera import unproject
 from pixel4d_ros.two_view.flow import CheckedFlow
-from pixel4d_ros.two_view.instance_motion import inner_pixels, judged_instances, motion_log_ratio
+from pixel4d_ros.two_view.image_pair import inner_pixels, pixels_of
+from pixel4d_ros.two_view.instance_motion import judged_instances, motion_log_ratio
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY
 from pixel4d_ros.two_view.object_motion import whole_objects, with_motion_from_flow
 from pixel4d_ros.two_view.rigid_flow import static_flow
-from pixel4d_ros.two_view.velocity_fit import FlowEquations, MeasuredFlow, TwoImages
+from pixel4d_ros.two_view.two_images import MeasuredFlow, TwoImages
+from pixel4d_ros.two_view.velocity_fit import equations_of_flow
 
 WIDTH, HEIGHT, SECONDS, BASELINE = 416, 128, 0.2, 0.5
 K = np.array([[250.0, 0, 208], [0, 250, 50], [0, 0, 1]])
@@ -180,8 +182,7 @@ def exact(speed: float, baseline: float, factor: float = 1.0) -> TwoImages:
 def log_ratio(speed: float, baseline: float, factor: float = 1.0) -> float:
     pair = exact(speed, baseline, factor)
     (judged,) = judged_instances(pair, mask_of(LEFT).astype(np.int64))
-    equations = FlowEquations.of(pair, mask_of(LEFT))
-    assert equations is not None
+    equations = equations_of_flow(pair.images, *pixels_of(mask_of(LEFT)))
     return motion_log_ratio(equations, judged.fit.velocity, baseline)
 
 
@@ -203,7 +204,8 @@ def test_what_is_too_small_to_have_flow_is_not_judged() -> None:
 def test_the_rim_and_what_is_behind_an_instance_do_not_count() -> None:
     pair = exact(0.0, BASELINE)
     pair.depth[LEFT[0], 200:] = WALL
-    inner = inner_pixels(pair, mask_of(LEFT))
+    inner = np.zeros((HEIGHT, WIDTH), bool)
+    inner[inner_pixels(pair.depth, mask_of(LEFT))] = True
     assert inner.any() and not inner[:, 200:].any() and not inner[40].any() and not (inner & ~mask_of(LEFT)).any()
 
 

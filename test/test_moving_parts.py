@@ -12,7 +12,7 @@ from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view.flow import CheckedFlow, Mask
 from pixel4d_ros.two_view.moving_parts import MovingPart, joined_parts
-from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
+from pixel4d_ros.two_view.two_images import MeasuredFlow, TwoImages
 
 SIZE = 400, 120
 CAMERA = Camera(np.array([[240.0, 0, 200], [0, 240, 60], [0, 0, 1]]), *SIZE)

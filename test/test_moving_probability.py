@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from pixel4d_ros import Camera, DynamicGaussians
+from pixel4d_ros import DynamicGaussians
 from pixel4d_ros.scene import Motion
-from pixel4d_ros.two_view.motion_evidence import MOST_GAP, Evidence, ImagePair, motion_evidence
+from pixel4d_ros.two_view.image_pair import ImagePair, pixels_of
+from pixel4d_ros.two_view.motion_evidence import MOST_GAP, Evidence, motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION, LIKELY, moving_count, with_moving_probability
 
 WIDTH, HEIGHT, DEPTH = 160, 64, 12.0
@@ -37,24 +36,25 @@ def pair(there: NDArray[np.uint8], baseline: float) -> ImagePair:
     """A wall that the camera passes sideways, baseline metres to the right since the reference image."""
     T = np.eye(4)
     T[0, 3] = baseline
-    return ImagePair(texture(), there, Camera(K, WIDTH, HEIGHT), np.full((HEIGHT, WIDTH), DEPTH, np.float32), T)
+    depth, flow = np.full((HEIGHT, WIDTH), DEPTH, np.float32), np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    return ImagePair(texture(), there, depth, K, T, 0.2, flow, np.zeros_like(PATCH), texture(), there, K)
 
 
 def test_a_wall_at_a_wrong_depth_is_no_evidence_of_motion() -> None:
     parallax = 2.5 * 150 * 0.4 / DEPTH  # the wall is 2.5 times as near as predicted
     seen = pair(shifted(texture(), (parallax, 0)), 0.4)
     explained_by_motion = np.array([-1.5 * 0.4, 0, 0])
-    assert motion_evidence(seen, PATCH, explained_by_motion).log_ratio < 0.2
+    assert motion_evidence(seen, *pixels_of(PATCH), explained_by_motion).log_ratio < 0.2
 
 
 def test_what_leaves_the_epipolar_line_is_evidence_of_motion() -> None:
     seen = pair(shifted(texture(), (150 * 0.4 / DEPTH, 5.0)), 0.4)
-    assert motion_evidence(seen, PATCH, np.array([0, -5.0 * DEPTH / 150, 0])).log_ratio > 1
+    assert motion_evidence(seen, *pixels_of(PATCH), np.array([0, -5.0 * DEPTH / 150, 0])).log_ratio > 1
 
 
 def test_the_more_the_images_speak_for_motion_the_more_probable_it_is() -> None:
     likely, likely_both = (
-        [CALIBRATION.with_reference(replace(VEHICLE, log_ratio=ratio), network) for ratio in (-0.5, 0.0, 0.5)]
+        [CALIBRATION.with_reference(VEHICLE._replace(log_ratio=ratio), network) for ratio in (-0.5, 0.0, 0.5)]
         for network in (False, True)
     )
     assert likely == sorted(likely) and likely[0] < 0.5 < likely[2]
@@ -68,7 +68,7 @@ def test_the_more_the_images_speak_for_motion_the_more_probable_it_is() -> None:
 )
 def test_what_does_not_look_like_a_vehicle_needs_more_evidence(unlikely: dict[str, float]) -> None:
     likely = CALIBRATION.with_reference(VEHICLE, False)
-    assert CALIBRATION.with_reference(replace(VEHICLE, **unlikely), False) < 0.7 * likely
+    assert CALIBRATION.with_reference(VEHICLE._replace(**unlikely), False) < 0.7 * likely
 
 
 def above_road(rows: slice) -> tuple[ImagePair, NDArray[np.bool_]]:
@@ -79,7 +79,7 @@ def above_road(rows: slice) -> tuple[ImagePair, NDArray[np.bool_]]:
     patch = np.zeros_like(PATCH)
     patch[rows, 60:70] = True
     depth[patch] = np.broadcast_to(np.where(heights > 22, ground, DEPTH), depth.shape)[patch]
-    return replace(pair(texture(), 0.4), depth=depth), patch
+    return pair(texture(), 0.4)._replace(depth=depth), patch
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,16 @@ def above_road(rows: slice) -> tuple[ImagePair, NDArray[np.bool_]]:
     ids=["a vehicle", "a treetop", "the road"],
 )
 def test_a_patch_is_compared_with_the_ground_below_it(rows: slice, gap: float, flat: bool) -> None:
-    evidence = motion_evidence(*above_road(rows), np.zeros(3))
+    images, patch = above_road(rows)
+    evidence = motion_evidence(images, *pixels_of(patch), np.zeros(3))
     assert evidence.gap == pytest.approx(gap, abs=0.1) and (evidence.flatness > 0.3) == flat
 
 
 def test_only_what_varies_in_both_directions_has_texture() -> None:
     stripes = np.broadcast_to((np.arange(WIDTH) % 8 * 30).astype(np.uint8), (HEIGHT, WIDTH)).copy()
     plain, textured = (
-        motion_evidence(replace(pair(texture(), 0.4), here=image), PATCH, np.zeros(3)) for image in (stripes, texture())
+        motion_evidence(pair(texture(), 0.4)._replace(here=image), *pixels_of(PATCH), np.zeros(3))
+        for image in (stripes, texture())
     )
     assert plain.texture == pytest.approx(0, abs=1e-3) and textured.texture > 1
 

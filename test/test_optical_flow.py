@@ -28,7 +28,7 @@ from pixel4d_ros.predictor.optical_flow import (
 )
 from pixel4d_ros.predictor.predictor import EAGER_PATH
 from pixel4d_ros.two_view.flow import FlowBothWays, flow_size
-from pixel4d_ros.two_view.velocity_fit import MeasuredFlow
+from pixel4d_ros.two_view.two_images import MeasuredFlow
 
 CPU = torch.device("cpu")
 K = np.array([[60.0, 0, 30], [0, 60, 20], [0, 0, 1]])

@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
+from pixel4d_ros.two_view import velocity_alignment
 from pixel4d_ros.two_view.flow import CheckedFlow
+from pixel4d_ros.two_view.image_pair import pixels_of
 from pixel4d_ros.two_view.instance_motion import judged_instances
 from pixel4d_ros.two_view.predicted_motion import corrected_velocity
-from pixel4d_ros.two_view.velocity_alignment import STILL, aligned
-from pixel4d_ros.two_view.velocity_fit import MeasuredFlow, TwoImages
+from pixel4d_ros.two_view.two_images import MeasuredFlow, TwoImages
 
 WIDTH, HEIGHT, FOCAL = 400, 120, 230.0
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
 DISTANCE, SECONDS, CAMERA_SPEED = 15.0, 0.1, 12.0
 CAR = (slice(45, 80), slice(80, 125))  # left of the camera's way
 PERSON = (slice(45, 80), slice(80, 95))  # a metre wide
+STILL = np.zeros(3)
 
 
 def picture(width: int, height: int) -> NDArray[np.uint8]:
@@ -62,6 +64,13 @@ def mask_of(box: tuple[slice, slice]) -> NDArray[np.bool_]:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[box] = True
     return mask
+
+
+def aligned(images: TwoImages, mask: NDArray[np.bool_], guesses: list[FloatArray]) -> FloatArray:
+    """The velocity (3,), one of the guesses or STILL itself if none is better."""
+    prior = np.zeros(3), np.zeros(3)
+    found, chosen = velocity_alignment.aligned(images.images, *pixels_of(mask), np.reshape(guesses, (-1, 3)), *prior)
+    return found if chosen < 0 else [*guesses, STILL][chosen]
 
 
 def changed(images: TwoImages, change: Callable[[int, NDArray[np.uint8]], FloatArray]) -> TwoImages:
@@ -128,8 +137,8 @@ def test_a_prediction_from_one_image_decides_what_two_images_leave_open(predicte
 
 
 def corrected(images: TwoImages, ahead: float) -> FloatArray:
-    velocity = corrected_velocity(images, car(), np.array([0.0, 0, ahead]))
-    assert velocity is not None
+    is_seen, velocity, _ = corrected_velocity(images.images, car(), np.array([0.0, 0, ahead]))
+    assert is_seen
     return velocity
 
 

@@ -155,8 +155,8 @@ def plan(ros_prefix: Path | None, torch: str | None) -> list[Step]:
             partial(link_package, REPOSITORY, ros_prefix),
         )
     )
-    names = ("rendering/numba_rasterizer.py", "two_view/compiled.py", "two_view/compiled_images.py")
-    compiled = [REPOSITORY / "pixel4d_ros" / name for name in names]
+    package = REPOSITORY / "pixel4d_ros"
+    compiled = [package / "rendering" / "numba_rasterizer.py", *sorted((package / "two_view").glob("*.py"))]
     steps.append(Step("compilation for the CPU", texts(*compiled), VENV, compile_loops))
     return steps
 

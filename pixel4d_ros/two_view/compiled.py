@@ -31,6 +31,15 @@ def unprojected(v: Rows, u: Rows, depth: NDArray[np.float32], K: FloatArray) -> 
 
 
 @njit(cache=True, nogil=True)
+def depths(v: Rows, u: Rows, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (n,) of a depth map (h, w)."""
+    values = np.empty(len(v), np.float32)
+    for i in range(len(v)):
+        values[i] = depth[v[i], u[i]]
+    return values
+
+
+@njit(cache=True, nogil=True)
 def flow_equations(
     points: FloatArray, ends: FloatArray, K: FloatArray, T: FloatArray, seconds: float, nearest: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -80,7 +89,7 @@ def reweighted_velocity(
         normal, seen = normal_equations(by_axis, still, weight, len(still))
         for k in range(3):
             normal[k, k] += belief[k]
-        velocity = np.linalg.solve(normal, seen + belief * prior)
+        velocity = solution(normal, seen + belief * prior)
         for i in range(len(still)):
             left[i] = abs(still[i] - J[i, 0] * velocity[0] - J[i, 1] * velocity[1] - J[i, 2] * velocity[2])
             weight[i] = 1 / (1 + (left[i] / outlier) ** 2)
@@ -107,6 +116,52 @@ def normal_equations(X: FloatArray, y: FloatArray, weight: FloatArray, count: in
     return normal, seen
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def solution(A: FloatArray, b: FloatArray) -> FloatArray:
+    """The solution (k,) of A (k, k) x = b (k,) by elimination with pivots. LAPACK takes far longer for few unknowns."""
+    A = A.copy()
+    x: FloatArray = b.copy()
+    for i in range(len(b)):
+        pivot = i
+        for j in range(i + 1, len(b)):
+            if abs(A[j, i]) > abs(A[pivot, i]):
+                pivot = j
+        if A[pivot, i] == 0:
+            raise np.linalg.LinAlgError("Matrix is singular to machine precision.")
+        for k in range(len(b)):
+            A[i, k], A[pivot, k] = A[pivot, k], A[i, k]
+        x[i], x[pivot] = x[pivot], x[i]
+        for j in range(i + 1, len(b)):
+            share = A[j, i] / A[i, i]
+            x[j] -= share * x[i]
+            for k in range(i + 1, len(b)):
+                A[j, k] -= share * A[i, k]
+    for i in range(len(b) - 1, -1, -1):
+        for k in range(i + 1, len(b)):
+            x[i] -= A[i, k] * x[k]
+        x[i] /= A[i, i]
+    return x
+
+
+@njit(cache=True, nogil=True)
+def flow_of_points(
+    flow: NDArray[np.float32], agrees: NDArray[np.bool_], depth: NDArray[np.float32], K: FloatArray, most: int
+) -> tuple[FloatArray, FloatArray]:
+    """Points (n, 3) of pixels with depth (h, w), flow (h, w, 2) and a flow that agrees (h, w), and its ends (n, 2).
+
+    At least `most` of them, if there are so many, but less than twice as many, evenly spread.
+    """
+    known = agrees & (depth > 0)
+    v, u = np.nonzero(known)
+    step = max(1, len(v) // most)
+    v, u = v[::step].copy(), u[::step].copy()
+    ends = np.empty((len(v), 2))
+    for i in range(len(v)):
+        ends[i, 0] = u[i] + np.float64(flow[v[i], u[i], 0])
+        ends[i, 1] = v[i] + np.float64(flow[v[i], u[i], 1])
+    return unprojected(v, u, depth, K), ends
+
+
 @njit(cache=True, nogil=True)
 def refined_motion(
     points: FloatArray,
@@ -130,7 +185,7 @@ def refined_motion(
         normal *= evidence
         for a in range(6):
             normal[a, a] += prior[a]
-        change = np.linalg.solve(normal, evidence * seen - prior * moved)
+        change = solution(normal, evidence * seen - prior * moved)
         moved += change
         T = _turned(change, T)
         if np.abs(change).max() < settled:

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
-from pixel4d_ros.two_view.compiled import IN_FRONT, normal_equations
+from pixel4d_ros.two_view.compiled import IN_FRONT, normal_equations, solution
 from pixel4d_ros.two_view.flow import Rows
 
 SETTLED = 0.01  # m/s
@@ -29,7 +29,7 @@ def parallax(points: FloatArray, K: FloatArray, T: FloatArray) -> float:
     return float(np.median(distances))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def mean_differences(
     here: FloatArray,
     there: NDArray[np.uint8],
@@ -46,22 +46,48 @@ def mean_differences(
     of points that were elsewhere by displacement (3,). Larger differences count as `occluded`.
     """
     static, moved = np.zeros(len(factors)), 0.0
+    places = np.empty(len(factors), np.uint32), np.empty(len(factors)), np.empty(len(factors))
+    pixels, next_row = there.ravel(), np.uint64(there.shape[1])
     for i in range(len(points)):
         x, y, z = points[i]
-        right = K[0, 0] * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z)
-        down = K[1, 1] * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z)
-        ahead = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z
-        for d in range(len(factors)):  # as _seen, of which the depth changes but a part
-            far = factors[d] * ahead + T[2, 3]
-            value = occluded
-            if far > IN_FRONT:
-                u = (factors[d] * right + K[0, 0] * T[0, 3]) / far + K[0, 2]
-                v = (factors[d] * down + K[1, 1] * T[1, 3]) / far + K[1, 2]
-                value = min(abs(_sampled(there, u, v) - here[i]), occluded)
-            static[d] += value
+        _enter_places(places, (x, y, z), factors, K, T, there.shape)
+        for d in range(len(factors)):
+            value = _bilinear(pixels, np.uint64(places[0][d]), next_row, places[1][d], places[2][d])
+            static[d] += min(abs(value - here[i]), occluded) if places[2][d] >= 0 else occluded
         u, v = _seen(x - displacement[0], y - displacement[1], z - displacement[2], K, T)
         moved += min(abs(_sampled(there, u, v) - here[i]), occluded)
     return static / len(points), moved / len(points)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _enter_places(
+    places: tuple[NDArray[np.uint32], FloatArray, FloatArray],
+    point: tuple[float, float, float],
+    factors: FloatArray,
+    K: FloatArray,
+    T: FloatArray,
+    shape: tuple[int, int],
+) -> None:
+    """Where the reference camera sees a point at each factor (D,) of its distance, in an image of a shape (h, w).
+
+    Enters the index (D,) of the pixel to the upper left, and the distance from it along columns and rows, -1 where the
+    point is not seen. As _seen, of which the depth changes but a part; without branches, so that processors compute
+    several at once.
+    """
+    x, y, z = point
+    height, width = np.int32(shape[0]), np.int32(shape[1])
+    right = K[0, 0] * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z)
+    down = K[1, 1] * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z)
+    ahead = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z
+    for d in range(len(factors)):
+        far = factors[d] * ahead + T[2, 3]
+        u = (factors[d] * right + K[0, 0] * T[0, 3]) / far + K[0, 2]
+        v = (factors[d] * down + K[1, 1] * T[1, 3]) / far + K[1, 2]
+        seen = (far > IN_FRONT) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
+        u, v = (u if seen else 0.0), (v if seen else 0.0)
+        left, top = min(np.int32(u), np.int32(width - 2)), min(np.int32(v), np.int32(height - 2))
+        places[0][d], places[1][d] = top * width + left, u - left
+        places[2][d] = v - top if seen else -1.0
 
 
 @njit(cache=True, nogil=True)
@@ -84,7 +110,7 @@ def structure(image: NDArray[np.uint8], v: Rows, u: Rows) -> tuple[float, float,
     return xx / scale, yy / scale, xy / scale
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _seen(x: float, y: float, z: float, K: FloatArray, T: FloatArray) -> tuple[float, float]:
     """Column and row in which the reference camera sees a point; far outside where it is not in front."""
     ahead = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
@@ -95,7 +121,19 @@ def _seen(x: float, y: float, z: float, K: FloatArray, T: FloatArray) -> tuple[f
     return u, v
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bilinear(pixels: NDArray[np.uint8], k: np.uint64, next_row: np.uint64, a: float, b: float) -> float:
+    """The image of h * w pixels at the shares a and b of the way from pixel k to its right, and to the next row.
+
+    Unsigned indices are not checked for being negative.
+    """
+    below, right = k + next_row, np.uint64(1)
+    upper = (1 - a) * pixels[k] + a * pixels[k + right]
+    lower = (1 - a) * pixels[below] + a * pixels[below + right]
+    return float((1 - b) * upper + b * lower)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
     """The image (h, w) between pixels; beyond its border something unlike any grey level."""
     height, width = image.shape
@@ -107,7 +145,7 @@ def _sampled(image: NDArray[np.uint8], u: float, v: float) -> float:
     return float((1 - b) * upper + b * lower)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def displaced_error(
     points: FloatArray, grey: FloatArray, there: NDArray[np.uint8], K: FloatArray, by: FloatArray, bright: float
 ) -> tuple[float, float]:
@@ -116,22 +154,27 @@ def displaced_error(
     Points (n, 3) in the reference camera's frame, of grey levels (n,), were elsewhere by (3,) metres and darker by
     `bright`.
     """
-    left, seen = 0.0, 0
-    for i in range(len(points)):
+    height, width = np.int32(there.shape[0]), np.int32(there.shape[1])
+    index, across, below = np.empty(len(points), np.uint32), np.empty(len(points)), np.empty(len(points))
+    for i in range(len(points)):  # as _enter_places
         z = points[i, 2] - by[2]
-        if z <= IN_FRONT:
-            continue
-        nearness = 1 / z
-        u = K[0, 0] * (points[i, 0] - by[0]) * nearness + K[0, 2]
-        v = K[1, 1] * (points[i, 1] - by[1]) * nearness + K[1, 2]
-        value = _sampled(there, u, v)
-        if value <= 255:
+        u = K[0, 0] * (points[i, 0] - by[0]) / z + K[0, 2]
+        v = K[1, 1] * (points[i, 1] - by[1]) / z + K[1, 2]
+        shown = (z > IN_FRONT) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
+        u, v = (u if shown else 0.0), (v if shown else 0.0)
+        column, row = min(np.int32(u), np.int32(width - 2)), min(np.int32(v), np.int32(height - 2))
+        index[i], across[i], below[i] = row * width + column, u - column, (v - row if shown else -1.0)
+    left, seen = 0.0, 0
+    pixels, next_row = there.ravel(), np.uint64(width)
+    for i in range(len(points)):
+        if below[i] >= 0:
+            value = _bilinear(pixels, np.uint64(index[i]), next_row, across[i], below[i])
             seen += 1
             left += min(abs(grey[i] - value - bright), 60.0)
     return left / max(seen, 1), seen / max(len(points), 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def aligned_velocity(
     points: FloatArray,
     grey: FloatArray,
@@ -164,14 +207,15 @@ def aligned_velocity(
             x, y, z = points[i, 0] - by[0], points[i, 1] - by[1], points[i, 2] - by[2]
             if z <= IN_FRONT:
                 continue
-            u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
-            value, slope_u, slope_v = _with_slopes(there, u, v)
+            nearness = 1 / z
+            x, y = x * nearness, y * nearness
+            value, slope_u, slope_v = _with_slopes(there, K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2])
             if value > 255:
                 continue
             errors[seen] = grey[i] - value - bright
+            slope_u, slope_v = slope_u * K[0, 0] * nearness, slope_v * K[1, 1] * nearness
             for a in range(3):
-                J[a, seen] = slope_u * K[0, 0] * (x / z * path[2, a] - path[0, a]) / z
-                J[a, seen] += slope_v * K[1, 1] * (y / z * path[2, a] - path[1, a]) / z
+                J[a, seen] = slope_u * (x * path[2, a] - path[0, a]) + slope_v * (y * path[2, a] - path[1, a])
             seen += 1
         if seen < 4:
             break
@@ -184,7 +228,7 @@ def aligned_velocity(
             normal[a, a] += belief * precision[a]
             right[a] -= belief * precision[a] * (velocity[a] - mean[a])
         normal[3, 3] += 1e-6 * seen
-        d[:] = np.linalg.solve(normal, right)
+        d[:] = solution(normal, right)
         velocity += d[:3]
         bright += d[3]
     left, shown = displaced_error(points, grey, there, K, by, bright)
@@ -200,7 +244,7 @@ def sampled_at(image: NDArray[np.uint8], v: FloatArray, u: FloatArray) -> FloatA
     return values
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _with_slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, float, float]:
     """As _sampled, and grey levels per pixel along columns and rows, over two pixels; at the border, over one."""
     height, width = image.shape
@@ -222,7 +266,8 @@ def _with_slopes(image: NDArray[np.uint8], u: float, v: float) -> tuple[float, f
     return (1 - b) * upper + b * lower, (right - left) / 2, (below - above) / 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _between(image: NDArray[np.uint8], y: int, x: int, a: float) -> float:
-    """The image (h, w) in row y, between columns x and x + 1."""
-    return float((1 - a) * image[y, x] + a * image[y, x + 1])
+    """The image (h, w) in row y, between columns x and x + 1, which are in it."""
+    row = np.uint64(y)  # unsigned indices are not checked for being negative
+    return float((1 - a) * image[row, np.uint64(x)] + a * image[row, np.uint64(x + 1)])

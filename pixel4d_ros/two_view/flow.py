@@ -126,25 +126,6 @@ def sample(values: NDArray[np.float32], flow: Flow, outside: float = 0.0) -> NDA
     )
 
 
-def around(mask: Mask, reach: int) -> tuple[slice, slice]:
-    """Rows and columns of a mask (h, w) within so many pixels of what it marks."""
-    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
-
-
-def pixels_of(mask: Mask) -> tuple[Rows, Rows]:
-    """Rows and columns (n,) of the pixels that a mask (h, w) marks."""
-    area = around(mask, 0)
-    v, u = np.nonzero(mask[area])
-    return v + area[0].start, u + area[1].start
-
-
-def thinned_rows(v: Rows, u: Rows, most: int) -> tuple[Rows, Rows]:
-    """Rows and columns (n,) of pixels, every second, third, ... of them, so that at most so many are left."""
-    step = max(1, -(-len(v) // most))
-    return np.ascontiguousarray(v[::step]), np.ascontiguousarray(u[::step])
-
-
 def length(flow: Flow) -> NDArray[np.float32]:
     """Length (H, W) of a flow in pixels."""
     return np.asarray(np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2), np.float32)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
-import cv2
 import numpy as np
 from numba import njit
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import Mask, around
+from pixel4d_ros.two_view.flow import Mask, Rows
+from pixel4d_ros.two_view.image_pair import MOST_INNER, ImagePair, inner_pixels, pixels_of
 from pixel4d_ros.two_view.motion_evidence import motion_evidence
 from pixel4d_ros.two_view.moving_probability import CALIBRATION
+from pixel4d_ros.two_view.two_images import Ids, TwoImages
 from pixel4d_ros.two_view.velocity_alignment import aligned
 from pixel4d_ros.two_view.velocity_fit import (
     ANY,
@@ -29,8 +29,9 @@ from pixel4d_ros.two_view.velocity_fit import (
     PIXEL,
     Fit,
     FlowEquations,
-    Ids,
-    TwoImages,
+    equations_of_flow,
+    equations_of_motion,
+    fitted_mover,
     is_plausible,
     solved,
 )
@@ -44,36 +45,18 @@ SPEED = np.array([10.0, 1.0, 10.0])  # m/s, standard deviation of the velocity o
 LEAST_PIXEL = 0.2  # pixels, standard deviation of the flow, at least,
 LEFT_BEHIND = 3.0  # and what it is more than the residual's median: much of its error one velocity explains, too
 CLEAR = 10.0  # log ratios beyond this are no stronger evidence
-MARGIN = 0.1  # of an instance's smaller side: its outline is about so accurate
 STANDS = 0.2  # pixels, median: flow that is this near to that of a static world is not looked at again
-MOST_PIXELS = 600  # of an instance that are compared
-SAME_DEPTH = 1.2  # ratio to an instance's median depth, beyond which a pixel belongs to something else
+ALIKE, ALIKE_SHARE = 0.7, 0.3  # m/s, and share of the speed: difference of velocities of one object, at most
 
 
 @dataclass(frozen=True)
 class JudgedInstance:
     """An instance, the velocity that explains the flow on it, and how likely it moves."""
 
-    pair: TwoImages
     number: int  # its id
     pixels: Mask  # (h, w)
-    inner: Mask  # (h, w): those of them that were compared,
-    equations: FlowEquations  # and what they say
     fit: Fit
-
-    @cached_property
-    def features(self) -> FloatArray | None:
-        """(7,) log ratio of the likelihood of the flow, moving / static; Evidence.features; log of the pixel count.
-
-        More than MOST_PIXELS count as so many. None for a velocity that no moving object has.
-        """
-        pair, velocity = self.pair, self.fit.velocity
-        if not is_plausible(velocity):
-            return None
-        baseline = float(np.linalg.norm(pair.T_reference_source[:3, 3]))
-        ratio = np.clip(motion_log_ratio(self.equations, velocity, baseline), -CLEAR, CLEAR)
-        evidence = motion_evidence(pair.images, self.inner, velocity * pair.seconds)
-        return np.array((ratio, *evidence.features, np.log(min(self.pixels.sum(), MOST_PIXELS))))
+    features: FloatArray | None  # (7,) of judged_pixels; None for a velocity that no moving object has
 
     @property
     def probability(self) -> float:
@@ -83,7 +66,7 @@ class JudgedInstance:
 
 def judged_instances(pair: TwoImages, instances: Ids) -> Iterator[JudgedInstance]:
     """The instances, the largest first, whose images one velocity explains; instances (h, w) has their ids, 0: none."""
-    judged = (judged_instance(pair, number, instances == number) for number in numbers_of(instances))
+    judged = (judged_instance(pair, None, number, instances == number) for number in numbers_of(instances))
     return (instance for instance in judged if instance is not None)
 
 
@@ -93,51 +76,14 @@ def numbers_of(instances: Ids) -> list[int]:
     return [int(number) for number in 1 + np.argsort(-sizes[1:]) if sizes[number] >= LEAST_PIXELS]
 
 
-def judged_instance(
-    pair: TwoImages, number: int, pixels: Mask, guess: FloatArray | None = None
-) -> JudgedInstance | None:
+def judged_instance(pair: TwoImages, longer: TwoImages | None, number: int, pixels: Mask) -> JudgedInstance | None:
     """An instance of some pixels (h, w), if one velocity explains its images; else it keeps what its patches say.
 
-    guess: its velocity (3,) by another image.
+    By the images over a longer time, if these show the same motion: what is fast may have left the older image.
     """
-    inner = thinned(inner_pixels(pair, pixels))
-    equations = FlowEquations.of(pair, inner)
-    fit = None if equations is None else solved(equations, np.zeros(3), ANY)
-    if inner.any() and (fit is None or fit.after > LEFT or fit.before > STANDS):
-        known = None if fit is None else fit.velocity
-        velocity = aligned(pair, inner, [v for v in (known, guess) if v is not None])
-        if velocity.any() and velocity is not known:
-            equations = FlowEquations.of_motion(pair, inner, velocity)
-            fit = solved(equations, np.zeros(3), ANY)
-    if equations is None or fit is None or fit.after > LEFT:
-        return None
-    return JudgedInstance(pair, number, pixels, inner, equations, fit)
-
-
-def inner_pixels(pair: TwoImages, pixels: Mask) -> Mask:
-    """The pixels (h, w) of an instance without its rim, which may show what is behind, and about at its distance."""
-    inner, area = np.zeros_like(pixels), around(pixels, 1)
-    depth, eroded = pair.depth[area], cv2.erode(pixels[area].view(np.uint8), window(pixels), borderValue=1) > 0
-    distance = compiled.median(depth[eroded]) if eroded.any() else 0.0
-    inner[area] = eroded & (depth < distance * SAME_DEPTH) & (depth > distance / SAME_DEPTH)
-    return inner
-
-
-def thinned(pixels: Mask) -> Mask:
-    """About MOST_PIXELS of some pixels (h, w), evenly spread: an object has far fewer independent errors."""
-    step = round(float(np.sqrt(pixels.sum() / MOST_PIXELS)))
-    if step < 2:
-        return pixels
-    thin = np.zeros_like(pixels)
-    thin[::step, ::step] = pixels[::step, ::step]
-    return thin
-
-
-def window(pixels: Mask) -> Mask:
-    """A window as large as errors of an instance's outline, each way, for erosion and dilation."""
-    _, _, width, height = cv2.boundingRect(pixels.view(np.uint8))
-    reach = round(MARGIN * max(0, min(width, height) - 1) / 2)
-    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    older = pair if longer is None else longer
+    is_judged, fit, may_move, features = judged_pixels(pair.images, older.images, longer is not None, pixels)
+    return JudgedInstance(number, pixels, fit, features if may_move else None) if is_judged else None
 
 
 def motion_log_ratio(equations: FlowEquations, velocity: FloatArray, baseline: float) -> float:
@@ -189,3 +135,74 @@ def _log_likelihood(normal: FloatArray, seen: FloatArray, deviation: FloatArray)
         precision[i, i] += deviation[i] ** -2.0
     explained = (right * np.linalg.solve(precision, right)).sum()
     return float(explained / 2 - np.linalg.slogdet(precision)[1] / 2 - np.log(deviation).sum())
+
+
+@njit(cache=True, nogil=True)
+def judged_pixels(pair: ImagePair, older: ImagePair, has_older: bool, mask: Mask) -> tuple[bool, Fit, bool, FloatArray]:
+    """Whether one velocity explains the images on a mask (h, w), it, whether an object may have it, and features (7,).
+
+    By the older pair, if there is one that shows the same motion. The features are the log ratio of the likelihood of
+    the flow, moving / static; Evidence; logarithm of the pixel count, of which more than MOST_INNER count as so many.
+    """
+    v, u = inner_pixels(pair.depth, mask)
+    features = np.zeros(7)
+    fit, equations = _fit_of_instance(pair, v, u, np.zeros((0, 3)))
+    if fit.after > LEFT:
+        return False, fit, False, features
+    if has_older:
+        other, its_equations = _fit_of_instance(older, v, u, fit.velocity.reshape(1, 3))
+        if not other.after > LEFT and move_alike(fit.velocity, other.velocity):
+            pair, fit, equations = older, other, its_equations
+    if not is_plausible(fit.velocity):
+        return True, fit, False, features
+    baseline = np.sqrt((pair.T_there_here[:3, 3] ** 2).sum())
+    parts = equations.static, equations.velocity, equations.inverse_depth, equations.pose
+    features[0] = min(max(log_ratio_of(parts, fit.velocity, baseline), -CLEAR), CLEAR)
+    evidence = motion_evidence(pair, v, u, fit.velocity * pair.seconds)
+    for k in range(5):
+        features[1 + k] = evidence[k]
+    features[6] = np.log(min(mask.sum(), MOST_INNER))
+    return True, fit, True, features
+
+
+@njit(cache=True, nogil=True)
+def _fit_of_instance(pair: ImagePair, v: Rows, u: Rows, guess: FloatArray) -> tuple[Fit, FlowEquations]:
+    """The velocity of pixels at rows v and columns u (n,), and their equations.
+
+    guess (0 or 1, 3): the velocity by another image.
+    """
+    equations = equations_of_flow(pair, v, u)
+    fit = solved(equations, np.zeros(3), ANY.copy())
+    if len(v) > 0 and (fit.after > LEFT or fit.before > STANDS):
+        is_known = len(equations.static) > 0
+        guesses = np.concatenate((fit.velocity.reshape(1, 3), guess)) if is_known else guess
+        velocity, chosen = aligned(pair, v, u, guesses, np.zeros(3), np.zeros(3))
+        if velocity.any() and not (is_known and chosen == 0):
+            equations = equations_of_motion(pair, v, u, velocity)
+            fit = solved(equations, np.zeros(3), ANY.copy())
+    return fit, equations
+
+
+@njit(cache=True, nogil=True)
+def move_alike(one: FloatArray, other: FloatArray) -> bool:
+    """Whether two velocities (3,) in m/s may be those of one object."""
+    speed = np.sqrt(max((one**2).sum(), (other**2).sum()))
+    return bool(np.sqrt(((one - other) ** 2).sum()) <= ALIKE + ALIKE_SHARE * speed)
+
+
+@njit(cache=True, nogil=True)
+def fit_of_mover(pair: ImagePair, mask: Mask, velocity: FloatArray, whole: bool) -> tuple[bool, Fit]:
+    """The velocity of a mover on a mask (h, w), of a velocity (3,) by other images, and whether these images show one.
+
+    whole: it was found as one vehicle or person.
+    """
+    is_seen, flow = fitted_mover(pair, *pixels_of(mask))
+    v, u = inner_pixels(pair.depth, mask)
+    if not whole or len(v) == 0:
+        return is_seen, flow
+    guesses = np.empty((1 + is_seen, 3))
+    guesses[0], guesses[1:] = velocity, flow.velocity
+    found, chosen = aligned(pair, v, u, guesses, np.zeros(3), np.zeros(3))
+    if chosen == 0 or not is_plausible(found):
+        return False, flow
+    return True, solved(equations_of_motion(pair, v, u, found), np.zeros(3), ANY.copy())

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from pixel4d_ros.camera import Camera
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled, compiled_images
-from pixel4d_ros.two_view.flow import Mask, Rows, pixels_of
-from pixel4d_ros.two_view.rigid_flow import Grey, Map
+from pixel4d_ros.two_view.flow import Rows
+from pixel4d_ros.two_view.image_pair import ImagePair, thinned_rows
+from pixel4d_ros.two_view.rigid_flow import Grey
 
 DEPTH_FACTOR = 5.0  # a static world is tried at depths up to so many times as far and as near as predicted,
 APART, FEWEST, MOST = 0.4, 8, 80  # so many pixels apart; at least and at most so many depths
@@ -27,19 +27,7 @@ FLAT = 0.6  # metres above the ground: patches whose median height is less may b
 WIDE = 5.0  # metres: what moves is seldom wider
 
 
-@dataclass(frozen=True)
-class ImagePair:
-    """Two grey images of one size, the depth of the first, and the pose between them."""
-
-    here: Grey  # (h, w)
-    there: Grey  # (h, w), the reference image
-    camera: Camera  # of both
-    depth: Map  # (h, w) metres, predicted for here
-    T_there_here: FloatArray  # (4, 4)
-
-
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Features of a patch from which the probability that it moves is computed."""
 
     log_ratio: float  # of the images' differences, static world / moving object: above 0 motion explains them better
@@ -48,63 +36,43 @@ class Evidence:
     flatness: float  # metres by which the patch's median height is below FLAT, at least 0
     width: float  # logarithm of its width over WIDE, at least 0
 
-    @property
-    def features(self) -> FloatArray:
-        """(5,) in the order of the fields."""
-        return np.array((self.log_ratio, self.texture, self.gap, self.flatness, self.width))
-
-
-def motion_evidence(pair: ImagePair, patch: Mask, displacement: FloatArray) -> Evidence:
-    """Features of a patch (h, w) that moved by displacement (3,) metres since the reference image, if it did.
-
-    The camera is taken to be about level: the ground is the lowest that the image shows at the patch's distance.
-    """
-    images = pair.here, pair.there, pair.depth
-    return Evidence(*evidence_of_pixels(*pixels_of(patch), images, pair.camera.K, pair.T_there_here, displacement))
-
 
 @njit(cache=True, nogil=True)
-def evidence_of_pixels(
-    v: Rows, u: Rows, images: tuple[Grey, Grey, Map], K: FloatArray, T: FloatArray, displacement: FloatArray
-) -> tuple[float, float, float, float, float]:
-    """The fields of Evidence of a patch that has its pixels at rows v and columns u (n,).
+def motion_evidence(pair: ImagePair, v: Rows, u: Rows, displacement: FloatArray) -> Evidence:
+    """Features of a patch that moved by displacement (3,) metres since the reference image, if it did.
 
-    images are an image, the reference image and the depth of the first (h, w) each. Compiled as a whole, so that
-    threads do not wait for each other.
+    It has its pixels at rows v and columns u (n,). The camera is taken to be about level: the ground is the lowest that
+    the image shows at the patch's distance.
     """
-    here, depth = images[0], images[2]
-    static, moving = _photometric_errors(v, u, images, K, T, displacement)
-    points = compiled.unprojected(v, u, depth, K)
+    static, moving = _photometric_errors(pair, v, u, displacement)
+    points = compiled.unprojected(v, u, pair.depth, pair.K)
     across, down, distance = np.sort(points[:, 0].copy()), np.sort(points[:, 1].copy()), np.sort(points[:, 2].copy())
     middle = compiled.quantile(distance, 0.5)
-    ground = compiled.ground_height(depth, K, middle, SAME_DISTANCE, GROUND_QUANTILE, GROUND_STEP)
+    ground = compiled.ground_height(pair.depth, pair.K, middle, SAME_DISTANCE, GROUND_QUANTILE, GROUND_STEP)
     gap = ground - compiled.quantile(down, FOOT_QUANTILE) - GROUND_SLOPE * middle
     width = compiled.quantile(across, 0.95) - compiled.quantile(across, 0.05)
     log_ratio = np.log((static + 1) / (moving + 1))
     flatness = max(0.0, FLAT - (ground - compiled.quantile(down, 0.5)))
-    texture = np.log1p(_texture(here, v, u))
-    return log_ratio, texture, min(max(gap, 0.0), MOST_GAP), flatness, np.log(max(width / WIDE, 1.0))
+    texture = np.log1p(_texture(pair.here, v, u))
+    return Evidence(log_ratio, texture, min(max(gap, 0.0), MOST_GAP), flatness, np.log(max(width / WIDE, 1.0)))
 
 
 @njit(cache=True, nogil=True)
-def _photometric_errors(
-    v: Rows, u: Rows, images: tuple[Grey, Grey, Map], K: FloatArray, T: FloatArray, displacement: FloatArray
-) -> tuple[float, float]:
+def _photometric_errors(pair: ImagePair, v: Rows, u: Rows, displacement: FloatArray) -> tuple[float, float]:
     """Mean differences between the images in grey levels of a patch: of a static world and of a moving object.
 
     A static world may have any multiple of the predicted depth: wrong depth, a common error, is no evidence of motion.
     """
-    here, there, depth = images
-    step = max(1, -(-len(v) // MOST_PIXELS))
-    rows, columns = v[::step].copy(), u[::step].copy()
+    K, T = pair.K, pair.T_there_here
+    rows, columns = thinned_rows(v, u, MOST_PIXELS)
     grey = np.empty(len(rows))
     for i in range(len(rows)):
-        grey[i] = here[rows[i], columns[i]]
-    points = compiled.unprojected(rows, columns, depth, K)
+        grey[i] = pair.here[rows[i], columns[i]]
+    points = compiled.unprojected(rows, columns, pair.depth, K)
     # Pixels over which depths are tried.
     span = compiled_images.parallax(points, K, T) * (DEPTH_FACTOR - 1 / DEPTH_FACTOR)
     factors = 1 / np.linspace(1 / DEPTH_FACTOR, DEPTH_FACTOR, int(min(max(span / APART, FEWEST), MOST)))
-    static, moving = compiled_images.mean_differences(grey, there, points, factors, displacement, K, T, OCCLUDED)
+    static, moving = compiled_images.mean_differences(grey, pair.there, points, factors, displacement, K, T, OCCLUDED)
     return static.min(), moving
 
 

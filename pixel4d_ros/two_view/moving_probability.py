@@ -31,7 +31,7 @@ class Calibration:
 
     one_image: float  # probability of an object that the network found, where no reference image says more
     bias: float  # log odds of an object that a reference image shows
-    weights: tuple[float, ...]  # (5,) added per unit of Evidence.features
+    weights: tuple[float, ...]  # (5,) added per unit of Evidence
     network: float  # added where the network found the object, too
     instance: tuple[float, ...]  # (8,) log odds of an instance: bias and weights of JudgedInstance.features
     lead: float  # probability of a lead vehicle in one image: assumed, as too few are labelled
@@ -39,7 +39,7 @@ class Calibration:
 
     def with_reference(self, evidence: Evidence, network: bool) -> float:
         """Probability that an object moves, from what the two images say."""
-        odds = self.bias + float(np.dot(self.weights, evidence.features)) + self.network * network
+        odds = self.bias + float(np.dot(self.weights, evidence)) + self.network * network
         return _probability(odds)
 
     def of_instance(self, features: FloatArray) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled
-from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, fineness, length, pixels_of, sample
+from pixel4d_ros.two_view.flow import CheckedFlow, Flow, Mask, fineness, length, sample
 
 Map = NDArray[np.float32]  # (H, W)
 Grey = NDArray[np.uint8]  # (H, W)
@@ -119,12 +119,8 @@ def refined_pose(T: FloatArray, checked: CheckedFlow, depth: Map, K: FloatArray)
 
     Logged poses are some hundredths of a degree off from frame to frame, which looks like motion far away.
     """
-    v, u = pixels_of((depth > 0) & checked.agrees)
-    if len(u) < 100:
+    points, ends = compiled.flow_of_points(checked.flow, checked.agrees, depth, K, 2000)
+    if len(points) < 100:
         return T
-    step = max(1, len(u) // 2000)
-    u, v = np.ascontiguousarray(u[::step]), np.ascontiguousarray(v[::step])
     pixel = K[0, 0] / 483  # a pixel of KITTI at 832 columns
-    points = compiled.unprojected(v, u, depth, K)
-    target = np.stack((u, v), -1) + checked.flow[v, u]
-    return np.asarray(compiled.refined_motion(points, target, K, T, pixel, PRIOR, EVIDENCE, SETTLED))
+    return np.asarray(compiled.refined_motion(points, ends, K, T, pixel, PRIOR, EVIDENCE, SETTLED))

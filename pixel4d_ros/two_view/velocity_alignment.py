@@ -8,17 +8,15 @@ estimated pixel by pixel fails on oncoming vehicles, and is coarse on far ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numba import njit
 
-from pixel4d_ros.camera import unproject
 from pixel4d_ros.geometry.rotations import FloatArray
 from pixel4d_ros.two_view import compiled, compiled_images
-from pixel4d_ros.two_view.flow import Mask, pixels_of, thinned_rows
+from pixel4d_ros.two_view.flow import Rows
+from pixel4d_ros.two_view.image_pair import ImagePair, thinned_rows
 from pixel4d_ros.two_view.rigid_flow import Grey
-from pixel4d_ros.two_view.velocity_fit import INDEPENDENT, TwoImages
+from pixel4d_ros.two_view.velocity_fit import INDEPENDENT
 
 ROUNDS, COARSE_ROUNDS = 20, 8
 NOISE = 2.0, 8.0  # grey levels, least and most: standard deviation of the images' differences
@@ -34,42 +32,49 @@ BEST = 5  # and how many of them are followed
 THIN, THINNER = 2, 4  # at the smaller size each second pixel follows, each fourth is compared with what is tried
 ALIKE, EXPLAINED = 2.0, 0.2  # grey levels, or share of a static world's difference: a guess that leaves less is near
 BETTER = 0.97  # an alignment must leave less than this share of what a guess leaves
-STILL = np.zeros(3)
-
 
 Images = tuple[Grey, Grey, FloatArray]  # an image (h, w), the reference image, and K (3, 3) of both
-Level = tuple[FloatArray, FloatArray, Grey, FloatArray, FloatArray]  # the first arguments of aligned_velocity
+Level = tuple[FloatArray, FloatArray, Grey, FloatArray, FloatArray, int]  # first arguments of aligned_velocity, rounds
 Prior = tuple[FloatArray, FloatArray, float]  # as aligned_velocity takes it
 
 
+@njit(cache=True, nogil=True)
 def aligned(
-    pair: TwoImages,
-    mask: Mask,
-    guesses: Sequence[FloatArray],
-    mean: FloatArray = STILL,
-    deviation: FloatArray | None = None,
-) -> FloatArray:
-    """The velocity (3,) in m/s that aligns the images on a mask (h, w): one of the guesses (3,) if none is BETTER.
+    pair: ImagePair, rows: Rows, columns: Rows, guesses: FloatArray, mean: FloatArray, deviation: FloatArray
+) -> tuple[FloatArray, int]:
+    """The velocity (3,) in m/s that aligns the images on pixels at rows and columns (n,), and -1.
 
-    STILL, if nothing is better than that. The prior has a mean (3,) and spread (3,) in m/s; None for that of vehicles,
-    or for what is NARROW of people.
+    Or else the one of the guesses (k, 3) that nothing is BETTER than, and its index; 0 m/s and k, if that is as good.
+    The prior has a mean (3,) and spread (3,) in m/s; 0 for that of vehicles, or for what is NARROW of people.
     """
-    rows, columns = thinned_rows(*pixels_of(mask), MOST_PIXELS)
-    places = FOUR if len(rows) <= FEW else CENTER
-    pixels = np.asarray((np.stack((columns, rows), -1)[:, None] + places).reshape(-1, 2), np.float64)
-    depth = pair.depth[rows, columns].repeat(len(places))
-    T, measured, known = pair.T_reference_source, pair.measured, (*guesses, STILL)
-    points = unproject(pixels, depth, pair.camera.K) @ T[:3, :3].T + T[:3, 3]
-    coarse, fine = (
-        (measured.here, measured.there, pair.camera.K),
-        (measured.fine_here, measured.fine_there, pair.fine_K),
-    )
-    starts = search_starts(pair.camera.K[0, 0] * pair.seconds / compiled.median(depth))
-    if deviation is None:
+    v, u = thinned_rows(rows, columns, MOST_PIXELS)
+    K, T = pair.K, pair.T_there_here
+    pixels, points = _points(pair, v, u, FOUR if len(v) <= FEW else CENTER)
+    starts = search_starts(K[0, 0] * pair.seconds / compiled.median(compiled.depths(v, u, pair.depth)))
+    if not deviation.any():
         deviation = PERSON_SPEED if np.ptp(points[:, 0]) < NARROW else SPEED
     prior, path = (mean, deviation**-2.0, float(INDEPENDENT)), T[:3, :3] * pair.seconds
-    velocity, chosen = aligned_from(pixels, points, coarse, fine, path, np.array(known), starts, prior)
-    return np.asarray(velocity) if chosen < 0 else known[chosen]
+    known = np.zeros((len(guesses) + 1, 3))
+    known[:-1] = guesses
+    coarse, fine = (pair.here, pair.there, K), (pair.fine_here, pair.fine_there, pair.fine_K)
+    velocity, chosen = aligned_from(pixels, points, coarse, fine, path, known, starts, prior)
+    return (velocity if chosen < 0 else known[chosen]), chosen
+
+
+@njit(cache=True, nogil=True)
+def _points(pair: ImagePair, v: Rows, u: Rows, places: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Pixels (n, 2), x and y, at places (k, 2) around rows v and columns u, and points (n, 3) in there's frame."""
+    K, T, count = pair.K, pair.T_there_here, len(places)
+    pixels, points, p = np.empty((len(v) * count, 2)), np.empty((len(v) * count, 3)), np.empty(3)
+    for i in range(len(pixels)):
+        row, column = v[i // count], u[i // count]
+        pixels[i, 0], pixels[i, 1] = column + places[i % count, 0], row + places[i % count, 1]
+        p[2] = pair.depth[row, column]
+        y = (pixels[i, 1] - K[1, 2]) / K[1, 1]
+        p[0], p[1] = (pixels[i, 0] - K[0, 2] - K[0, 1] * y) / K[0, 0] * p[2], y * p[2]
+        for k in range(3):
+            points[i, k] = T[k, 0] * p[0] + T[k, 1] * p[1] + T[k, 2] * p[2] + T[k, 3]
+    return pixels, points
 
 
 @njit(cache=True, nogil=True)
@@ -83,36 +88,39 @@ def aligned_from(
     starts: FloatArray,
     prior: Prior,
 ) -> tuple[FloatArray, int]:
-    """The velocity (3,) and -1, or else the index of that of the velocities known (k, 3), of which the last is STILL.
+    """The velocity (3,) and -1, or else the index of that of the velocities known (k, 3), of which the last is 0.
 
     pixels (n, 2), x and y in coarse images, show points (n, 3) in the reference camera's frame, in which path (3, 3) is
     metres per m/s. starts (m, 3) are tried where the velocities known explain too little.
     """
     size = coarse[0].shape
-    level = _level(pixels[::THIN].copy(), points[::THIN].copy(), coarse, path, size)
+    level = _level(pixels[::THIN].copy(), points[::THIN].copy(), coarse, path, size, COARSE_ROUNDS)
     errors = _errors(level, known, prior)
     start = known[errors.argmin()]
     if errors.min() > max(ALIKE, EXPLAINED * errors[-1]):
-        few = _level(pixels[::THINNER].copy(), points[::THINNER].copy(), coarse, path, size)
-        best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]]
+        few = _level(pixels[::THINNER].copy(), points[::THINNER].copy(), coarse, path, size, COARSE_ROUNDS)
+        best = starts[np.argsort(_errors(few, starts, prior), kind="mergesort")[:BEST]].copy()
         least = np.inf
-        for k, tried in enumerate(np.concatenate((known[:-1], best))):
-            velocity, error = _reached(level, tried, prior, COARSE_ROUNDS)
+        tried = np.concatenate((known[:-1], best))
+        for k in range(len(tried)):
+            velocity, error = _reached(level, tried[k], prior)
             if k == 0 or error < least:
                 start, least = velocity, error
-    level = _level(pixels, points, fine, path, size)
-    velocity, error = _reached(level, start, prior, ROUNDS)
+    level = _level(pixels, points, fine, path, size, ROUNDS)
+    velocity, error = _reached(level, start, prior)
     errors = _errors(level, known, prior)
     return velocity, -1 if error < BETTER * errors.min() else int(errors.argmin())
 
 
 @njit(cache=True, nogil=True)
-def _level(pixels: FloatArray, points: FloatArray, images: Images, path: FloatArray, size: tuple[int, int]) -> Level:
+def _level(
+    pixels: FloatArray, points: FloatArray, images: Images, path: FloatArray, size: tuple[int, int], rounds: int
+) -> Level:
     """Points (n, 3), seen at pixels (n, 2) of images of a size (height, width), in images of any size."""
     here, there, K = images
     v = (pixels[:, 1] + 0.5) * (here.shape[0] / size[0]) - 0.5
     u = (pixels[:, 0] + 0.5) * (here.shape[1] / size[1]) - 0.5
-    return points, compiled_images.sampled_at(here, v, u), there, K, path
+    return points, compiled_images.sampled_at(here, v, u), there, K, path, rounds
 
 
 @njit(cache=True, nogil=True)
@@ -127,19 +135,19 @@ def search_starts(pixels: float) -> FloatArray:
 @njit(cache=True, nogil=True)
 def _errors(level: Level, tried: FloatArray, prior: Prior) -> FloatArray:
     """Errors (k,) of velocities (k, 3); inf where too little of the object is seen."""
-    points, grey, there, K, path = level
-    errors = np.full(len(tried), np.inf)
+    points, grey, there, K, path, _ = level
+    errors, by = np.full(len(tried), np.inf), tried @ path.T
     for k in range(len(tried)):
-        left, seen = compiled_images.displaced_error(points, grey, there, K, path @ tried[k], 0.0)
+        left, seen = compiled_images.displaced_error(points, grey, there, K, by[k], 0.0)
         if seen > LEAST_SEEN:
             errors[k] = _error(left, tried[k], prior)
     return errors
 
 
 @njit(cache=True, nogil=True)
-def _reached(level: Level, start: FloatArray, prior: Prior, rounds: int) -> tuple[FloatArray, float]:
+def _reached(level: Level, start: FloatArray, prior: Prior) -> tuple[FloatArray, float]:
     """The velocity (3,) that is reached from a start, and its error."""
-    points, grey, there, K, path = level
+    points, grey, there, K, path, rounds = level
     velocity, left, seen = compiled_images.aligned_velocity(points, grey, there, K, path, start, prior, rounds, NOISE)
     return velocity, _error(left, velocity, prior) if seen > LEAST_SEEN else np.inf
 
@@ -153,5 +161,7 @@ def _error(left: float, velocity: FloatArray, prior: Prior) -> float:
     """
     mean, precision, independent = prior
     tail = compiled_images.TAIL
-    far = 1 + (precision * (velocity - mean) ** 2).sum() / tail
+    far = 1.0
+    for k in range(3):
+        far += precision[k] * (velocity[k] - mean[k]) ** 2 / tail
     return float(left * far ** ((tail + 3) / 2 / independent))
