@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report that numba compiles, which takes up to a minute where its cache is empty or out of date.
+"""Report that numba compiles, which takes minutes where its cache is empty or out of date.
 
 This imports numba: import it late.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from numba.core.event import Event, Listener, install_listener
 
-BEGUN = "compiling the CPU's loops with numba: up to a minute, at the first start only"
+BEGUN = "compiling the CPU's loops with numba: up to three minutes, at the first start only"
 
 
 class _FirstCompilation(Listener):
