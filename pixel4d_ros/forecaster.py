@@ -124,10 +124,10 @@ class Forecaster:
 
         Three optional measurements improve it. depth (h, w) is metres along the optical axis, registered to the image,
         of any size, 0 or not finite where unknown. speed is the camera's own, forward, in m/s; traffic tends to move
-        at a similar speed. reference is an earlier image, by which depth is corrected and, with measure_motion,
-        object motion is measured: its pose may be slightly wrong, as it is refined on the images. The scene has a
-        probability of moving for each object, and each future but the first draws what moves.
+        at a similar speed, a lead vehicle at the same. reference is an earlier image, by which depth is corrected and,
+        with measure_motion, object motion is measured: its pose may be slightly wrong, as it is refined on the images.
 
+        The scene has a probability of moving for each object, and each future but the first draws what moves.
         Raises ValueError for bad input, DeviceError when the device runs out of memory.
         """
         pixels = check_image(image)
