@@ -61,14 +61,14 @@ class Predictor:
     """A trained network and what turns its maps into a scene. Threads that share one take turns."""
 
     def __init__(
-        self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True, copy: bool = True
+        self, network: Network, device: torch.device, weights_hash: str = "", fast: bool = True, in_place: bool = False
     ) -> None:
-        """copy: leave the network as it is, for a caller that goes on using it."""
+        """in_place: the network itself is changed for inference, as its for_inference does; else a copy is."""
         self.device = device
         self.weights_hash = weights_hash
         network = network.to(device)
         self._fast = network.for_inference(FAST) if fast and device.type == "cuda" else None
-        self.network = network.for_inference(torch.float32, in_place=not copy)
+        self.network = network.for_inference(torch.float32, in_place=in_place)
         self._graphs = Graphs(device)
         self._flow = FlowEstimator(self.network.flow, None if self._fast is None else self._fast.flow, device)
         self._constants: InputConstants | None = None  # of the last camera
@@ -85,7 +85,7 @@ class Predictor:
         with torch.device("meta"):
             network = Network()
         weights_hash = load_weights(network, weights or shipped_weights())
-        return Predictor(network, device, weights_hash, fast, copy=False)
+        return Predictor(network, device, weights_hash, fast, in_place=True)
 
     @torch.inference_mode()
     def predict(

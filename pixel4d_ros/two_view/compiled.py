@@ -155,11 +155,17 @@ def flow_of_points(
     v, u = np.nonzero(known)
     step = max(1, len(v) // most)
     v, u = v[::step].copy(), u[::step].copy()
+    return unprojected(v, u, depth, K), flow_ends(v, u, flow)
+
+
+@njit(cache=True, nogil=True)
+def flow_ends(v: Rows, u: Rows, flow: NDArray[np.float32]) -> FloatArray:
+    """Where the flow (h, w, 2) of pixels ends: (n, 2), x and y."""
     ends = np.empty((len(v), 2))
     for i in range(len(v)):
         ends[i, 0] = u[i] + np.float64(flow[v[i], u[i], 0])
         ends[i, 1] = v[i] + np.float64(flow[v[i], u[i], 1])
-    return unprojected(v, u, depth, K), ends
+    return ends
 
 
 @njit(cache=True, nogil=True)
@@ -235,6 +241,20 @@ def _pose_equations(
 
 
 @njit(cache=True, nogil=True)
+def static_end(u: float, v: float, inverse: float, turn: FloatArray, shift: FloatArray) -> tuple[float, float]:
+    """Where a pixel at an inverse depth is seen, x and y, by rigid_flow.static_flow; NaN behind the camera.
+
+    In the precision of turn (3, 3) and shift (3,).
+    """
+    x = turn[0, 0] * u + (turn[0, 1] * v + turn[0, 2]) + shift[0] * inverse
+    y = turn[1, 0] * u + (turn[1, 1] * v + turn[1, 2]) + shift[1] * inverse
+    z = turn[2, 0] * u + (turn[2, 1] * v + turn[2, 2]) + shift[2] * inverse
+    if not z > np.float32(1e-3):
+        z = np.float32(np.nan)
+    return x / z, y / z
+
+
+@njit(cache=True, nogil=True)
 def nearest_static_flow(
     bounds: tuple[NDArray[np.float32], NDArray[np.float32]],
     turn: NDArray[np.float32],
@@ -251,13 +271,8 @@ def nearest_static_flow(
         for u in range(flow.shape[1]):
             column, row = np.float32(u), np.float32(v)
             for k in range(2):
-                inverse = bounds[k][v, u]
-                x = turn[0, 0] * column + (turn[0, 1] * row + turn[0, 2]) + shift[0] * inverse
-                y = turn[1, 0] * column + (turn[1, 1] * row + turn[1, 2]) + shift[1] * inverse
-                z = turn[2, 0] * column + (turn[2, 1] * row + turn[2, 2]) + shift[2] * inverse
-                if not z > np.float32(1e-3):
-                    z = np.float32(np.nan)
-                ends[k, 0], ends[k, 1] = x / z - column, y / z - row
+                x, y = static_end(column, row, bounds[k][v, u], turn, shift)
+                ends[k, 0], ends[k, 1] = x - column, y - row
             span_u, span_v = ends[0, 0] - ends[1, 0], ends[0, 1] - ends[1, 1]
             along = (flow[v, u, 0] - ends[1, 0]) * span_u + (flow[v, u, 1] - ends[1, 1]) * span_v
             along /= max(span_u * span_u + span_v * span_v, np.float32(1e-6))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixel4d_ros.predictor.objects import MAX_OBJECTS
 from pixel4d_ros.rendering.streams import to_device
-from pixel4d_ros.scene import DynamicGaussians, Motion
+from pixel4d_ros.scene import DynamicGaussians
 
 SLOWEST = 3.0  # m/s: a camera that is slower may be about to stop behind what stands
 SECONDS = 2.0  # to contact if the vehicle stood, at most: drivers keep about this distance
@@ -42,10 +42,7 @@ def with_lead_vehicle(scene: DynamicGaussians, speed: float | None, seed: int) -
     velocities = np.zeros((scene.num_samples, 3), np.float32)
     velocities[:, 2] = np.maximum(drawn, 0)
     own = joins[:, None].to(scene.velocities) * to_device(velocities, joins.device)[:, None]  # (S, N, 3)
-    futures = tuple(
-        Motion(future.velocities + added, future.accelerations, future.angular_velocities, future.angular_accelerations)
-        for future, added in zip(scene.futures, own)
-    )
+    futures = tuple(replace(future, velocities=future.velocities + added) for future, added in zip(scene.futures, own))
     return replace(
         scene,
         velocities=scene.velocities + own[0],

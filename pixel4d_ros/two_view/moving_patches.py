@@ -173,9 +173,5 @@ def _difference(pair: ImagePair, seen_by: tuple[FloatArray, FloatArray], v: int,
     """Length in pixels of the difference between the flow at a pixel and that of a world; NaN behind the camera."""
     turn, shift = seen_by
     inverse = 1 / max(pair.depth[v, u], np.float32(1e-3))
-    x = turn[0, 0] * u + (turn[0, 1] * v + turn[0, 2]) + shift[0] * inverse
-    y = turn[1, 0] * u + (turn[1, 1] * v + turn[1, 2]) + shift[1] * inverse
-    z = turn[2, 0] * u + (turn[2, 1] * v + turn[2, 2]) + shift[2] * inverse
-    if not z > 1e-3:
-        return np.nan
-    return float(np.hypot(x / z - u - pair.flow[v, u, 0], y / z - v - pair.flow[v, u, 1]))
+    x, y = compiled.static_end(u, v, inverse, turn, shift)
+    return float(np.hypot(x - u - pair.flow[v, u, 0], y - v - pair.flow[v, u, 1]))

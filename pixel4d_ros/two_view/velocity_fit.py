@@ -78,11 +78,7 @@ def equations_of_flow(pair: ImagePair, v: Rows, u: Rows) -> FlowEquations:
     v, u = thinned_rows(v[known], u[known], MOST_PIXELS)
     if len(v) < LEAST_PIXELS:
         v, u = v[:0].copy(), u[:0].copy()
-    ends = np.empty((len(v), 2))
-    for i in range(len(v)):
-        ends[i, 0] = u[i] + np.float64(pair.flow[v[i], u[i], 0])
-        ends[i, 1] = v[i] + np.float64(pair.flow[v[i], u[i], 1])
-    equations: FlowEquations = _equations(pair, v, u, ends)
+    equations: FlowEquations = _equations(pair, v, u, compiled.flow_ends(v, u, pair.flow))
     return equations
 
 
